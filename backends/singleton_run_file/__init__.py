@@ -1,0 +1,262 @@
+"""The lock without a server: flock(2) on a file, one lock per user, machine and mount namespace.
+
+Whoever holds the open file holds the lock, and the kernel frees it when the last of them is gone:
+nothing has to be renewed, and nobody is left with a lock that a crash kept. Waiters queue in the
+kernel. The file is never removed, for two could then hold two files of one name.
+
+Beside `NAME.lock`, which contains the last fencing token, lies `NAME.json`, the record.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import time
+
+from singleton_run import fastjson, system
+from singleton_run.contract import Grant, Held
+from singleton_run.errors import UNUSABLE, Refused, Unavailable
+from singleton_run.record import readable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+_TOKEN_WIDTH = 20
+_LONGEST_RECORD = 1 << 20
+_ROOT_DIRECTORY = "/var/lib/singleton-run"
+_ASK = "name one with --lock file:///DIRECTORY"
+
+
+def open_backend(lock: str, environ: Mapping[str, str]) -> FileBackend:
+    """The backend for `file` (the default directory) or `file:///DIRECTORY`. Raises Refused."""
+    given = lock.partition("://")[2]
+    if given and not given.startswith("/"):
+        raise Refused(f"{lock}: a directory must be absolute, as in file:///var/lib/locks", UNUSABLE)
+    directory = os.fsdecode(_unquoted(given)) if given else default_directory()
+    return FileBackend(_open_directory(directory, create=True), directory)
+
+
+def default_directory() -> str:
+    """Where locks are kept: it depends on the user alone, not on the environment or the session.
+
+    Raises Refused for a user without an entry in the password database.
+    """
+    if os.geteuid() == 0:
+        return _ROOT_DIRECTORY
+    import pwd
+
+    try:
+        home = pwd.getpwuid(os.geteuid()).pw_dir
+    except KeyError:
+        raise Refused(
+            f"user {os.geteuid()} has no entry in the password database, so no directory for locks: {_ASK}",
+            UNUSABLE,
+        ) from None
+    return os.path.join(home, ".local/state/singleton-run")
+
+
+def _unquoted(text: str) -> bytes:
+    first, *rest = text.encode(errors="surrogateescape").split(b"%")
+    try:
+        return first + b"".join(bytes([int(part[:2], 16)]) + part[2:] for part in rest)
+    except ValueError:
+        raise Refused(f"file://{text}: % must be followed by two hexadecimal digits", UNUSABLE) from None
+
+
+def _open_directory(directory: str, *, create: bool) -> int:
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        if create:
+            _make_directory(directory)
+            return _open_directory(directory, create=False)
+        raise Refused(f"{directory} was removed: {_ASK}", UNUSABLE) from None
+    except OSError as error:
+        raise Refused(f"{directory} can't be used for locks ({_reason(error)}): {_ASK}", UNUSABLE) from None
+    except ValueError:
+        raise Refused(f"{directory!r} can't be a directory: {_ASK}", UNUSABLE) from None
+    found = os.fstat(descriptor)
+    wrong = ""
+    if found.st_uid not in (os.geteuid(), 0):
+        wrong = "belongs to another user"
+    elif found.st_mode & 0o022:
+        wrong = "can be written by others"
+    elif system.is_nfs(descriptor):
+        wrong = "is on NFS, where locks outlive machines"
+    if wrong:
+        os.close(descriptor)
+        raise Refused(f"{directory} {wrong}: {_ASK} that only you can write", UNUSABLE)
+    return descriptor
+
+
+def _make_directory(directory: str) -> None:
+    try:
+        os.makedirs(os.path.dirname(directory), exist_ok=True)
+        os.mkdir(directory, 0o700)
+    except FileExistsError:
+        return
+    except OSError as error:
+        raise Refused(f"{directory} can't be made ({_reason(error)}): {_ASK}", UNUSABLE) from None
+
+
+def _reason(error: OSError) -> str:
+    if error.errno in (errno.ELOOP, errno.ENOTDIR):
+        return "it is a symbolic link or not a directory"
+    return error.strerror or str(error)
+
+
+class FileBackend:
+    """Locks in one directory, whose open descriptor it is given. See `contract.Backend`.
+
+    The lock belongs to the open file, so processes forked after `acquire` share it: they give it
+    back by closing (never by LOCK_UN, which would free it for all).
+    """
+
+    def __init__(self, directory: int, path: str) -> None:
+        self._directory = directory
+        self._path = path
+        self.lock = -1
+
+    def acquire(self, name: str, holder: str, ttl: float, limit: float) -> Grant | Held:
+        """Take the lock if it is free; it stays held without renewals."""
+        while True:
+            if self.lock < 0:
+                self.lock = self._open(name)
+            try:
+                fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return self._held(name)
+            except OSError as error:
+                raise Refused(f"{self._path} can't hold locks ({_reason(error)}): {_ASK}", UNUSABLE) from None
+            if self._is_current(name):
+                return Grant(name, holder, self._next_token(), ttl, {}, self._read_record(name))
+            self._close_lock()
+
+    def wait(self, held: Held, until: float, wake: int) -> None:
+        """Wait in the kernel's queue, by a child of ours that shares the open file."""
+        parent = os.getpid()
+        waiter = os.fork()
+        if not waiter:
+            try:
+                system.die_with(parent)
+                fcntl.flock(self.lock, fcntl.LOCK_EX)
+            finally:
+                os._exit(0)
+        ended = os.pidfd_open(waiter)
+        system.wait(until, [ended, wake])
+        os.close(ended)
+        os.kill(waiter, 9)
+        os.waitpid(waiter, 0)
+
+    def leave(self, limit: float) -> None:
+        """Close the file: what was locked is free, if nobody shares it."""
+        self._close_lock()
+
+    def renew(self, grant: Grant, limit: float) -> None:
+        """Nothing has to be renewed: the lock is held as long as the file is open."""
+
+    def hold(self, grant: Grant, until: float, wake: int) -> None:
+        """Return at `until` or when `wake` is readable."""
+        system.wait(until, [wake])
+
+    def write(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
+        """Replace the record, atomically. Raises Unavailable if the directory can't be written."""
+        temporary = f".{grant.name}.tmp"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            descriptor = os.open(temporary, flags, 0o600, dir_fd=self._directory)
+            try:
+                os.write(descriptor, fastjson.dumps(record).encode())
+            finally:
+                os.close(descriptor)
+            os.replace(
+                temporary, f"{grant.name}.json", src_dir_fd=self._directory, dst_dir_fd=self._directory
+            )
+        except OSError as error:
+            raise Unavailable(f"{self._path} can't be written ({_reason(error)})") from None
+
+    def release(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
+        """Write the record and close the file."""
+        try:
+            self.write(grant, record, limit)
+        finally:
+            self._close_lock()
+
+    def read(self, name: str, limit: float) -> tuple[Held | None, Mapping[str, Any] | None]:
+        """Who holds `name` now, if anyone, and its record."""
+        record = self._read_record(name)
+        try:
+            probe = os.open(f"{name}.lock", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._directory)
+        except OSError:
+            return None, record
+        try:
+            fcntl.flock(probe, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return self._held(name), record
+        finally:
+            os.close(probe)
+        return None, record
+
+    def list(self, limit: float) -> list[str]:
+        """The names that have a lock file, sorted."""
+        return sorted(file[:-5] for file in os.listdir(self._directory) if file.endswith(".lock"))
+
+    def close(self) -> None:
+        """Drop the directory and the lock's file."""
+        self._close_lock()
+        os.close(self._directory)
+
+    def _open(self, name: str) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            descriptor = os.open(f"{name}.lock", flags, 0o600, dir_fd=self._directory)
+        except OSError as error:
+            raise Refused(f"{self._path}/{name}.lock can't be opened ({_reason(error)})", UNUSABLE) from None
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink > 1:
+            os.close(descriptor)
+            raise Refused(f"{self._path}/{name}.lock isn't a plain file of yours: remove it", UNUSABLE)
+        return descriptor
+
+    def _is_current(self, name: str) -> bool:
+        try:
+            found = os.stat(f"{name}.lock", dir_fd=self._directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(found, os.fstat(self.lock))
+
+    def _next_token(self) -> int:
+        last = os.pread(self.lock, _TOKEN_WIDTH, 0).strip()
+        token = max(int(last) + 1 if last.isdigit() else 0, time.time_ns() // 1000)
+        try:
+            os.pwrite(self.lock, b"%0*d\n" % (_TOKEN_WIDTH, token), 0)
+        except OSError as error:
+            raise Refused(f"{self._path} can't be written ({_reason(error)}): {_ASK}", UNUSABLE) from None
+        return token
+
+    def _held(self, name: str) -> Held:
+        record = self._read_record(name) or {}
+        if record.get("state") != "running":
+            return Held()
+        host, _, holder = record["holder"].partition(":")
+        return Held(holder=record["holder"], host=host if holder else "", since=record["start"])
+
+    def _read_record(self, name: str) -> Mapping[str, Any] | None:
+        try:
+            descriptor = os.open(f"{name}.json", os.O_RDONLY | os.O_NOFOLLOW, dir_fd=self._directory)
+            try:
+                data = os.read(descriptor, _LONGEST_RECORD)
+            finally:
+                os.close(descriptor)
+            return readable(fastjson.loads(data.decode()))
+        except (OSError, ValueError, RecursionError):
+            return None
+
+    def _close_lock(self) -> None:
+        if self.lock >= 0:
+            os.close(self.lock)
+            self.lock = -1

@@ -1,0 +1,27 @@
+"""`python -m bench [SECTION…]`: measure, print tables, assert nothing. Needs Linux."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from bench import handover, idle, measure, memory, startup
+
+SECTIONS = {"startup": startup, "handover": handover, "memory": memory, "idle": idle}
+
+
+def main(names: list[str]) -> None:
+    """Run the sections asked for, all of them if none is, each in a folder of its own."""
+    for name in names or SECTIONS:
+        if name not in SECTIONS:
+            sys.exit(f"bench: no section {name}: choose from {', '.join(SECTIONS)}")
+        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+            try:
+                SECTIONS[name].report(Path(folder))
+            except measure.Broken as error:
+                print(f"\nbench: {name}: {error}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

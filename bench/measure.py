@@ -1,0 +1,162 @@
+"""Start processes, time them, and read from /proc what they use. Linux only."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+PATIENCE = 10.0
+"""Seconds after which whatever was to happen is taken not to happen."""
+
+
+class Broken(Exception):
+    """A measured command did not do what it should; the text says which and how."""
+
+
+def environment() -> dict[str, str]:
+    """Our environment without the variables that would change what singleton-run does."""
+    own = ("SINGLETON_", "KUBERNETES_")
+    return {key: value for key, value in os.environ.items() if not key.startswith(own)}
+
+
+def spawn(argv: list[str]) -> int:
+    """Start `argv` (a full path first) with /dev/null for stdin and stderr; its pid."""
+    null = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 2)]
+    return os.posix_spawn(argv[0], argv, environment(), file_actions=null)
+
+
+def run(argv: list[str]) -> float:
+    """Milliseconds from start to end of `argv`. Raises Broken unless it exits with 0."""
+    start = time.perf_counter_ns()
+    pid = spawn(argv)
+    _, status, _ = os.wait4(pid, 0)
+    elapsed = time.perf_counter_ns() - start
+    if status:
+        raise Broken(f"{' '.join(argv)}: exit status {os.waitstatus_to_exitcode(status)}")
+    return elapsed / 1e6
+
+
+def interleaved(commands: dict[str, list[str]], rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of each command, `rounds` times each, taking turns so that drift hits all alike."""
+    for argv in commands.values():
+        run(argv)
+    times: dict[str, list[float]] = {name: [] for name in commands}
+    for _ in range(rounds):
+        for name, argv in commands.items():
+            times[name].append(run(argv))
+    return times
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The nearest-rank percentile; of fewer than 100 values the 99th is the greatest."""
+    ordered = sorted(values)
+    rank = -(-len(ordered) * percent // 100)
+    return ordered[max(0, int(rank) - 1)]
+
+
+def kill(children: list[int]) -> None:
+    """Kill these children of ours with everything below them, reap them, and empty the list."""
+    for pid in tree(*children):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    while children:
+        os.waitpid(children.pop(), 0)
+
+
+def tree(*roots: int) -> list[int]:
+    """`roots` and all of their descendants there are now, parents first."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            children.setdefault(_parent(entry), []).append(int(entry.name))
+    found = list(roots)
+    for pid in found:
+        found += sorted(children.get(pid, []))
+    return found
+
+
+def _parent(entry: Path) -> int:
+    try:
+        return int(entry.joinpath("stat").read_text().rpartition(")")[2].split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
+def role(pid: int) -> str:
+    """`keeper of b` if it calls itself `singleton-run: keeper of b`; else `front`, or the program's name."""
+    words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+    if words[0].startswith("singleton-run: "):
+        return words[0].partition(": ")[2]
+    if any(word.endswith("/singleton-run") for word in words[:2]):
+        return "front"
+    return os.path.basename(words[0])
+
+
+def _kilobytes(pid: int) -> dict[str, int]:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    return {line.partition(":")[0]: int(line.split()[1]) for line in lines}
+
+
+def memory(pids: Sequence[int]) -> tuple[float, float]:
+    """(sum of PSS, what they would take if nobody else shared their pages), in MB.
+
+    The second is an estimate: all private pages, and the shared ones of the process that has the most.
+    """
+    sizes = [_kilobytes(pid) for pid in pids]
+    pss = sum(size["Pss"] for size in sizes)
+    private = sum(size["Private_Clean"] + size["Private_Dirty"] for size in sizes)
+    shared = max(size["Shared_Clean"] + size["Shared_Dirty"] for size in sizes)
+    return pss / 1000, (private + shared) / 1000
+
+
+def wakeups(pid: int) -> int:
+    """How often the process has gone to sleep since it started: all of its threads, voluntary switches."""
+    total = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for line in task.joinpath("status").read_text().splitlines():
+            if line.startswith("voluntary_ctxt_switches"):
+                total += int(line.split()[1])
+    return total
+
+
+def cpu(pid: int) -> float:
+    """CPU time so far in ms: to the ns where the kernel keeps schedstat, else to the tick (10 ms)."""
+    proc = Path(f"/proc/{pid}")
+    try:
+        return int(proc.joinpath("schedstat").read_text().split()[0]) / 1e6
+    except FileNotFoundError:
+        fields = proc.joinpath("stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
+
+
+def settle(roots: Sequence[int]) -> None:
+    """Return when nothing below `roots` has run or been born for 0.1 s. Raises Broken after PATIENCE."""
+    deadline = time.monotonic() + PATIENCE
+    last: list[tuple[int, float]] = []
+    while time.monotonic() < deadline:
+        time.sleep(0.1)
+        now = [(pid, cpu(pid)) for pid in tree(*roots)]
+        if now == last:
+            return
+        last = now
+    raise Broken("the processes did not come to rest")
+
+
+def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table: the first column to the left, the others to the right."""
+    lines = [head, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    print(f"\n{title}")
+    for line in lines:
+        cells = [cell.rjust(width) for cell, width in zip(line, widths, strict=True)]
+        cells[0] = line[0].ljust(widths[0])
+        print("  " + "  ".join(cells).rstrip())
+    sys.stdout.flush()

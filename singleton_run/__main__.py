@@ -1,0 +1,58 @@
+"""Where the program begins: read the call, make the turn, exit with its status."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from singleton_run import lookup, reader, settings, system
+from singleton_run.errors import Failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+    from typing import NoReturn
+
+    from singleton_run.reader import Values
+else:
+    import _signal
+
+
+def main() -> NoReturn:
+    """Do what the command line says, and exit. A failure is one line on stderr and a status."""
+    mask = {int(number) for number in _signal.pthread_sigmask(_signal.SIG_BLOCK, [])}
+    signals = system.Signals(system.catchable())
+    try:
+        values = reader.read(sys.argv[1:], os.environ) or _read_slowly(mask)
+        asked = settings.check(values, os.environ)
+        path = lookup.find(asked.command[0], os.environ)
+        from singleton_run import front
+
+        status = front.run(asked, path, signals, mask)
+    except Failure as failure:
+        os.write(2, f"singleton-run: {failure}\n".encode(errors="replace"))
+        status = failure.status
+    if status < 0 and os.getpid() != 1:
+        _die_of(-status)
+    os._exit(status if status >= 0 else 128 - status)
+
+
+def _read_slowly(mask: set[int]) -> Values:
+    """Read the call by click, which may exit: help, completion, an error. Ctrl-C works as usual."""
+    from singleton_run import cli
+
+    blocked = _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
+    values = cli.parse(sys.argv[1:], os.environ)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, blocked)
+    return values
+
+
+def _die_of(number: int) -> None:
+    """End as the command did, so that a loop in a shell ends too."""
+    _signal.signal(number, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, [number])
+    os.kill(os.getpid(), number)
+
+
+if __name__ == "__main__":
+    main()

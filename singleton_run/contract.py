@@ -1,0 +1,145 @@
+"""What a backend is: the few calls by which a lock is taken, kept, and given back.
+
+One backend object serves one turn, in one process. It keeps no state that a fresh process would
+miss: everything needed to renew or release is in the `Grant`, so resuming is `renew(grant)`.
+
+Every call that crosses a network takes `limit`, seconds within which it returns or raises,
+name resolution included. Deadlines are readings of the boot clock (`system.now`, seconds).
+Busy is a result (`Held`); errors are `Unavailable`, `Refused` and `Lost` of `singleton_run.errors`.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any, Protocol
+
+    Handle = dict[str, Any]
+else:
+    Protocol = object
+
+
+class Grant:
+    """A lock that was given to us, as a value that any process can renew or release.
+
+    `token` is the fencing token (Kleppmann 2016): greater than that of every earlier grant of the
+    same name. `ttl` is in seconds. `handle` is the backend's own, and survives JSON. `record` is
+    what earlier holders left (see `record`), None without one. `generation` counts the keepers
+    that a turn has had: what an older one still has under way must change nothing.
+    """
+
+    __slots__ = ("generation", "handle", "holder", "name", "record", "token", "ttl")
+
+    def __init__(
+        self,
+        name: str,
+        holder: str,
+        token: int,
+        ttl: float,
+        handle: Handle,
+        record: Mapping[str, Any] | None = None,
+        generation: int = 0,
+    ) -> None:
+        self.generation = generation
+        self.name = name
+        self.holder = holder
+        self.token = token
+        self.ttl = ttl
+        self.handle = handle
+        self.record = record
+
+    def as_dict(self) -> dict[str, Any]:
+        """The grant as plain data, for `Grant(**data)` in another process."""
+        return {slot: getattr(self, slot) for slot in Grant.__slots__}
+
+
+class Held:
+    """Another has the lock. What is not known is None (`since`, `until`) or empty (the texts).
+
+    `since` is in Unix seconds (UTC). `until` is the boot-clock reading at which the lock may be
+    free if nobody renews it. `handle` is the backend's own, for its `wait`.
+    """
+
+    __slots__ = ("handle", "holder", "host", "since", "until")
+
+    def __init__(
+        self,
+        holder: str = "",
+        host: str = "",
+        since: float | None = None,
+        until: float | None = None,
+        handle: Handle | None = None,
+    ) -> None:
+        self.holder = holder
+        self.host = host
+        self.since = since
+        self.until = until
+        self.handle = handle or {}
+
+
+class Job:
+    """What is to be locked, and how long to try: `wait_until` is a reading of the boot clock."""
+
+    __slots__ = ("holder", "name", "ttl", "wait_until")
+
+    def __init__(self, name: str, holder: str, ttl: float, wait_until: float) -> None:
+        self.name = name
+        self.holder = holder
+        self.ttl = ttl
+        self.wait_until = wait_until
+
+
+class Backend(Protocol):
+    """One kind of lock. A module offers it as `open_backend(url, environ) -> Backend`.
+
+    `open_backend` contacts nobody; it raises `Refused` for an address it can't use.
+    """
+
+    def acquire(self, name: str, holder: str, ttl: float, limit: float) -> Grant | Held:
+        """Try once, atomically, to take the lock `name` for `ttl` seconds.
+
+        On a backend with a queue the first refusal also takes a place in it.
+        Raises Unavailable (it may have happened all the same: `leave` undoes it) or Refused.
+        """
+
+    def wait(self, held: Held, until: float, wake: int) -> None:
+        """Return when the lock may be free, at `until`, or when descriptor `wake` is readable.
+
+        A watch, not a poll; it keeps the waiter's own place alive. Raises Unavailable, Refused.
+        """
+
+    def leave(self, limit: float) -> None:
+        """Take back our place in the queue, and a grant that `acquire` may have been given."""
+
+    def renew(self, grant: Grant, limit: float) -> None:
+        """Hold the lock for another `grant.ttl` seconds from the moment this was called.
+
+        Raises Lost if it is no longer ours, and proves by the same request that it is. From the
+        first renewal of a higher `grant.generation` on, `write` and `release` by a lower one
+        raise Lost.
+        """
+
+    def hold(self, grant: Grant, until: float, wake: int) -> None:
+        """Return at `until`, when `wake` is readable, or at once when the lock may have been lost.
+
+        Whether it was is for `renew` to say.
+        """
+
+    def write(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
+        """Put `record` beside the lock if the grant is still ours; Lost if it is not."""
+
+    def release(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
+        """Give the lock back and put `record` beside it, in one step.
+
+        By a grant that is no longer ours nothing changes, and Lost is raised; done twice is done.
+        """
+
+    def read(self, name: str, limit: float) -> tuple[Held | None, Mapping[str, Any] | None]:
+        """Who holds `name` now, if anyone, and its record, if there is one."""
+
+    def list(self, limit: float) -> list[str]:
+        """The names that have a lock or a record, sorted."""
+
+    def close(self) -> None:
+        """Drop every connection. The lock is not released by it. Never raises."""

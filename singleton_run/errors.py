@@ -1,0 +1,52 @@
+"""The ways in which singleton-run ends without the command's own status.
+
+Each error is one line for the user (what, why, what to do next) and an exit status of its own.
+A backend raises three of them, and its caller decides by the class, never by the text:
+`Unavailable` (try again), `Refused` (will not get better) and `Lost`. That a lock is held is a
+result (`contract.Held`), not an error.
+"""
+
+from __future__ import annotations
+
+USAGE = 2
+UNAVAILABLE = 69
+HELD = 75
+DENIED = 77
+UNUSABLE = 78
+LOST = 79
+TIMED_OUT = 124
+NOT_EXECUTABLE = 126
+NOT_FOUND = 127
+
+
+class Failure(Exception):
+    """Ends singleton-run with `status`; `str(error)` is the line that the user sees."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Unavailable(Failure):
+    """The server can't be reached or can't answer now: the same call may succeed later."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(UNAVAILABLE, message)
+
+
+class Refused(Failure):
+    """The call will not get better by trying again.
+
+    `status` is DENIED when the server says no (permission, password), UNUSABLE when this machine
+    can't (a bad address, a missing package, a directory that is not ours).
+    """
+
+    def __init__(self, message: str, status: int = DENIED) -> None:
+        super().__init__(status, message)
+
+
+class Lost(Failure):
+    """The grant is no longer ours: another holds the lock, or it was deleted."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(LOST, message)

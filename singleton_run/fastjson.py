@@ -1,0 +1,54 @@
+"""JSON as the json module writes and reads it, without the 5 ms that importing it takes.
+
+The C parts of json are complete; what is heavy is `re` around them. Where they are missing or
+have changed, the module itself is used.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+
+def _fast() -> tuple[Callable[[Any], str], Callable[[str], Any]]:
+    from _json import encode_basestring_ascii, make_encoder, make_scanner, scanstring
+
+    class Context:
+        strict = True
+        object_hook = None
+        object_pairs_hook = None
+        parse_float = float
+        parse_int = int
+        parse_constant = float
+        parse_string = staticmethod(scanstring)
+        memo: dict[str, str] = {}  # noqa: RUF012 - read by the C scanner of some versions
+
+    def refuse(value: object) -> None:
+        raise TypeError(f"{type(value).__name__} has no JSON form")
+
+    encode = make_encoder(None, refuse, encode_basestring_ascii, None, ":", ",", False, False, False)
+    scan: Callable[[str, int], tuple[Any, int]] = make_scanner(Context)  # type: ignore[arg-type]  # typed as itself
+
+    def dumps(value: Any) -> str:
+        return "".join(encode(value, 0))
+
+    def loads(text: str) -> Any:
+        try:
+            value, end = scan(text.strip(), 0)
+        except StopIteration:
+            raise ValueError("not JSON") from None
+        if end != len(text.strip()):
+            raise ValueError("more than one JSON value")
+        return value
+
+    if loads(dumps({"a": [1, "é", None]})) != {"a": [1, "é", None]}:
+        raise ImportError("_json has changed")
+    return dumps, loads
+
+
+try:
+    dumps, loads = _fast()
+except (ImportError, TypeError, AttributeError, ValueError):
+    from json import dumps, loads

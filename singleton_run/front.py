@@ -1,0 +1,328 @@
+"""The front: what the user started. It carries out what `turn.Turn` decides, and exits with its status."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+
+from singleton_run import channel, locks, processes, record, system
+from singleton_run.contract import Job
+from singleton_run.errors import HELD
+from singleton_run.guarding import Task
+from singleton_run.log import Log
+from singleton_run.page import Page
+from singleton_run.processes import Command, Tree
+from singleton_run.settings import KILL_AFTER
+from singleton_run.turn import OVER, RUNNING, STARTING, Turn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+    from typing import Any
+
+    from singleton_run.guard import Guard
+    from singleton_run.settings import Settings
+    from singleton_run.system import Signals
+else:
+    import _signal
+
+KILL = 9
+
+
+def run(settings: Settings, path: str, signals: Signals, mask: set[int]) -> int:
+    """Make one turn for the command at `path`; the exit status, or minus the signal to die of.
+
+    `signals` are blocked and read from their descriptor; `mask` is what was blocked before.
+    Raises Failure before anything is contacted.
+    """
+    return Front(settings, path, signals, mask).run()
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
+class Front:
+    """The `turn.Hands` of a real turn, and its loop."""
+
+    def __init__(self, settings: Settings, path: str, signals: Signals, mask: set[int]) -> None:
+        self.settings = settings
+        self.signals = signals
+        self.timer = system.Timer()
+        self.log = Log(settings)
+        self.page = Page()
+        self.shares_terminal = _has_terminal()
+        host = os.uname().nodename
+        holder = f"{host}:{os.getpid()}:{os.urandom(4).hex()}"
+        grace = KILL_AFTER if settings.kill_after is None else settings.kill_after
+        command = Command(path, settings.command, mask, own_session=not self.shares_terminal)
+        leased = settings.scheme != "file"
+        self.task = Task(
+            settings, command, self.page, holder, os.urandom(8).hex(), grace, leased=leased
+        )
+        now = system.now()
+        self.turn = Turn(settings, self, leased=leased, now=now, kill_grace=grace)
+        job = Job(settings.name, holder, settings.ttl, self.turn.wait_until)
+        self.ends = locks.GuardEnds(channel.pipe() if leased else (-1, -1))
+        self.lock: locks.FlockLock | locks.KeeperLock
+        if leased:
+            self.lock = locks.KeeperLock(settings.lock, job, self.task, self.ends)
+        else:
+            self.lock = locks.FlockLock(settings.lock, job, os.environ)
+        self.guarded = leased
+        self.own_guard: Guard | None = None
+        self.reaped: list[tuple[int, int]] = []
+        self.keeper_ended = False
+        self.run_record: dict[str, Any] = {}
+        system.become_subreaper()
+        system.set_title(f"singleton-run: front of {settings.name}")
+
+    # The hands of the turn.
+
+    def keep(self, grant: dict[str, Any] | None) -> None:
+        """Have the lock taken, or go on with `grant`."""
+        self.lock.keep(grant, self.turn)
+
+    def kill_keeper(self) -> None:
+        """SIGKILL the keeper; it is waited for later."""
+        self.lock.kill()
+
+    def tell_keeper(self, *message: object) -> None:
+        """Order the keeper to settle, with the record of the run, or to leave."""
+        if message[0] == "settle":
+            status = None if self.turn.outcome == "lost" else self.turn.status
+            run = record.ended(self.run_record, self.turn.outcome, status, time.time())
+            self.lock.tell(self.turn, "settle", run)
+        else:
+            self.lock.tell(self.turn, "leave")
+
+    def tell_guard(self, *message: object) -> None:
+        """Give the guard an order and SIGCONT, or take its part."""
+        if message[0] == "start":
+            self._before_start()
+        if self.own_guard is not None:
+            self._obey_as_guard(self.own_guard, message)
+            return
+        self.ends.orders.send(*message)
+        if self.page.guard:
+            processes.send(self.page.guard, int(_signal.SIGCONT))
+
+    def new_guard(self) -> None:
+        """Fork a guard, as a child of ours."""
+        if self.guarded:
+            self._forget_guard()
+        lock = self.lock
+        self.ends = locks.GuardEnds((self.ends.proof_read, self.ends.proof_write))
+        if isinstance(lock, locks.KeeperLock):
+            lock.ends = self.ends
+        parent = os.getpid() if lock.waited_for else 0
+        locks.forked(lambda: self.ends.run(self.task, lock.shared, parent))
+        self.ends.close_guards()
+        self.guarded = True
+
+    def kill_guard(self) -> None:
+        """SIGKILL the guard; that it is gone is seen later."""
+        if self.page.guard:
+            processes.send(self.page.guard, KILL)
+
+    def adopt(self) -> None:
+        """Be the guard from now on: what its death left behind are our children."""
+        self.own_guard = self.task.guard(_Adopted(self), self._guard_says)
+        self.own_guard.adopt(self.page.command, system.now())
+
+    def lease(self) -> tuple[float, float]:
+        """The lease's end and the keeper's last report."""
+        return self.page.end, self.page.reported
+
+    def begun(self) -> bool:
+        """Whether a guard has begun to start the command."""
+        return self.page.started
+
+    def say(self, level: str, event: str, **facts: object) -> None:
+        """Tell the user, without waiting."""
+        self.log.say(level, event, **facts)
+
+    # The loop.
+
+    def run(self) -> int:
+        """Make the turn; its exit status, or minus the signal to die of."""
+        if self.turn.leased and not self.settings.named:
+            self.say("warning", "unnamed")
+        self.turn.begin()
+        while self.turn.phase != OVER:
+            self._wait()
+            now = system.now()
+            self.turn.look(now)
+            if self.own_guard is not None:
+                self.own_guard.look(now)
+            self._hear_guard()
+            self._hear_lock()
+            self._hear_signals()
+        self.lock.close()
+        self.log.close()
+        if self.turn.status == HELD:
+            return self.settings.conflict_status
+        return -self.turn.raised if self.turn.raised == _signal.SIGINT else self.turn.status
+
+    def _wait(self) -> None:
+        own = self.own_guard
+        due = self.turn.next_look()
+        self.timer.set(due if own is None else min(due, own.next_look(system.now())))
+        poll = select.poll()
+        for descriptor in (self.signals.descriptor, self.timer.descriptor, self.lock.descriptor):
+            if descriptor >= 0:
+                poll.register(descriptor, select.POLLIN)
+        if self.guarded:
+            poll.register(self.ends.says.descriptor, select.POLLIN)
+        poll.poll()
+        self.timer.clear()
+
+    def _forget_guard(self) -> None:
+        self.guarded = False
+        self.ends.close_fronts()
+
+    def _before_start(self) -> None:
+        grant = self.turn.grant or {}
+        self.run_record = record.begun(
+            grant["record"], grant["name"], grant["holder"], grant["token"], time.time()
+        )
+        trouble = self.lock.begun(self.run_record)
+        if trouble:
+            self.say("warning", "unsettled", text=trouble)
+        if not self.guarded:
+            self.new_guard()
+
+    def _hear_guard(self) -> None:
+        if not self.guarded:
+            return
+        for message in self.ends.says.read():
+            self._guard_says(*message)
+        if self.ends.says.closed:
+            self._forget_guard()
+            self.turn.guard_died(system.now())
+
+    def _guard_says(self, event: str, *facts: Any) -> None:
+        turn = self.turn
+        if event == "locked":
+            self.lock.keep(None, turn)
+        elif event == "started":
+            turn.guard_started(facts[0], system.now())
+            self._let_go()
+        elif event == "failed":
+            path = self.task.command.path
+            turn.guard_failed(facts[0], f"{path!r} can't be executed: {os.strerror(facts[0])}")
+        elif event == "late":
+            turn.guard_late()
+        elif event == "ended":
+            turn.guard_ended(facts[0])
+        elif event == "gone":
+            turn.guard_gone(proved=facts[0])
+        elif event == "leftover":
+            verb = ", asked to end" if self.settings.leftovers == "kill" else ""
+            self.say("warning", event, pid=facts[0], command=facts[1], verb=verb)
+        elif event == "forbidden":
+            self.say("error", event, pid=facts[0], command=facts[1])
+        else:
+            self.say("warning", event)
+
+    def _obey_as_guard(self, guard: Guard, order: tuple[object, ...]) -> None:
+        if order[0] == "signal":
+            guard.signal(int(str(order[1])))
+        elif order[0] == "kill":
+            guard.kill(system.now())
+
+    def _let_go(self) -> None:
+        """The command has its descriptors: keep none of them, or its readers would wait for us."""
+        system.close_standard(0, 1)
+
+    def _hear_lock(self) -> None:
+        for event, *facts in self.lock.messages():
+            now = system.now()
+            if event == "held":
+                self.turn.held(*facts)
+            elif event == "granted":
+                self.turn.granted(facts[0], now)
+            elif event == "trouble":
+                self.turn.trouble_came(facts[0], now)
+            elif event == "gave up":
+                self.turn.gave_up(*facts)
+            elif event == "settled":
+                self.turn.settled(*facts)
+            elif event == "lost":
+                self.turn.lost_lock(facts[0], now)
+
+    def _hear_signals(self) -> None:
+        for number, from_terminal in self.signals.read():
+            if number == _signal.SIGCHLD:
+                self._hear_children()
+                continue
+            command_has_it = from_terminal and self.shares_terminal
+            if not command_has_it or self.turn.phase not in (STARTING, RUNNING):
+                self.turn.signal(number, system.now())
+            if number == _signal.SIGTSTP and self.shares_terminal:
+                os.kill(os.getpid(), _signal.SIGSTOP)
+
+    def _hear_children(self) -> None:
+        self.reap()
+        if self.own_guard is not None:
+            self.own_guard.children(system.now())
+        if self.keeper_ended:
+            self.keeper_ended = False
+            self._hear_guard()
+            self._hear_lock()
+            self.lock.ended(self.turn)
+
+    def reap(self) -> bool:
+        """Wait for every child that has ended; true if none is left, by the kernel's word."""
+        ended, none_left = processes.reap()
+        for process, status in ended:
+            if process == self.lock.process:
+                self.keeper_ended = True
+                self.lock.process = 0
+            elif process == self.log.process:
+                self.log.gone()
+            else:
+                self.reaped.append((process, status))
+        return none_left
+
+    def retire(self) -> bool:
+        """End our own helpers, so that the kernel's word about children is about the command's.
+
+        Another keeper resumes afterwards. False if one of them can't be ended.
+        """
+        if self.lock.leased:
+            self.turn.keeper_retired()
+            self.lock.kill()
+        self.log.close()
+        return not self.lock.process or processes.exited(self.lock.process, 1000)
+
+
+class _Adopted(Tree):
+    """The command below the front, beside the front's own helpers."""
+
+    def __init__(self, front: Front) -> None:
+        super().__init__(front.task.command, front.page)
+        self._front = front
+
+    def reap(self) -> list[tuple[int, int]]:
+        """Every child of the command's that has ended since."""
+        self._forget_command()
+        self._none_left = self._front.reap()
+        ended, self._front.reaped = self._front.reaped, []
+        return ended
+
+    def children(self) -> list[int]:
+        """The children there are, without our own."""
+        own = {self._front.lock.process, self._front.log.process}
+        return [process for process in processes.children() if process not in own]
+
+    def empty(self) -> bool:
+        """Whether there is no child: asked of the kernel once our own helpers are gone."""
+        if not self._none_left and not self.children() and self._front.retire():
+            self._none_left = self._front.reap()
+        return self._none_left

@@ -1,0 +1,256 @@
+"""How the front has a lock: through a keeper that it forks, or, where the kernel holds it, by itself.
+
+Both take the same orders, and answer with the same messages (see `keeper.keep`).
+"""
+
+from __future__ import annotations
+
+import os
+
+from singleton_run import channel, guarding, processes, system
+from singleton_run.contract import Grant, Held
+from singleton_run.errors import Failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from singleton_run.channel import Message
+    from singleton_run.contract import Job
+    from singleton_run.guarding import Task
+    from singleton_run.record import Record
+    from singleton_run.turn import Turn
+
+KILL = 9
+
+
+def forked(work: Callable[[], None]) -> int:
+    """Do `work` in a forked process, which then ends; its process id.
+
+    The process never returns and leaves no traceback: status 1 says that work failed.
+    """
+    process = os.fork()
+    if process:
+        return process
+    try:
+        work()
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+class GuardEnds:
+    """The pipes to and from the guard, and the one by which it tells the keeper of the end.
+
+    The front keeps both ends of that one, so that end-of-file on it means that front and guard
+    are both dead.
+    """
+
+    def __init__(self, proof: tuple[int, int]) -> None:
+        self.orders_read, orders_write = channel.pipe()
+        says_read, self.says_write = channel.pipe()
+        self.orders = channel.Writer(orders_write)
+        self.says = channel.Reader(says_read)
+        self.proof_read, self.proof_write = proof
+
+    def close_guards(self) -> None:
+        """In the front, once the guard was forked: what only the guard has to hold."""
+        os.close(self.orders_read)
+        os.close(self.says_write)
+
+    def close_fronts(self) -> None:
+        """In any process forked from the front: what only the front has to hold."""
+        os.close(self.orders.descriptor)
+        os.close(self.says.descriptor)
+
+    def run(self, task: Task, lock: int, parent: int = 0) -> None:
+        """Be the guard, and with a `parent` first the one who waits for the flock on `lock`."""
+        self.close_fronts()
+        if self.proof_read >= 0:
+            os.close(self.proof_read)
+        guarding.run(task, self.orders_read, self.says_write, self.proof_write, lock, parent=parent)
+
+
+class FlockLock:
+    """The file backend's lock: the front holds it with the guard, which also waits for it."""
+
+    leased = False
+    process = 0
+    descriptor = -1
+
+    def __init__(self, lock: str, job: Job, environ: Mapping[str, str]) -> None:
+        from singleton_run_file import open_backend
+
+        self.job = job
+        self.backend = open_backend(lock, environ)
+        self.grant: Grant | None = None
+
+    def keep(self, grant: Mapping[str, Any] | None, turn: Turn) -> None:
+        """Take the lock, or have a guard wait for it, which says "locked" (see `front`)."""
+        try:
+            got = self.backend.acquire(self.job.name, self.job.holder, self.job.ttl, 0.0)
+        except Failure as failure:
+            turn.gave_up(failure.status, str(failure))
+            return
+        if isinstance(got, Held):
+            turn.held(got.holder, got.host, got.since)
+            turn.hands.new_guard()
+            return
+        self.grant = got
+        turn.granted(got.as_dict(), system.now())
+
+    @property
+    def shared(self) -> int:
+        """The descriptor that holds the lock for whoever shares it."""
+        return self.backend.lock
+
+    @property
+    def waited_for(self) -> bool:
+        """Whether a guard that is forked now has to wait for the lock first."""
+        return self.grant is None
+
+    def begun(self, run: Record) -> str:
+        """Write down that the command is about to start; why that could not be done, or ''."""
+        return self._try(lambda grant: self.backend.write(grant, run, 0.0))
+
+    def tell(self, turn: Turn, order: str, run: Record | None = None) -> None:
+        """Obey at once: settle with a record, or leave."""
+        text = "" if run is None else self._try(lambda grant: self.backend.release(grant, run, 0.0))
+        self.close()
+        turn.settled(text)
+
+    def _try(self, work: Callable[[Grant], None]) -> str:
+        try:
+            if self.grant is not None:
+                work(self.grant)
+        except Failure as failure:
+            return str(failure)
+        return ""
+
+    def kill(self) -> None:
+        """There is no keeper."""
+
+    def ended(self, turn: Turn) -> None:
+        """There is no keeper."""
+
+    def messages(self) -> list[Message]:
+        """Nothing is told later: what happens is said at once."""
+        return []
+
+    def close(self) -> None:
+        """At the end of a turn: the guard's copy is the last."""
+        self.backend.leave(0.0)
+
+
+class KeeperLock:
+    """A backend's lock, owned by a keeper: a process of its own, which another can replace."""
+
+    leased = True
+    shared = -1
+    waited_for = False
+
+    def __init__(self, lock: str, job: Job, task: Task, ends: GuardEnds) -> None:
+        self.lock = lock
+        self.job = job
+        self.task = task
+        self.ends = ends
+        self.generation = -1
+        self.process = 0
+        self.settled = False
+        self._orders = channel.Writer(-1)
+        self._says = channel.Reader(-1)
+
+    @property
+    def descriptor(self) -> int:
+        """What to poll for messages; -1 without a keeper."""
+        return self._says.descriptor
+
+    def keep(self, grant: Mapping[str, Any] | None, turn: Turn) -> None:
+        """Fork a keeper: the first forks the guard at once, a later one resumes `grant`."""
+        self._close()
+        orders_read, orders_write = channel.pipe()
+        says_read, says_write = channel.pipe()
+        self.generation += 1
+        first = self.generation == 0
+        resumed = None
+        if grant is not None:
+            resumed = (Grant(**{**grant, "generation": self.generation}), self.task.page.end)
+        self.task.page.reported = system.now()
+
+        def work() -> None:
+            os.setpgid(0, 0)
+            guard = self._fork_guard((orders_read, orders_write, says_read, says_write)) if first else 0
+            system.close_standard(0, 1)
+            system.keep_only([orders_read, says_write, self.ends.proof_read])
+            from singleton_run import keeping
+
+            try:
+                keeping.run(
+                    self.lock,
+                    self.job,
+                    self.task.page,
+                    orders_read,
+                    says_write,
+                    self.ends.proof_read,
+                    guard=guard,
+                    resumed=resumed,
+                )
+            except Exception as error:  # a stranger's backend may raise anything: said, not shown
+                text = f"the backend failed with {type(error).__name__}: {error}"
+                channel.Writer(says_write).send("trouble", text)
+                os._exit(1)
+
+        self.process = forked(work)
+        os.close(orders_read)
+        os.close(says_write)
+        if first:
+            self.ends.close_guards()
+        self._orders = channel.Writer(orders_write)
+        self._says = channel.Reader(says_read)
+
+    def _fork_guard(self, keepers: tuple[int, ...]) -> int:
+        system.become_subreaper()
+
+        def work() -> None:
+            for descriptor in keepers:
+                os.close(descriptor)
+            self.ends.run(self.task, -1)
+
+        return forked(work)
+
+    def begun(self, run: Record) -> str:
+        """The server tells who holds a lock: nothing is written at the start of a plain turn."""
+        return ""
+
+    def tell(self, turn: Turn, *order: object) -> None:
+        """Send the keeper an order."""
+        self._orders.send(*order)
+
+    def kill(self) -> None:
+        """SIGKILL the keeper."""
+        if self.process:
+            processes.send(self.process, KILL)
+
+    def ended(self, turn: Turn) -> None:
+        """The keeper has ended and was waited for."""
+        self.process = 0
+        turn.keeper_died(system.now())
+
+    def messages(self) -> list[Message]:
+        """What the keeper has told since."""
+        told = self._says.read() if self._says.descriptor >= 0 else []
+        self.settled = self.settled or any(message[0] in ("settled", "gave up") for message in told)
+        return told
+
+    def _close(self) -> None:
+        for descriptor in (self._orders.descriptor, self._says.descriptor):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._says = channel.Reader(-1)
+
+    def close(self) -> None:
+        """At the end of a turn: one that has settled ends by itself, another is killed."""
+        if not self.settled:
+            self.kill()
+

@@ -1,0 +1,107 @@
+"""What the user is told, on stderr, without ever waiting for stderr.
+
+A message goes into a pipe to a small process, the writer, forked with the first one. That may
+block on a terminal that is held or a pipe that is full; whoever speaks goes on, and what doesn't
+fit is dropped and counted.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+
+from singleton_run import channel, fastjson, system
+from singleton_run.errors import HELD
+from singleton_run.processes import reap_one
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from singleton_run.settings import Settings
+
+_LEAST_VERBOSITY = {"error": -1, "final": -1, "warning": 0, "wait": 0, "info": 1}
+_FLUSH_MILLISECONDS = 1000
+
+
+class Log:
+    """Speaks for one process. `process` is the writer's id, 0 while there is none."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._pipe = -1
+        self._waited = False
+        self._dropped = 0
+        self.process = 0
+
+    def say(self, level: str, event: str, **facts: Any) -> None:
+        """Tell the user of `event` (a word that `writer` knows), if `level` is asked for."""
+        if event == "acquired" and self._waited:
+            level = "wait"
+        if self._settings.verbosity < _LEAST_VERBOSITY[level] or (
+            self._settings.verbosity < 0 and facts.get("status") == HELD
+        ):
+            return
+        self._waited = self._waited or level == "wait"
+        if self._dropped:
+            facts["dropped"] = self._dropped
+        facts.update(level=level, event=event, name=self._settings.name)
+        self._send(fastjson.dumps(facts).encode() + b"\n")
+
+    def _send(self, line: bytes) -> None:
+        if self._pipe < 0:
+            self._fork()
+        try:
+            written = os.write(self._pipe, line[: select.PIPE_BUF])
+            self._dropped = 0 if written == len(line) else self._dropped + 1
+        except (BlockingIOError, BrokenPipeError):
+            self._dropped += 1
+
+    def _fork(self) -> None:
+        read, self._pipe = channel.pipe()
+        self.process = os.fork()
+        if self.process:
+            os.close(read)
+            return
+        try:
+            system.set_title(f"singleton-run: writer for {self._settings.name}")
+            system.keep_only([read])
+            system.close_standard(0, 1)
+            from singleton_run import writer
+
+            writer.write(read, as_json=self._settings.log_format == "json")
+        finally:
+            os._exit(0)
+
+    def close(self) -> None:
+        """Let the writer finish, for a second at most, and end it."""
+        if not self.process:
+            return
+        os.close(self._pipe)
+        self._pipe = -1
+        if not reap_one(self.process, _FLUSH_MILLISECONDS):
+            os.kill(self.process, 9)
+            reap_one(self.process, _FLUSH_MILLISECONDS)
+        self.process = 0
+
+    def gone(self) -> None:
+        """The writer has ended and was waited for: fork another when there is more to say."""
+        self.process = 0
+        if self._pipe >= 0:
+            os.close(self._pipe)
+            self._pipe = -1
+
+
+def last_words(text: str) -> None:
+    """Write a line to stderr if that can be done without waiting, for one who has no writer."""
+    flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_APPEND | os.O_CLOEXEC
+    try:
+        descriptor = os.open("/proc/self/fd/2", flags)
+    except OSError:
+        return
+    try:
+        os.write(descriptor, f"singleton-run: {text}\n".encode(errors="replace"))
+    except OSError:
+        return
+    finally:
+        os.close(descriptor)

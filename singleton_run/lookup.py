@@ -1,0 +1,56 @@
+"""Finds the program that a command names, before anything is contacted."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from singleton_run.errors import NOT_EXECUTABLE, NOT_FOUND, Failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def find(command: str, environ: Mapping[str, str]) -> str:
+    """The path of the executable that execvp would run for `command` with this environment.
+
+    A command with a slash is its own path. Raises Failure: NOT_FOUND, or NOT_EXECUTABLE for what is
+    there and can't be run.
+    """
+    if "/" in command:
+        fault = _fault(command)
+        if fault is None:
+            return command
+        raise Failure(*fault)
+    denied = None
+    for directory in environ.get("PATH", os.defpath).split(os.pathsep) if command else ():
+        # An empty entry is the current directory.
+        path = f"{directory or '.'}/{command}"
+        fault = _fault(path)
+        if fault is None:
+            return path
+        if fault[0] == NOT_EXECUTABLE and denied is None:
+            denied = fault
+    if denied is not None:
+        raise Failure(*denied)
+    if command and _fault("./" + command) is None:
+        raise Failure(
+            NOT_FOUND, f"{command!r} is not found on PATH: for the one in this directory write ./{command}"
+        )
+    raise Failure(NOT_FOUND, f"{command!r} is not found on PATH: check its spelling, or give its path")
+
+
+def _fault(path: str) -> tuple[int, str] | None:
+    """Why `path` can't be executed, as a status and a sentence, or None."""
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return NOT_FOUND, f"{path!r} is not found: check the path"
+    except OSError as error:
+        return NOT_EXECUTABLE, f"{path!r} can't be executed: {error.strerror}"
+    if stat.S_ISDIR(mode):
+        return NOT_EXECUTABLE, f"{path!r} is a directory: name a program in it"
+    if not stat.S_ISREG(mode) or not os.access(path, os.X_OK):
+        return NOT_EXECUTABLE, f"{path!r} is not executable: chmod +x may be missing"
+    return None

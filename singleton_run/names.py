@@ -1,0 +1,64 @@
+"""Lock names: which are legal, and the one that a command has when it is given none.
+
+A legal name is 1 to 200 of the ASCII letters, digits and `. _ - : @ +`, and begins with none of
+`.` and `-`. It is the same name on every backend and is never cut or changed by one.
+"""
+
+from __future__ import annotations
+
+import os
+
+try:
+    from _blake2 import blake2b
+except ImportError:  # an interpreter built without it has it from elsewhere
+    from hashlib import blake2b
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+LONGEST = 200
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+_DIGITS = "0123456789"
+_LEGAL = frozenset(_LETTERS + _LETTERS.upper() + _DIGITS + "._-:@+")
+# What a Kubernetes object's name may have as well, so that these need no translation anywhere.
+_PLAIN = frozenset(_LETTERS + _DIGITS + ".-")
+_BASE32 = _LETTERS + "234567"
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError, one sentence for the user, if `name` is not a legal lock name."""
+    if not name:
+        raise ValueError("a lock name is empty")
+    if len(name) > LONGEST:
+        raise ValueError(f"a lock name of {len(name)} characters is too long: {LONGEST} are allowed")
+    if name[0] in ".-":
+        raise ValueError(f"the lock name {name!r} begins with {name[0]!r}: begin it with a letter or digit")
+    for character in name:
+        if character not in _LEGAL:
+            allowed = "ASCII letters, digits and . _ - : @ + are allowed"
+            raise ValueError(f"the lock name {name!r} has {character!r} in it: {allowed}")
+
+
+def default_name(command: Sequence[str]) -> str:
+    """The name for a command that was given none: its basename, and 80 bits of hash of the whole.
+
+    The same arguments, as bytes, have the same name on every machine.
+    """
+    base = command[0].rsplit("/", 1)[-1].lower() if command else ""
+    slug = "".join(character if character in _PLAIN else "-" for character in base)
+    return f"{slug[:40].strip('.-') or 'command'}-{digest(command)}"
+
+
+def digest(words: Sequence[str]) -> str:
+    """80 bits of hash of a list of words, as 16 lower-case base-32 digits.
+
+    Each word is hashed with its length before it, so that no two lists read the same.
+    """
+    state = blake2b(digest_size=10)
+    for word in words:
+        data = os.fsencode(word)
+        state.update(b"%d:" % len(data))
+        state.update(data)
+    number = int.from_bytes(state.digest(), "big")
+    return "".join(_BASE32[number >> shift & 31] for shift in range(75, -1, -5))

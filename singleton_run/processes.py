@@ -1,0 +1,209 @@
+"""A process's children: which there are, which have ended, and the command among them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+    from collections.abc import Mapping, Sequence
+
+    from singleton_run.page import Page
+else:
+    import _signal
+
+_WALL = 0x40000000
+_MOST_PROCESSES = 4_194_304
+_SHELL = "/bin/sh"
+
+
+def reap() -> tuple[list[tuple[int, int]], bool]:
+    """Wait for every child that has ended: its id and status as subprocess gives it.
+
+    The second value is true if the kernel says that there is no child at all.
+    """
+    ended: list[tuple[int, int]] = []
+    while True:
+        try:
+            process, status = os.waitpid(-1, os.WNOHANG | _WALL)
+        except ChildProcessError:
+            return ended, True
+        if process == 0:
+            return ended, False
+        ended.append((process, os.waitstatus_to_exitcode(status)))
+
+
+def exited(process: int, milliseconds: int) -> bool:
+    """Whether a child has ended, or does so within that time. It isn't waited for."""
+    try:
+        descriptor = os.pidfd_open(process)
+    except ProcessLookupError:
+        return True
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    in_time = bool(poll.poll(milliseconds))
+    os.close(descriptor)
+    return in_time
+
+
+def reap_one(process: int, milliseconds: int) -> bool:
+    """Wait that long for one child to end; False if it didn't (uninterruptible sleep, say)."""
+    in_time = exited(process, milliseconds)
+    try:
+        if in_time:
+            os.waitpid(process, 0)
+    except ChildProcessError:
+        return True
+    return in_time
+
+
+def children() -> list[int]:
+    """Our children now, ended ones that weren't waited for among them.
+
+    One that is born or adopted meanwhile may be missing: this is for finding whom to signal, not
+    for proving anything.
+    """
+    own = os.getpid()
+    try:
+        with open(f"/proc/{own}/task/{own}/children", "rb") as listing:
+            return [int(word) for word in listing.read().split()]
+    except OSError:
+        pass
+    try:
+        return [int(entry) for entry in os.listdir("/proc") if entry.isdecimal() and _parent(entry) == own]
+    except OSError:
+        return [process for process in range(2, _MOST_PROCESSES) if _is_child(process)]
+
+
+def _parent(process: str) -> int:
+    try:
+        with open(f"/proc/{process}/stat", "rb") as stat:
+            return int(stat.read().rpartition(b")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+def _is_child(process: int) -> bool:
+    try:
+        os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT | _WALL)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def name(process: int) -> str:
+    """What a process is called, for a log: its first arguments, or the name of its program."""
+    for file in ("cmdline", "comm"):
+        try:
+            with open(f"/proc/{process}/{file}", "rb") as content:
+                text = content.read(80).replace(b"\0", b" ").decode(errors="replace").strip()
+        except OSError:
+            continue
+        if text:
+            return "".join(letter if letter.isprintable() else "?" for letter in text)
+    return "?"
+
+
+def send(process: int, number: int) -> bool:
+    """Send a signal; a process that has gone meanwhile is no error. False if we may not."""
+    try:
+        os.kill(process, number)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return True
+
+
+class Command:
+    """What to start, and how: `own_session` unless it shares a terminal with us."""
+
+    def __init__(self, path: str, arguments: Sequence[str], mask: set[int], *, own_session: bool) -> None:
+        self.path = path
+        self.arguments = list(arguments)
+        self.mask = mask
+        self.own_session = own_session
+        self.group = os.getpgrp()
+
+    def spawn(self, environ: Mapping[str, str]) -> int:
+        """Start it; its process id. Raises OSError. A script without a `#!` line goes to sh."""
+        try:
+            return self._spawn(self.path, self.arguments, environ)
+        except OSError as error:
+            if error.errno != errno.ENOEXEC:
+                raise
+        return self._spawn(_SHELL, [_SHELL, self.path, *self.arguments[1:]], environ)
+
+    def _spawn(self, path: str, arguments: list[str], environ: Mapping[str, str]) -> int:
+        defaults = [_signal.SIGPIPE, _signal.SIGXFSZ]
+        if self.own_session:
+            return os.posix_spawn(
+                path, arguments, environ, setsid=True, setsigmask=self.mask, setsigdef=defaults
+            )
+        return os.posix_spawn(
+            path, arguments, environ, setpgroup=self.group, setsigmask=self.mask, setsigdef=defaults
+        )
+
+    def signal(self, process: int, number: int) -> bool:
+        """Send a signal to the command's process group, or to it alone where that isn't its own."""
+        return send(-process if self.own_session else process, number)
+
+
+class Tree:
+    """The command below this process, which is its parent: the guard's `Tree`."""
+
+    def __init__(self, command: Command, page: Page) -> None:
+        self._command = command
+        self._page = page
+        self._none_left = False
+        self.environ: Mapping[str, str] = {}
+
+    def spawn(self) -> int:
+        """Start the command; its process id. Raises OSError."""
+        self._page.started = True
+        self._page.command = self._command.spawn(self.environ)
+        return self._page.command
+
+    def reap(self) -> list[tuple[int, int]]:
+        """Every child that has ended since: (process id, status as subprocess gives it)."""
+        self._forget_command()
+        ended, self._none_left = reap()
+        return ended
+
+    def _forget_command(self) -> None:
+        """Clear the page's word before the command's id can be given to another process."""
+        if self._page.command:
+            options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+            try:
+                has_ended = os.waitid(os.P_PID, self._page.command, options) is not None
+            except ChildProcessError:
+                has_ended = True
+            if has_ended:
+                self._page.command = 0
+
+    def empty(self) -> bool:
+        """Whether the last `reap` found that there is no child any more."""
+        return self._none_left
+
+    def children(self) -> list[int]:
+        """The children there are now."""
+        return children()
+
+    def signal(self, process: int, number: int) -> bool:
+        """Send a signal to a child; False if we may not."""
+        return send(process, number)
+
+    def signal_command(self, number: int) -> bool:
+        """Send a signal to the command, with its process group where it has its own."""
+        return not self._page.command or self._command.signal(self._page.command, number)
+
+    def name(self, process: int) -> str:
+        """What the process is called, for the log."""
+        return name(process)
+
+    def lease_end(self) -> float:
+        """When the lease lapses, a reading of the boot clock."""
+        return self._page.end

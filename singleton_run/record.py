@@ -1,0 +1,55 @@
+"""The record: what the holders of a lock left beside it about their runs.
+
+Version 1 is a JSON object: version, name, state (running, succeeded, failed, interrupted,
+crashed, lost), token, holder, start and end (Unix seconds, UTC; end null while it runs), status
+(the exit status, null if unknown), and the last few earlier runs with the same words.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    Record = dict[str, Any]
+
+VERSION = 1
+_EARLIER = 5
+_OF_A_RUN = ("state", "token", "holder", "start", "end", "status")
+
+
+def begun(previous: Mapping[str, Any] | None, name: str, holder: str, token: int, start: float) -> Record:
+    """The record of a run that starts now; `previous` becomes one of its earlier runs."""
+    runs: list[Any] = []
+    if previous is not None:
+        last = {word: previous.get(word) for word in _OF_A_RUN}
+        if last["state"] == "running":
+            last["state"] = "crashed"
+        runs = [last, *previous.get("runs", [])][:_EARLIER]
+    return {
+        "version": VERSION,
+        "name": name,
+        "state": "running",
+        "token": token,
+        "holder": holder,
+        "start": start,
+        "end": None,
+        "status": None,
+        "runs": runs,
+    }
+
+
+def ended(record: Mapping[str, Any], state: str, status: int | None, end: float | None) -> Record:
+    """The same record when the run is over."""
+    return {**record, "state": state, "status": status, "end": end}
+
+
+def readable(value: object) -> Record | None:
+    """`value` if it is a record that this version can use, else None: a damaged one is ignored."""
+    if not isinstance(value, dict) or value.get("version") != VERSION:
+        return None
+    whole = isinstance(value.get("state"), str) and isinstance(value.get("runs"), list)
+    times = all(value.get(word) is None or isinstance(value[word], int | float) for word in ("start", "end"))
+    numbers = isinstance(value.get("token"), int) and isinstance(value.get("holder"), str)
+    return value if whole and times and numbers else None

@@ -1,0 +1,223 @@
+"""What a call asks for, checked as a whole before anything is contacted."""
+
+from __future__ import annotations
+
+from singleton_run.durations import seconds
+from singleton_run.environment import nested, redact
+from singleton_run.errors import HELD, UNUSABLE, USAGE, Failure
+from singleton_run.names import check_name, default_name
+from singleton_run.options import OPTIONS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+    from collections.abc import Mapping
+    from typing import NoReturn
+
+    from singleton_run.reader import Values
+else:
+    import _signal
+
+KILL_AFTER = 10.0
+LEAST_TTL = 6.0
+
+_BY_NAME = {option.name: option for option in OPTIONS}
+_SCHEME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+-.")
+
+
+class Settings:
+    """A call that makes sense. Frozen: assigning to it raises AttributeError.
+
+    Times are in seconds. `lock` is the backend's name or URL as it was given, `scheme` the part
+    that says which backend. `named` says that the name was given, not made from the command.
+    `wait` None is for ever. `timeout` and `kill_after` are None if they were not given; KILL_AFTER
+    stands in where one is needed. `verbosity` is -1 for quiet, 0, or how often -v was given.
+    """
+
+    __slots__ = (
+        "command",
+        "conflict_status",
+        "kill_after",
+        "leftovers",
+        "lock",
+        "log_format",
+        "name",
+        "named",
+        "scheme",
+        "stop_signal",
+        "timeout",
+        "ttl",
+        "verbosity",
+        "wait",
+    )
+
+    lock: str
+    scheme: str
+    name: str
+    named: bool
+    ttl: float
+    wait: float | None
+    conflict_status: int
+    timeout: float | None
+    kill_after: float | None
+    stop_signal: int
+    leftovers: str
+    verbosity: int
+    log_format: str
+    command: tuple[str, ...]
+
+    def __init__(self, **fields: object) -> None:
+        for name in self.__slots__:
+            object.__setattr__(self, name, fields.pop(name))
+        if fields:
+            raise TypeError(f"no such setting: {', '.join(fields)}")
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"settings are frozen: {name}")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"settings are frozen: {name}")
+
+
+def check(values: Values, environ: Mapping[str, str]) -> Settings:
+    """Make the settings for a call, or raise Failure with the line that the user sees.
+
+    USAGE is for what can't be read or contradicts itself, UNUSABLE for what this machine can't.
+    """
+    options = values.options
+    for option in OPTIONS:
+        if option.rival and options[option.name] and options[option.rival] not in (None, 0):
+            _refuse(f"{_flag(option.name)} and {_flag(option.rival)} contradict each other: give one of them")
+    settings = Settings(
+        lock=_text(values, "lock"),
+        scheme=_scheme(_text(values, "lock")),
+        name=_name(values),
+        named=options["name"] is not None,
+        ttl=_ttl(values),
+        wait=_wait(values),
+        conflict_status=_status(values),
+        timeout=_timeout(values),
+        kill_after=None if options["kill_after"] is None else _seconds(values, "kill_after"),
+        stop_signal=_signal_number(_text(values, "stop_signal")),
+        leftovers=_choice(values, "leftovers"),
+        verbosity=-1 if options["quiet"] else int(options["verbose"] or 0),
+        log_format=_choice(values, "log_format"),
+        command=tuple(values.command),
+    )
+    _check_place(settings, environ, lock_given=options["lock"] is not None)
+    return settings
+
+
+def _check_place(settings: Settings, environ: Mapping[str, str], *, lock_given: bool) -> None:
+    """Raise Failure(UNUSABLE) for a lock that is of no use where we are."""
+    if not lock_given and environ.get("KUBERNETES_SERVICE_HOST"):
+        raise Failure(
+            UNUSABLE,
+            "in a pod the default lock, a file, would be one per container: say --lock k8s-lease "
+            "(or --lock file, if that is what you want)",
+        )
+    if nested(environ, settings.lock, settings.name):
+        raise Failure(
+            UNUSABLE,
+            f"this call runs under the lock {settings.name!r} already and would wait for itself forever: "
+            "give it another --name",
+        )
+
+
+def _refuse(message: str) -> NoReturn:
+    raise Failure(USAGE, message)
+
+
+def _flag(name: str) -> str:
+    return "/".join(_BY_NAME[name].flags)
+
+
+def _text(values: Values, name: str) -> str:
+    """What was given for an option that takes a value, or its default."""
+    given = values.options[name]
+    return str(_BY_NAME[name].default if given is None else given)
+
+
+def _seconds(values: Values, name: str) -> float:
+    try:
+        return seconds(_text(values, name))
+    except ValueError as error:
+        _refuse(f"{_flag(name)}: {error}")
+
+
+def _choice(values: Values, name: str) -> str:
+    text = _text(values, name)
+    choices = _BY_NAME[name].choices
+    if text not in choices:
+        _refuse(f"{_flag(name)}: {text!r} is none of {', '.join(choices)}")
+    return text
+
+
+def _scheme(lock: str) -> str:
+    """The part of a lock's name or URL that says which backend it is."""
+    scheme, colon, rest = lock.partition(":")
+    if not lock:
+        _refuse("--lock is empty: give a backend such as file, or a URL")
+    if lock[0] == "/":
+        _refuse(f"--lock: {lock!r} is a path: say --lock file://DIRECTORY, and what is locked by --name")
+    if not scheme or not _SCHEME.issuperset(scheme) or (colon and not rest.startswith("//")):
+        _refuse(
+            f"--lock: {redact(lock)!r} is neither a backend's name nor a URL such as file:///var/lock/jobs"
+        )
+    return scheme
+
+
+def _name(values: Values) -> str:
+    given = values.options["name"]
+    if given is None:
+        return default_name(values.command)
+    try:
+        check_name(str(given))
+    except ValueError as error:
+        _refuse(f"--name: {error}")
+    return str(given)
+
+
+def _ttl(values: Values) -> float:
+    ttl = _seconds(values, "ttl")
+    if ttl < LEAST_TTL:
+        _refuse("ttl must be at least 6s, or a server that is slow for a moment would stop the command")
+    return ttl
+
+
+def _wait(values: Values) -> float | None:
+    if values.options["no_wait"]:
+        return 0.0
+    return None if _text(values, "wait") == "forever" else _seconds(values, "wait")
+
+
+def _timeout(values: Values) -> float | None:
+    if values.options["timeout"] is None:
+        return None
+    timeout = _seconds(values, "timeout")
+    if not timeout:
+        _refuse(f"{_flag('timeout')} must be more than 0: leave it out for no limit")
+    return timeout
+
+
+def _status(values: Values) -> int:
+    text = _text(values, "conflict_exit_code")
+    if not (text.isascii() and text.isdigit() and len(text) < 4 and int(text) < 256):
+        _refuse(
+            f"{_flag('conflict_exit_code')}: {text!r} is not an exit status, 0 to 255; {HELD} is the default"
+        )
+    return int(text)
+
+
+def _signal_number(text: str) -> int:
+    """A signal by number or name: 15, TERM, SIGTERM, sigterm, RTMIN+1."""
+    if text.isascii() and text.isdigit() and len(text) < 4 and 0 < int(text) < _signal.NSIG:
+        return int(text)
+    name, plus, offset = text.upper().removeprefix("SIG").partition("+")
+    number = getattr(_signal, "SIG" + name, None) if text.isascii() and name.isalnum() else None
+    if number is None or (plus and (name != "RTMIN" or not offset.isdigit() or len(offset) > 2)):
+        _refuse(f"{_flag('stop_signal')}: {text!r} is not a signal: TERM is, and so are SIGINT and 9")
+    number += int(offset or 0)
+    if number >= _signal.NSIG:
+        _refuse(f"{_flag('stop_signal')}: {text!r} is past the last signal, {_signal.NSIG - 1}")
+    return int(number)

@@ -1,0 +1,184 @@
+"""What the kernel offers and Python's standard library doesn't, each in a few lines.
+
+Deadlines are readings of CLOCK_BOOTTIME in seconds: it goes on while the machine is suspended,
+and nobody can set it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+    from collections.abc import Iterable
+else:
+    import _signal
+
+FOREVER = float("inf")
+
+_PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 1, 15, 36
+_TFD_TIMER_ABSTIME = 1
+_NONBLOCK_CLOEXEC = os.O_NONBLOCK | os.O_CLOEXEC
+_SIGNAL_INFO = 128
+_NFS_MAGIC = 0x6969
+_CLOCK_BOOTTIME = time.CLOCK_BOOTTIME
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def now() -> float:
+    """The boot clock's reading, in seconds."""
+    return time.clock_gettime(_CLOCK_BOOTTIME)
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result
+
+
+def become_subreaper() -> None:
+    """From now on a descendant whose parent has died becomes our child (prctl(2))."""
+    _checked(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
+
+
+def die_with(parent: int) -> None:
+    """Be killed when `parent`, which forked us, ends; at once if it already has."""
+    _checked(_libc.prctl(_PR_SET_PDEATHSIG, int(_signal.SIGKILL), 0, 0, 0))
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def outlive_parent() -> None:
+    """Take `die_with` back."""
+    _checked(_libc.prctl(_PR_SET_PDEATHSIG, 0, 0, 0, 0))
+
+
+class Timer:
+    """A descriptor that becomes readable at a reading of the boot clock (timerfd_create(2))."""
+
+    def __init__(self) -> None:
+        self.descriptor = _checked(_libc.timerfd_create(_CLOCK_BOOTTIME, _NONBLOCK_CLOEXEC))
+        self._set = FOREVER
+
+    def set(self, at: float) -> None:
+        """Fire at `at` (once, at once if it has passed); never if it is FOREVER."""
+        if at == self._set:
+            return
+        self._set = at
+        seconds, nanoseconds = (0, 0) if at == FOREVER else (int(at), int(at % 1 * 1e9))
+        if at != FOREVER and at < 1:
+            seconds, nanoseconds = 0, 1
+        value = (ctypes.c_long * 4)(0, 0, seconds, nanoseconds)
+        _checked(_libc.timerfd_settime(self.descriptor, _TFD_TIMER_ABSTIME, value, None))
+
+    def clear(self) -> None:
+        """Take back what has fired, so that the descriptor is readable at the next time only."""
+        try:
+            os.read(self.descriptor, 8)
+        except BlockingIOError:
+            return
+        self._set = FOREVER
+
+
+def catchable() -> set[int]:
+    """Every signal that we look after: all that can be caught and weren't ignored at our start.
+
+    Left alone are the faults (a signal that a process does to itself), SIGPIPE and SIGXFSZ,
+    which Python ignores, and what nohup ignored for us.
+    """
+    own = {_signal.SIGKILL, _signal.SIGSTOP, _signal.SIGPIPE, _signal.SIGXFSZ}
+    own |= {_signal.SIGSEGV, _signal.SIGBUS, _signal.SIGFPE, _signal.SIGILL, _signal.SIGTRAP}
+    own |= {_signal.SIGABRT, _signal.SIGSYS}
+    every = {int(number) for number in _signal.valid_signals()} - {int(number) for number in own}
+    return {number for number in every if _signal.getsignal(number) != _signal.SIG_IGN}
+
+
+class Signals:
+    """Blocks `numbers` for this process and reads them from a descriptor (signalfd(2))."""
+
+    def __init__(self, numbers: Iterable[int]) -> None:
+        numbers = set(numbers)
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, numbers)
+        mask = sum(1 << (number - 1) for number in numbers)
+        whole = mask.to_bytes(8, sys.byteorder) + bytes(120)
+        self.descriptor = _checked(_libc.signalfd(-1, whole, _NONBLOCK_CLOEXEC))
+
+    def read(self) -> list[tuple[int, bool]]:
+        """What has come: (signal, whether the kernel's terminal sent it rather than a process)."""
+        try:
+            data = os.read(self.descriptor, _SIGNAL_INFO * 64)
+        except BlockingIOError:
+            return []
+        came = []
+        for start in range(0, len(data), _SIGNAL_INFO):
+            number = int.from_bytes(data[start : start + 4], sys.byteorder)
+            code = int.from_bytes(data[start + 8 : start + 12], sys.byteorder, signed=True)
+            came.append((number, code == 0x80))
+        return came
+
+
+def set_title(title: str) -> None:
+    """Show `title` in ps and to pkill, in place of our arguments; best effort.
+
+    The kernel reads a process's arguments from its memory: they are overwritten there, as far
+    as they reach (proc(5), arg_start and arg_end in stat).
+    """
+    _libc.prctl(_PR_SET_NAME, b"singleton-run", 0, 0, 0)
+    try:
+        with open("/proc/self/stat", "rb") as stat:
+            fields = stat.read().rpartition(b")")[2].split()
+    except OSError:
+        return
+    start, end = int(fields[45]), int(fields[46])
+    if 0 < start < end:
+        text = title.encode(errors="surrogateescape")[: end - start - 1]
+        ctypes.memmove(start, text.ljust(end - start, b"\0"), end - start)
+
+
+def keep_only(descriptors: Iterable[int]) -> None:
+    """Close every descriptor from 3 on that isn't among `descriptors`."""
+    low = 3
+    for number in sorted({*descriptors, 2**31 - 2}):
+        if number >= low:
+            os.closerange(low, number)
+            low = number + 1
+
+
+def close_standard(*numbers: int) -> None:
+    """Put /dev/null in the place of these standard descriptors."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in numbers:
+        os.dup2(null, number, inheritable=True)
+    if null > 2:
+        os.close(null)
+
+
+def wait(until: float, descriptors: Iterable[int]) -> list[int]:
+    """Wait until one of `descriptors` is readable; which are: none when `until` came first."""
+    timer = Timer()
+    timer.set(until)
+    poll = select.poll()
+    for descriptor in (timer.descriptor, *descriptors):
+        poll.register(descriptor, select.POLLIN)
+    ready = [descriptor for descriptor, _ in poll.poll()]
+    os.close(timer.descriptor)
+    return [descriptor for descriptor in ready if descriptor != timer.descriptor]
+
+
+def is_nfs(descriptor: int) -> bool:
+    """Whether an open file is on NFS (statfs(2))."""
+    answer = (ctypes.c_long * 64)()
+    return _libc.fstatfs(descriptor, answer) == 0 and answer[0] == _NFS_MAGIC
+
+
+def wait_to_write(descriptor: int) -> None:
+    """Wait until `descriptor` takes more, or nobody reads it any more."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    poll.poll()

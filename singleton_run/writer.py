@@ -1,0 +1,136 @@
+"""The process that writes to stderr, so that nobody else has to wait for it.
+
+While the lock is waited for it says so: at a terminal in one line that is written over every
+second, elsewhere in a line at the start and one a minute, for those who stop a silent step.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+
+from singleton_run import durations, fastjson
+from singleton_run.channel import Reader
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Facts = dict[str, Any]
+
+SENTENCES = {
+    "held": "waiting for lock {name!r}{held_by}",
+    "acquired": "got lock {name!r}{waited} (token {token})",
+    "trouble": "lock {name!r}: {text}; trying again",
+    "started": "the command runs as process {pid}",
+    "not started": "{text}",
+    "late": "the lease of lock {name!r} was over before the command could start: run it again",
+    "lost": "lock {name!r} is lost, so the command is killed: {text}",
+    "not renewed": "lock {name!r} can't be renewed in time, so the command is stopped",
+    "not released": "lock {name!r} could not be given back before its lease ended by itself",
+    "unsettled": "lock {name!r}: {text}",
+    "keeper died": "the keeper of lock {name!r} died; another takes over",
+    "keeper hangs": "the keeper of lock {name!r} hangs; another takes over",
+    "guard died": "the guard of the command was killed; its work goes on here",
+    "timeout": "the command ran into its --timeout and is stopped",
+    "leftover": "the command left process {pid} behind ({command}){verb}",
+    "more leftovers": "the command left more processes behind, not named here",
+    "leftovers ignored": "what the command left behind runs on without the lock",
+    "forbidden": "process {pid} ({command}) may not be signalled by us, so the lock is kept until it ends: "
+    "run singleton-run itself as the other user, as in 'sudo singleton-run -- COMMAND'",
+    "unnamed": "without --name, lock {name!r} depends on the command's arguments: "
+    "change one, and old and new run side by side",
+    "gave up": "{text}",
+}
+_REMINDER_SECONDS = 60.0
+_REFRESH_SECONDS = 1.0
+
+
+def sentence(facts: Facts, waited: float | None) -> str:
+    """The line for a message; `waited` is in seconds."""
+    words = dict(facts)
+    words["held_by"] = _held_by(facts)
+    words["waited"] = "" if waited is None else f" after {durations.text(round(waited))}"
+    if facts["event"] == "gave up" and not facts["text"]:
+        words["text"] = f"lock {facts['name']!r} is held{_held_by(facts, by=' by')}"
+    text = SENTENCES[facts["event"]].format(**words)
+    if facts["event"] == "held" and waited:
+        text += f", for {durations.text(round(waited))} now"
+    return text + (f" ({facts['dropped']} messages were dropped)" if "dropped" in facts else "")
+
+
+def _held_by(facts: Facts, by: str = ": held by") -> str:
+    if not facts.get("holder"):
+        return ""
+    since = facts.get("since")
+    when = "" if since is None else f" since {_utc(since)}"
+    where = f" on {facts['host']}" if facts.get("host") else ""
+    return f"{by} {facts['holder']}{where}{when}"
+
+
+def _utc(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def write(descriptor: int, *, as_json: bool) -> None:
+    """Write what comes out of the pipe until its end."""
+    reader = Reader(descriptor)
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    overwrite = None if as_json or not os.isatty(2) else _overwriter()
+    since = 0.0
+    held: Facts | None = None
+    while not reader.closed:
+        pause = _REFRESH_SECONDS if overwrite else _REMINDER_SECONDS
+        ready = poll.poll(pause * 1000 if held else None)
+        messages: list[Any] = reader.read() if ready else [held]
+        for facts in messages:
+            waited = time.monotonic() - since if since else None
+            if facts["event"] == "held":
+                same = held is not None and ready
+                since = since or time.monotonic()
+                held = facts
+                if overwrite:
+                    overwrite(sentence(facts, waited or 0.0))
+                elif not same:
+                    _line(facts, waited, as_json=as_json)
+                continue
+            if held and overwrite:
+                overwrite("")
+            if facts["event"] in ("acquired", "gave up"):
+                held = None
+            _line(facts, waited, as_json=as_json)
+    if held and overwrite:
+        overwrite("")
+
+
+def _line(facts: Facts, waited: float | None, *, as_json: bool) -> None:
+    text = sentence(facts, waited)
+    if as_json:
+        line = fastjson.dumps({"time": _utc(time.time()), **facts, "waited": waited, "message": text})
+    else:
+        line = f"singleton-run: {text}"
+    _write(line + "\n")
+
+
+def _write(text: str) -> None:
+    data = text.encode(errors="replace")
+    while data:
+        data = data[os.write(2, data) :]
+
+
+def _overwriter() -> Callable[[str], None]:
+    """A function that writes its text over the terminal's line; nothing while in the background."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True, highlight=False)
+
+    def overwrite(text: str) -> None:
+        if os.tcgetpgrp(2) == os.getpgrp():
+            _write("\r\x1b[2K")
+            console.print(Text(text, style="dim"), end="", no_wrap=True, overflow="ellipsis")
+
+    return overwrite
