@@ -51,4 +51,4 @@ def _fast() -> tuple[Callable[[Any], str], Callable[[str], Any]]:
 try:
     dumps, loads = _fast()
 except (ImportError, TypeError, AttributeError, ValueError):
-    from json import dumps, loads
+    pass

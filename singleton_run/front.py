@@ -62,18 +62,16 @@ class Front:
         grace = KILL_AFTER if settings.kill_after is None else settings.kill_after
         command = Command(path, settings.command, mask, own_session=not self.shares_terminal)
         leased = settings.scheme != "file"
-        self.task = Task(
-            settings, command, self.page, holder, os.urandom(8).hex(), grace, leased=leased
-        )
+        self.task = Task(settings, command, self.page, holder, os.urandom(8).hex(), grace, leased=leased)
         now = system.now()
         self.turn = Turn(settings, self, leased=leased, now=now, kill_grace=grace)
         job = Job(settings.name, holder, settings.ttl, self.turn.wait_until)
         self.ends = locks.GuardEnds(channel.pipe() if leased else (-1, -1))
         self.lock: locks.FlockLock | locks.KeeperLock
         if leased:
-            self.lock = locks.KeeperLock(settings.lock, job, self.task, self.ends)
+            self.lock = locks.KeeperLock(settings.lock, job, self.task, self.ends, self.fork_guard)
         else:
-            self.lock = locks.FlockLock(settings.lock, job, os.environ)
+            self.lock = locks.FlockLock(settings.lock, job, os.environ, self.fork_guard)
         self.guarded = leased
         self.own_guard: Guard | None = None
         self.reaped: list[tuple[int, int]] = []
@@ -103,25 +101,27 @@ class Front:
 
     def tell_guard(self, *message: object) -> None:
         """Give the guard an order and SIGCONT, or take its part."""
-        if message[0] == "start":
-            self._before_start()
         if self.own_guard is not None:
             self._obey_as_guard(self.own_guard, message)
             return
+        if not self.guarded:
+            self.fork_guard()
         self.ends.orders.send(*message)
         if self.page.guard:
             processes.send(self.page.guard, int(_signal.SIGCONT))
+        if message[0] == "start":
+            self._write_down_start()
 
     def new_guard(self) -> None:
+        """Have a guard in the place of one that died before the start."""
+        self.lock.replace_guard(self.turn)
+
+    def fork_guard(self) -> None:
         """Fork a guard, as a child of ours."""
-        if self.guarded:
-            self._forget_guard()
-        lock = self.lock
         self.ends = locks.GuardEnds((self.ends.proof_read, self.ends.proof_write))
-        if isinstance(lock, locks.KeeperLock):
-            lock.ends = self.ends
-        parent = os.getpid() if lock.waited_for else 0
-        locks.forked(lambda: self.ends.run(self.task, lock.shared, parent))
+        if isinstance(self.lock, locks.KeeperLock):
+            self.lock.ends = self.ends
+        locks.forked(lambda: self.lock.guard(self.ends, self.task))
         self.ends.close_guards()
         self.guarded = True
 
@@ -186,7 +186,7 @@ class Front:
         self.guarded = False
         self.ends.close_fronts()
 
-    def _before_start(self) -> None:
+    def _write_down_start(self) -> None:
         grant = self.turn.grant or {}
         self.run_record = record.begun(
             grant["record"], grant["name"], grant["holder"], grant["token"], time.time()
@@ -194,8 +194,6 @@ class Front:
         trouble = self.lock.begun(self.run_record)
         if trouble:
             self.say("warning", "unsettled", text=trouble)
-        if not self.guarded:
-            self.new_guard()
 
     def _hear_guard(self) -> None:
         if not self.guarded:
@@ -208,8 +206,8 @@ class Front:
 
     def _guard_says(self, event: str, *facts: Any) -> None:
         turn = self.turn
-        if event == "locked":
-            self.lock.keep(None, turn)
+        if event == "locked" and isinstance(self.lock, locks.FlockLock):
+            self.lock.locked(facts[0], turn)
         elif event == "started":
             turn.guard_started(facts[0], system.now())
             self._let_go()
@@ -306,7 +304,7 @@ class _Adopted(Tree):
     """The command below the front, beside the front's own helpers."""
 
     def __init__(self, front: Front) -> None:
-        super().__init__(front.task.command, front.page)
+        super().__init__(front.task.command, front.page, {})
         self._front = front
 
     def reap(self) -> list[tuple[int, int]]:

@@ -15,11 +15,15 @@ from singleton_run.processes import Command, Tree
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
+    from collections.abc import Callable
 
+    from singleton_run.contract import Grant
     from singleton_run.guard import Tell
     from singleton_run.guard import Tree as AnyTree
     from singleton_run.page import Page
     from singleton_run.settings import Settings
+
+    Take = Callable[[], Grant]
 else:
     import _signal
 
@@ -61,17 +65,17 @@ class Task:
             leftovers=self.settings.leftovers,
         )
 
-    def environ(self, token: int) -> dict[str, str]:
-        """The command's environment."""
-        return for_command(os.environ, self.settings, token=token, holder=self.holder, turn_id=self.turn_id)
+    def environ(self) -> dict[str, str]:
+        """The command's environment, but for the token."""
+        return for_command(os.environ, self.settings, token=0, holder=self.holder, turn_id=self.turn_id)
 
 
-def run(task: Task, orders: int, tell: int, proof: int, lock: int, *, parent: int = 0) -> None:
+def run(task: Task, orders: int, tell: int, proof: int, lock: int, take: Take | None = None) -> None:
     """Be the guard until the turn's processes are gone, in a process forked for it.
 
     Orders are read from one descriptor, what happens is told on another, and "gone" on a third,
     which the keeper reads if the front has died. `lock` is kept open to the end. -1 is none.
-    With a `parent`, the front, first wait in the kernel's queue for the lock, and tell "locked".
+    With `take`, first wait for the lock in it, tell "locked", and start without being ordered to.
     """
     os.setpgid(0, 0)
     system.become_subreaper()
@@ -81,20 +85,16 @@ def run(task: Task, orders: int, tell: int, proof: int, lock: int, *, parent: in
     timer = system.Timer()
     reader = Reader(orders)
     front = Writer(tell)
-    tree = Tree(task.command, task.page)
+    tree = Tree(task.command, task.page, task.environ())
     guard = task.guard(tree, front.send)
     poll = select.poll()
     for descriptor in (orders, signals.descriptor, timer.descriptor):
         poll.register(descriptor, select.POLLIN)
 
-    if parent:
-        _wait_for(lock, parent)
-        front.send("locked")
-
     def obey(order: list[object]) -> None:
         now = system.now()
         if order[0] == "start":
-            tree.environ = task.environ(int(str(order[1])))
+            tree.environ["SINGLETON_TOKEN"] = str(order[1])
             guard.start(now)
             system.close_standard(0, 1)
             system.keep_only([orders, tell, proof, lock, signals.descriptor, timer.descriptor])
@@ -103,6 +103,10 @@ def run(task: Task, orders: int, tell: int, proof: int, lock: int, *, parent: in
         else:
             guard.kill(now)
 
+    if take is not None:
+        grant = take()
+        front.send("locked", grant.as_dict())
+        obey(["start", grant.token])
     while guard.state != GONE and not (guard.state == IDLE and reader.closed):
         timer.set(guard.next_look(system.now()))
         poll.poll()
@@ -120,18 +124,9 @@ def run(task: Task, orders: int, tell: int, proof: int, lock: int, *, parent: in
             guard.children(system.now())
         if not front.flush():
             poll.register(tell, select.POLLOUT)
+    if lock >= 0:
+        os.close(lock)
     if proof >= 0:
         Writer(proof).send("gone")
     while not front.flush():
         system.wait_to_write(tell)
-
-
-def _wait_for(lock: int, parent: int) -> None:
-    """Wait for a flock. Who is blocked there sees no end-of-file, so die with the front until then."""
-    import fcntl
-
-    system.die_with(parent)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    system.outlive_parent()
-    if os.getppid() != parent:
-        os._exit(1)

@@ -8,7 +8,6 @@ import time
 
 from singleton_run import keeper, processes, registry, system
 from singleton_run.channel import Reader, Writer
-from singleton_run.contract import Grant
 from singleton_run.errors import Failure
 from singleton_run.keeper import Do, Done, Orders
 from singleton_run.log import last_words
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from singleton_run.contract import Backend, Job
+    from singleton_run.contract import Backend, Grant, Job
     from singleton_run.page import Page
 else:
     import _signal

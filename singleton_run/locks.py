@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from singleton_run.channel import Message
     from singleton_run.contract import Job
-    from singleton_run.guarding import Task
+    from singleton_run.guarding import Take, Task
     from singleton_run.record import Record
     from singleton_run.turn import Turn
 
@@ -64,12 +64,12 @@ class GuardEnds:
         os.close(self.orders.descriptor)
         os.close(self.says.descriptor)
 
-    def run(self, task: Task, lock: int, parent: int = 0) -> None:
-        """Be the guard, and with a `parent` first the one who waits for the flock on `lock`."""
+    def run(self, task: Task, lock: int, take: Take | None = None) -> None:
+        """Be the guard."""
         self.close_fronts()
         if self.proof_read >= 0:
             os.close(self.proof_read)
-        guarding.run(task, self.orders_read, self.says_write, self.proof_write, lock, parent=parent)
+        guarding.run(task, self.orders_read, self.says_write, self.proof_write, lock, take)
 
 
 class FlockLock:
@@ -79,15 +79,18 @@ class FlockLock:
     process = 0
     descriptor = -1
 
-    def __init__(self, lock: str, job: Job, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, lock: str, job: Job, environ: Mapping[str, str], fork_guard: Callable[[], None]
+    ) -> None:
         from singleton_run_file import open_backend
 
         self.job = job
         self.backend = open_backend(lock, environ)
+        self.fork_guard = fork_guard
         self.grant: Grant | None = None
 
     def keep(self, grant: Mapping[str, Any] | None, turn: Turn) -> None:
-        """Take the lock, or have a guard wait for it, which says "locked" (see `front`)."""
+        """Take the lock, or have a guard wait for it, which says "locked"."""
         try:
             got = self.backend.acquire(self.job.name, self.job.holder, self.job.ttl, 0.0)
         except Failure as failure:
@@ -95,20 +98,28 @@ class FlockLock:
             return
         if isinstance(got, Held):
             turn.held(got.holder, got.host, got.since)
-            turn.hands.new_guard()
+            self.fork_guard()
             return
         self.grant = got
         turn.granted(got.as_dict(), system.now())
 
-    @property
-    def shared(self) -> int:
-        """The descriptor that holds the lock for whoever shares it."""
-        return self.backend.lock
+    def replace_guard(self, turn: Turn) -> None:
+        """The guard that waited has died: ask for the lock anew, with another."""
+        self.backend.leave(0.0)
+        self.keep(None, turn)
 
-    @property
-    def waited_for(self) -> bool:
-        """Whether a guard that is forked now has to wait for the lock first."""
-        return self.grant is None
+    def locked(self, grant: Mapping[str, Any], turn: Turn) -> None:
+        """The guard waited, and shares the lock with us."""
+        self.grant = Grant(**grant)
+        turn.granted(self.grant.as_dict(), system.now())
+
+    def guard(self, ends: GuardEnds, task: Task) -> None:
+        """Be the guard: hold the lock with the front, or wait for it first."""
+        if self.grant is not None:
+            ends.run(task, self.backend.lock)
+            return
+        front = os.getppid()
+        ends.run(task, self.backend.lock, lambda: self.backend.take(self.job, front))
 
     def begun(self, run: Record) -> str:
         """Write down that the command is about to start; why that could not be done, or ''."""
@@ -147,14 +158,15 @@ class KeeperLock:
     """A backend's lock, owned by a keeper: a process of its own, which another can replace."""
 
     leased = True
-    shared = -1
-    waited_for = False
 
-    def __init__(self, lock: str, job: Job, task: Task, ends: GuardEnds) -> None:
+    def __init__(
+        self, lock: str, job: Job, task: Task, ends: GuardEnds, fork_guard: Callable[[], None]
+    ) -> None:
         self.lock = lock
         self.job = job
         self.task = task
         self.ends = ends
+        self.fork_guard = fork_guard
         self.generation = -1
         self.process = 0
         self.settled = False
@@ -196,7 +208,7 @@ class KeeperLock:
                     guard=guard,
                     resumed=resumed,
                 )
-            except Exception as error:  # a stranger's backend may raise anything: said, not shown
+            except Exception as error:  # noqa: BLE001 - a stranger's backend may raise anything
                 text = f"the backend failed with {type(error).__name__}: {error}"
                 channel.Writer(says_write).send("trouble", text)
                 os._exit(1)
@@ -218,6 +230,14 @@ class KeeperLock:
             self.ends.run(self.task, -1)
 
         return forked(work)
+
+    def replace_guard(self, turn: Turn) -> None:
+        """A guard died before the start: the next is a child of the front's."""
+        self.fork_guard()
+
+    def guard(self, ends: GuardEnds, task: Task) -> None:
+        """Be a guard that the front forks."""
+        ends.run(task, -1)
 
     def begun(self, run: Record) -> str:
         """The server tells who holds a lock: nothing is written at the start of a plain turn."""
@@ -253,4 +273,3 @@ class KeeperLock:
         """At the end of a turn: one that has settled ends by itself, another is killed."""
         if not self.settled:
             self.kill()
-

@@ -155,11 +155,11 @@ class Command:
 class Tree:
     """The command below this process, which is its parent: the guard's `Tree`."""
 
-    def __init__(self, command: Command, page: Page) -> None:
+    def __init__(self, command: Command, page: Page, environ: dict[str, str]) -> None:
         self._command = command
         self._page = page
         self._none_left = False
-        self.environ: Mapping[str, str] = {}
+        self.environ = environ
 
     def spawn(self) -> int:
         """Start the command; its process id. Raises OSError."""

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from singleton_run.contract import Job
+
 _TOKEN_WIDTH = 20
 _LONGEST_RECORD = 1 << 20
 _ROOT_DIRECTORY = "/var/lib/singleton-run"
@@ -135,6 +137,19 @@ class FileBackend:
             if self._is_current(name):
                 return Grant(name, holder, self._next_token(), ttl, {}, self._read_record(name))
             self._close_lock()
+
+    def take(self, job: Job, parent: int) -> Grant:
+        """Wait in the kernel's queue until the lock is ours, however long.
+
+        The process ends if `parent` does meanwhile (it shares the lock, and whoever is blocked in
+        flock notices nothing else), and if somebody has removed the file.
+        """
+        system.die_with(parent)
+        fcntl.flock(self.lock, fcntl.LOCK_EX)
+        system.outlive_parent()
+        if os.getppid() != parent or not self._is_current(job.name):
+            os._exit(1)
+        return Grant(job.name, job.holder, self._next_token(), job.ttl, {}, self._read_record(job.name))
 
     def wait(self, held: Held, until: float, wake: int) -> None:
         """Wait in the kernel's queue, by a child of ours that shares the open file."""
