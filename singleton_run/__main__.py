@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
-from singleton_run import lookup, reader, settings, system
-from singleton_run.errors import Failure
+from singleton_run import lookup, reader, settings
+from singleton_run.errors import UNUSABLE, Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,6 +21,12 @@ else:
 
 def main() -> NoReturn:
     """Do what the command line says, and exit. A failure is one line on stderr and a status."""
+    if sys.platform != "linux":
+        sys.exit(_fail(Failure(UNUSABLE, "this version runs on Linux only: it needs a child subreaper")))
+    from singleton_run import system
+
+    gc.disable()  # a collection writes to every object: time, and memory that forks no longer share
+    system.reserve_standard()
     mask = {int(number) for number in _signal.pthread_sigmask(_signal.SIG_BLOCK, [])}
     signals = system.Signals(system.catchable())
     try:
@@ -30,11 +37,18 @@ def main() -> NoReturn:
 
         status = front.run(asked, path, signals, mask)
     except Failure as failure:
-        os.write(2, f"singleton-run: {failure}\n".encode(errors="replace"))
-        status = failure.status
+        status = _fail(failure)
     if status < 0 and os.getpid() != 1:
         _die_of(-status)
     os._exit(status if status >= 0 else 128 - status)
+
+
+def _fail(failure: Failure) -> int:
+    try:
+        os.write(2, f"singleton-run: {failure}\n".encode(errors="replace"))
+    except OSError:
+        pass
+    return failure.status
 
 
 def _read_slowly(mask: set[int]) -> Values:

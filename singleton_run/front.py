@@ -8,7 +8,6 @@ import time
 
 from singleton_run import channel, locks, processes, record, system
 from singleton_run.contract import Job
-from singleton_run.errors import HELD
 from singleton_run.guarding import Task
 from singleton_run.log import Log
 from singleton_run.page import Page
@@ -165,7 +164,7 @@ class Front:
             self._hear_signals()
         self.lock.close()
         self.log.close()
-        if self.turn.status == HELD:
+        if self.turn.conflict:
             return self.settings.conflict_status
         return -self.turn.raised if self.turn.raised == _signal.SIGINT else self.turn.status
 

@@ -58,11 +58,19 @@ class Guard:
     """One turn of the guard. Each method is an event; what it decides goes to `tree` and `tell`.
 
     `tell` is given "started" pid | "failed" errno | "late" | "ended" status | "leftover" pid name |
-    "more leftovers" | "forbidden" pid name | "gone" proved. `grace` is in seconds, `ttl` None without a lease.
+    "more leftovers" | "forbidden" pid name | "gone" proved. `grace` is in seconds, `ttl` is None
+    without a lease.
     """
 
     def __init__(
-        self, tree: Tree, tell: Tell, *, ttl: float | None, stop_signal: int, grace: float, leftovers: str
+        self,
+        tree: Tree,
+        tell: Tell,
+        *,
+        ttl: float | None,
+        stop_signal: int,
+        grace: float,
+        leftovers: str,
     ) -> None:
         self.tree = tree
         self.tell = tell

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import time
@@ -42,6 +43,7 @@ def run(
 
     `guard` is the guard's process id if it is our child, else 0.
     """
+    gc.enable()
     system.set_title(f"singleton-run: keeper of {job.name}")
     front = Writer(tell)
     try:

@@ -5,7 +5,8 @@ Everything follows from `end`, the boot-clock reading at which the lease lapses:
 than that, so the lease is over here before it is over there. Times and spans are seconds.
 
     T/3                  renew
-    T/3 + limit + 1 s    nothing heard of an attempt: the keeper hangs, and is replaced
+    T/3 + limit + slack  nothing heard of an attempt: the keeper hangs, and is replaced (limit is
+                         min(T/6, 5 s), slack min(T/12, 1 s))
     2T/3                 the stop signal to the command; renewals go on
     T - max(1 s, T/10)   SIGKILL, until nothing is left
 """
@@ -42,7 +43,7 @@ def enforce_at(end: float, ttl: float) -> float:
 
 def hangs_at(end: float, ttl: float, reported: float) -> float:
     """When a keeper that last reported an attempt at `reported` counts as hanging."""
-    return max(renew_at(end, ttl), reported) + request_limit(ttl) + 1.0
+    return max(renew_at(end, ttl), reported) + request_limit(ttl) + min(1.0, ttl / 12)
 
 
 def back_off(failures: int, most: float) -> float:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _LEAST_VERBOSITY = {"error": -1, "final": -1, "warning": 0, "wait": 0, "info": 1}
 _FLUSH_MILLISECONDS = 1000
+_LONGEST_TEXT = 300
 
 
 class Log:
@@ -46,14 +47,17 @@ class Log:
         if self._dropped:
             facts["dropped"] = self._dropped
         facts.update(level=level, event=event, name=self._settings.name)
-        self._send(fastjson.dumps(facts).encode() + b"\n")
+        line = _line(facts)
+        if len(line) > select.PIPE_BUF:
+            line = _line({**facts, "text": str(facts.get("text"))[:_LONGEST_TEXT] + " …"})
+        self._send(line)
 
     def _send(self, line: bytes) -> None:
         if self._pipe < 0:
             self._fork()
         try:
-            written = os.write(self._pipe, line[: select.PIPE_BUF])
-            self._dropped = 0 if written == len(line) else self._dropped + 1
+            os.write(self._pipe, line)
+            self._dropped = 0
         except (BlockingIOError, BrokenPipeError):
             self._dropped += 1
 
@@ -90,6 +94,11 @@ class Log:
         if self._pipe >= 0:
             os.close(self._pipe)
             self._pipe = -1
+
+
+def _line(facts: dict[str, Any]) -> bytes:
+    """A message for the pipe: not longer than PIPE_BUF, so that it is written whole or not at all."""
+    return fastjson.dumps(facts).encode() + b"\n"
 
 
 def last_words(text: str) -> None:

@@ -150,6 +150,17 @@ def keep_only(descriptors: Iterable[int]) -> None:
             low = number + 1
 
 
+def reserve_standard() -> None:
+    """Where a standard descriptor is closed, put a stand-in that the command won't inherit.
+
+    Otherwise one of ours would get its number, and be taken for stdin, stdout or stderr.
+    """
+    descriptor = os.open(os.devnull, os.O_RDWR)
+    while descriptor < 3:
+        descriptor = os.open(os.devnull, os.O_RDWR)
+    os.close(descriptor)
+
+
 def close_standard(*numbers: int) -> None:
     """Put /dev/null in the place of these standard descriptors."""
     null = os.open(os.devnull, os.O_RDWR)

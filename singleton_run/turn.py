@@ -71,7 +71,7 @@ class Turn:
     """One trip through the lock. `status` is the exit status once `phase` is OVER.
 
     `leased` is false for a lock that the kernel frees by itself when front and guard have gone.
-    `raised` is the signal to die of, 0 for none.
+    `raised` is the signal to die of, 0 for none. `conflict` says that another kept the lock.
     """
 
     def __init__(
@@ -96,8 +96,10 @@ class Turn:
         self.last_end = 0.0
         self.guard = ALIVE
         self.adopting = False
+        self.unheard: list[int] = []
         self.ended = False
         self.asked_to_stop = False
+        self.conflict = False
         self.why = 0
         self.lost = False
         self.stopped = False
@@ -105,7 +107,6 @@ class Turn:
         self.timeout_at = FOREVER
         self.kill_command_at = FOREVER
         self.trouble = ""
-        self.started_at = 0.0
 
     def begin(self) -> None:
         """Ask for the lock."""
@@ -176,7 +177,7 @@ class Turn:
         if self.phase == WAITING and self.keeper_crashes > CRASHES:
             self._end(UNAVAILABLE, f"the keeper of the lock died {self.keeper_crashes} times")
             return
-        if not expected:
+        if not expected and self.keeper_crashes == 1:
             self.hands.say("warning", "keeper died")
         self.keep_again_at = now + lease.back_off(self.keeper_crashes, 2.0)
         self.look(now)
@@ -189,7 +190,6 @@ class Turn:
         """The command runs."""
         if self.phase == STARTING:
             self.phase = RUNNING
-            self.started_at = now
             if self.timeout is not None:
                 self.timeout_at = now + self.timeout
             self.hands.say("info", "started", pid=process)
@@ -253,7 +253,7 @@ class Turn:
                 self.asked_to_stop = True
                 if self.kill_after is not None:
                     self.kill_command_at = min(self.kill_command_at, now + self.kill_after)
-            self.hands.tell_guard("signal", number)
+            self._pass_on(number)
 
     @property
     def outcome(self) -> str:
@@ -315,7 +315,7 @@ class Turn:
             self._stop_for(TIMED_OUT)
             self.hands.say("warning", "timeout")
             self.kill_command_at = min(self.kill_command_at, now + self.grace)
-            self.hands.tell_guard("signal", self.stop_signal)
+            self._pass_on(self.stop_signal)
         if now >= self.kill_command_at:
             self.kill_command_at = FOREVER
             self._kill()
@@ -328,7 +328,7 @@ class Turn:
             self.stopped = True
             self._stop_for(LOST)
             self.hands.say("error", "not renewed")
-            self.hands.tell_guard("signal", self.stop_signal)
+            self._pass_on(self.stop_signal)
         if now >= lease.kill_at(end, self.ttl) and not self.killed:
             self._kill()
         if now >= lease.enforce_at(end, self.ttl) and self.guard == ALIVE:
@@ -355,8 +355,17 @@ class Turn:
         if not self.ended:
             self.status = 128 + KILL
         self.hands.adopt()
+        for number in self.unheard:
+            self.hands.tell_guard("signal", number)
         if self.killed:
             self.hands.tell_guard("kill")
+
+    def _pass_on(self, number: int) -> None:
+        """Have the command signalled; between its guard's death and its adoption by us, later."""
+        if self.adopting:
+            self.unheard.append(number)
+        else:
+            self.hands.tell_guard("signal", number)
 
     def _leave(self, number: int, now: float) -> None:
         if self.leave_by != FOREVER or self.keeper != ALIVE:
@@ -388,6 +397,7 @@ class Turn:
 
     def _end(self, status: int, text: str) -> None:
         self.status = status
+        self.conflict = status == HELD
         self.phase = OVER
         if self.raised == 0:
             self.hands.say("final", "gave up", status=status, text=text)

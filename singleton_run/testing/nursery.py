@@ -1,0 +1,192 @@
+"""The processes in which the suite's backend objects live, forked by one that has never used any.
+
+Started as `python -m singleton_run.testing.nursery SOCKET MODULE`: for each socket that it is sent it
+forks a peer, which then serves that socket. MODULE is imported once, before the forks.
+
+A peer reads JSON arrays, `[call, arguments…]`, one in each packet, and answers each with one:
+`["ok", result, began, ended]`, `["error", kind, status, text, began, ended]`, or `["bug", traceback]`.
+The socket is also what wakes it: whatever is sent while it waits makes it readable.
+"""
+
+# ruff: noqa: TID253 - a tool of tests: the command never imports it
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from singleton_run import system
+from singleton_run.contract import Grant, Held
+from singleton_run.errors import Failure, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from singleton_run.contract import Backend
+
+LONGEST = 1 << 18
+_RETRY_EVERY = 0.05
+
+
+def main(descriptor: int, module: str) -> None:
+    """Fork a peer for each socket that comes over `descriptor`, until its other end is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with suppress(ImportError):  # a peer that opens the backend says it better
+        importlib.import_module(module)
+    requests = socket.socket(fileno=descriptor)
+    while True:
+        _, given, _, _ = socket.recv_fds(requests, 1, 1)
+        if not given:
+            return
+        _reap()
+        nursery = os.getpid()
+        if os.fork() == 0:
+            requests.close()
+            system.die_with_parent(nursery)
+            _serve(socket.socket(fileno=given[0]))
+            os._exit(0)
+        os.close(given[0])
+
+
+def _reap() -> None:
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def _serve(link: socket.socket) -> None:
+    """Be a peer until the other end is closed."""
+    peer = _Peer(link)
+    peer.answer("process", os.getpid())
+    with suppress(ConnectionError):
+        while packet := link.recv(LONGEST):
+            call, *arguments = json.loads(packet)
+            if call != "wake":
+                peer.carry_out(getattr(peer, call), arguments)
+
+
+class _Peer:
+    """One process's backend object. Its methods are the calls that it can be told."""
+
+    backend: Backend
+
+    def __init__(self, link: socket.socket) -> None:
+        self.link = link
+
+    def answer(self, *words: object) -> None:
+        self.link.sendall(json.dumps(words).encode())
+
+    def carry_out(self, call: Callable[..., object], arguments: list[Any]) -> None:
+        began = system.now()
+        try:
+            result = call(*arguments)
+        except Failure as failure:
+            kind = type(failure).__name__
+            self.answer("error", kind, failure.status, str(failure), began, system.now())
+        except Exception:  # noqa: BLE001 - whatever a backend raises is shown in the test that made it
+            self.answer("bug", traceback.format_exc())
+        else:
+            self.answer("ok", result, began, system.now())
+
+    def open(self, opener: str, lock: str, environ: dict[str, str]) -> None:
+        os.environ.clear()
+        os.environ.update(environ)
+        module, _, function = opener.partition(":")
+        self.backend = getattr(importlib.import_module(module), function)(lock, os.environ)
+
+    def acquire(self, name: str, holder: str, ttl: float, limit: float) -> object:
+        return _plain(self.backend.acquire(name, holder, ttl, limit))
+
+    def wait(self, held: dict[str, Any], until: float) -> None:
+        self.backend.wait(Held(**held), until, self.link.fileno())
+
+    def leave(self, limit: float) -> None:
+        self.backend.leave(limit)
+
+    def renew(self, grant: dict[str, Any], limit: float) -> None:
+        self.backend.renew(Grant(**grant), limit)
+
+    def hold(self, grant: dict[str, Any], until: float) -> None:
+        self.backend.hold(Grant(**grant), until, self.link.fileno())
+
+    def write(self, grant: dict[str, Any], record: dict[str, Any], limit: float) -> None:
+        self.backend.write(Grant(**grant), record, limit)
+
+    def release(self, grant: dict[str, Any], record: dict[str, Any], limit: float) -> None:
+        self.backend.release(Grant(**grant), record, limit)
+
+    def read(self, name: str, limit: float) -> object:
+        held, record = self.backend.read(name, limit)
+        return [held and _plain(held), record]
+
+    def list(self, limit: float) -> object:
+        return self.backend.list(limit)
+
+    def close(self) -> None:
+        self.backend.close()
+
+    def get(self, name: str, holder: str, ttl: float, limit: float, until: float) -> object:
+        """Acquire, waiting as the keeper does; how the first attempt went is answered at once.
+
+        None if the lock was not had by `until`.
+        """
+        tried = False
+        while True:
+            try:
+                got = self.backend.acquire(name, holder, ttl, limit)
+                if not tried:
+                    self.answer("tried", _plain(got))
+                    tried = True
+                if isinstance(got, Grant):
+                    return _plain(got)
+                self.backend.wait(got, until, self.link.fileno())
+            except Unavailable:
+                system.wait(system.now() + _RETRY_EVERY, [])
+            if system.now() >= until:
+                return None
+
+    def turns(
+        self, name: str, holder: str, ttl: float, limit: float, until: float, times: int, folder: str
+    ) -> str:
+        """Have the lock so many times, each with a new backend object. What went wrong, or ''."""
+        return ""
+
+
+def _plain(value: Grant | Held) -> dict[str, Any]:
+    if isinstance(value, Grant):
+        return {"grant": value.as_dict()}
+    return {"held": {slot: getattr(value, slot) for slot in Held.__slots__}}
+
+
+def _record(grant: Grant) -> dict[str, Any]:
+    from singleton_run.record import begun, ended
+
+    start = time.time()
+    return ended(begun(grant.record, grant.name, grant.holder, grant.token, start), "succeeded", 0, start)
+
+
+def _be_alone(folder: str, line: str) -> str:
+    """What a command would do that must not meet another: '' if it met none."""
+    alone = os.path.join(folder, "alone")
+    try:
+        os.close(os.open(alone, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return "two held the lock at the same time"
+    with open(os.path.join(folder, "turns"), "a", encoding="ascii") as turns:
+        turns.write(line)
+        for _ in range(50):
+            os.sched_yield()
+    os.unlink(alone)
+    return ""
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2])

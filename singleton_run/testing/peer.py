@@ -1,0 +1,242 @@
+"""A backend object in a process of its own, and how a test tells it what to do."""
+
+# ruff: noqa: S101, TID253 - a tool of tests: the command never imports it
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from singleton_run import system
+from singleton_run.contract import Grant, Held
+from singleton_run.errors import Lost, Refused, Unavailable
+from singleton_run.testing.nursery import LONGEST
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from singleton_run.errors import Failure
+    from singleton_run.testing.site import Site
+
+STEADY = 60.0
+"""The lease, in seconds, of a lock that must not lapse while a case runs."""
+
+LIMIT = 3.0
+"""What a single call is given, in seconds. It must be over by then, give or take SLACK."""
+
+SLACK = 5.0
+"""What a loaded machine may need on top of a limit, in seconds: far less than a call that hangs."""
+
+_KINDS = {"Unavailable": Unavailable, "Lost": Lost}
+
+
+class Stuck(AssertionError):
+    """A call did not return in its time."""
+
+
+class Peer:
+    """A process with one backend object, of which it has the methods, with the same arguments.
+
+    Where the contract says `limit` it is LIMIT, and every call is checked: it returns within its limit,
+    its error is one line. A call that waits is begun with `start`, and `result` gives what came of it.
+    `holder` is who the peer is, in the form of the command's own.
+    """
+
+    def __init__(self, link: socket.socket, site: Site, number: int) -> None:
+        self.link = link
+        self.site = site
+        self.holder = f"host{number}:{os.getpid()}:{number:08x}"
+        self.began = 0.0
+        self.ended = 0.0
+        self.due = 0.0
+        self.first: Grant | Held | None = None
+        self.process: int = self._hear(site.patience)
+
+    def open(self, lock: str | None = None, environ: Mapping[str, str] | None = None) -> Peer:
+        """Open the backend (nobody is contacted), at the site or elsewhere."""
+        where = self.site.lock if lock is None else lock
+        around = self.site.environ if environ is None else environ
+        self._call("open", self.site.opener, where, dict(around))
+        return self
+
+    def acquire(self, name: str, ttl: float = STEADY) -> Grant | Held:
+        """Try once."""
+        return _result(self._call("acquire", name, self.holder, ttl, LIMIT))
+
+    def takes(self, name: str, ttl: float = STEADY) -> Grant:
+        """Try once, and it must succeed: the lock is free."""
+        got = self.acquire(name, ttl)
+        assert isinstance(got, Grant), f"{name} is free, but acquire says that {got.holder!r} has it"
+        return got
+
+    def is_refused(self, name: str, ttl: float = STEADY) -> Held:
+        """Try once, and it must fail: another has the lock."""
+        got = self.acquire(name, ttl)
+        assert isinstance(got, Held), f"{name} is held, but acquire granted it with token {got.token}"
+        return got
+
+    def gets(self, name: str, ttl: float = STEADY, patience: float | None = None) -> Grant:
+        """Acquire and wait until the lock is had, as the keeper does."""
+        self.start_get(name, ttl, patience)
+        return self.got()
+
+    def start_get(self, name: str, ttl: float = STEADY, patience: float | None = None) -> None:
+        """Begin `gets`; it is known how the first attempt went when this returns."""
+        seconds = self.site.patience if patience is None else patience
+        until = system.now() + seconds
+        self.start("get", name, self.holder, ttl, LIMIT, until, until=until)
+        self.first = _result(self._hear(LIMIT + SLACK))
+
+    def got(self) -> Grant:
+        """The end of `start_get`: the lock must have been had in time."""
+        value = self.result()
+        assert value is not None, "the lock was never had: a waiter was not woken, or acquire not granted"
+        got = _result(value)
+        assert isinstance(got, Grant)
+        return got
+
+    def renew(self, grant: Grant) -> None:
+        self._call("renew", grant.as_dict(), LIMIT)
+
+    def write(self, grant: Grant, record: Mapping[str, Any]) -> None:
+        self._call("write", grant.as_dict(), record, LIMIT)
+
+    def release(self, grant: Grant, record: Mapping[str, Any]) -> None:
+        self._call("release", grant.as_dict(), record, LIMIT)
+
+    def leave(self) -> None:
+        self._call("leave", LIMIT)
+
+    def read(self, name: str) -> tuple[Held | None, Mapping[str, Any] | None]:
+        held, record = self._call("read", name, LIMIT)
+        return held and Held(**held["held"]), record
+
+    def list(self) -> list[str]:
+        names: list[str] = self._call("list", LIMIT)
+        return names
+
+    def close(self) -> None:
+        self._call("close")
+
+    def wait(self, held: Held, until: float) -> None:
+        self.start_wait(held, until)
+        self.result()
+
+    def start_wait(self, held: Held, until: float) -> None:
+        plain = {slot: getattr(held, slot) for slot in Held.__slots__}
+        self.start("wait", plain, until, until=until)
+
+    def hold(self, grant: Grant, until: float) -> None:
+        self.start_hold(grant, until)
+        self.result()
+
+    def start_hold(self, grant: Grant, until: float) -> None:
+        self.start("hold", grant.as_dict(), until, until=until)
+
+    def start(self, *call: object, until: float) -> None:
+        """Begin a call that ends by `until` at the latest."""
+        self.due = until
+        self.link.sendall(json.dumps(call).encode())
+
+    def wake(self) -> None:
+        """Make the descriptor readable that the peer's `wait` or `hold` was given."""
+        self.link.sendall(b'["wake"]')
+
+    def result(self, patience: float | None = None) -> Any:
+        """What the call that was begun gave, or what it raised; Stuck if nothing by its end."""
+        left = max(0.0, self.due - system.now()) + SLACK
+        return self._hear(left if patience is None else patience)
+
+    def crash(self) -> None:
+        """SIGKILL; returns when nothing of the process is left."""
+        with suppress(ProcessLookupError):
+            ended = os.pidfd_open(self.process)
+            os.kill(self.process, signal.SIGKILL)
+            system.wait(system.now() + SLACK, [ended])
+            os.close(ended)
+        self.link.close()
+
+    def _call(self, *call: object) -> Any:
+        self.start(*call, until=system.now() + LIMIT)
+        return self.result()
+
+    def _hear(self, patience: float) -> Any:
+        if not system.wait(system.now() + patience, [self.link.fileno()]):
+            self.crash()
+            raise Stuck(f"a call has not returned after {patience:.1f} s")
+        packet = self.link.recv(LONGEST)
+        assert packet, "the process of a backend object has died"
+        kind, *answer = json.loads(packet)
+        assert kind != "bug", answer[0]
+        if kind == "error":
+            raise self._failure(*answer)
+        if kind == "ok":
+            self.began, self.ended = answer[1:]
+        return answer[0]
+
+    def _failure(self, kind: str, status: int, text: str, began: float, ended: float) -> Failure:
+        self.began, self.ended = began, ended
+        assert text, f"a {kind} says nothing to the user"
+        assert "\n" not in text, f"a {kind} is one line for the user, not {text!r}"
+        return Refused(text, status) if kind == "Refused" else _KINDS[kind](text)
+
+
+class Crew:
+    """The peers of a case, and the names of its locks."""
+
+    def __init__(self, site: Site, nursery: Nursery) -> None:
+        self.site = site
+        self._nursery = nursery
+        self._peers: list[Peer] = []
+
+    def peer(self) -> Peer:
+        """A new process with a new backend object, opened at the site."""
+        return self.closed_peer().open()
+
+    def closed_peer(self) -> Peer:
+        """A new process that has opened nothing yet."""
+        peer = Peer(self._nursery.fork(), self.site, len(self._peers))
+        self._peers.append(peer)
+        return peer
+
+    def name(self) -> str:
+        """A name that no lock ever had."""
+        return f"t{os.urandom(6).hex()}"
+
+    def leave(self) -> None:
+        """End every process."""
+        for peer in self._peers:
+            peer.crash()
+
+
+class Nursery:
+    """The process that the peers are forked from: it never had a backend object."""
+
+    def __init__(self, module: str) -> None:
+        self._link, theirs = socket.socketpair()
+        command = [sys.executable, "-m", "singleton_run.testing.nursery", str(theirs.fileno()), module]
+        environ = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        self._process = subprocess.Popen(command, env=environ, pass_fds=[theirs.fileno()])  # noqa: S603
+        theirs.close()
+
+    def fork(self) -> socket.socket:
+        """The socket of a new process."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        socket.send_fds(self._link, [b"."], [theirs.fileno()])
+        theirs.close()
+        return ours
+
+    def close(self) -> None:
+        """End it."""
+        self._link.close()
+        self._process.wait()
+
+
+def _result(value: Any) -> Grant | Held:
+    return Grant(**value["grant"]) if "grant" in value else Held(**value["held"])

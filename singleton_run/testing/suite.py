@@ -1,0 +1,411 @@
+"""What holds for every lock, under a lease or not."""
+
+# ruff: noqa: S101, TID253 - a tool of tests: the command never imports it
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from singleton_run import keeper, system
+from singleton_run.contract import Grant, Held, Job
+from singleton_run.errors import Failure, Lost
+from singleton_run.names import LONGEST, check_name
+from singleton_run.record import begun, ended
+from singleton_run.testing.peer import LIMIT, SLACK, STEADY, Crew, Nursery, Peer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from singleton_run.testing.site import Fault, Site
+
+CONTENDERS = 50
+HAMMERS, BLOWS = 8, 10
+MOST_RETURNS = 20
+"""How often a wait of a second may return before its time although nothing has happened."""
+
+DAY = 86400.0
+
+
+def record_of(grant: Grant, state: str = "succeeded") -> dict[str, Any]:
+    """The record that a command leaves which ran under `grant`."""
+    start = round(time.time(), 3)
+    run = begun(grant.record, grant.name, grant.holder, grant.token, start)
+    return run if state == "running" else ended(run, state, 0, start)
+
+
+def lookalikes(name: str) -> list[str]:
+    """Legal names that a backend may confuse: `name` with little changed, and the extremes."""
+    tails = "a A :b .b -b _b @b +b . .. - : ::b :b:c +20 .lock .json .lease .tmp".split()
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    return [
+        name,
+        name.upper(),
+        *(name + tail for tail in tails),
+        *(first + name for first in "_:@+0"),
+        name + letters + letters.upper() + "0123456789._-:@+",
+        name.ljust(LONGEST - 1, "x"),
+        name.ljust(LONGEST, "x"),
+        name.ljust(LONGEST - 1, "x") + "y",
+        name.upper().ljust(LONGEST, "X"),
+        name.ljust(LONGEST, ":"),
+        name.ljust(LONGEST, "+"),
+    ]
+
+
+def is_lost(peer: Peer, call: str, grant: Grant) -> None:
+    """By this grant `write`, `release` or `renew` raises Lost."""
+    arguments = () if call == "renew" else (record_of(grant, "failed"),)
+    with pytest.raises(Lost):
+        getattr(peer, call)(grant, *arguments)
+
+
+class Conformance:
+    """The cases for every backend. A subclass has a fixture `site` (scope class, or wider)."""
+
+    @pytest.fixture(scope="class")
+    def nursery(self, site: Site) -> Iterator[Nursery]:
+        """Where the processes of the cases come from."""
+        nursery = Nursery(site.opener.partition(":")[0])
+        yield nursery
+        nursery.close()
+
+    @pytest.fixture
+    def crew(self, site: Site, nursery: Nursery) -> Iterator[Crew]:
+        """The processes of one case."""
+        crew = Crew(site, nursery)
+        yield crew
+        crew.leave()
+
+    def test_one_has_it_and_another_is_told_who(self, crew: Crew) -> None:
+        """Busy is a result, and says of the holder what is known."""
+        name = crew.name()
+        holder, other = crew.peer(), crew.peer()
+        grant = holder.takes(name)
+        held = other.is_refused(name)
+        assert held.holder in {holder.holder, ""}
+        assert held.host in {holder.holder.partition(":")[0], ""}
+        assert held.since is None or abs(time.time() - held.since) < DAY
+        assert held.until is None or holder.began < held.until <= other.ended + STEADY + SLACK
+        holder.release(grant, record_of(grant))
+        other.gets(name)
+
+    def test_a_grant_says_what_was_asked_and_survives_json(self, crew: Crew) -> None:
+        """It came here as JSON: what is missing or changed was lost on the way."""
+        name = crew.name()
+        holder = crew.peer()
+        grant = holder.takes(name)
+        assert (grant.name, grant.holder, grant.generation) == (name, holder.holder, 0)
+        assert grant.ttl >= STEADY
+        assert type(grant.token) is int
+        assert grant.token > 0
+        assert grant.record is None
+
+    def test_few_that_hammer_never_overlap(self, crew: Crew, tmp_path: Path) -> None:
+        """Processes that come again and again, each time with a new backend object."""
+        name = crew.name()
+        peers = [crew.closed_peer() for _ in range(HAMMERS)]
+        until = system.now() + STEADY
+        for peer in peers:
+            peer.start_turns(name, BLOWS, str(tmp_path), until)
+        turns = _turns(peers, tmp_path)
+        assert sorted(turns) == sorted([peer.holder for peer in peers] * BLOWS)
+
+    def test_fifty_contenders_each_get_their_turn(self, crew: Crew, tmp_path: Path) -> None:
+        """They come one after the other while another holds it; the order is kept where there is one."""
+        name = crew.name()
+        holder = crew.peer()
+        grant = holder.takes(name)
+        peers = []
+        until = system.now() + STEADY
+        for _ in range(CONTENDERS):
+            peer = crew.closed_peer()
+            peer.start_turns(name, 1, str(tmp_path), until)
+            assert isinstance(peer.first, Held)
+            peers.append(peer)
+        holder.release(grant, record_of(grant))
+        turns = _turns(peers, tmp_path)
+        arrived = [peer.holder for peer in peers]
+        assert sorted(turns) == sorted(arrived)
+        if crew.site.fifo:
+            assert turns == arrived
+
+    def test_a_release_wakes_a_waiter(self, crew: Crew) -> None:
+        """Long before its time."""
+        name = crew.name()
+        holder, waiter = crew.peer(), crew.peer()
+        grant = holder.takes(name)
+        waiter.start_get(name)
+        assert isinstance(waiter.first, Held)
+        holder.release(grant, record_of(grant))
+        assert waiter.got().token > grant.token
+
+    def test_wait_returns_when_it_is_woken(self, crew: Crew) -> None:
+        """At once, also in a wait without end, and the lock can still be had afterwards."""
+        name = crew.name()
+        holder, waiter = crew.peer(), crew.peer()
+        grant = holder.takes(name)
+        waiter.start_wait(waiter.is_refused(name), keeper.FOREVER)
+        waiter.wake()
+        waiter.result(crew.site.patience)
+        holder.release(grant, record_of(grant))
+        waiter.gets(name)
+
+    def test_wait_returns_at_its_time(self, crew: Crew) -> None:
+        """Neither far later nor, while nothing happens, again and again before: a watch, not a poll."""
+        name = crew.name()
+        holder, waiter = crew.peer(), crew.peer()
+        holder.takes(name)
+        until = system.now() + 1.0
+        returns = 0
+        while system.now() < until:
+            waiter.wait(waiter.is_refused(name), until)
+            returns += 1
+        assert returns <= MOST_RETURNS, "wait returns at once although another has the lock: a busy loop"
+
+    def test_hold_returns_when_it_is_woken(self, crew: Crew) -> None:
+        """At once, and the lock is still held."""
+        name = crew.name()
+        holder, other = crew.peer(), crew.peer()
+        grant = holder.takes(name)
+        holder.start_hold(grant, keeper.FOREVER)
+        holder.wake()
+        holder.result(crew.site.patience)
+        other.is_refused(name)
+        holder.release(grant, record_of(grant))
+
+    def test_hold_returns_at_its_time(self, crew: Crew) -> None:
+        """Neither far later nor, while nothing happens, again and again before."""
+        holder = crew.peer()
+        grant = holder.takes(crew.name())
+        until = system.now() + 1.0
+        returns = 0
+        while system.now() < until:
+            holder.hold(grant, until)
+            returns += 1
+        assert returns <= MOST_RETURNS, "hold returns at once although nothing was lost: a busy loop"
+
+    def test_leave_gives_back_what_acquire_was_granted(self, crew: Crew) -> None:
+        """As when the answer to an acquire was lost, and the keeper goes."""
+        name = crew.name()
+        one, other = crew.peer(), crew.peer()
+        token = one.takes(name).token
+        one.leave()
+        assert other.gets(name).token > token
+
+    def test_leave_frees_the_place_of_a_waiter_and_nothing_else(self, crew: Crew) -> None:
+        """The holder keeps the lock, and those who came later get it as if nobody had left."""
+        name = crew.name()
+        holder, leaver, waiter, newcomer = (crew.peer() for _ in range(4))
+        grant = holder.takes(name)
+        leaver.is_refused(name)
+        waiter.start_get(name)
+        leaver.leave()
+        newcomer.is_refused(name)
+        newcomer.leave()
+        holder.release(grant, record_of(grant))
+        waiter.got()
+
+    def test_leave_without_anything_to_leave_is_done(self, crew: Crew) -> None:
+        """Before any acquire, and twice after one."""
+        name = crew.name()
+        peer, other = crew.peer(), crew.peer()
+        peer.leave()
+        peer.takes(name)
+        peer.leave()
+        other.gets(name)
+        peer.leave()
+        crew.peer().is_refused(name)
+
+    def test_an_acquire_that_is_repeated_is_not_held_up_by_itself(self, crew: Crew) -> None:
+        """As when its answer was lost: the second answer is a grant, by which the lock is given back."""
+        name = crew.name()
+        holder, other = crew.peer(), crew.peer()
+        first = holder.takes(name)
+        again = holder.takes(name)
+        assert again.token >= first.token
+        other.is_refused(name)
+        holder.release(again, record_of(again))
+        other.gets(name)
+
+    def test_a_late_grant_is_given_back(self, crew: Crew) -> None:
+        """The keeper that got it too late leaves, and another has the lock."""
+        name = crew.name()
+        one, other = crew.peer(), crew.peer()
+        steps = keeper.keep(Job(name, one.holder, STEADY, keeper.FOREVER), keeper.Orders(), None, {})
+        step = next(steps)
+        while step.name != "leave":
+            assert step.name == "acquire", f"{step.name} was not expected of a keeper that got a grant late"
+            grant = one.takes(name)
+            step = steps.send(keeper.Done(one.began, one.began + STEADY, grant))
+        one.leave()
+        other.gets(name)
+
+    def test_a_dead_holder_is_followed(self, crew: Crew) -> None:
+        """Its waiters are woken by the end of the lease, or of the process."""
+        name = crew.name()
+        holder, waiter = crew.peer(), crew.peer()
+        grant = holder.takes(name, crew.site.ttl)
+        waiter.start_get(name, patience=crew.site.ttl + crew.site.patience)
+        holder.crash()
+        assert waiter.got().token > grant.token
+
+    def test_a_dead_waiter_holds_nobody_up(self, crew: Crew) -> None:
+        """Its place lapses."""
+        name = crew.name()
+        holder, dead, waiter = crew.peer(), crew.peer(), crew.peer()
+        grant = holder.takes(name)
+        dead.is_refused(name, crew.site.ttl)
+        dead.crash()
+        waiter.start_get(name, patience=crew.site.ttl + crew.site.patience)
+        holder.release(grant, record_of(grant))
+        waiter.got()
+
+    def test_tokens_grow_over_release_leave_and_deletion_by_hand(self, crew: Crew) -> None:
+        """Whatever happened to the lock, no token comes again."""
+        name = crew.name()
+        tokens = []
+        for by_hand in (False, True, True, False):
+            peer = crew.peer()
+            grant = peer.gets(name)
+            tokens.append(grant.token)
+            if by_hand:
+                crew.site.delete(name)
+                peer.crash()
+            else:
+                peer.release(grant, record_of(grant))
+            peer = crew.peer()
+            tokens.append(peer.gets(name).token)
+            peer.leave()
+        assert tokens == sorted(set(tokens))
+
+    def test_a_record_is_read_back_by_all(self, crew: Crew) -> None:
+        """The same to the letter, by `read` and by the next grant; what nobody wrote is None."""
+        name = crew.name()
+        holder, other = crew.peer(), crew.peer()
+        assert other.read(name) == (None, None)
+        grant = holder.takes(name)
+        running = {**record_of(grant, "running"), "note": 'é "\\\n\0 \U0001f512', "many": list(range(500))}
+        holder.write(grant, running)
+        held, found = other.read(name)
+        assert held is not None
+        assert held.holder in {holder.holder, ""}
+        assert found == running
+        assert name in other.list()
+        done = ended(running, "succeeded", 0, time.time())
+        holder.release(grant, done)
+        assert other.read(name) == (None, done)
+        assert other.takes(name).record == done
+        names = other.list()
+        assert name in names
+        assert names == sorted(set(names))
+
+    def test_a_release_done_twice_is_done(self, crew: Crew) -> None:
+        """As when the answer to the first was lost."""
+        name = crew.name()
+        holder, other = crew.peer(), crew.peer()
+        grant = holder.takes(name)
+        holder.release(grant, record_of(grant))
+        holder.release(grant, record_of(grant))
+        other.takes(name)
+
+    def test_a_stranger_changes_nothing(self, crew: Crew) -> None:
+        """Who writes or releases by a grant that isn't theirs hears Lost; lock and record stay."""
+        name = crew.name()
+        holder, stranger, other = crew.peer(), crew.peer(), crew.peer()
+        grant = holder.takes(name)
+        record = record_of(grant, "running")
+        holder.write(grant, record)
+        stranger.is_refused(name)
+        for token in (grant.token - 1, grant.token + 1):
+            forged = Grant(**{**grant.as_dict(), "holder": stranger.holder, "token": token})
+            is_lost(stranger, "write", forged)
+            is_lost(stranger, "release", forged)
+        stranger.leave()
+        other.is_refused(name)
+        assert other.read(name)[1] == record
+        holder.release(grant, record)
+
+    def test_the_grant_of_an_earlier_turn_changes_nothing(self, crew: Crew) -> None:
+        """It was released, and another has the lock: its holder's late requests are void."""
+        name = crew.name()
+        earlier, holder, other = crew.peer(), crew.peer(), crew.peer()
+        old = earlier.takes(name)
+        earlier.release(old, record_of(old))
+        grant = holder.takes(name)
+        record = record_of(grant, "running")
+        holder.write(grant, record)
+        is_lost(earlier, "write", old)
+        with suppress(Lost):  # done twice is done, or no longer ours: both are true of it
+            earlier.release(old, record_of(old, "failed"))
+        other.is_refused(name)
+        assert other.read(name)[1] == record
+
+    def test_names_that_look_alike_are_different_locks(self, crew: Crew) -> None:
+        """All legal names at once: each is free, is then held, has its own record, and is listed."""
+        names = lookalikes(crew.name())
+        for name in names:
+            check_name(name)
+        peers = [crew.peer() for _ in names]
+        grants = [peer.takes(name) for peer, name in zip(peers, names, strict=True)]
+        watcher = crew.peer()
+        assert set(names) <= set(watcher.list())
+        some = slice(0, None, 2)
+        for peer, grant in zip(peers[some], grants[some], strict=True):
+            peer.release(grant, {**record_of(grant), "mark": grant.name})
+        states = [watcher.read(name) for name in names]
+        assert [name for name, (held, _) in zip(names, states, strict=True) if held is None] == names[some]
+        assert [record["mark"] for _, record in states if record is not None] == names[some]
+
+    def test_what_cannot_be_used_says_so_in_time(self, crew: Crew) -> None:
+        """The right kind of error, within the limit, without the password; leave and close still work."""
+        assert crew.site.faults, "every backend has an address that it can't use"
+        wrong = [problem for fault in crew.site.faults for problem in _try_fault(crew, fault)]
+        assert not wrong, "\n".join(wrong)
+
+    def test_close_never_raises(self, crew: Crew) -> None:
+        """Before anything, after a refusal, while holding; and not when it is called again."""
+        name = crew.name()
+        fresh, holder, refused = (crew.peer() for _ in range(3))
+        holder.takes(name)
+        refused.is_refused(name)
+        for peer in (fresh, refused, holder):
+            peer.close()
+            peer.close()
+
+
+def _turns(peers: Sequence[Peer], folder: Path) -> list[str]:
+    """Who had the lock, in order; every turn was had, none overlapped, and the tokens grew."""
+    wrong = [peer.result() for peer in peers]
+    assert set(wrong) == {""}, "; ".join(sorted(set(wrong)))
+    turns = [line.split() for line in (folder / "turns").read_text(encoding="ascii").splitlines()]
+    tokens = [int(token) for _, token in turns]
+    assert tokens == sorted(set(tokens))
+    return [holder for holder, _ in turns]
+
+
+def _try_fault(crew: Crew, fault: Fault) -> Iterator[str]:
+    """What is wrong with how the backend meets a fault."""
+    peer = crew.closed_peer()
+    said = None
+    with fault.during():
+        try:
+            peer.open(fault.lock, fault.environ)
+            got = peer.acquire(crew.name())
+            yield f"{fault.what}: acquire gave a {type(got).__name__}"
+        except Failure as failure:
+            said = failure
+        except AssertionError as problem:
+            yield f"{fault.what}: {problem}"
+            return
+        with suppress(Failure):
+            peer.leave()
+        peer.close()
+    if said is not None and type(said) is not fault.kind:
+        yield f"{fault.what}: must be {fault.kind.__name__}, was {type(said).__name__}: {said}"
+    if said is not None and fault.secret and fault.secret in str(said):
+        yield f"{fault.what}: the error shows the password"
