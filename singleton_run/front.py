@@ -73,6 +73,7 @@ class Front:
             self.lock = locks.FlockLock(settings.lock, job, os.environ, self.fork_guard)
         self.guarded = leased
         self.own_guard: Guard | None = None
+        self.command = 0
         self.reaped: list[tuple[int, int]] = []
         self.keeper_ended = False
         self.run_record: dict[str, Any] = {}
@@ -132,7 +133,12 @@ class Front:
     def adopt(self) -> None:
         """Be the guard from now on: what its death left behind are our children."""
         self.own_guard = self.task.guard(_Adopted(self), self._guard_says)
-        self.own_guard.adopt(self.page.command, system.now())
+        self.own_guard.adopt(self.page.command or self._ended_command(), system.now())
+
+    def _ended_command(self) -> int:
+        """The command's id if it has ended as a child of ours, before we took the guard's place."""
+        self.reap()
+        return self.command if any(process == self.command for process, _ in self.reaped) else 0
 
     def lease(self) -> tuple[float, float]:
         """The lease's end and the keeper's last report."""
@@ -208,6 +214,7 @@ class Front:
         if event == "locked" and isinstance(self.lock, locks.FlockLock):
             self.lock.locked(facts[0], turn)
         elif event == "started":
+            self.command = facts[0]
             turn.guard_started(facts[0], system.now())
             self._let_go()
         elif event == "failed":
@@ -276,6 +283,7 @@ class Front:
 
     def reap(self) -> bool:
         """Wait for every child that has ended; true if none is left, by the kernel's word."""
+        processes.forget_command(self.page)
         ended, none_left = processes.reap()
         for process, status in ended:
             if process == self.lock.process:
@@ -308,7 +316,6 @@ class _Adopted(Tree):
 
     def reap(self) -> list[tuple[int, int]]:
         """Every child of the command's that has ended since."""
-        self._forget_command()
         self._none_left = self._front.reap()
         ended, self._front.reaped = self._front.reaped, []
         return ended

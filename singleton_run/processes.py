@@ -36,6 +36,18 @@ def reap() -> tuple[list[tuple[int, int]], bool]:
         ended.append((process, os.waitstatus_to_exitcode(status)))
 
 
+def forget_command(page: Page) -> None:
+    """Clear the page's word of the command if that has ended, before its id can be another's.
+
+    A command whose guard is just dying is not our child yet, and is not forgotten.
+    """
+    try:
+        if page.command and os.waitid(os.P_PID, page.command, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            page.command = 0
+    except ChildProcessError:
+        pass
+
+
 def exited(process: int, milliseconds: int) -> bool:
     """Whether a child has ended, or does so within that time. It isn't waited for."""
     try:
@@ -169,20 +181,9 @@ class Tree:
 
     def reap(self) -> list[tuple[int, int]]:
         """Every child that has ended since: (process id, status as subprocess gives it)."""
-        self._forget_command()
+        forget_command(self._page)
         ended, self._none_left = reap()
         return ended
-
-    def _forget_command(self) -> None:
-        """Clear the page's word before the command's id can be given to another process."""
-        if self._page.command:
-            options = os.WEXITED | os.WNOHANG | os.WNOWAIT
-            try:
-                has_ended = os.waitid(os.P_PID, self._page.command, options) is not None
-            except ChildProcessError:
-                has_ended = True
-            if has_ended:
-                self._page.command = 0
 
     def empty(self) -> bool:
         """Whether the last `reap` found that there is no child any more."""

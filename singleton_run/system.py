@@ -6,11 +6,13 @@ and nobody can set it.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import select
 import sys
 import time
+
+from singleton_run import libc
+from singleton_run.libc import checked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +29,8 @@ _NONBLOCK_CLOEXEC = os.O_NONBLOCK | os.O_CLOEXEC
 _SIGNAL_INFO = 128
 _NFS_MAGIC = 0x6969
 _CLOCK_BOOTTIME = time.CLOCK_BOOTTIME
-_libc = ctypes.CDLL(None, use_errno=True)
+_prctl = libc.function("prctl")
+_timerfd_settime = libc.function("timerfd_settime")
 
 
 def now() -> float:
@@ -35,35 +38,28 @@ def now() -> float:
     return time.clock_gettime(_CLOCK_BOOTTIME)
 
 
-def _checked(result: int) -> int:
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    return result
-
-
 def become_subreaper() -> None:
     """From now on a descendant whose parent has died becomes our child (prctl(2))."""
-    _checked(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
+    checked(_prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
 
 
 def die_with(parent: int) -> None:
     """Be killed when `parent`, which forked us, ends; at once if it already has."""
-    _checked(_libc.prctl(_PR_SET_PDEATHSIG, int(_signal.SIGKILL), 0, 0, 0))
+    checked(_prctl(_PR_SET_PDEATHSIG, int(_signal.SIGKILL), 0, 0, 0))
     if os.getppid() != parent:
         os._exit(1)
 
 
 def outlive_parent() -> None:
     """Take `die_with` back."""
-    _checked(_libc.prctl(_PR_SET_PDEATHSIG, 0, 0, 0, 0))
+    checked(_prctl(_PR_SET_PDEATHSIG, 0, 0, 0, 0))
 
 
 class Timer:
     """A descriptor that becomes readable at a reading of the boot clock (timerfd_create(2))."""
 
     def __init__(self) -> None:
-        self.descriptor = _checked(_libc.timerfd_create(_CLOCK_BOOTTIME, _NONBLOCK_CLOEXEC))
+        self.descriptor = checked(libc.function("timerfd_create")(_CLOCK_BOOTTIME, _NONBLOCK_CLOEXEC))
         self._set = FOREVER
 
     def set(self, at: float) -> None:
@@ -74,8 +70,8 @@ class Timer:
         seconds, nanoseconds = (0, 0) if at == FOREVER else (int(at), int(at % 1 * 1e9))
         if at != FOREVER and at < 1:
             seconds, nanoseconds = 0, 1
-        value = (ctypes.c_long * 4)(0, 0, seconds, nanoseconds)
-        _checked(_libc.timerfd_settime(self.descriptor, _TFD_TIMER_ABSTIME, value, None))
+        value = libc.longs(0, 0, seconds, nanoseconds)
+        checked(_timerfd_settime(self.descriptor, _TFD_TIMER_ABSTIME, value, None))
 
     def clear(self) -> None:
         """Take back what has fired, so that the descriptor is readable at the next time only."""
@@ -107,7 +103,7 @@ class Signals:
         _signal.pthread_sigmask(_signal.SIG_BLOCK, numbers)
         mask = sum(1 << (number - 1) for number in numbers)
         whole = mask.to_bytes(8, sys.byteorder) + bytes(120)
-        self.descriptor = _checked(_libc.signalfd(-1, whole, _NONBLOCK_CLOEXEC))
+        self.descriptor = checked(libc.function("signalfd")(-1, whole, _NONBLOCK_CLOEXEC))
 
     def read(self) -> list[tuple[int, bool]]:
         """What has come: (signal, whether the kernel's terminal sent it rather than a process)."""
@@ -129,7 +125,7 @@ def set_title(title: str) -> None:
     The kernel reads a process's arguments from its memory: they are overwritten there, as far
     as they reach (proc(5), arg_start and arg_end in stat).
     """
-    _libc.prctl(_PR_SET_NAME, b"singleton-run", 0, 0, 0)
+    _prctl(_PR_SET_NAME, b"singleton-run", 0, 0, 0)
     try:
         with open("/proc/self/stat", "rb") as stat:
             fields = stat.read().rpartition(b")")[2].split()
@@ -138,7 +134,7 @@ def set_title(title: str) -> None:
     start, end = int(fields[45]), int(fields[46])
     if 0 < start < end:
         text = title.encode(errors="surrogateescape")[: end - start - 1]
-        ctypes.memmove(start, text.ljust(end - start, b"\0"), end - start)
+        libc.function("memcpy")(libc.address(start), text.ljust(end - start, b"\0"), end - start)
 
 
 def keep_only(descriptors: Iterable[int]) -> None:
@@ -184,8 +180,8 @@ def wait(until: float, descriptors: Iterable[int]) -> list[int]:
 
 def is_nfs(descriptor: int) -> bool:
     """Whether an open file is on NFS (statfs(2))."""
-    answer = (ctypes.c_long * 64)()
-    return _libc.fstatfs(descriptor, answer) == 0 and answer[0] == _NFS_MAGIC
+    answer = libc.longs(count=64)
+    return libc.function("fstatfs")(descriptor, answer) == 0 and answer[0] == _NFS_MAGIC
 
 
 def wait_to_write(descriptor: int) -> None:

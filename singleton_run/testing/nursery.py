@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from singleton_run.contract import Backend
 
 LONGEST = 1 << 18
+LIMIT = 3.0
+"""What a single call is given, in seconds."""
+
 _RETRY_EVERY = 0.05
 
 
@@ -134,29 +137,42 @@ class _Peer:
         self.backend.close()
 
     def get(self, name: str, holder: str, ttl: float, limit: float, until: float) -> object:
-        """Acquire, waiting as the keeper does; how the first attempt went is answered at once.
+        """Take the lock, and answer at once how the first attempt went; None if it can't be had by `until`."""
+        got = self._take(name, holder, ttl, limit, until, tell=True)
+        return got and _plain(got)
 
-        None if the lock was not had by `until`.
-        """
-        tried = False
+    def _take(
+        self, name: str, holder: str, ttl: float, limit: float, until: float, *, tell: bool
+    ) -> Grant | None:
         while True:
             try:
                 got = self.backend.acquire(name, holder, ttl, limit)
-                if not tried:
+                if tell:
                     self.answer("tried", _plain(got))
-                    tried = True
+                    tell = False
                 if isinstance(got, Grant):
-                    return _plain(got)
+                    return got
                 self.backend.wait(got, until, self.link.fileno())
             except Unavailable:
-                system.wait(system.now() + _RETRY_EVERY, [])
+                system.wait(min(until, system.now() + _RETRY_EVERY), [])
             if system.now() >= until:
                 return None
 
-    def turns(
-        self, name: str, holder: str, ttl: float, limit: float, until: float, times: int, folder: str
-    ) -> str:
-        """Have the lock so many times, each with a new backend object. What went wrong, or ''."""
+    def turns(self, times: int, folder: str, where: list[Any], how: list[Any]) -> str:
+        """Have the lock so many times, each by a new backend object; what went wrong, or ''.
+
+        `where` is what `open` takes, `how` what `get` takes. It too answers how its first attempt went.
+        """
+        for number in range(times):
+            self.open(*where)
+            got = self._take(*how, tell=number == 0)
+            if got is None:
+                return "a turn never came"
+            wrong = _be_alone(folder, f"{got.holder} {got.token}\n")
+            self.backend.release(got, _record(got), LIMIT)
+            self.backend.close()
+            if wrong:
+                return wrong
         return ""
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from singleton_run import system
 from singleton_run.contract import Grant, Held
 from singleton_run.errors import Lost, Refused, Unavailable
-from singleton_run.testing.nursery import LONGEST
+from singleton_run.testing.nursery import LIMIT, LONGEST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 STEADY = 60.0
 """The lease, in seconds, of a lock that must not lapse while a case runs."""
-
-LIMIT = 3.0
-"""What a single call is given, in seconds. It must be over by then, give or take SLACK."""
 
 SLACK = 5.0
 """What a loaded machine may need on top of a limit, in seconds: far less than a call that hangs."""
@@ -93,6 +90,16 @@ class Peer:
         self.start("get", name, self.holder, ttl, LIMIT, until, until=until)
         self.first = _result(self._hear(LIMIT + SLACK))
 
+    def start_turns(self, name: str, times: int, folder: str, until: float) -> None:
+        """Begin `times` turns, in each of which it must be alone in `folder`; `result` says what was wrong.
+
+        `first` is how the first attempt went. The peer opens the backend by itself, anew for each turn.
+        """
+        where = [self.site.opener, self.site.lock, dict(self.site.environ)]
+        how = [name, self.holder, STEADY, LIMIT, until]
+        self.start("turns", times, folder, where, how, until=until)
+        self.first = _result(self._hear(LIMIT + SLACK))
+
     def got(self) -> Grant:
         """The end of `start_get`: the lock must have been had in time."""
         value = self.result()
@@ -102,41 +109,52 @@ class Peer:
         return got
 
     def renew(self, grant: Grant) -> None:
+        """Hold the lock for another `grant.ttl`."""
         self._call("renew", grant.as_dict(), LIMIT)
 
     def write(self, grant: Grant, record: Mapping[str, Any]) -> None:
+        """Put a record beside the lock."""
         self._call("write", grant.as_dict(), record, LIMIT)
 
     def release(self, grant: Grant, record: Mapping[str, Any]) -> None:
+        """Give the lock back."""
         self._call("release", grant.as_dict(), record, LIMIT)
 
     def leave(self) -> None:
+        """Take back whatever was asked for."""
         self._call("leave", LIMIT)
 
     def read(self, name: str) -> tuple[Held | None, Mapping[str, Any] | None]:
+        """Who holds it, and the record."""
         held, record = self._call("read", name, LIMIT)
         return held and Held(**held["held"]), record
 
     def list(self) -> list[str]:
+        """Every name."""
         names: list[str] = self._call("list", LIMIT)
         return names
 
     def close(self) -> None:
+        """Drop every connection."""
         self._call("close")
 
     def wait(self, held: Held, until: float) -> None:
+        """Wait, to the end."""
         self.start_wait(held, until)
         self.result()
 
     def start_wait(self, held: Held, until: float) -> None:
+        """Begin to wait."""
         plain = {slot: getattr(held, slot) for slot in Held.__slots__}
         self.start("wait", plain, until, until=until)
 
     def hold(self, grant: Grant, until: float) -> None:
+        """Hold, to the end."""
         self.start_hold(grant, until)
         self.result()
 
     def start_hold(self, grant: Grant, until: float) -> None:
+        """Begin to hold."""
         self.start("hold", grant.as_dict(), until, until=until)
 
     def start(self, *call: object, until: float) -> None:

@@ -15,10 +15,10 @@ from singleton_run.contract import Grant, Held, Job
 from singleton_run.errors import Failure, Lost
 from singleton_run.names import LONGEST, check_name
 from singleton_run.record import begun, ended
-from singleton_run.testing.peer import LIMIT, SLACK, STEADY, Crew, Nursery, Peer
+from singleton_run.testing.peer import SLACK, STEADY, Crew, Nursery, Peer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
     from singleton_run.testing.site import Fault, Site
@@ -107,32 +107,15 @@ class Conformance:
 
     def test_few_that_hammer_never_overlap(self, crew: Crew, tmp_path: Path) -> None:
         """Processes that come again and again, each time with a new backend object."""
-        name = crew.name()
-        peers = [crew.closed_peer() for _ in range(HAMMERS)]
-        until = system.now() + STEADY
-        for peer in peers:
-            peer.start_turns(name, BLOWS, str(tmp_path), until)
-        turns = _turns(peers, tmp_path)
-        assert sorted(turns) == sorted([peer.holder for peer in peers] * BLOWS)
+        came, turns = _contend(crew, HAMMERS, BLOWS, tmp_path)
+        assert sorted(turns) == sorted(came * BLOWS)
 
     def test_fifty_contenders_each_get_their_turn(self, crew: Crew, tmp_path: Path) -> None:
         """They come one after the other while another holds it; the order is kept where there is one."""
-        name = crew.name()
-        holder = crew.peer()
-        grant = holder.takes(name)
-        peers = []
-        until = system.now() + STEADY
-        for _ in range(CONTENDERS):
-            peer = crew.closed_peer()
-            peer.start_turns(name, 1, str(tmp_path), until)
-            assert isinstance(peer.first, Held)
-            peers.append(peer)
-        holder.release(grant, record_of(grant))
-        turns = _turns(peers, tmp_path)
-        arrived = [peer.holder for peer in peers]
-        assert sorted(turns) == sorted(arrived)
+        came, turns = _contend(crew, CONTENDERS, 1, tmp_path)
+        assert sorted(turns) == sorted(came)
         if crew.site.fifo:
-            assert turns == arrived
+            assert turns == came
 
     def test_a_release_wakes_a_waiter(self, crew: Crew) -> None:
         """Long before its time."""
@@ -378,14 +361,23 @@ class Conformance:
             peer.close()
 
 
-def _turns(peers: Sequence[Peer], folder: Path) -> list[str]:
-    """Who had the lock, in order; every turn was had, none overlapped, and the tokens grew."""
-    wrong = [peer.result() for peer in peers]
-    assert set(wrong) == {""}, "; ".join(sorted(set(wrong)))
+def _contend(crew: Crew, contenders: int, times: int, folder: Path) -> tuple[list[str], list[str]]:
+    """Who came, and who then had the lock, in order: nobody met another, and the tokens grew."""
+    name = crew.name()
+    holder = crew.peer()
+    grant = holder.takes(name)
+    peers = [crew.closed_peer() for _ in range(contenders)]
+    until = system.now() + STEADY
+    for peer in peers:
+        peer.start_turns(name, times, str(folder), until)
+        assert isinstance(peer.first, Held)
+    holder.release(grant, record_of(grant))
+    wrong = {peer.result() for peer in peers}
+    assert wrong == {""}, "; ".join(sorted(wrong))
     turns = [line.split() for line in (folder / "turns").read_text(encoding="ascii").splitlines()]
-    tokens = [int(token) for _, token in turns]
+    tokens = [grant.token, *(int(token) for _, token in turns)]
     assert tokens == sorted(set(tokens))
-    return [holder for holder, _ in turns]
+    return [peer.holder for peer in peers], [who for who, _ in turns]
 
 
 def _try_fault(crew: Crew, fault: Fault) -> Iterator[str]:
