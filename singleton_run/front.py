@@ -65,7 +65,7 @@ class Front:
         now = system.now()
         self.turn = Turn(settings, self, leased=leased, now=now, kill_grace=grace)
         job = Job(settings.name, holder, settings.ttl, self.turn.wait_until)
-        self.ends = locks.GuardEnds(channel.pipe() if leased else (-1, -1))
+        self.ends = locks.GuardEnds(channel.pipe() if leased else (-1, -1), self.log)
         self.lock: locks.FlockLock | locks.KeeperLock
         if leased:
             self.lock = locks.KeeperLock(settings.lock, job, self.task, self.ends, self.fork_guard)
@@ -73,9 +73,10 @@ class Front:
             self.lock = locks.FlockLock(settings.lock, job, os.environ, self.fork_guard)
         self.guarded = leased
         self.own_guard: Guard | None = None
-        self.command = 0
+        self.command_id = 0
         self.reaped: list[tuple[int, int]] = []
         self.keeper_ended = False
+        self.command = -1
         self.run_record: dict[str, Any] = {}
         system.become_subreaper()
         system.set_title(f"singleton-run: front of {settings.name}")
@@ -118,7 +119,7 @@ class Front:
 
     def fork_guard(self) -> None:
         """Fork a guard, as a child of ours."""
-        self.ends = locks.GuardEnds((self.ends.proof_read, self.ends.proof_write))
+        self.ends = locks.GuardEnds((self.ends.proof_read, self.ends.proof_write), self.log)
         if isinstance(self.lock, locks.KeeperLock):
             self.lock.ends = self.ends
         locks.forked(lambda: self.lock.guard(self.ends, self.task))
@@ -138,7 +139,7 @@ class Front:
     def _ended_command(self) -> int:
         """The command's id if it has ended as a child of ours, before we took the guard's place."""
         self.reap()
-        return self.command if any(process == self.command for process, _ in self.reaped) else 0
+        return self.command_id if any(process == self.command_id for process, _ in self.reaped) else 0
 
     def lease(self) -> tuple[float, float]:
         """The lease's end and the keeper's last report."""
@@ -166,6 +167,7 @@ class Front:
             if self.own_guard is not None:
                 self.own_guard.look(now)
             self._hear_guard()
+            self._hear_command()
             self._hear_lock()
             self._hear_signals()
         self.lock.close()
@@ -179,7 +181,12 @@ class Front:
         due = self.turn.next_look()
         self.timer.set(due if own is None else min(due, own.next_look(system.now())))
         poll = select.poll()
-        for descriptor in (self.signals.descriptor, self.timer.descriptor, self.lock.descriptor):
+        for descriptor in (
+            self.signals.descriptor,
+            self.timer.descriptor,
+            self.lock.descriptor,
+            self.command,
+        ):
             if descriptor >= 0:
                 poll.register(descriptor, select.POLLIN)
         if self.guarded:
@@ -214,8 +221,9 @@ class Front:
         if event == "locked" and isinstance(self.lock, locks.FlockLock):
             self.lock.locked(facts[0], turn)
         elif event == "started":
-            self.command = facts[0]
+            self.command_id = facts[0]
             turn.guard_started(facts[0], system.now())
+            self._watch_command(facts[0])
             self._let_go()
         elif event == "failed":
             path = self.task.command.path
@@ -229,10 +237,23 @@ class Front:
         elif event == "leftover":
             verb = ", asked to end" if self.settings.leftovers == "kill" else ""
             self.say("warning", event, pid=facts[0], command=facts[1], verb=verb)
-        elif event == "forbidden":
+        elif event in ("forbidden", "stuck"):
             self.say("error", event, pid=facts[0], command=facts[1])
         else:
             self.say("warning", event)
+
+    def _watch_command(self, process: int) -> None:
+        try:
+            self.command = os.pidfd_open(process)
+        except OSError:  # it has ended already, and the guard has said so or will
+            self.command = -1
+
+    def _hear_command(self) -> None:
+        """See for ourselves that the command has ended, in case that the guard hangs."""
+        if self.command >= 0 and processes.readable(self.command, 0):
+            os.close(self.command)
+            self.command = -1
+            self.turn.command_ended(system.now())
 
     def _obey_as_guard(self, guard: Guard, order: tuple[object, ...]) -> None:
         if order[0] == "signal":

@@ -51,6 +51,7 @@ FOREVER = float("inf")
 KILL = 9
 IDLE, RUNNING, LEFTOVERS, GONE = "idle", "running", "leftovers", "gone"
 AGAIN = 0.1
+STUCK_AFTER = 5.0
 MOST_NAMED = 50
 
 
@@ -58,8 +59,8 @@ class Guard:
     """One turn of the guard. Each method is an event; what it decides goes to `tree` and `tell`.
 
     `tell` is given "started" pid | "failed" errno | "late" | "ended" status | "leftover" pid name |
-    "more leftovers" | "forbidden" pid name | "gone" proved. `grace` is in seconds, `ttl` is None
-    without a lease.
+    "more leftovers" | "forbidden" pid name | "stuck" pid name | "gone" proved. `grace` is in
+    seconds, `ttl` is None without a lease.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Guard:
         self.state = IDLE
         self.command = 0
         self.killing = False
+        self.say_stuck_at = FOREVER
         self.kill_leftovers_at = FOREVER
         self.asked: set[int] = set()
         self.named = 0
@@ -119,7 +121,9 @@ class Guard:
 
     def kill(self, now: float) -> None:
         """SIGKILL to everything, again and again, until nothing is left."""
-        self.killing = True
+        if not self.killing:
+            self.killing = True
+            self.say_stuck_at = now + STUCK_AFTER
         self.children(now)
 
     def children(self, now: float) -> None:
@@ -143,6 +147,10 @@ class Guard:
             self.killing or leased_out or now >= self.kill_leftovers_at
         ):
             self.kill(now)
+        if self.state in (RUNNING, LEFTOVERS) and now >= self.say_stuck_at:
+            self.say_stuck_at = FOREVER
+            for process in self.tree.children()[:MOST_NAMED]:
+                self.tell("stuck", process, self.tree.name(process))
 
     def next_look(self, now: float) -> float:
         """When `look` has something to do next, a reading of the boot clock."""

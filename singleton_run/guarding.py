@@ -100,7 +100,7 @@ def run(task: Task, orders: int, tell: int, proof: int, lock: int, take: Take | 
             system.keep_only([orders, tell, proof, lock, signals.descriptor, timer.descriptor])
         elif order[0] == "signal":
             guard.signal(int(str(order[1])))
-        else:
+        elif order[0] == "kill":
             guard.kill(now)
 
     if take is not None:

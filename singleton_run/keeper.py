@@ -141,6 +141,8 @@ def _keep(job: Job, orders: Orders, grant: Grant, end: float, crashed: Record) -
             orders.unguarded = False
             continue
         done = yield Do("hold", grant, due)
+        if done.error is not None and not (orders.over() or orders.orphaned()):
+            done = yield Do("sleep", due)
         if orders.over() or orders.orphaned():
             continue
         yield Do("report", end)

@@ -47,7 +47,8 @@ class GuardEnds:
     are both dead.
     """
 
-    def __init__(self, proof: tuple[int, int]) -> None:
+    def __init__(self, proof: tuple[int, int], log: Log) -> None:
+        self.log = log
         self.orders_read, orders_write = channel.pipe()
         says_read, self.says_write = channel.pipe()
         self.orders = channel.Writer(orders_write)
@@ -65,8 +66,9 @@ class GuardEnds:
         os.close(self.says.descriptor)
 
     def run(self, task: Task, lock: int, take: Take | None = None) -> None:
-        """Be the guard."""
+        """Be the guard. The writer is the front's alone: it ends when that has no more to say."""
         self.close_fronts()
+        self.log.gone()
         if self.proof_read >= 0:
             os.close(self.proof_read)
         guarding.run(task, self.orders_read, self.says_write, self.proof_write, lock, take)

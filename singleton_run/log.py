@@ -11,6 +11,7 @@ import os
 import select
 
 from singleton_run import channel, fastjson, system
+from singleton_run.environment import redact
 from singleton_run.errors import HELD
 from singleton_run.processes import reap_one
 
@@ -47,6 +48,8 @@ class Log:
         if self._dropped:
             facts["dropped"] = self._dropped
         facts.update(level=level, event=event, name=self._settings.name)
+        if "text" in facts:  # a library's own words may have the lock's address in them
+            facts["text"] = facts["text"].replace(self._settings.lock, redact(self._settings.lock))
         line = _line(facts)
         if len(line) > select.PIPE_BUF:
             line = _line({**facts, "text": str(facts.get("text"))[:_LONGEST_TEXT] + " …"})

@@ -48,15 +48,20 @@ def forget_command(page: Page) -> None:
         pass
 
 
+def readable(descriptor: int, milliseconds: int) -> bool:
+    """Whether `descriptor` is readable, or becomes so within that time."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(milliseconds))
+
+
 def exited(process: int, milliseconds: int) -> bool:
     """Whether a child has ended, or does so within that time. It isn't waited for."""
     try:
         descriptor = os.pidfd_open(process)
     except ProcessLookupError:
         return True
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    in_time = bool(poll.poll(milliseconds))
+    in_time = readable(descriptor, milliseconds)
     os.close(descriptor)
     return in_time
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from singleton_run.contract import Backend
 
 GROUP = "singleton_run.backends"
-BUILTINS = {"file": "singleton_run_file"}
+BUILTINS = {"file": "singleton_run_file", "etcd": "singleton_run_etcd", "etcd+grpc": "singleton_run_etcd"}
 
 
 def open_backend(lock: str, environ: Mapping[str, str]) -> Backend:

@@ -62,8 +62,10 @@ WAITING, STARTING, RUNNING, SETTLING, OVER = "waiting", "starting", "running", "
 STOPPING = frozenset({1, 2, 3, 15})
 KILL = 9
 CRASHES = 5
+GUARD_ANSWERS_IN = 1.0
 LEAVE_LIMIT = 2.0
 LEAVE_LIMIT_IN_TROUBLE = 0.5
+TAKE_OVER_PAUSE = 0.1
 NONE, ALIVE, KILLED = "none", "alive", "killed"
 
 
@@ -88,6 +90,8 @@ class Turn:
         self.status = 0
         self.raised = 0
         self.wait_until = FOREVER if settings.wait is None else now + settings.wait
+        self.waits = settings.wait != 0
+        self.held_by: dict[str, Any] = {}
         self.leave_by = FOREVER
         self.grant: dict[str, Any] | None = None
         self.keeper = NONE
@@ -96,6 +100,7 @@ class Turn:
         self.last_end = 0.0
         self.guard = ALIVE
         self.adopting = False
+        self.take_over_at = FOREVER
         self.unheard: list[int] = []
         self.ended = False
         self.asked_to_stop = False
@@ -106,6 +111,8 @@ class Turn:
         self.killed = False
         self.timeout_at = FOREVER
         self.kill_command_at = FOREVER
+        self.guard_answers_by = FOREVER
+        self.guard_was_woken = False
         self.trouble = ""
 
     def begin(self) -> None:
@@ -115,7 +122,9 @@ class Turn:
     def held(self, holder: str, host: str, since: float | None) -> None:
         """Another has the lock; we wait."""
         self.trouble = ""
-        self.hands.say("wait", "held", holder=holder, host=host, since=since)
+        self.held_by = {"holder": holder, "host": host, "since": since}
+        if self.waits:
+            self.hands.say("wait", "held", **self.held_by)
 
     def trouble_came(self, text: str, now: float) -> None:
         """The keeper could not do what it wanted, and goes on trying."""
@@ -212,6 +221,12 @@ class Turn:
         self.raised = max(0, -status)
         self.ended = True
         self.timeout_at = FOREVER
+        self.guard_answers_by = FOREVER
+
+    def command_ended(self, now: float) -> None:
+        """The front sees that the command has ended; the guard should say how, and does unless it hangs."""
+        if self.phase == RUNNING and not self.ended and self.guard == ALIVE:
+            self.guard_answers_by = now + GUARD_ANSWERS_IN
 
     def guard_gone(self, *, proved: bool) -> None:
         """Nothing of the turn's processes is left, by the kernel's word if `proved`."""
@@ -224,7 +239,8 @@ class Turn:
         """The guard has ended. Before the start another takes its place; later the front does.
 
         The command falls to the nearest child subreaper above it: the keeper, if that forked the
-        guard. So the keeper goes too, the command comes to us, and another keeper resumes.
+        guard. So the keeper goes too, the command comes to us, and another keeper resumes. After
+        a pause: whoever killed the guard may be about to kill us, and then the keeper is needed.
         """
         if self.phase == WAITING and self.leave_by == FOREVER:
             self.hands.new_guard()
@@ -241,7 +257,7 @@ class Turn:
             if self.keeper == NONE:
                 self._adopt()
             else:
-                self._kill_keeper()
+                self.take_over_at = now + TAKE_OVER_PAUSE
 
     def signal(self, number: int, now: float) -> None:
         """The user sent us a signal."""
@@ -288,7 +304,7 @@ class Turn:
         due = self.keep_again_at
         if self.phase == SETTLING:
             return min(due, self.hands.lease()[0]) if self.leased else due
-        due = min(due, self.timeout_at, self.kill_command_at)
+        due = min(due, self.timeout_at, self.kill_command_at, self.take_over_at, self.guard_answers_by)
         return min(due, self._lease_due()) if self.leased else due
 
     def _slack(self) -> float:
@@ -310,6 +326,9 @@ class Turn:
             self._end(UNAVAILABLE if self.trouble else HELD, self.trouble)
 
     def _look_running(self, now: float) -> None:
+        if now >= self.take_over_at:
+            self.take_over_at = FOREVER
+            self._kill_keeper()
         if now >= self.timeout_at:
             self.timeout_at = FOREVER
             self._stop_for(TIMED_OUT)
@@ -319,8 +338,26 @@ class Turn:
         if now >= self.kill_command_at:
             self.kill_command_at = FOREVER
             self._kill()
+        if now >= self.guard_answers_by:
+            self._rouse_guard(now)
         if self.leased:
             self._look_at_lease(now)
+
+    def _rouse_guard(self, now: float) -> None:
+        """SIGCONT comes with any order; if that is no help, the front takes the guard's place."""
+        if self.guard_was_woken:
+            self.guard_answers_by = FOREVER
+            self._kill_guard()
+        else:
+            self.guard_was_woken = True
+            self.guard_answers_by = now + GUARD_ANSWERS_IN
+            self.hands.say("warning", "guard hangs")
+            self.hands.tell_guard("wake")
+
+    def _kill_guard(self) -> None:
+        if self.guard == ALIVE:
+            self.guard = KILLED
+            self.hands.kill_guard()
 
     def _look_at_lease(self, now: float) -> None:
         end, reported = self.hands.lease()
@@ -331,9 +368,8 @@ class Turn:
             self._pass_on(self.stop_signal)
         if now >= lease.kill_at(end, self.ttl) and not self.killed:
             self._kill()
-        if now >= lease.enforce_at(end, self.ttl) and self.guard == ALIVE:
-            self.guard = KILLED
-            self.hands.kill_guard()
+        if now >= lease.enforce_at(end, self.ttl):
+            self._kill_guard()
         if self.keeper == ALIVE and now >= lease.hangs_at(end, self.ttl, reported):
             self.hands.say("warning", "keeper hangs")
             self._kill_keeper()
@@ -351,6 +387,7 @@ class Turn:
 
     def _adopt(self) -> None:
         self.adopting = False
+        self.take_over_at = FOREVER
         self.guard = NONE
         if not self.ended:
             self.status = 128 + KILL
@@ -400,4 +437,5 @@ class Turn:
         self.conflict = status == HELD
         self.phase = OVER
         if self.raised == 0:
-            self.hands.say("final", "gave up", status=status, text=text)
+            who = self.held_by if self.conflict else {}
+            self.hands.say("final", "gave up", status=status, text=text, **who)

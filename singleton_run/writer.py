@@ -40,6 +40,8 @@ SENTENCES = {
     "leftovers ignored": "what the command left behind runs on without the lock",
     "forbidden": "process {pid} ({command}) may not be signalled by us, so the lock is kept until it ends: "
     "run singleton-run itself as the other user, as in 'sudo singleton-run -- COMMAND'",
+    "stuck": "process {pid} ({command}) was killed and has not ended yet: the lock is kept until it does",
+    "guard hangs": "the guard of the command does not answer; it is woken, and then replaced",
     "unnamed": "without --name, lock {name!r} depends on the command's arguments: "
     "change one, and old and new run side by side",
     "gave up": "{text}",
