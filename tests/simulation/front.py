@@ -1,0 +1,262 @@
+"""The front's process: the `Hands` and the loop around the decisions of `singleton_run.turn`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from singleton_run.turn import OVER, SETTLING, Turn
+from tests.simulation import checks
+from tests.simulation.guard import GuardProcess, View, decisions
+from tests.simulation.keeper import Keeper
+from tests.simulation.machine import Process
+
+if TYPE_CHECKING:
+    from singleton_run.guard import Guard
+    from singleton_run.settings import Settings
+    from tests.simulation.trip import Trip
+
+
+class Front(Process):
+    """A front. `keeper` and `guard` are those it has not waited for, or not heard the end of, yet."""
+
+    __slots__ = (
+        "guard",
+        "keeper",
+        "keeper_ended",
+        "own_guard",
+        "own_reaped",
+        "settled",
+        "sigchld",
+        "signals",
+        "turn",
+    )
+
+    def __init__(self, trip: Trip) -> None:
+        trip.front = self
+        super().__init__(trip, "front")
+        settings = cast("Settings", trip.wishes)
+        self.turn = Turn(settings, self, leased=True, now=self.machine.clock(), kill_grace=trip.wishes.grace)
+        self.keeper: Keeper | None = None
+        self.keeper_ended = False
+        self.guard: GuardProcess | None = GuardProcess(trip)
+        trip.guard = self.guard
+        self.own_guard: Guard | None = None
+        self.own_reaped: list[tuple[int, int]] = []
+        self.signals: list[int] = []
+        self.sigchld = False
+        self.settled = False
+        self.wake()
+
+    def child_ended(self) -> None:
+        """SIGCHLD."""
+        self.sigchld = True
+        self.wake()
+
+    def run(self) -> None:
+        """One round of its loop."""
+        turn, now = self.turn, self.machine.clock()
+        if self.trip.keeper is None:
+            turn.begin()
+        self.world.visit("turn", turn.phase, "look")
+        turn.look(now)
+        if self.own_guard is not None:
+            self.own_guard.look(now)
+        self._hear_guard()
+        self._hear_keeper()
+        while self.signals:
+            self.world.visit("turn", turn.phase, "signal")
+            turn.signal(self.signals.pop(0), self.machine.clock())
+        if self.sigchld or (self.keeper is not None and not self.keeper.alive) or self.keeper_ended:
+            self._hear_children()
+        if turn.phase == OVER:
+            self._exit()
+            return
+        if turn.phase == SETTLING:
+            self.trip.settling_since = min(self.trip.settling_since, self.world.now)
+        due = turn.next_look()
+        if self.own_guard is not None:
+            due = min(due, self.own_guard.next_look(self.machine.clock()))
+        self.set_timer(due)
+
+    def _exit(self) -> None:
+        checks.front_exits(self.trip)
+        if self.keeper is not None and self.keeper.alive and not self.settled:
+            self.keeper.kill_soon()
+        self.step()
+        self.trip.status = self.turn.status
+        self.world.note(self, "exits with", self.turn.status)
+        self.die()
+
+    # The hands of the turn.
+
+    def keep(self, grant: dict[str, Any] | None) -> None:
+        """Fork a keeper."""
+        checks.keeper_forked(self.trip)
+        self.step()
+        self.trip.reported = self.machine.clock()
+        first = self.trip.keeper is None
+        self.keeper = self.trip.keeper = Keeper(self.trip, grant, self.trip.guard if first else None)
+        if first:
+            self.trip.guard.parent = self.keeper
+        self.world.note(self, "forks a keeper")
+
+    def kill_keeper(self) -> None:
+        """SIGKILL it."""
+        self.step()
+        if self.keeper is not None and self.keeper.alive:
+            self.keeper.kill_soon()
+
+    def tell_keeper(self, *message: object) -> None:
+        """Write to its pipe."""
+        self.step()
+        self.world.note(self, "tells the keeper", *message)
+        if self.keeper is not None and self.keeper.alive:
+            self.keeper.inbox.append(message)
+            self.keeper.wake()
+
+    def tell_guard(self, *message: object) -> None:
+        """Write to the guard's pipe, or take its part."""
+        self.step()
+        self.world.note(self, "tells the guard", *message)
+        if message[0] == "start":
+            checks.start_ordered(self.trip)
+        if self.own_guard is not None:
+            if message[0] == "signal":
+                self.own_guard.signal(cast("int", message[1]))
+            elif message[0] == "kill":
+                self.own_guard.kill(self.machine.clock())
+            return
+        if message[0] == "start" and self.guard is None:
+            self.new_guard()
+        guard = self.trip.guard
+        if guard.alive:
+            guard.inbox.append(message)
+            guard.resume()
+            guard.wake()
+
+    def new_guard(self) -> None:
+        """Fork one."""
+        self.step()
+        self.world.note(self, "forks a guard")
+        self.guard = self.trip.guard = GuardProcess(self.trip)
+        self.guard.be_born()
+
+    def kill_guard(self) -> None:
+        """SIGKILL it."""
+        self.step()
+        if self.trip.guard.alive:
+            self.trip.guard.kill_soon()
+
+    def adopt(self) -> None:
+        """Take the guard's decisions."""
+        self.step()
+        self.world.note(self, "adopts the command")
+        self.own_guard = decisions(self.trip, _Adopted(self.trip, self), self._guard_says)
+        self.own_guard.adopt(self.trip.command, self.machine.clock())
+
+    def lease(self) -> tuple[float, float]:
+        """The page's words."""
+        return self.trip.end, self.trip.reported
+
+    def begun(self) -> bool:
+        """The page's word."""
+        return self.trip.started
+
+    def say(self, level: str, event: str, **facts: object) -> None:
+        """Say it in the history."""
+        if self.world.log is not None:
+            self.world.note(self, "says", level, event, facts)
+
+    # What it hears.
+
+    def _hear_guard(self) -> None:
+        guard = self.guard
+        if guard is None:
+            return
+        dead = not guard.alive
+        while guard.outbox:
+            self._guard_says(*guard.outbox.pop(0))
+        if dead and self.guard is guard:
+            self.guard = None
+            self.world.visit("turn", self.turn.phase, "guard_died")
+            self.turn.guard_died(self.machine.clock())
+
+    def _guard_says(self, event: str, *facts: Any) -> None:
+        turn = self.turn
+        if event not in ("started", "failed", "late", "ended", "gone"):
+            return  # for the user only
+        self.world.visit("turn", turn.phase, f"guard_{event}")
+        if event == "started":
+            turn.guard_started(facts[0], self.machine.clock())
+        elif event == "failed":
+            turn.guard_failed(facts[0], "")
+        elif event == "late":
+            turn.guard_late()
+        elif event == "ended":
+            turn.guard_ended(facts[0])
+        else:
+            turn.guard_gone(proved=facts[0])
+
+    def _hear_keeper(self) -> None:
+        keeper, turn = self.keeper, self.turn
+        while keeper is not None and keeper.outbox:
+            event, *facts = keeper.outbox.pop(0)
+            now = self.machine.clock()
+            self.world.visit("turn", turn.phase, event)
+            if event == "held":
+                turn.held(*facts)
+            elif event == "granted":
+                turn.granted(facts[0], now)
+            elif event == "trouble":
+                turn.trouble_came(facts[0], now)
+            elif event == "gave up":
+                self.settled = True
+                turn.gave_up(*facts)
+            elif event == "settled":
+                self.settled = True
+                turn.settled(*facts)
+            else:
+                turn.lost_lock(facts[0], now)
+
+    def _hear_children(self) -> None:
+        self.sigchld = False
+        self.reap_helpers()
+        if self.own_guard is not None:
+            self.world.visit("own guard", self.own_guard.state, "children")
+            self.own_guard.children(self.machine.clock())
+        if self.keeper_ended:
+            self.keeper_ended = False
+            self._hear_guard()
+            self._hear_keeper()
+            self.keeper = None
+            self.world.visit("turn", self.turn.phase, "keeper_died")
+            self.turn.keeper_died(self.machine.clock())
+
+    def reap_helpers(self) -> None:
+        """Wait for a keeper that has ended."""
+        if self.keeper is not None and not self.keeper.alive:
+            self.keeper_ended = True
+
+    def retire(self) -> None:
+        """End our own keeper and wait for that: another will resume."""
+        self.turn.keeper_retired()
+        if self.keeper is not None and self.keeper.alive:
+            self.keeper.kill()
+        self.reap_helpers()
+
+
+class _Adopted(View):
+    """The command below the front, beside the front's own helpers."""
+
+    def __init__(self, trip: Trip, front: Front) -> None:
+        super().__init__(trip, front)
+        self.front = front
+
+    def empty(self) -> bool:
+        """The kernel's word, once our own keeper is gone."""
+        if self.children():
+            return False
+        self.front.step()
+        self.front.retire()
+        self.front.step()
+        return super().empty()
