@@ -99,7 +99,8 @@ class Backend(Protocol):
     def acquire(self, name: str, holder: str, ttl: float, limit: float) -> Grant | Held:
         """Try once, atomically, to take the lock `name` for `ttl` seconds.
 
-        On a backend with a queue the first refusal also takes a place in it.
+        On a backend with a queue the first refusal also takes a place in it. Asked again by the
+        same holder, who may not have heard the answer, it gives the lock anew and extends its lease.
         Raises Unavailable (it may have happened all the same: `leave` undoes it) or Refused.
         """
 
@@ -110,7 +111,10 @@ class Backend(Protocol):
         """
 
     def leave(self, limit: float) -> None:
-        """Take back our place in the queue, and a grant that `acquire` may have been given."""
+        """Take back our place in the queue, and a grant that `acquire` may have been given.
+
+        It is the last call of a turn that got no grant: nothing is acquired after it.
+        """
 
     def renew(self, grant: Grant, limit: float) -> None:
         """Hold the lock for another `grant.ttl` seconds from the moment this was called.

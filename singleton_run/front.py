@@ -101,9 +101,11 @@ class Front:
             self.lock.tell(self.turn, "leave")
 
     def tell_guard(self, *message: object) -> None:
-        """Give the guard an order and SIGCONT, or take its part."""
+        """Give the guard an order and SIGCONT, or take its part; to one that has died, nothing."""
         if self.own_guard is not None:
             self._obey_as_guard(self.own_guard, message)
+            return
+        if not self.guarded and message[0] != "start":
             return
         if not self.guarded:
             self.fork_guard()
@@ -133,7 +135,7 @@ class Front:
 
     def adopt(self) -> None:
         """Be the guard from now on: what its death left behind are our children."""
-        self.own_guard = self.task.guard(_Adopted(self), self._guard_says)
+        self.own_guard = self.task.guard(_Adopted(self), self._say_as_guard)
         self.own_guard.adopt(self.page.command or self._ended_command(), system.now())
 
     def _ended_command(self) -> int:
@@ -170,6 +172,7 @@ class Front:
             self._hear_command()
             self._hear_lock()
             self._hear_signals()
+        self.page.over = True
         self.lock.close()
         self.log.close()
         if self.turn.conflict:
@@ -254,6 +257,12 @@ class Front:
             os.close(self.command)
             self.command = -1
             self.turn.command_ended(system.now())
+
+    def _say_as_guard(self, event: str, *facts: Any) -> None:
+        """What we say in the guard's place: the end also to the keeper, should we be killed next."""
+        if event == "gone" and self.ends.proof_write >= 0:
+            channel.Writer(self.ends.proof_write).send("gone")
+        self._guard_says(event, *facts)
 
     def _obey_as_guard(self, guard: Guard, order: tuple[object, ...]) -> None:
         if order[0] == "signal":

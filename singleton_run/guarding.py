@@ -105,6 +105,8 @@ def run(task: Task, orders: int, tell: int, proof: int, lock: int, take: Take | 
 
     if take is not None:
         grant = take()
+        if task.page.over:
+            return
         front.send("locked", grant.as_dict())
         obey(["start", grant.token])
     while guard.state != GONE and not (guard.state == IDLE and reader.closed):
@@ -117,7 +119,7 @@ def run(task: Task, orders: int, tell: int, proof: int, lock: int, take: Take | 
         if reader.closed and orders >= 0:
             poll.unregister(orders)
             orders = -1
-            if guard.state != IDLE:
+            if guard.state not in (IDLE, GONE):
                 last_words(f"the front of {task.settings.name!r} was killed, so its command is killed too")
                 guard.kill(system.now())
         if signals.read():

@@ -28,7 +28,7 @@ class Do:
     """One operation: its name and arguments.
 
     acquire limit · wait held until · leave limit · renew grant limit · hold grant until ·
-    release grant record limit · sleep until · report end · tell message… · wake · enforce
+    release grant record-or-its-state limit · sleep until · report end · tell message… · wake · enforce
     """
 
     __slots__ = ("arguments", "name")
@@ -74,14 +74,11 @@ class Orders:
         return self.no_front and self.unguarded
 
 
-def keep(job: Job, orders: Orders, resumed: tuple[Grant, float] | None, crashed: Record) -> Steps:
-    """The whole of a keeper's life. `resumed` is a grant and its lease's end.
-
-    `crashed` is the record of a turn whose front died.
-    """
+def keep(job: Job, orders: Orders, resumed: tuple[Grant, float] | None) -> Steps:
+    """The whole of a keeper's life. `resumed` is a grant and its lease's end."""
     got = resumed or (yield from _take(job, orders))
     if got is not None:
-        yield from _keep(job, orders, *got, crashed)
+        yield from _keep(job, orders, *got)
 
 
 def _take(job: Job, orders: Orders) -> StepsToGrant:
@@ -99,7 +96,7 @@ def _take(job: Job, orders: Orders) -> StepsToGrant:
                 yield Do("report", end)
                 yield Do("tell", "granted", done.result.as_dict(), end)
                 return done.result, end
-            yield Do("leave", limit)
+            yield Do("release", done.result, "interrupted", limit)
             error = Unavailable("the server gave the lock too late to use it")
         if isinstance(done.result, Held):
             held = done.result
@@ -131,7 +128,7 @@ def _give_up(limit: float, status: int, text: str) -> Steps:
     yield Do("tell", "gave up", status, text)
 
 
-def _keep(job: Job, orders: Orders, grant: Grant, end: float, crashed: Record) -> Steps:
+def _keep(job: Job, orders: Orders, grant: Grant, end: float) -> Steps:
     ttl = job.ttl
     due = lease.renew_at(end, ttl)
     failures = 0
@@ -157,7 +154,7 @@ def _keep(job: Job, orders: Orders, grant: Grant, end: float, crashed: Record) -
             continue
         if isinstance(done.error, Lost):
             yield Do("tell", "lost", str(done.error))
-            yield from _lost(done.now)
+            yield from _lost(orders, done.now)
             return
         failures += 1
         due = done.now + lease.back_off(failures, 1.0)
@@ -168,19 +165,22 @@ def _keep(job: Job, orders: Orders, grant: Grant, end: float, crashed: Record) -
             return
         if done.now >= lease.stop_at(end, ttl):
             yield Do("wake")
-    yield from _settle(orders, grant, end, ttl, crashed)
+    yield from _settle(orders, grant, end, ttl)
 
 
-def _lost(now: float) -> Steps:
+def _lost(orders: Orders, now: float) -> Steps:
     """The front kills the command. If it is stopped it is woken, and if that is no help, we do it."""
+    until = now + WAKE_GRACE
     yield Do("wake")
-    done = yield Do("sleep", now + WAKE_GRACE)
-    if done.now >= now + WAKE_GRACE:
-        yield Do("enforce")
+    while not orders.over():
+        done = yield Do("sleep", until)
+        if done.now >= until or orders.orphaned():
+            yield Do("enforce")
+            return
 
 
-def _settle(orders: Orders, grant: Grant, end: float, ttl: float, crashed: Record) -> Steps:
-    record = crashed if orders.settle is None else orders.settle
+def _settle(orders: Orders, grant: Grant, end: float, ttl: float) -> Steps:
+    record = orders.settle or ("interrupted" if orders.leave else "crashed")
     limit = lease.request_limit(ttl)
     failures = 0
     while True:

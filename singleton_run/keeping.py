@@ -26,6 +26,8 @@ else:
     import _signal
 
 ENFORCE_LIMIT = 5.0
+_AGAIN = 0.1
+_KILL = 9
 
 
 def run(
@@ -52,7 +54,7 @@ def run(
         front.send("gave up", failure.status, str(failure))
         return
     process = _Keeper(backend, job, page, Reader(orders), front, Reader(proof), guard)
-    steps = keeper.keep(job, process.orders, resumed, {})
+    steps = keeper.keep(job, process.orders, resumed)
     try:
         step = next(steps)
         while True:
@@ -86,10 +88,10 @@ class _Keeper:
         self.orders = Orders()
         self.told_trouble = ""
         self.all_dead = False
+        self.children: system.Signals | None = None
         self.start = time.time()
         self.wake = select.epoll()
         self.wake.register(front.descriptor, select.EPOLLIN)
-        self.wake.register(proof.descriptor, select.EPOLLIN)
 
     def carry_out(self, do: Do) -> Done:
         """Do one operation, and hear what was ordered meanwhile."""
@@ -111,16 +113,23 @@ class _Keeper:
                 self.orders.leave = True
             else:
                 self.orders.settle = message[1]
-        for _gone in self.proof.read():
-            self.orders.nothing_runs = True
-        if self.front.closed and not self.orders.no_front:
+        if not self.front.closed:
+            return
+        if not self.orders.no_front:
+            # Only now: while the front lives, the proof is its business and would but wake us.
             self.orders.no_front = True
             self.wake.unregister(self.front.descriptor)
+            self.wake.register(self.proof.descriptor, select.EPOLLIN)
+        for _gone in self.proof.read():
+            self.orders.nothing_runs = True
         if self.proof.closed and not self.all_dead:
             self.all_dead = True
             self.wake.unregister(self.proof.descriptor)
             self.orders.nothing_runs = self.orders.nothing_runs or not self.page.started
             self.orders.unguarded = not self.orders.nothing_runs
+        if self.children is not None:
+            self.children.read()
+            self._kill_children()
 
     def _acquire(self, limit: float) -> object:
         return self.backend.acquire(self.job.name, self.job.holder, self.job.ttl, limit)
@@ -137,10 +146,10 @@ class _Keeper:
     def _hold(self, grant: Grant, until: float) -> None:
         self.backend.hold(grant, until, self.wake.fileno())
 
-    def _release(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
-        if not record:
+    def _release(self, grant: Grant, record: Mapping[str, Any] | str, limit: float) -> None:
+        if isinstance(record, str):
             run = begun(grant.record, grant.name, grant.holder, grant.token, self.start)
-            record = ended(run, "crashed", None, None)
+            record = ended(run, record, None, None)
         self.backend.release(grant, record, limit)
 
     def _sleep(self, until: float) -> None:
@@ -165,22 +174,26 @@ class _Keeper:
     def _enforce(self) -> None:
         """Kill what front and guard should have killed; a child subreaper gets what they leave."""
         last_words(f"the keeper of {self.job.name!r} kills the command, for nobody else does")
-        children = system.Signals({int(_signal.SIGCHLD)})
-        ours = self.guard and self.guard == self.page.guard
         if self.page.guard and not self.all_dead:
-            processes.send(self.page.guard, int(_signal.SIGKILL))
-        if self.page.command:
-            processes.send(self.page.command, int(_signal.SIGKILL))
-        until = system.now() + ENFORCE_LIMIT
+            processes.send(self.page.guard, _KILL)
+        if self.page.command and self.children is None:
+            processes.send(-self.page.command, _KILL)
+            processes.send(self.page.command, _KILL)
+        if self.children is None:
+            self.children = system.Signals({int(_signal.SIGCHLD)})
+        until = system.now() + min(ENFORCE_LIMIT, self.job.ttl / 6)
+        while not self._kill_children() and system.now() < until:
+            system.wait(min(until, system.now() + _AGAIN), [self.children.descriptor])
+            self.children.read()
+        if self.orders.orphaned() and not self.orders.nothing_runs:
+            self.wake.register(self.children.descriptor, select.EPOLLIN)
+            last_words(f"lock {self.job.name!r} is kept: nothing proves yet that its command is gone")
+
+    def _kill_children(self) -> bool:
+        """Reap and kill; true if no child is left, which is a proof if the guard was our child."""
         none_left = processes.reap()[1]
-        while not none_left and system.now() < until:
-            for process in processes.children():
-                processes.send(process, int(_signal.SIGKILL))
-            system.wait(until, [children.descriptor])
-            children.read()
-            none_left = processes.reap()[1]
-        os.close(children.descriptor)
-        if ours and none_left and self.orders.orphaned():
+        for process in [] if none_left else processes.children():
+            processes.send(process, _KILL)
+        if none_left and self.all_dead and self.guard and self.guard == self.page.guard:
             self.orders.nothing_runs = True
-        elif self.orders.orphaned():
-            last_words(f"lock {self.job.name!r} is kept: nothing proves that its command is gone")
+        return none_left

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from singleton_run.channel import Message
     from singleton_run.contract import Job
     from singleton_run.guarding import Take, Task
+    from singleton_run.log import Log
     from singleton_run.record import Record
     from singleton_run.turn import Turn
 
@@ -89,6 +90,7 @@ class FlockLock:
         self.job = job
         self.backend = open_backend(lock, environ)
         self.fork_guard = fork_guard
+        self.front = os.getpid()
         self.grant: Grant | None = None
 
     def keep(self, grant: Mapping[str, Any] | None, turn: Turn) -> None:
@@ -100,7 +102,8 @@ class FlockLock:
             return
         if isinstance(got, Held):
             turn.held(got.holder, got.host, got.since)
-            self.fork_guard()
+            if turn.waits:
+                self.fork_guard()
             return
         self.grant = got
         turn.granted(got.as_dict(), system.now())
@@ -120,8 +123,7 @@ class FlockLock:
         if self.grant is not None:
             ends.run(task, self.backend.lock)
             return
-        front = os.getppid()
-        ends.run(task, self.backend.lock, lambda: self.backend.take(self.job, front))
+        ends.run(task, self.backend.lock, lambda: self.backend.take(self.job, self.front))
 
     def begun(self, run: Record) -> str:
         """Write down that the command is about to start; why that could not be done, or ''."""

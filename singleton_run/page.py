@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mmap
 
-_END, _REPORTED, _GUARD, _COMMAND, _STARTED = range(5)
+_END, _REPORTED, _GUARD, _COMMAND, _STARTED, _OVER = range(6)
 
 
 class Page:
@@ -63,3 +63,12 @@ class Page:
     @started.setter
     def started(self, value: bool) -> None:
         self._numbers[_STARTED] = value
+
+    @property
+    def over(self) -> bool:
+        """Whether the front has ended the turn: nothing may be started any more."""
+        return bool(self._numbers[_OVER])
+
+    @over.setter
+    def over(self, value: bool) -> None:
+        self._numbers[_OVER] = value

@@ -11,7 +11,13 @@ if TYPE_CHECKING:
     from singleton_run.contract import Backend
 
 GROUP = "singleton_run.backends"
-BUILTINS = {"file": "singleton_run_file", "etcd": "singleton_run_etcd", "etcd+grpc": "singleton_run_etcd"}
+BUILTINS = {
+    "file": "singleton_run_file",
+    "etcd": "singleton_run_etcd",
+    "etcd+grpc": "singleton_run_etcd",
+    "postgres": "singleton_run_postgres",
+    "postgresql": "singleton_run_postgres",
+}
 
 
 def open_backend(lock: str, environ: Mapping[str, str]) -> Backend:

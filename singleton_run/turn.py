@@ -245,7 +245,7 @@ class Turn:
         if self.phase == WAITING and self.leave_by == FOREVER:
             self.hands.new_guard()
         elif self.phase == STARTING and self.grant is not None and not self.hands.begun():
-            if self.stopped:
+            if self.stopped or self.asked_to_stop:
                 self._gone()
                 return
             self.hands.new_guard()
@@ -267,6 +267,7 @@ class Turn:
         elif self.phase in (STARTING, RUNNING):
             if number in STOPPING:
                 self.asked_to_stop = True
+                self.status = self.status or 128 + number
                 if self.kill_after is not None:
                     self.kill_command_at = min(self.kill_command_at, now + self.kill_after)
             self._pass_on(number)

@@ -81,7 +81,7 @@ def write(descriptor: int, *, as_json: bool) -> None:
     reader = Reader(descriptor)
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
-    overwrite = None if as_json or not os.isatty(2) else _overwriter()
+    overwrite = _overwriter() if not as_json and _has_own_terminal() else None
     since = 0.0
     held: Facts | None = None
     while not reader.closed:
@@ -121,6 +121,14 @@ def _write(text: str) -> None:
     data = text.encode(errors="replace")
     while data:
         data = data[os.write(2, data) :]
+
+
+def _has_own_terminal() -> bool:
+    try:
+        os.tcgetpgrp(2)
+    except OSError:
+        return False
+    return True
 
 
 def _overwriter() -> Callable[[str], None]:
