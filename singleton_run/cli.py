@@ -17,7 +17,7 @@ from singleton_run import __version__
 from singleton_run.environment import redact
 from singleton_run.errors import USAGE
 from singleton_run.options import COMPLETE, OPTIONS, Option
-from singleton_run.reader import Values, fill
+from singleton_run.reader import WITH_VALUE, Values, fill
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -186,7 +186,8 @@ def _options(words: list[str], dashes: int) -> dict[str, Value]:
             _print(f"{NAME} {__version__}\n")
         if context.args:
             _subcommand(context, words, dashes - len(context.args))
-        return {name: value for name, value in context.params.items() if value or value == ""}
+        given = {name: ",".join(of) if isinstance(of, tuple) else of for name, of in context.params.items()}
+        return {name: value for name, value in given.items() if value or context.params[name] in ("", ("",))}
 
 
 def _subcommand(context: click.Context, words: list[str], place: int) -> NoReturn:
@@ -260,10 +261,11 @@ def _program() -> _Program:
 
 
 def _option(option: Option) -> click.Option:
-    if option.kind == "value":
+    if option.kind in WITH_VALUE:
         return click.Option(
             [*option.flags, option.name],
             type=click.UNPROCESSED,
+            multiple=option.kind == "values",
             help=option.help,
             shell_complete=_suggestions(option),
         )

@@ -59,7 +59,8 @@ class Front:
         host = os.uname().nodename
         holder = f"{host}:{os.getpid()}:{os.urandom(4).hex()}"
         grace = KILL_AFTER if settings.kill_after is None else settings.kill_after
-        command = Command(path, settings.command, mask, own_session=not self.shares_terminal)
+        own, alone = not self.shares_terminal, settings.signal_command_only
+        command = Command(path, settings.command, mask, own_session=own, alone=alone)
         leased = settings.scheme != "file"
         self.task = Task(settings, command, self.page, holder, os.urandom(8).hex(), grace, leased=leased)
         now = system.now()

@@ -12,9 +12,9 @@ COMPLETE = "_SINGLETON_RUN_COMPLETE"
 class Option:
     """One option.
 
-    `kind` is "flag", "value" or "count". `variable` is the environment variable that stands in for
-    the option when it isn't given; an option without one only prints something and ends. `default`
-    is the text that stands for the option when it is given nowhere. `choices` are the only values
+    `kind` is "flag", "count", "value" or "values" (may be repeated: joined by commas). `variable`
+    is the environment variable that stands in for the option when it isn't given; an option without
+    one only prints something and ends. `default` is the text for an option that is given nowhere. `choices` are the only values
     there are, `hints` some of them. `rival` names the option that it contradicts.
     """
 
@@ -125,6 +125,19 @@ OPTIONS = (
         metavar="SIGNAL",
         default="TERM",
         hints=("TERM", "INT", "QUIT", "HUP", "USR1", "USR2"),
+    ),
+    Option(
+        _COMMAND,
+        "--rewrite-signal",
+        "Send another signal than the one that we were sent, as TERM:INT; to 0 sends none. May be repeated.",
+        kind="values",
+        metavar="FROM:TO",
+    ),
+    Option(
+        _COMMAND,
+        "--signal-command-only",
+        "Send signals to the command alone, not to its process group.",
+        kind="flag",
     ),
     Option(
         _COMMAND,

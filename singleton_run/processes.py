@@ -136,9 +136,15 @@ def send(process: int, number: int) -> bool:
 
 
 class Command:
-    """What to start, and how: `own_session` unless it shares a terminal with us."""
+    """What to start, and how: `own_session` unless it shares a terminal with us.
 
-    def __init__(self, path: str, arguments: Sequence[str], mask: set[int], *, own_session: bool) -> None:
+    Its signals go to its process group, unless it has none of its own or is to have them `alone`.
+    """
+
+    def __init__(
+        self, path: str, arguments: Sequence[str], mask: set[int], *, own_session: bool, alone: bool
+    ) -> None:
+        self.alone = alone or not own_session
         self.path = path
         self.arguments = list(arguments)
         self.mask = mask
@@ -165,8 +171,8 @@ class Command:
         )
 
     def signal(self, process: int, number: int) -> bool:
-        """Send a signal to the command's process group, or to it alone where that isn't its own."""
-        return send(-process if self.own_session else process, number)
+        """Send a signal to the command, whose process id is given, and to its group if that is asked for."""
+        return send(process if self.alone else -process, number)
 
 
 class Tree:

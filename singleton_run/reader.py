@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     Value = str | int | None
 
 _FLAGS = {flag: option for option in OPTIONS for flag in option.flags if option.variable}
+WITH_VALUE = ("value", "values")
 _TRUTH = dict.fromkeys(("1", "true", "t", "yes", "y", "on"), True)
 _TRUTH.update(dict.fromkeys(("0", "false", "f", "no", "n", "off"), False))
 
@@ -73,7 +74,7 @@ def fill(given: Mapping[str, Value], environ: Mapping[str, str]) -> dict[str, Va
             options[option.name] = given[option.name]
         elif text and option.name not in beaten:
             options[option.name] = (
-                text if option.kind == "value" else _number(option.variable, option.kind, text)
+                text if option.kind in WITH_VALUE else _number(option.variable, option.kind, text)
             )
         else:
             options[option.name] = {"flag": False, "count": 0}.get(option.kind)
@@ -87,11 +88,12 @@ def _given(words: Sequence[str]) -> dict[str, Value] | None:
     for word in rest:
         flag, equals, value = word.partition("=") if word[:2] == "--" else (word, "", "")
         option = _FLAGS.get(flag)
-        if option is not None and option.kind == "value":
+        if option is not None and option.kind in WITH_VALUE:
             text = value if equals else next(rest, None)
             if text is None:
                 return None
-            given[option.name] = text
+            again = option.kind == "values" and option.name in given
+            given[option.name] = f"{given[option.name]},{text}" if again else text
         elif equals or not _switch(flag, given):
             return None
     return given
@@ -103,7 +105,7 @@ def _switch(word: str, given: dict[str, Value]) -> bool:
         return False
     for flag in [word] if word[1] == "-" else ["-" + letter for letter in word[1:]]:
         option = _FLAGS.get(flag)
-        if option is None or option.kind == "value":
+        if option is None or option.kind in WITH_VALUE:
             return False
         given[option.name] = True if option.kind == "flag" else int(given.get(option.name) or 0) + 1
     return True

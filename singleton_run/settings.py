@@ -31,7 +31,8 @@ class Settings:
     Times are in seconds. `lock` is the backend's name or URL as it was given, `scheme` the part
     that says which backend. `named` says that the name was given, not made from the command.
     `wait` None is for ever. `timeout` and `kill_after` are None if they were not given; KILL_AFTER
-    stands in where one is needed. `verbosity` is -1 for quiet, 0, or how often -v was given.
+    stands in where one is needed. `rewrite` gives for a signal the one to send instead, 0 for none.
+    `verbosity` is -1 for quiet, 0, or how often -v was given.
     """
 
     __slots__ = (
@@ -43,7 +44,9 @@ class Settings:
         "log_format",
         "name",
         "named",
+        "rewrite",
         "scheme",
+        "signal_command_only",
         "stop_signal",
         "timeout",
         "ttl",
@@ -61,6 +64,8 @@ class Settings:
     timeout: float | None
     kill_after: float | None
     stop_signal: int
+    rewrite: Mapping[int, int]
+    signal_command_only: bool
     leftovers: str
     verbosity: int
     log_format: str
@@ -98,7 +103,9 @@ def check(values: Values, environ: Mapping[str, str]) -> Settings:
         conflict_status=_status(values),
         timeout=_timeout(values),
         kill_after=None if options["kill_after"] is None else _seconds(values, "kill_after"),
-        stop_signal=_signal_number(_text(values, "stop_signal")),
+        stop_signal=_signal_number(_text(values, "stop_signal"), "stop_signal"),
+        rewrite=_rewrite(values),
+        signal_command_only=bool(options["signal_command_only"]),
         leftovers=_choice(values, "leftovers"),
         verbosity=-1 if options["quiet"] else int(options["verbose"] or 0),
         log_format=_choice(values, "log_format"),
@@ -209,15 +216,28 @@ def _status(values: Values) -> int:
     return int(text)
 
 
-def _signal_number(text: str) -> int:
+def _rewrite(values: Values) -> dict[int, int]:
+    """FROM:TO pairs, separated by commas; the last one for a signal counts."""
+    pairs = {}
+    for pair in str(values.options["rewrite_signal"] or "").split(","):
+        if pair:
+            come, colon, go = pair.partition(":")
+            if not colon:
+                _refuse(f"{_flag('rewrite_signal')}: {pair!r} is not a pair such as TERM:INT")
+            to = 0 if go == "0" else _signal_number(go, "rewrite_signal")
+            pairs[_signal_number(come, "rewrite_signal")] = to
+    return pairs
+
+
+def _signal_number(text: str, option: str) -> int:
     """A signal by number or name: 15, TERM, SIGTERM, sigterm, RTMIN+1."""
     if text.isascii() and text.isdigit() and len(text) < 4 and 0 < int(text) < _signal.NSIG:
         return int(text)
     name, plus, offset = text.upper().removeprefix("SIG").partition("+")
     number = getattr(_signal, "SIG" + name, None) if text.isascii() and name.isalnum() else None
     if number is None or (plus and (name != "RTMIN" or not offset.isdigit() or len(offset) > 2)):
-        _refuse(f"{_flag('stop_signal')}: {text!r} is not a signal: TERM is, and so are SIGINT and 9")
+        _refuse(f"{_flag(option)}: {text!r} is not a signal: TERM is, and so are SIGINT and 9")
     number += int(offset or 0)
     if number >= _signal.NSIG:
-        _refuse(f"{_flag('stop_signal')}: {text!r} is past the last signal, {_signal.NSIG - 1}")
+        _refuse(f"{_flag(option)}: {text!r} is past the last signal, {_signal.NSIG - 1}")
     return int(number)

@@ -84,6 +84,7 @@ class Turn:
         self.ttl = settings.ttl
         self.stop_signal = settings.stop_signal
         self.timeout = settings.timeout
+        self.rewrite = settings.rewrite
         self.grace = kill_grace
         self.kill_after = settings.kill_after
         self.phase = WAITING
@@ -265,12 +266,15 @@ class Turn:
             if number in STOPPING:
                 self._leave(number, now)
         elif self.phase in (STARTING, RUNNING):
+            to = self.rewrite.get(number, number)
+            if to == 0:
+                return
             if number in STOPPING:
                 self.asked_to_stop = True
                 self.status = self.status or 128 + number
                 if self.kill_after is not None:
                     self.kill_command_at = min(self.kill_command_at, now + self.kill_after)
-            self._pass_on(number)
+            self._pass_on(to)
 
     @property
     def outcome(self) -> str:

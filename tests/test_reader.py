@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from singleton_run import cli
 from singleton_run.options import COMPLETE, OPTIONS, Option
-from singleton_run.reader import Values, read
+from singleton_run.reader import WITH_VALUE, Values, read
 
 TREE = Path(__file__).parents[1]
 SETTABLE = [option for option in OPTIONS if option.variable]
-VALUED = [option for option in SETTABLE if option.kind == "value"]
+VALUED = [option for option in SETTABLE if option.kind in WITH_VALUE]
 FLAGS = [flag for option in OPTIONS for flag in option.flags]
 NOTHING: dict[str, str | int | None] = {
-    option.name: {"value": None, "flag": False, "count": 0}[option.kind] for option in SETTABLE
+    option.name: {"flag": False, "count": 0}.get(option.kind) for option in SETTABLE
 }
 
 BANNED = [
@@ -72,11 +72,12 @@ def spellings(draw: st.DrawFn) -> tuple[list[str], dict[str, str | int | None]]:
     expected = dict(NOTHING)
     for option in draw(st.lists(st.sampled_from(SETTABLE), max_size=6)):
         flag = draw(st.sampled_from(option.flags))
-        if option.kind == "value":
+        if option.kind in WITH_VALUE:
             value = draw(values)
             joined = flag.startswith("--") and draw(st.booleans())
             argv += [f"{flag}={value}"] if joined else [flag, value]
-            expected[option.name] = value
+            before = expected[option.name] if option.kind == "values" else None
+            expected[option.name] = value if before is None else f"{before},{value}"
         else:
             argv.append(flag)
             expected[option.name] = True if option.kind == "flag" else int(expected[option.name] or 0) + 1
@@ -117,6 +118,7 @@ def test_without_dashes_there_is_never_anything_to_run(head: list[str], environ:
 def test_every_option_has_a_variable_under_it(option: Option) -> None:
     texts: dict[str, tuple[str, str | int | None]] = {
         "value": ("from-variable", "from-variable"),
+        "values": ("from-variable", "from-variable"),
         "flag": ("yes", True),
         "count": ("3", 3),
     }

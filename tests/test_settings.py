@@ -53,6 +53,8 @@ def test_the_defaults() -> None:
         "timeout": None,
         "kill_after": None,
         "stop_signal": signal.SIGTERM,
+        "rewrite": {},
+        "signal_command_only": False,
         "leftovers": "kill",
         "verbosity": 0,
         "log_format": "text",
@@ -63,7 +65,8 @@ def test_the_defaults() -> None:
 def test_everything_given() -> None:
     line = (
         "--lock etcd+grpc://a:1/p --name x:1 --ttl 1m --wait 5s -E 0 --timeout 1h --kill-after 0 "
-        "--stop-signal INT --leftovers wait -vv --log-format json"
+        "--stop-signal INT --leftovers wait -vv --log-format json --rewrite-signal TERM:INT,1:0 "
+        "--rewrite-signal USR1:USR2 --rewrite-signal TERM:QUIT --signal-command-only"
     )
     result = checked(*line.split())
     assert (result.lock, result.scheme, result.name, result.named) == (
@@ -75,6 +78,12 @@ def test_everything_given() -> None:
     assert (result.ttl, result.wait, result.conflict_status) == (60.0, 5.0, 0)
     assert (result.timeout, result.kill_after, result.stop_signal) == (3600.0, 0.0, signal.SIGINT)
     assert (result.leftovers, result.verbosity, result.log_format) == ("wait", 2, "json")
+    assert result.rewrite == {
+        signal.SIGTERM: signal.SIGQUIT,
+        signal.SIGHUP: 0,
+        signal.SIGUSR1: signal.SIGUSR2,
+    }
+    assert result.signal_command_only
 
 
 def test_how_long_to_wait() -> None:

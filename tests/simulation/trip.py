@@ -22,7 +22,7 @@ PATIENCE = 120.0
 class Wishes:
     """The settings of a turn, as far as its decisions go by them."""
 
-    __slots__ = ("grace", "kill_after", "leftovers", "stop_signal", "timeout", "ttl", "wait")
+    __slots__ = ("grace", "kill_after", "leftovers", "rewrite", "stop_signal", "timeout", "ttl", "wait")
 
     def __init__(self, world: World) -> None:
         chance = world.chance
@@ -33,6 +33,7 @@ class Wishes:
         self.grace = 10.0 if self.kill_after is None else self.kill_after
         self.leftovers = "kill" if chance.random() < 0.8 else "wait"
         self.stop_signal = 15
+        self.rewrite: dict[int, int] = {}
 
 
 class Trip:
