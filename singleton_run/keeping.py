@@ -187,7 +187,7 @@ class _Keeper:
             self.children.read()
         if self.orders.orphaned() and not self.orders.nothing_runs:
             self.wake.register(self.children.descriptor, select.EPOLLIN)
-            last_words(f"lock {self.job.name!r} is kept: nothing proves yet that its command is gone")
+            last_words(f"lock {self.job.name!r} is kept: nothing proves that its command is gone")
 
     def _kill_children(self) -> bool:
         """Reap and kill; true if no child is left, which is a proof if the guard was our child."""

@@ -14,8 +14,9 @@ class Option:
 
     `kind` is "flag", "count", "value" or "values" (may be repeated: joined by commas). `variable`
     is the environment variable that stands in for the option when it isn't given; an option without
-    one only prints something and ends. `default` is the text for an option that is given nowhere. `choices` are the only values
-    there are, `hints` some of them. `rival` names the option that it contradicts.
+    one only prints something and ends. `default` is the text for an option that is given nowhere.
+    `choices` are the only values there are, `hints` some of them. `rival` names the option that it
+    contradicts.
     """
 
     __slots__ = (

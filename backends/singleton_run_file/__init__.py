@@ -17,7 +17,7 @@ import time
 
 from singleton_run import fastjson, system
 from singleton_run.contract import Grant, Held
-from singleton_run.errors import UNUSABLE, Refused, Unavailable
+from singleton_run.errors import UNUSABLE, Lost, Refused, Unavailable
 from singleton_run.record import readable
 
 TYPE_CHECKING = False
@@ -38,7 +38,7 @@ def open_backend(lock: str, environ: Mapping[str, str]) -> FileBackend:
     given = lock.partition("://")[2]
     if given and not given.startswith("/"):
         raise Refused(f"{lock}: a directory must be absolute, as in file:///var/lib/locks", UNUSABLE)
-    directory = os.fsdecode(_unquoted(given)) if given else default_directory()
+    directory = _unquoted(given) if given else default_directory()
     return FileBackend(_open_directory(directory, create=True), directory)
 
 
@@ -61,12 +61,15 @@ def default_directory() -> str:
     return os.path.join(home, ".local/state/singleton-run")
 
 
-def _unquoted(text: str) -> bytes:
-    first, *rest = text.encode(errors="surrogateescape").split(b"%")
+def _unquoted(text: str) -> str:
+    if "%" not in text:
+        return text
+    from singleton_run.http.url import unquoted
+
     try:
-        return first + b"".join(bytes([int(part[:2], 16)]) + part[2:] for part in rest)
-    except ValueError:
-        raise Refused(f"file://{text}: % must be followed by two hexadecimal digits", UNUSABLE) from None
+        return unquoted(text)
+    except ValueError as error:
+        raise Refused(f"file://{text}: {error}", UNUSABLE) from None
 
 
 def _open_directory(directory: str, *, create: bool) -> int:
@@ -121,6 +124,7 @@ class FileBackend:
     def __init__(self, directory: int, path: str) -> None:
         self._directory = directory
         self._path = path
+        self._released: int | None = None
         self.lock = -1
 
     def acquire(self, name: str, holder: str, ttl: float, limit: float) -> Grant | Held:
@@ -179,7 +183,9 @@ class FileBackend:
         system.wait(until, [wake])
 
     def write(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
-        """Replace the record, atomically. Raises Unavailable if the directory can't be written."""
+        """Replace the record, atomically. Raises Lost without the lock, or Unavailable."""
+        if self.lock < 0 or self._last_token() != grant.token:
+            raise Lost(f"{self._path}/{grant.name}.lock is not held by this turn")
         temporary = f".{grant.name}.tmp"
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
@@ -196,8 +202,11 @@ class FileBackend:
 
     def release(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
         """Write the record and close the file."""
+        if self._released == grant.token:
+            return
         try:
             self.write(grant, record, limit)
+            self._released = grant.token
         finally:
             self._close_lock()
 
@@ -223,7 +232,9 @@ class FileBackend:
     def close(self) -> None:
         """Drop the directory and the lock's file."""
         self._close_lock()
-        os.close(self._directory)
+        if self._directory >= 0:
+            os.close(self._directory)
+            self._directory = -1
 
     def _open(self, name: str) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -244,9 +255,12 @@ class FileBackend:
             return False
         return os.path.samestat(found, os.fstat(self.lock))
 
-    def _next_token(self) -> int:
+    def _last_token(self) -> int:
         last = os.pread(self.lock, _TOKEN_WIDTH, 0).strip()
-        token = max(int(last) + 1 if last.isdigit() else 0, time.time_ns() // 1000)
+        return int(last) if last.isdigit() else 0
+
+    def _next_token(self) -> int:
+        token = max(self._last_token() + 1, time.time_ns() // 1000)
         try:
             os.pwrite(self.lock, b"%0*d\n" % (_TOKEN_WIDTH, token), 0)
         except OSError as error:

@@ -8,7 +8,8 @@ A backend's test file describes where the backend is and how to hurt it, and has
 
     class TestEtcd(LeasedConformance):
         @pytest.fixture(scope="class")
-        def site(self, server: Server) -> Site:
+        @classmethod
+        def site(cls, server: Server) -> Site:
             return Site(
                 opener="singleton_run_etcd:open_backend",
                 lock=f"etcd://{server.address}",
@@ -20,7 +21,7 @@ A backend's test file describes where the backend is and how to hurt it, and has
                 outage=server.stopped,  # () -> context manager: within it the server doesn't answer
                 faults=[
                     Fault("nobody listens", Unavailable, "etcd://127.0.0.1:1"),
-                    Fault("wrong password", Refused, f"etcd://user:wrong@{server.address}", secret="wrong"),
+                    Fault("wrong password", Refused, f"etcd://user:{WRONG}@{server.address}", secret=WRONG),
                 ],
             )
 

@@ -1,6 +1,6 @@
 """The processes in which the suite's backend objects live, forked by one that has never used any.
 
-Started as `python -m singleton_run.testing.nursery SOCKET MODULE`: for each socket that it is sent it
+Started as `python nursery.py SOCKET MODULE`: for each socket that it is sent it
 forks a peer, which then serves that socket. MODULE is imported once, before the forks.
 
 A peer reads JSON arrays, `[call, arguments…]`, one in each packet, and answers each with one:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from singleton_run.contract import Backend
 
 LONGEST = 1 << 18
-LIMIT = 3.0
+LIMIT = 2.0
 """What a single call is given, in seconds."""
 
 _RETRY_EVERY = 0.05
@@ -50,10 +50,8 @@ def main(descriptor: int, module: str) -> None:
         if not given:
             return
         _reap()
-        nursery = os.getpid()
         if os.fork() == 0:
             requests.close()
-            system.die_with_parent(nursery)
             _serve(socket.socket(fileno=given[0]))
             os._exit(0)
         os.close(given[0])
@@ -130,14 +128,15 @@ class _Peer:
         held, record = self.backend.read(name, limit)
         return [held and _plain(held), record]
 
-    def list(self, limit: float) -> object:
-        return self.backend.list(limit)
-
     def close(self) -> None:
         self.backend.close()
 
+    def sockets(self) -> int:
+        links = [_link(number) for number in os.listdir("/proc/self/fd")]
+        return sum(link.startswith("socket:") for link in links) - 1
+
     def get(self, name: str, holder: str, ttl: float, limit: float, until: float) -> object:
-        """Take the lock, and answer at once how the first attempt went; None if it can't be had by `until`."""
+        """Take the lock, answering at once how the first attempt went; None if it isn't had by `until`."""
         got = self._take(name, holder, ttl, limit, until, tell=True)
         return got and _plain(got)
 
@@ -168,12 +167,21 @@ class _Peer:
             got = self._take(*how, tell=number == 0)
             if got is None:
                 return "a turn never came"
-            wrong = _be_alone(folder, f"{got.holder} {got.token}\n")
+            wrong = _be_alone(folder, got)
             self.backend.release(got, _record(got), LIMIT)
             self.backend.close()
             if wrong:
                 return wrong
         return ""
+
+    def list(self, limit: float) -> object:
+        return self.backend.list(limit)
+
+
+def _link(descriptor: str) -> str:
+    with suppress(FileNotFoundError):  # that of the listing itself
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    return ""
 
 
 def _plain(value: Grant | Held) -> dict[str, Any]:
@@ -189,18 +197,24 @@ def _record(grant: Grant) -> dict[str, Any]:
     return ended(begun(grant.record, grant.name, grant.holder, grant.token, start), "succeeded", 0, start)
 
 
-def _be_alone(folder: str, line: str) -> str:
-    """What a command would do that must not meet another: '' if it met none."""
+def _be_alone(folder: str, grant: Grant) -> str:
+    """What a command would do that must not meet another; what it noticed, or ''."""
     alone = os.path.join(folder, "alone")
     try:
         os.close(os.open(alone, os.O_CREAT | os.O_EXCL))
     except FileExistsError:
         return "two held the lock at the same time"
-    with open(os.path.join(folder, "turns"), "a", encoding="ascii") as turns:
-        turns.write(line)
+    with open(os.path.join(folder, "turns"), "a+", encoding="ascii") as turns:
+        turns.seek(0)
+        before = turns.read().split()
+        turns.write(f"{grant.holder} {grant.token}\n")
+        turns.flush()
         for _ in range(50):
             os.sched_yield()
     os.unlink(alone)
+    left = (grant.record or {}).get("token")
+    if before and left != int(before[-1]):
+        return f"the record of the turn {before[-1]} was not there for the next, but that of {left}"
     return ""
 
 

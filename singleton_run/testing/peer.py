@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from singleton_run import system
 from singleton_run.contract import Grant, Held
 from singleton_run.errors import Lost, Refused, Unavailable
+from singleton_run.testing import nursery
 from singleton_run.testing.nursery import LIMIT, LONGEST
 
 if TYPE_CHECKING:
@@ -53,18 +54,23 @@ class Peer:
         self.ended = 0.0
         self.due = 0.0
         self.first: Grant | Held | None = None
-        self.process: int = self._hear(site.patience)
+        self.process = 0
+
+    def begin(self) -> Peer:
+        """Wait until the process is there."""
+        self.process = self._hear(self.site.patience)
+        return self
 
     def open(self, lock: str | None = None, environ: Mapping[str, str] | None = None) -> Peer:
         """Open the backend (nobody is contacted), at the site or elsewhere."""
         where = self.site.lock if lock is None else lock
         around = self.site.environ if environ is None else environ
-        self._call("open", self.site.opener, where, dict(around))
+        self.start("open", self.site.opener, where, dict(around), until=system.now() + LIMIT).result()
         return self
 
     def acquire(self, name: str, ttl: float = STEADY) -> Grant | Held:
         """Try once."""
-        return _result(self._call("acquire", name, self.holder, ttl, LIMIT))
+        return _result(self.start_call("acquire", name, self.holder, ttl).result())
 
     def takes(self, name: str, ttl: float = STEADY) -> Grant:
         """Try once, and it must succeed: the lock is free."""
@@ -88,7 +94,7 @@ class Peer:
         seconds = self.site.patience if patience is None else patience
         until = system.now() + seconds
         self.start("get", name, self.holder, ttl, LIMIT, until, until=until)
-        self.first = _result(self._hear(LIMIT + SLACK))
+        self.first = _result(self._hear(LIMIT + min(SLACK, self.site.patience)))
 
     def start_turns(self, name: str, times: int, folder: str, until: float) -> None:
         """Begin `times` turns, in each of which it must be alone in `folder`; `result` says what was wrong.
@@ -98,7 +104,7 @@ class Peer:
         where = [self.site.opener, self.site.lock, dict(self.site.environ)]
         how = [name, self.holder, STEADY, LIMIT, until]
         self.start("turns", times, folder, where, how, until=until)
-        self.first = _result(self._hear(LIMIT + SLACK))
+        self.first = _result(self._hear(LIMIT + min(SLACK, self.site.patience)))
 
     def got(self) -> Grant:
         """The end of `start_get`: the lock must have been had in time."""
@@ -110,33 +116,33 @@ class Peer:
 
     def renew(self, grant: Grant) -> None:
         """Hold the lock for another `grant.ttl`."""
-        self._call("renew", grant.as_dict(), LIMIT)
+        self.start_call("renew", grant).result()
 
     def write(self, grant: Grant, record: Mapping[str, Any]) -> None:
         """Put a record beside the lock."""
-        self._call("write", grant.as_dict(), record, LIMIT)
+        self.start_call("write", grant, record).result()
 
     def release(self, grant: Grant, record: Mapping[str, Any]) -> None:
         """Give the lock back."""
-        self._call("release", grant.as_dict(), record, LIMIT)
+        self.start_call("release", grant, record).result()
 
     def leave(self) -> None:
         """Take back whatever was asked for."""
-        self._call("leave", LIMIT)
+        self.start_call("leave").result()
 
     def read(self, name: str) -> tuple[Held | None, Mapping[str, Any] | None]:
         """Who holds it, and the record."""
-        held, record = self._call("read", name, LIMIT)
+        held, record = self.start_call("read", name).result()
         return held and Held(**held["held"]), record
 
     def list(self) -> list[str]:
         """Every name."""
-        names: list[str] = self._call("list", LIMIT)
+        names: list[str] = self.start_call("list").result()
         return names
 
     def close(self) -> None:
         """Drop every connection."""
-        self._call("close")
+        self.start("close", until=system.now() + LIMIT).result()
 
     def wait(self, held: Held, until: float) -> None:
         """Wait, to the end."""
@@ -157,10 +163,21 @@ class Peer:
         """Begin to hold."""
         self.start("hold", grant.as_dict(), until, until=until)
 
-    def start(self, *call: object, until: float) -> None:
+    def sockets(self) -> int:
+        """How many sockets the process has beside the one to us."""
+        count: int = self.start("sockets", until=system.now() + LIMIT).result()
+        return count
+
+    def start_call(self, call: str, *arguments: object) -> Peer:
+        """Begin a call that takes a limit, with these arguments before it."""
+        plain = [word.as_dict() if isinstance(word, Grant) else word for word in arguments]
+        return self.start(call, *plain, LIMIT, until=system.now() + LIMIT)
+
+    def start(self, *call: object, until: float) -> Peer:
         """Begin a call that ends by `until` at the latest."""
         self.due = until
         self.link.sendall(json.dumps(call).encode())
+        return self
 
     def wake(self) -> None:
         """Make the descriptor readable that the peer's `wait` or `hold` was given."""
@@ -168,21 +185,19 @@ class Peer:
 
     def result(self, patience: float | None = None) -> Any:
         """What the call that was begun gave, or what it raised; Stuck if nothing by its end."""
-        left = max(0.0, self.due - system.now()) + SLACK
+        left = max(0.0, self.due - system.now()) + min(SLACK, self.site.patience)
         return self._hear(left if patience is None else patience)
 
     def crash(self) -> None:
         """SIGKILL; returns when nothing of the process is left."""
-        with suppress(ProcessLookupError):
-            ended = os.pidfd_open(self.process)
-            os.kill(self.process, signal.SIGKILL)
-            system.wait(system.now() + SLACK, [ended])
-            os.close(ended)
+        process, self.process = self.process, 0
+        if process:
+            with suppress(ProcessLookupError):
+                ended = os.pidfd_open(process)
+                signal.pidfd_send_signal(ended, signal.SIGKILL)
+                system.wait(system.now() + SLACK, [ended])
+                os.close(ended)
         self.link.close()
-
-    def _call(self, *call: object) -> Any:
-        self.start(*call, until=system.now() + LIMIT)
-        return self.result()
 
     def _hear(self, patience: float) -> Any:
         if not system.wait(system.now() + patience, [self.link.fileno()]):
@@ -221,7 +236,7 @@ class Crew:
         """A new process that has opened nothing yet."""
         peer = Peer(self._nursery.fork(), self.site, len(self._peers))
         self._peers.append(peer)
-        return peer
+        return peer.begin()
 
     def name(self) -> str:
         """A name that no lock ever had."""
@@ -238,9 +253,10 @@ class Nursery:
 
     def __init__(self, module: str) -> None:
         self._link, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "singleton_run.testing.nursery", str(theirs.fileno()), module]
+        # By its path, and not by -m, for that would import this package, and with it pytest.
+        command = [sys.executable, "-P", nursery.__file__, str(theirs.fileno()), module]
         environ = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-        self._process = subprocess.Popen(command, env=environ, pass_fds=[theirs.fileno()])  # noqa: S603
+        self._process = subprocess.Popen(command, env=environ, pass_fds=[theirs.fileno()])
         theirs.close()
 
     def fork(self) -> socket.socket:

@@ -39,7 +39,8 @@ class Site:
     `sys.path`). `lock` and `environ` are its two arguments; `environ` is the whole environment of
     those processes, not an addition to ours.
 
-    `delete(name)` removes the lock from the server as a person would by hand (not its record).
+    `delete(name)` removes the lock from the server as a person would by hand, if there is one; its
+    record may go with it.
     The rest of these calls is for `LeasedConformance`: `take(name)` makes it, by hand, the lock of
     somebody else who never renews it but has at least a minute; `outage()` gives a context manager
     within which the server answers nothing or refuses to, and after which it is as before.
@@ -61,4 +62,4 @@ class Site:
     ttl: float = 2.0
     fifo: bool = False
     watches: bool = False
-    patience: float = 20.0
+    patience: float = 15.0

@@ -6,7 +6,8 @@ which token, and until when by the boot clock. Waiters look at it every few mill
 real backend would not do.
 
 The tests cut it off through files in the directory: while `outage` exists every call is
-Unavailable; while `stuck` exists every call hangs; while `denied` exists every call is Refused.
+Unavailable; while `stuck` exists every call hangs; while `denied` exists every call is Refused;
+while `broken` exists every call raises what no backend should.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 LOOK_EVERY = 0.02
+NOBODY = {"token": 0, "generation": 0, "holder": "", "until": 0, "since": 0, "record": None}
 
 
 def open_backend(lock: str, environ: Mapping[str, str]) -> LeaseFile:
@@ -46,15 +48,29 @@ class LeaseFile:
 
     @contextmanager
     def _state(self, name: str, limit: float) -> Iterator[dict[str, Any]]:
-        """The state of a lock, changed in place and written back, while nobody else can."""
+        """The state of a lock while nobody else can look: what is changed in it is kept."""
         self._meet_faults(limit)
-        with (self._directory / f"{name}.lease").open("a+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            file.seek(0)
-            state = json.loads(file.read() or '{"token": 0, "holder": "", "until": 0, "since": 0, "record": null}')
+        path = self._directory / f"{name}.lease"
+        with (self._directory / "server").open("a") as server:
+            fcntl.flock(server, fcntl.LOCK_EX)
+            before = path.read_text() if path.exists() else json.dumps(NOBODY)
+            state = NOBODY | json.loads(before)
             yield state
-            file.truncate(0)
-            file.write(json.dumps(state))
+            after = json.dumps(state)
+            if after != before:
+                self._put(path, after)
+
+    def _next_token(self, last: int) -> int:
+        """Greater than `last` and all before, of any name: it outlives a lock's file that is deleted."""
+        path = self._directory / "token"
+        token = max(last, int(path.read_text()) if path.exists() else 0) + 1
+        self._put(path, str(token))
+        return token
+
+    def _put(self, path: Path, text: str) -> None:
+        whole = self._directory / "whole"
+        whole.write_text(text)
+        whole.replace(path)
 
     def _meet_faults(self, limit: float) -> None:
         with (self._directory / "requests").open("a") as log:
@@ -72,20 +88,25 @@ class LeaseFile:
         """Take the lock if nobody has it, or its lease is over."""
         self._mine = (name, holder)
         with self._state(name, limit) as state:
-            if state["holder"] not in ("", holder) and system.now() < state["until"]:
-                return Held(state["holder"], state["holder"].partition(":")[0], state["since"], state["until"])
-            state.update(token=state["token"] + 1, holder=holder, until=system.now() + ttl, since=time.time())
-            return Grant(name, holder, state["token"], ttl, {}, state["record"])
+            if is_held(state) and state["holder"] != holder:
+                return held_in(state)
+            return self._granted(name, holder, ttl, state)
+
+    def _granted(self, name: str, holder: str, ttl: float, state: dict[str, Any]) -> Grant:
+        token = self._next_token(state["token"])
+        until = system.now() + ttl
+        state.update(token=token, generation=0, holder=holder, until=until, since=time.time())
+        return Grant(name, holder, token, ttl, {}, state["record"])
 
     def wait(self, held: Held, until: float, wake: int) -> None:
         """Look until the lock is free."""
         name = self._mine[0] if self._mine else ""
         while system.now() < until:
+            with self._state(name, LOOK_EVERY) as state:
+                if not is_held(state):
+                    return
             if system.wait(min(until, system.now() + LOOK_EVERY), [wake]):
                 return
-            with self._state(name, LOOK_EVERY) as state:
-                if not state["holder"] or system.now() >= state["until"]:
-                    return
 
     def leave(self, limit: float) -> None:
         """Give back what `acquire` took."""
@@ -99,8 +120,8 @@ class LeaseFile:
     def renew(self, grant: Grant, limit: float) -> None:
         """Hold it for another ttl."""
         with self._state(grant.name, limit) as state:
-            self._must_be(grant, state)
-            state["until"] = system.now() + grant.ttl
+            must_be(grant, state)
+            state.update(generation=grant.generation, until=system.now() + grant.ttl)
 
     def hold(self, grant: Grant, until: float, wake: int) -> None:
         """Wait: this server tells nobody of a loss."""
@@ -109,7 +130,7 @@ class LeaseFile:
     def write(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
         """Put the record beside the lock."""
         with self._state(grant.name, limit) as state:
-            self._must_be(grant, state)
+            must_be(grant, state)
             state["record"] = dict(record)
 
     def release(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
@@ -117,22 +138,36 @@ class LeaseFile:
         with self._state(grant.name, limit) as state:
             if state["token"] == grant.token and not state["holder"]:
                 return
-            self._must_be(grant, state)
+            must_be(grant, state)
             state.update(holder="", until=0, record=dict(record))
 
     def read(self, name: str, limit: float) -> tuple[Held | None, Mapping[str, Any] | None]:
         """Who holds it, and the record."""
         with self._state(name, limit) as state:
-            held = state["holder"] and system.now() < state["until"]
-            return (Held(state["holder"], since=state["since"]) if held else None), state["record"]
+            return (held_in(state) if is_held(state) else None), state["record"]
 
     def list(self, limit: float) -> list[str]:
         """Every name."""
+        self._meet_faults(limit)
         return sorted(path.stem for path in self._directory.glob("*.lease"))
 
     def close(self) -> None:
         """Nothing is kept open."""
 
-    def _must_be(self, grant: Grant, state: Mapping[str, Any]) -> None:
-        if (state["token"], state["holder"]) != (grant.token, grant.holder):
-            raise Lost(f"{state['holder'] or 'nobody'} holds it")
+
+def is_held(state: Mapping[str, Any]) -> bool:
+    """Whether somebody has the lock, and its lease is not over."""
+    return bool(state["holder"]) and system.now() < state["until"]
+
+
+def held_in(state: Mapping[str, Any]) -> Held:
+    """What is told to whoever is refused."""
+    return Held(state["holder"], state["holder"].partition(":")[0], state["since"], state["until"])
+
+
+def must_be(grant: Grant, state: Mapping[str, Any]) -> None:
+    """Raise Lost unless the lock is that of `grant`, and no later keeper has it."""
+    if (state["token"], state["holder"]) != (grant.token, grant.holder):
+        raise Lost(f"{state['holder'] or 'nobody'} holds it")
+    if grant.generation < state["generation"]:
+        raise Lost("a later keeper of the same turn has taken over")
