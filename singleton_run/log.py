@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import select
+import stat
 
 from singleton_run import channel, fastjson, system
 from singleton_run.environment import redact
@@ -106,13 +107,16 @@ def _line(facts: dict[str, Any]) -> bytes:
 
 def last_words(text: str) -> None:
     """Write a line to stderr if that can be done without waiting, for one who has no writer."""
-    flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_APPEND | os.O_CLOEXEC
+    line = f"singleton-run: {text}\n".encode(errors="replace")
     try:
-        descriptor = os.open("/proc/self/fd/2", flags)
+        if stat.S_ISREG(os.fstat(2).st_mode):
+            os.write(2, line)
+            return
+        descriptor = os.open("/proc/self/fd/2", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError:
         return
     try:
-        os.write(descriptor, f"singleton-run: {text}\n".encode(errors="replace"))
+        os.write(descriptor, line)
     except OSError:
         return
     finally:

@@ -149,7 +149,9 @@ OPTIONS = (
         default="kill",
         choices=("kill", "wait", "ignore"),
     ),
-    Option(_OUTPUT, "-v --verbose", "Say more; twice for everything.", kind="count"),
+    Option(
+        _OUTPUT, "-v --verbose", "Say more: that the lock was got, and the command started.", kind="count"
+    ),
     Option(
         _OUTPUT, "-q --quiet", "Say errors only, and not that the lock is held.", kind="flag", rival="verbose"
     ),

@@ -90,9 +90,12 @@ def children() -> list[int]:
     except OSError:
         pass
     try:
-        return [int(entry) for entry in os.listdir("/proc") if entry.isdecimal() and _parent(entry) == own]
+        entries = os.listdir("/proc")
     except OSError:
-        return [process for process in range(2, _MOST_PROCESSES) if _is_child(process)]
+        entries = []
+    if str(own) in entries:
+        return [int(entry) for entry in entries if entry.isdecimal() and _parent(entry) == own]
+    return [process for process in range(2, _MOST_PROCESSES) if _is_child(process)]
 
 
 def _parent(process: str) -> int:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Facts = dict[str, Any]
 
 SENTENCES = {
-    "held": "waiting for lock {name!r}{held_by}",
+    "held": "waiting{for} for lock {name!r}{held_by}",
     "acquired": "got lock {name!r}{waited} (token {token})",
     "trouble": "lock {name!r}: {text}; trying again",
     "started": "the command runs as process {pid}",
@@ -48,18 +48,19 @@ SENTENCES = {
 }
 _REMINDER_SECONDS = 60.0
 _REFRESH_SECONDS = 1.0
+_LINE_ABOVE = "\x1b[1A\x1b[2K"
 
 
 def sentence(facts: Facts, waited: float | None) -> str:
     """The line for a message; `waited` is in seconds."""
     words = dict(facts)
     words["held_by"] = _held_by(facts)
-    words["waited"] = "" if waited is None else f" after {durations.text(round(waited))}"
+    length = "" if waited is None else durations.text(round(waited))
+    words["waited"] = f" after {length}" if length else ""
+    words["for"] = f" for {length}" if length else ""
     if facts["event"] == "gave up" and not facts["text"]:
         words["text"] = f"lock {facts['name']!r} is held{_held_by(facts, by=' by')}"
     text = SENTENCES[facts["event"]].format(**words)
-    if facts["event"] == "held" and waited:
-        text += f", for {durations.text(round(waited))} now"
     return text + (f" ({facts['dropped']} messages were dropped)" if "dropped" in facts else "")
 
 
@@ -81,31 +82,25 @@ def write(descriptor: int, *, as_json: bool) -> None:
     reader = Reader(descriptor)
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
-    overwrite = _overwriter() if not as_json and _has_own_terminal() else None
+    rewrite = _rewriter() if not as_json and _has_own_terminal() else None
+    pause = (_REFRESH_SECONDS if rewrite else _REMINDER_SECONDS) * 1000
     since = 0.0
     held: Facts | None = None
     while not reader.closed:
-        pause = _REFRESH_SECONDS if overwrite else _REMINDER_SECONDS
-        ready = poll.poll(pause * 1000 if held else None)
-        messages: list[Any] = reader.read() if ready else [held]
-        for facts in messages:
+        news: list[Any] = reader.read() if poll.poll(pause if held else None) else [held]
+        for facts in news:
             waited = time.monotonic() - since if since else None
             if facts["event"] == "held":
-                same = held is not None and ready
+                first, reminded = held is None, facts is held
                 since = since or time.monotonic()
                 held = facts
-                if overwrite:
-                    overwrite(sentence(facts, waited or 0.0))
-                elif not same:
+                if rewrite:
+                    rewrite(sentence(facts, waited or 0.0))
+                elif first or reminded:
                     _line(facts, waited, as_json=as_json)
-                continue
-            if held and overwrite:
-                overwrite("")
-            if facts["event"] in ("acquired", "gave up"):
-                held = None
-            _line(facts, waited, as_json=as_json)
-    if held and overwrite:
-        overwrite("")
+            else:
+                held = None if facts["event"] in ("acquired", "gave up") else held
+                _line(facts, waited, as_json=as_json)
 
 
 def _line(facts: Facts, waited: float | None, *, as_json: bool) -> None:
@@ -131,16 +126,22 @@ def _has_own_terminal() -> bool:
     return True
 
 
-def _overwriter() -> Callable[[str], None]:
-    """A function that writes its text over the terminal's line; nothing while in the background."""
+def _rewriter() -> Callable[[str], None]:
+    """A function that writes its text over what it wrote before; nothing while in the background.
+
+    The cursor is left on the line below, where the command may begin to write at any moment.
+    """
     from rich.console import Console
     from rich.text import Text
 
     console = Console(stderr=True, highlight=False)
+    written = False
 
-    def overwrite(text: str) -> None:
+    def rewrite(text: str) -> None:
+        nonlocal written
         if os.tcgetpgrp(2) == os.getpgrp():
-            _write("\r\x1b[2K")
-            console.print(Text(text, style="dim"), end="", no_wrap=True, overflow="ellipsis")
+            _write(_LINE_ABOVE if written else "")
+            console.print(Text(text, style="dim"), no_wrap=True, overflow="ellipsis")
+            written = True
 
-    return overwrite
+    return rewrite

@@ -38,7 +38,8 @@ def open_backend(lock: str, environ: Mapping[str, str]) -> FileBackend:
     given = lock.partition("://")[2]
     if given and not given.startswith("/"):
         raise Refused(f"{lock}: a directory must be absolute, as in file:///var/lib/locks", UNUSABLE)
-    directory = _unquoted(given) if given else default_directory()
+    # O_NOFOLLOW would follow a link that is named with a slash behind it.
+    directory = _unquoted(given).rstrip("/") or "/" if given else default_directory()
     return FileBackend(_open_directory(directory, create=True), directory)
 
 
@@ -241,7 +242,9 @@ class FileBackend:
         try:
             descriptor = os.open(f"{name}.lock", flags, 0o600, dir_fd=self._directory)
         except OSError as error:
-            raise Refused(f"{self._path}/{name}.lock can't be opened ({_reason(error)})", UNUSABLE) from None
+            raise Refused(
+                f"{self._path}/{name}.lock can't be opened ({_reason(error)}): {_ASK}", UNUSABLE
+            ) from None
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink > 1:
             os.close(descriptor)
