@@ -101,6 +101,7 @@ def write(descriptor: int, *, as_json: bool) -> None:
             else:
                 held = None if facts["event"] in ("acquired", "gave up") else held
                 _line(facts, waited, as_json=as_json)
+                rewrite = rewrite and _rewriter()  # the line above is another now
 
 
 def _line(facts: Facts, waited: float | None, *, as_json: bool) -> None:
