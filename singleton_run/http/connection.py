@@ -15,10 +15,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket as _socket
     from collections.abc import Mapping
-    from typing import Protocol
+    from typing import Any, Protocol
 
     from singleton_run.http.patience import Patience
-    from singleton_run.http.resolve import Address
+
+    # Family (AF_INET or AF_INET6) and what `connect` takes.
+    Address = tuple[int, tuple[Any, ...]]
 
     class Wire(Protocol):
         """Bytes to and from a peer."""
@@ -50,6 +52,22 @@ class Broken(Exception):
 
 class Untrusted(Broken):
     """The two sides can't agree to trust each other: trying again is of no use."""
+
+
+def addresses(host: str, port: int, flags: int = 0) -> list[Address]:
+    """What the system knows of a host, which may take any time. Raises OSError, UnicodeError."""
+    # As bytes: a str goes through the codec `idna`, whose import costs 10 ms.
+    name = host.encode("ascii" if host.isascii() else "idna")
+    found = _socket.getaddrinfo(name, port, 0, _socket.SOCK_STREAM, 0, flags)
+    return [(int(family), address) for family, _, _, _, address in found]
+
+
+def literal(host: str, port: int) -> list[Address]:
+    """The address, if `host` is one; empty if it is a name."""
+    try:
+        return addresses(host, port, _socket.AI_NUMERICHOST)
+    except (OSError, UnicodeError):
+        return []
 
 
 class Socket:

@@ -1,43 +1,20 @@
-"""The addresses of a host name, looked up in a thread, for the lookup itself knows no time limit."""
+"""The addresses of a host name, looked up in a thread, for the lookup itself knows no time limit.
+
+Loaded only for names: an address needs no lookup.
+"""
 
 from __future__ import annotations
 
 import _thread
 import os
 
+from singleton_run.http.connection import addresses
 from singleton_run.http.patience import READ
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket as _socket
-    from typing import Any
-
+    from singleton_run.http.connection import Address
     from singleton_run.http.patience import Patience
-else:
-    try:
-        import _socket
-    except ImportError:
-        import socket as _socket
-
-    Any = object
-
-# Family (AF_INET or AF_INET6) and what `connect` takes, as lists, so that they survive JSON.
-Address = tuple[int, tuple[Any, ...]]
-
-
-def literal(host: str, port: int) -> list[Address]:
-    """The address, if `host` is one; empty if it is a name."""
-    try:
-        return _ask(host, port, _socket.AI_NUMERICHOST)
-    except OSError:
-        return []
-
-
-def _ask(host: str, port: int, flags: int) -> list[Address]:
-    # As bytes: a str goes through the codec `idna`, whose import costs 10 ms.
-    name = host.encode("ascii" if host.isascii() else "idna")
-    found = _socket.getaddrinfo(name, port, 0, _socket.SOCK_STREAM, 0, flags)
-    return [(int(family), address) for family, _, _, _, address in found]
 
 
 class Lookup:
@@ -52,7 +29,7 @@ class Lookup:
 
     def _run(self, host: str, port: int) -> None:
         try:
-            self.addresses = _ask(host, port, 0)
+            self.addresses = addresses(host, port, 0)
         except (OSError, UnicodeError) as error:
             self.error = getattr(error, "strerror", None) or str(error)
         self.done = True

@@ -1,0 +1,35 @@
+"""The lock in etcd: keys and queue as `etcdctl lock` makes them, so that the two exclude each other.
+
+`etcd://` speaks to the JSON gateway of the server, with nothing but this package; `etcd+grpc://`
+goes through python-etcd3.
+"""
+
+from __future__ import annotations
+
+from singleton_run_etcd.address import Address
+from singleton_run_etcd.lock import EtcdBackend
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from singleton_run_etcd.server import Server
+
+
+def open_backend(lock: str, environ: Mapping[str, str]) -> EtcdBackend:
+    """The backend for `etcd`, `etcd+grpc` or a URL of them; nobody is contacted. Raises Refused."""
+    address = Address(lock, environ)
+    if address.insecure:
+        from singleton_run.log import last_words
+
+        last_words("the certificate of etcd is not checked: anybody may be answering in its place")
+    server: Server
+    if lock.partition("://")[0] == "etcd+grpc":
+        from singleton_run_etcd.grpc import Grpc
+
+        server = Grpc(address)
+    else:
+        from singleton_run_etcd.gateway import Gateway
+
+        server = Gateway(address, environ)
+    return EtcdBackend(server, address.prefix)

@@ -1,0 +1,136 @@
+"""Where etcd is and who we are there: by the lock's URL, and by etcdctl's variables where that is silent."""
+
+from __future__ import annotations
+
+from singleton_run.errors import UNUSABLE, Refused
+from singleton_run.http.url import host_and_port, unquoted
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import NoReturn
+
+_PORT = 2379
+_DEFAULT = "127.0.0.1:2379"
+_FORM = "etcd://[USER:PASSWORD@]HOST:PORT,HOST:PORT/PREFIX?cacert=FILE"
+# Each word of a URL's query, and the variable that stands in for it.
+_WORDS = {
+    "cacert": "ETCDCTL_CACERT",
+    "cert": "ETCDCTL_CERT",
+    "key": "ETCDCTL_KEY",
+    "server-name": "",
+    "insecure-skip-tls-verify": "ETCDCTL_INSECURE_SKIP_TLS_VERIFY",
+    "tls": "",
+}
+_YES, _NO = ("1", "t", "true"), ("", "0", "f", "false")
+
+
+class Address:
+    """An etcd cluster, as one user sees it.
+
+    `endpoints` are (host, port, whether TLS is spoken). `prefix` is put before every lock's key: it
+    is empty or ends in a slash. `user` is empty without login. The other texts are paths of files,
+    or the name that the server's certificate must have, empty if they weren't given.
+    """
+
+    __slots__ = (
+        "cacert",
+        "cert",
+        "endpoints",
+        "insecure",
+        "key",
+        "password",
+        "prefix",
+        "server_name",
+        "user",
+    )
+
+    def __init__(self, lock: str, environ: Mapping[str, str]) -> None:
+        login, places, path, query = _parts(lock)
+        words = _words(query, environ)
+        self.cacert, self.cert, self.key = (words[word] for word in ("cacert", "cert", "key"))
+        self.server_name = words["server-name"]
+        self.insecure = _truth("insecure-skip-tls-verify", words["insecure-skip-tls-verify"])
+        if self.key and not self.cert:
+            _refuse("a client's key was given without its certificate: give both (ETCDCTL_CERT, ETCDCTL_KEY)")
+        asks = bool(self.cacert or self.cert or self.server_name or self.insecure)
+        tls = _truth("tls", words["tls"]) if words["tls"] else asks
+        self.endpoints = _endpoints(places, environ, tls=tls)
+        self.user, self.password = _login(login, environ)
+        self.prefix = _prefix(path)
+
+
+def _refuse(why: str) -> NoReturn:
+    raise Refused(f"--lock: {why}", UNUSABLE)
+
+
+def _unquoted(text: str) -> str:
+    try:
+        return unquoted(text)
+    except ValueError as error:
+        _refuse(f"in the address of etcd {error}")
+
+
+def _parts(lock: str) -> tuple[str, str, str, str]:
+    """Login, host list, path and query of the URL, all empty for a bare name."""
+    rest, _, query = lock.partition("://")[2].partition("?")
+    authority, _, path = rest.partition("/")
+    login, _, places = authority.rpartition("@")
+    return login, places, path, query
+
+
+def _words(query: str, environ: Mapping[str, str]) -> dict[str, str]:
+    words = {word: environ.get(variable, "") for word, variable in _WORDS.items()}
+    for item in query.split("&") if query else []:
+        word, _, value = item.partition("=")
+        if word not in _WORDS:
+            _refuse(f"{word!r} is not an option of etcd: there are {', '.join(_WORDS)}")
+        words[word] = _unquoted(value)
+    return words
+
+
+def _truth(word: str, text: str) -> bool:
+    if text.lower() in _YES:
+        return True
+    if text.lower() not in _NO:
+        _refuse(f"{word} must be true or false, not {text!r}")
+    return False
+
+
+def _endpoints(places: str, environ: Mapping[str, str], *, tls: bool) -> list[tuple[str, int, bool]]:
+    if not places:
+        places = environ.get("ETCDCTL_ENDPOINTS", "")
+        if not places and environ.get("ETCDCTL_DISCOVERY_SRV"):
+            _refuse("ETCDCTL_DISCOVERY_SRV is not followed: name the servers in ETCDCTL_ENDPOINTS")
+    found = []
+    for place in (places or _DEFAULT).split(","):
+        scheme, mark, rest = place.strip().rpartition("://")
+        if mark and scheme not in ("http", "https"):
+            _refuse(f"etcd is not reached by {scheme}://: the form is {_FORM}")
+        try:
+            host, port = host_and_port(rest.rstrip("/") if mark else rest, _PORT)
+        except ValueError as error:
+            _refuse(f"{error}: the form is {_FORM}")
+        found.append((host, port, scheme == "https" if mark else tls))
+    return found
+
+
+def _login(login: str, environ: Mapping[str, str]) -> tuple[str, str]:
+    """User and password. As with etcdctl, a user without a colon has the password elsewhere."""
+    if login:
+        user, colon, password = login.partition(":")
+        user, password = _unquoted(user), _unquoted(password)
+    else:
+        user, colon, password = environ.get("ETCDCTL_USER", "").partition(":")
+    if user and not colon:
+        password = environ.get("ETCDCTL_PASSWORD", "")
+        if not password:
+            _refuse(f"the etcd user {user!r} has no password: give it in ETCDCTL_PASSWORD")
+    return user, password
+
+
+def _prefix(path: str) -> str:
+    prefix = _unquoted(path).strip("/")
+    if prefix == "singleton-run" or prefix.startswith("singleton-run/"):
+        _refuse("the prefix singleton-run/ is where the records are: take another")
+    return prefix + "/" if prefix else ""

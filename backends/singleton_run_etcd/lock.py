@@ -1,0 +1,380 @@
+"""The lock: the recipe of etcd's concurrency package, kept by processes that may die at any step.
+
+Whoever wants lock NAME puts the key NAME/LEASE, which lives as long as the lease; the oldest key has
+the lock, and its create revision is the fencing token. The others wait for the deletion of the key
+just before theirs. The record lies at singleton-run/record/NAME, for ever.
+
+A living lease is not a held lock: a key can be deleted by hand while its lease lives. So to renew is
+to keep the lease alive *and* to see one's own key, and a holder watches it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from singleton_run import fastjson, lease, system
+from singleton_run.contract import Grant, Held
+from singleton_run.errors import UNUSABLE, Failure, Lost, Refused, Unavailable
+from singleton_run.http.connection import Broken
+from singleton_run.http.patience import Late, Patience, Woken
+from singleton_run.record import readable
+from singleton_run_etcd.server import NoLease, Operation
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from singleton_run_etcd.server import Compare, Entry, Outcome, Server, Watch
+
+_RECORDS = "singleton-run/record/"
+_OURS = "singleton-run"
+# A stream that broke sooner than that after it was opened is not opened again at once.
+_LEAST_LIFE = 1.0
+_LONGEST_PAUSE = 5.0
+# A command that ends sooner doesn't pay for a watch, which sees what happened meanwhile.
+_WATCH_AFTER = 0.05
+_REVOKE_LIMIT = 1.0
+# A record that was written by the release of the lock ends in this.
+_RELEASED = "\n"
+
+
+class _Place:
+    """A place in the queue: our key and its lease.
+
+    `created` is the key's create revision, 0 until the key is known to be there; `renewed` is when
+    the last successful request for the lease was sent.
+    """
+
+    __slots__ = ("created", "key", "lease", "name", "renewed", "since")
+
+    def __init__(self, name: str, queue: str) -> None:
+        self.name = name
+        self.lease = int.from_bytes(os.urandom(8), "big") >> 1 or 1
+        self.key = f"{queue}{self.lease:x}"
+        self.since = round(time.time(), 3)
+        self.renewed = 0.0
+        self.created = 0
+
+
+class EtcdBackend:
+    """Locks whose keys begin with `prefix`, in the cluster of `server`. See `contract.Backend`."""
+
+    def __init__(self, server: Server, prefix: str) -> None:
+        self._server = server
+        self._prefix = prefix
+        self._place: _Place | None = None
+        self._own_watch: tuple[str, Watch] | None = None
+        self._seen = 0
+        self._empty_lease = 0
+
+    def acquire(self, name: str, holder: str, ttl: float, limit: float) -> Grant | Held:
+        """Take a place in the queue, or look whether ours has come to its head."""
+        if not self._prefix and name == _OURS:
+            raise Refused(f"in etcd the name {_OURS!r} is taken by the records: choose another", UNUSABLE)
+        patience = Patience(system.now() + limit)
+        if self._place is None or self._place.name != name:
+            self._place = _Place(name, self._queue(name))
+        try:
+            return self._try(self._place, holder, ttl, patience)
+        except NoLease:
+            # Our place lapsed while nobody could renew it, or was deleted by hand: go to the end.
+            self._place = _Place(name, self._queue(name))
+        try:
+            return self._try(self._place, holder, ttl, patience)
+        except NoLease:
+            raise Unavailable("etcd: the lease ended as soon as it was made") from None
+
+    def wait(self, held: Held, until: float, wake: int) -> None:
+        """Watch the key before ours, and keep our lease alive every third of a ttl."""
+        place = self._place
+        if place is None:
+            return
+        ttl, ahead, revision = held.handle["ttl"], held.handle["ahead"], held.handle["revision"]
+        opened = 0.0
+        while system.now() < until:
+            now = system.now()
+            step = Patience(min(until, now + lease.request_limit(ttl)), wake)
+            try:
+                if not ahead:
+                    ahead, revision = self._ahead(place, step)
+                if not ahead:
+                    return
+                opened = now
+                watch = self._server.watch(ahead, revision + 1, step)
+                try:
+                    if self._watch_ahead(watch, place, ttl, Patience(until, wake)):
+                        return
+                finally:
+                    watch.close()
+            except Woken:
+                return
+            except Broken as broken:
+                if system.now() < opened + _LEAST_LIFE:
+                    raise Unavailable(f"etcd: {broken}") from None
+            ahead = ""
+
+    def leave(self, limit: float) -> None:
+        """Revoke the lease of our place, and with it the key."""
+        if self._place is not None:
+            self._server.revoke(self._place.lease, Patience(system.now() + limit))
+            self._place = None
+
+    def renew(self, grant: Grant, limit: float) -> None:
+        """Keep the lease alive and see that the key is there; a later keeper marks it as its own."""
+        patience = Patience(system.now() + limit)
+        handle = self._recall(grant)
+        if not self._server.keep_alive(handle["lease"], patience):
+            raise Lost("its lease in etcd has ended")
+        mark: list[Operation] = []
+        if grant.generation:
+            value = _value(grant.holder, handle["since"], grant.generation)
+            mark.append(Operation("put", self._key(grant), value=value, lease=handle["lease"]))
+        try:
+            outcome = self._server.txn(self._is_ours(grant), mark, [], patience)
+        except NoLease:
+            raise Lost("its lease in etcd has ended") from None
+        if not outcome.held:
+            raise Lost("its key in etcd is gone, or is that of a later keeper")
+        self._seen = outcome.revision
+
+    def hold(self, grant: Grant, until: float, wake: int) -> None:
+        """Watch our own key; where no watch can be had, wait."""
+        self._recall(grant)
+        if self._own_watch is None and system.wait(min(until, system.now() + _WATCH_AFTER), [wake]):
+            return
+        pause = 0.1
+        while (now := system.now()) < until:
+            try:
+                soon = min(until, now + lease.request_limit(grant.ttl))
+                watch = self._watch_own(grant, Patience(soon, wake))
+                watch.wait(Patience(until, wake))
+            except (Late, Woken):
+                return
+            except (Broken, Failure):
+                self._close_watch()
+            else:
+                self._close_watch()
+                return
+            if system.wait(min(until, system.now() + pause), [wake]):
+                return
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def write(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
+        """Put the record if the key is still ours."""
+        self._recall(grant)
+        put = Operation("put", self._record_key(grant.name), value=fastjson.dumps(record))
+        outcome = self._server.txn(self._is_ours(grant), [put], [], Patience(system.now() + limit))
+        if not outcome.held:
+            raise Lost("its key in etcd is gone, or is that of a later keeper")
+
+    def release(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
+        """Delete the key and put the record in one transaction. The lease is left to `close`."""
+        lease_id = self._recall(grant)["lease"]
+        key, record_key = self._key(grant), self._record_key(grant.name)
+        text = fastjson.dumps(record) + _RELEASED
+        outcome = self._server.txn(
+            self._is_ours(grant),
+            [Operation("delete", key), Operation("put", record_key, value=text)],
+            [Operation("range", key), Operation("range", record_key)],
+            Patience(system.now() + limit),
+        )
+        if not outcome.held and not _was_released(outcome, grant):
+            raise Lost("its key in etcd is gone, or is that of a later keeper")
+        self._place = None
+        self._empty_lease = lease_id
+
+    def read(self, name: str, limit: float) -> tuple[Held | None, Mapping[str, Any] | None]:
+        """Whose key is the oldest, and the record."""
+        look = [self._first(name), Operation("range", self._record_key(name))]
+        outcome = self._server.txn([], look, [], Patience(system.now() + limit))
+        first, record = outcome.found
+        return (_held(first[0]) if first else None), _record(record)
+
+    def list(self, limit: float) -> list[str]:
+        """The names that have a record, or a key that looks like a lock's."""
+        records = self._record_key("")
+        ranges = [Operation("range", records, end=records[:-1] + "0", keys_only=True)]
+        # Without a prefix a lock's key may begin with any character of a name, but with no slash.
+        starts = [(self._prefix, self._prefix[:-1] + "0")] if self._prefix else [("+", "/"), ("0", "{")]
+        ranges += [Operation("range", start, end=end, keys_only=True) for start, end in starts]
+        outcome = self._server.txn([], ranges, [], Patience(system.now() + limit))
+        names = {entry.key.removeprefix(records) for entry in outcome.found[0]}
+        for entries in outcome.found[1:]:
+            names |= {self._name_of(entry) for entry in entries}
+        return sorted(name for name in names if name and "/" not in name)
+
+    def close(self) -> None:
+        """Revoke the lease that a release has left empty, if that can be done soon; drop every connection.
+
+        Nobody waits for that lease, and it would end by itself: so it doesn't delay a release.
+        """
+        self._close_watch()
+        try:
+            if self._empty_lease:
+                self._server.revoke(self._empty_lease, Patience(system.now() + _REVOKE_LIMIT))
+        except Failure:
+            pass
+        self._empty_lease = 0
+        self._server.close()
+
+    def _queue(self, name: str) -> str:
+        return f"{self._prefix}{name}/"
+
+    def _key(self, grant: Grant) -> str:
+        return f"{self._queue(grant.name)}{grant.handle['lease']:x}"
+
+    def _record_key(self, name: str) -> str:
+        return f"{_RECORDS}{self._prefix}{name}"
+
+    def _name_of(self, entry: Entry) -> str:
+        name, _, last = entry.key.removeprefix(self._prefix).rpartition("/")
+        return name if entry.lease and last == f"{entry.lease:x}" else ""
+
+    def _first(self, name: str) -> Operation:
+        queue = self._queue(name)
+        return Operation("range", queue, end=queue[:-1] + "0", limit=1)
+
+    def _try(self, place: _Place, holder: str, ttl: float, patience: Patience) -> Grant | Held:
+        """Look, from our place in the queue, whether the lock is ours. Raises NoLease without a place."""
+        began = system.now()
+        look = [
+            Operation("range", place.key),
+            self._first(place.name),
+            Operation("range", self._record_key(place.name)),
+        ]
+        if place.created:
+            outcome = self._server.txn([], look, [], patience)
+        else:
+            outcome = self._enter(place, holder, ttl, look, patience)
+        own, first, record = outcome.found[:3]
+        if not own:
+            raise NoLease
+        place.created = own[0].created
+        self._seen = outcome.revision
+        if first[0].created != place.created:
+            # Where our key was just made, the newest but ours is the one to watch.
+            newest = [entry.key for found in outcome.found[3:] for entry in found if entry.key != place.key]
+            handle = {"ttl": ttl, "ahead": newest[0] if newest else "", "revision": outcome.revision}
+            return _held(first[0], handle)
+        if place.renewed < began:
+            if not self._server.keep_alive(place.lease, patience):
+                raise NoLease
+            place.renewed = began
+        handle = {"lease": place.lease, "since": place.since, "known": self._server.known()}
+        return Grant(place.name, holder, place.created, ttl, handle, _record(record))
+
+    def _enter(
+        self, place: _Place, holder: str, ttl: float, look: Sequence[Operation], patience: Patience
+    ) -> Outcome:
+        """Make lease and key, unless an earlier attempt has, whose answer was lost; and look."""
+        now = system.now()
+        if self._server.grant(place.lease, int(-(-ttl // 1)), patience):
+            place.renewed = now
+        value = _value(holder, place.since, 0)
+        put = Operation("put", place.key, value=value, lease=place.lease)
+        queue = self._queue(place.name)
+        last = Operation("range", queue, end=queue[:-1] + "0", limit=2, newest=True, keys_only=True)
+        outcome = self._server.txn([("create", place.key, 0)], [put, *look, last], look, patience)
+        if outcome.held:
+            outcome.found = outcome.found[1:]
+        return outcome
+
+    def _ahead(self, place: _Place, patience: Patience) -> tuple[str, int]:
+        """The key just before ours, empty if there is none, and the revision at which that is so."""
+        queue = self._queue(place.name)
+        look = Operation(
+            "range",
+            queue,
+            end=queue[:-1] + "0",
+            limit=1,
+            newest=True,
+            before=place.created - 1,
+            keys_only=True,
+        )
+        outcome = self._server.txn([], [look], [], patience)
+        found = outcome.found[0]
+        return (found[0].key if found else ""), outcome.revision
+
+    def _watch_ahead(self, watch: Watch, place: _Place, ttl: float, patience: Patience) -> bool:
+        """Whether to look at the queue again; False if the watch must be opened elsewhere."""
+        while True:
+            due = place.renewed + ttl / 3
+            try:
+                watch.wait(Patience(min(patience.until, due), patience.wake))
+            except Late:
+                if system.now() >= patience.until:
+                    return True
+            else:
+                return True
+            now = system.now()
+            soon = Patience(now + lease.request_limit(ttl), patience.wake)
+            if not self._server.keep_alive(place.lease, soon):
+                return True
+            place.renewed = now
+            if not watch.stands():
+                return False
+
+    def _watch_own(self, grant: Grant, patience: Patience) -> Watch:
+        key = self._key(grant)
+        if self._own_watch is not None and (self._own_watch[0] != key or not self._own_watch[1].stands()):
+            self._close_watch()
+        if self._own_watch is None:
+            revision = max(self._seen, grant.token) + 1
+            self._own_watch = key, self._server.watch(key, revision, patience)
+        return self._own_watch[1]
+
+    def _close_watch(self) -> None:
+        if self._own_watch is not None:
+            self._own_watch[1].close()
+            self._own_watch = None
+
+    def _recall(self, grant: Grant) -> Mapping[str, Any]:
+        self._server.recall(grant.handle["known"])
+        return grant.handle
+
+    def _is_ours(self, grant: Grant) -> Sequence[Compare]:
+        """Holds if the key is there, was made when the lock was granted, and is not a later keeper's."""
+        key = self._key(grant)
+        return [("create", key, grant.token), ("below", key, _mark(grant.generation + 1))]
+
+
+def _mark(generation: int) -> str:
+    """What the value of a key begins with: it sorts by generation."""
+    return f'{{"generation":"{generation:08}'
+
+
+def _value(holder: str, since: float, generation: int) -> str:
+    rest = fastjson.dumps({"holder": holder, "since": since})
+    return f'{_mark(generation)}",{rest[1:]}'
+
+
+def _held(entry: Entry, handle: dict[str, Any] | None = None) -> Held:
+    """Who has the key; of a stranger only the lease is known."""
+    try:
+        value = fastjson.loads(entry.value)
+        holder, since = str(value["holder"]), float(value["since"])
+    except (ValueError, TypeError, KeyError):
+        return Held(f"etcd lease {entry.lease:x}", handle=handle)
+    return Held(holder, holder.partition(":")[0], since, handle=handle)
+
+
+def _record(found: Sequence[Entry]) -> Mapping[str, Any] | None:
+    try:
+        return readable(fastjson.loads(found[0].value)) if found else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def _was_released(outcome: Outcome, grant: Grant) -> bool:
+    """Whether an earlier request, whose answer was lost, has done the release."""
+    own, found = outcome.found
+    record = _record(found)
+    if own or record is None:
+        return False
+    if record["token"] == grant.token:
+        return found[0].value.endswith(_RELEASED)
+    # Another has held the lock since: then ours is among the earlier runs.
+    runs = [run for run in record["runs"] if isinstance(run, dict)]
+    return any(run.get("token") == grant.token and run.get("end") is not None for run in runs)

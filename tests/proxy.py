@@ -1,0 +1,118 @@
+"""A TCP proxy on 127.0.0.1 that can be cut, made deaf in either direction, or slowed down."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+UP, DOWN = "to the server", "to the client"
+
+
+class Proxy:
+    """Hands on what comes to `port` to another port, and back.
+
+    `seen` is every byte that clients sent, in the order in which it came, whether handed on or not.
+    """
+
+    def __init__(self, target: int) -> None:
+        self._target = target
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.address = f"127.0.0.1:{self.port}"
+        self.seen = bytearray()
+        self.accepted = 0
+        self._flows = {UP: threading.Event(), DOWN: threading.Event()}
+        for flow in self._flows.values():
+            flow.set()
+        self._delay = 0.0
+        self._is_cut = False
+        self._closing = threading.Event()
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        """Break every connection with a reset, and each new one, until `mend`."""
+        self._is_cut = True
+        pairs, self._pairs = self._pairs, []
+        for pair in pairs:
+            _reset(*pair)
+
+    def deafen(self, *directions: str) -> None:
+        """Hand on nothing in these directions until `mend`; connections are still taken."""
+        for direction in directions:
+            self._flows[direction].clear()
+
+    def slow(self, seconds: float) -> None:
+        """Hand on each piece that much later, in both directions."""
+        self._delay = seconds
+
+    def mend(self) -> None:
+        """Be a proxy like any other; what was held back is handed on."""
+        self._is_cut = False
+        self._delay = 0.0
+        for flow in self._flows.values():
+            flow.set()
+
+    def close(self) -> None:
+        """Break everything, for good."""
+        self._closing.set()
+        self.cut()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for flow in self._flows.values():
+            flow.set()
+
+    def _accept(self) -> None:
+        while not self._closing.is_set():
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            self.accepted += 1
+            if self._is_cut:
+                _reset(client)
+                continue
+            try:
+                server = socket.create_connection(("127.0.0.1", self._target))
+            except OSError:
+                _reset(client)
+                continue
+            self._pairs.append((client, server))
+            threading.Thread(target=self._pump, args=(client, server, UP), daemon=True).start()
+            threading.Thread(target=self._pump, args=(server, client, DOWN), daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket, direction: str) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if direction == UP:
+                    self.seen += data
+                self._closing.wait(self._delay)
+                self._flows[direction].wait()
+                sink.sendall(data)
+            self._flows[direction].wait()
+            sink.shutdown(socket.SHUT_WR)
+
+
+def _reset(*ends: socket.socket) -> None:
+    """Close connections with a reset, as a machine does that knows nothing of them."""
+    for end in ends:
+        with contextlib.suppress(OSError):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            end.shutdown(socket.SHUT_RDWR)
+        end.close()
+
+
+@contextlib.contextmanager
+def proxy(target: int) -> Iterator[Proxy]:
+    """A proxy for a port, closed at the end."""
+    between = Proxy(target)
+    try:
+        yield between
+    finally:
+        between.close()

@@ -1,0 +1,125 @@
+"""The backend `etcd` passes what every lock under a lease must, by either transport."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from singleton_run.errors import Refused, Unavailable
+from singleton_run.testing import Fault, LeasedConformance, Site
+from tests.servers import etcd
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PASSWORD = "corr%ect:horse"  # noqa: S105 - of a server that lives as long as the tests
+QUOTED = "corr%25ect:horse"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[etcd.Etcd]:
+    with etcd.running(tmp_path_factory.mktemp("etcd")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[etcd.Etcd]:
+    """A server that asks for users: `nobody` has no permission."""
+    with etcd.running(tmp_path_factory.mktemp("guarded")) as server:
+        server.ctl("user", "add", f"nobody:{PASSWORD}")
+        server.enable_users(PASSWORD)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def without_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[etcd.Etcd]:
+    with etcd.running(tmp_path_factory.mktemp("plain"), ["--enable-grpc-gateway=false"]) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("files")
+
+
+def site_at(server: etcd.Etcd, scheme: str, faults: list[Fault]) -> Site:
+    return Site(
+        opener="singleton_run_etcd:open_backend",
+        lock=f"{scheme}://{server.address}",
+        ttl=2.0,
+        fifo=True,
+        watches=True,
+        delete=server.delete_lock,
+        take=server.take_lock,
+        outage=server.stopped,
+        faults=faults,
+    )
+
+
+def faults_of_each(scheme: str, server: etcd.Etcd, guarded: etcd.Etcd, files: Path) -> list[Fault]:
+    """What both transports must say alike."""
+    nobody = etcd.free_ports(1)[0]
+    unavailable = {
+        "nobody listens": f"127.0.0.1:{nobody}",
+        "nobody listens at any": f"127.0.0.1:{nobody},localhost:{nobody}",
+        "no such host": "no-such-host.invalid",
+    }
+    refused = {
+        "no user": guarded.address,
+        "no port": "localhost:",
+        "a port that is none": "localhost:99999",
+        "a typing error in an option": "localhost/?ca=x",
+        "no such file": f"localhost/?cacert={files}/none.pem",
+        "a key without its certificate": f"localhost/?key={files}/none.pem",
+        "the records' own prefix": "localhost/singleton-run/record",
+        "no such character": "localhost/%zz",
+        "a truth that is none": "localhost/?tls=perhaps",
+    }
+    stopped = Fault(
+        "a server that is stopped", Unavailable, f"{scheme}://{server.address}", during=server.stopped
+    )
+    password = f"{scheme}://root:wr0ng@{guarded.address}"
+    permission = f"{scheme}://nobody:{QUOTED}@{guarded.address}"
+    return [
+        *(Fault(what, Unavailable, f"{scheme}://{address}") for what, address in unavailable.items()),
+        *(Fault(what, Refused, f"{scheme}://{address}") for what, address in refused.items()),
+        stopped,
+        Fault("wrong password", Refused, password, secret="wr0ng"),  # noqa: S106 - wrong everywhere
+        Fault("no permission", Refused, permission, secret=PASSWORD),
+    ]
+
+
+class TestGateway(LeasedConformance):
+    """By the JSON gateway."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def site(cls, server: etcd.Etcd, guarded: etcd.Etcd, without_gateway: etcd.Etcd, files: Path) -> Site:
+        faults = [
+            Fault("no gateway", Refused, f"etcd://{without_gateway.address}"),
+            Fault("TLS where none is spoken", Unavailable, f"etcd://{server.address}/?tls=true"),
+            *faults_of_each("etcd", server, guarded, files),
+        ]
+        return site_at(server, "etcd", faults)
+
+
+class TestGrpc(LeasedConformance):
+    """By gRPC, which a server without the gateway speaks as well."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def site(cls, without_gateway: etcd.Etcd, guarded: etcd.Etcd, files: Path) -> Site:
+        # Asked in another process: once loaded, grpc would look after every fork of this one.
+        found = subprocess.run([sys.executable, "-c", "import etcd3"], capture_output=True, check=False)
+        if found.returncode:
+            pytest.skip("needs python-etcd3 and its protobuf: pip install 'singleton-run[etcd-grpc]'")
+        server = without_gateway
+        faults = [
+            Fault("nothing checked", Refused, f"etcd+grpc://{server.address}/?insecure-skip-tls-verify=true"),
+            *faults_of_each("etcd+grpc", server, guarded, files),
+        ]
+        return site_at(server, "etcd+grpc", faults)
