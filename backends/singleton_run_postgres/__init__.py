@@ -1,0 +1,36 @@
+"""The lock in a PostgreSQL database: one row for each name, one statement for each operation.
+
+Time is the server's clock, the fencing token a sequence's. A waiter is told of a release by
+LISTEN/NOTIFY; behind a pooler in transaction mode, where nothing would ever arrive, it looks every
+two seconds. Waiters get their turn in no particular order.
+"""
+
+from __future__ import annotations
+
+from singleton_run.errors import UNUSABLE, Refused
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from singleton_run_postgres.backend import PostgresBackend
+
+__all__ = ["open_backend"]
+
+
+def open_backend(lock: str, environ: Mapping[str, str]) -> PostgresBackend:
+    """The backend for `postgres`, `postgresql` (what libpq finds in PG* variables) or a libpq URL.
+
+    The query's parameters `singleton_run_schema` and `singleton_run_table` are ours, every other is
+    libpq's. libpq reads the variables from the process itself, not from `environ`. Raises Refused.
+    """
+    try:
+        import psycopg  # noqa: F401 - only to see that it is there, and has its libpq
+    except ImportError as error:
+        raise Refused(
+            f"postgres needs the package psycopg ({error}): pip install 'singleton-run[postgres]'", UNUSABLE
+        ) from None
+    from singleton_run_postgres.address import Address
+    from singleton_run_postgres.backend import PostgresBackend
+
+    return PostgresBackend(Address(lock))

@@ -1,0 +1,164 @@
+"""What a lock's URL says: how libpq connects, and which table is ours.
+
+Where libpq connects to, after URL, service file and variables, only libpq knows. So it is asked:
+an attempt with an impossible option ends before anything is contacted, and tells what it would do.
+"""
+
+from __future__ import annotations
+
+from psycopg import ProgrammingError, pq
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from singleton_run.environment import redact
+from singleton_run.errors import UNUSABLE, Refused, Unavailable
+from singleton_run.http.patience import Late
+from singleton_run.http.resolve import Lookup
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from singleton_run.http.patience import Patience
+
+_OURS = "singleton_run_"
+_DEFAULTS = {"schema": "public", "table": "singleton_run_lock"}
+_LONGEST_IDENTIFIER = 63
+_IMPOSSIBLE = "?"
+
+
+class Address:
+    """A database, by one or several ways to it, and the table in it. Raises Refused.
+
+    `shown` is the URL without its password.
+    """
+
+    def __init__(self, lock: str) -> None:
+        self.shown = redact(lock)
+        url, own = _split(lock)
+        self.schema, self.table = own["schema"], own["table"]
+        self._options = _parsed(url, self.shown)
+        self._places = self._find_places()
+        self._lookups: dict[str, Lookup] = {}
+        self._known: dict[str, list[str]] = {}
+
+    def routes(self, patience: Patience) -> list[bytes]:
+        """What to give libpq, one attempt for each address; it will not have to look up a name.
+
+        Raises Unavailable if a name can't be looked up, Woken.
+        """
+        routes = []
+        trouble = ""
+        for host, hostaddr, port in self._places:
+            try:
+                addresses = [hostaddr] if hostaddr or _is_local(host) else self._look_up(host, patience)
+            except LookupError as error:
+                trouble = str(error)
+                continue
+            routes += [self._conninfo(host, address, port) for address in addresses]
+        if not routes:
+            raise Unavailable(f"postgres: {trouble}")
+        return routes
+
+    def _conninfo(self, host: str, hostaddr: str, port: str) -> bytes:
+        options = {**self._options, "host": host, "hostaddr": hostaddr, "port": port}
+        if len(self._places) > 1 and self._attributes == "any":
+            # Of several servers one is the primary, and only there a lock can be taken.
+            options["target_session_attrs"] = "read-write"
+        return _conninfo(options)
+
+    def _find_places(self) -> list[tuple[str, str, str]]:
+        """(host, hostaddr, port) of each server. Raises Refused if libpq can't use the options."""
+        probe = {"host": "", "port": "", "hostaddr": _IMPOSSIBLE}
+        error = pq.PGconn.connect_start(_conninfo({**self._options, **probe})).error_message.decode()
+        if f'"{_IMPOSSIBLE}"' not in error:  # it came that far only if all the rest is right
+            raise Refused(f"postgres: {' '.join(error.split())}: correct {self.shown} or PG*", UNUSABLE)
+        told = pq.PGconn.connect_start(_conninfo({**self._options, "sslmode": _IMPOSSIBLE})).info
+        found = {option.keyword: (option.val or b"").decode() for option in told}
+        self._attributes = found.get(b"target_session_attrs", "any")
+        hosts, addresses, ports = (found.get(key, "").split(",") for key in (b"host", b"hostaddr", b"port"))
+        count = max(len(hosts), len(addresses))
+        if len(ports) not in (1, count) or not all(_is_port(port) for port in ports):
+            raise Refused(f"postgres: {self.shown}: give one port, or one for each host", UNUSABLE)
+        columns = (column * (count // len(column)) for column in (hosts, addresses, ports))
+        return list(zip(*columns, strict=True))
+
+    def _look_up(self, host: str, patience: Patience) -> list[str]:
+        """The addresses of `host`, anew for each connection: a fail-over may have moved the name.
+
+        The last ones known serve on if the lookup fails or takes long. Raises LookupError, Woken.
+        """
+        lookup = self._lookups[host] = self._lookups.get(host) or Lookup(host, 0)
+        try:
+            lookup.wait(patience.share(2))
+        except Late:
+            error = "no answer in time"
+        else:
+            del self._lookups[host]
+            lookup.close()
+            error = lookup.error
+            if lookup.addresses:
+                self._known[host] = list(dict.fromkeys(address[0] for _, address in lookup.addresses))
+        if host not in self._known:
+            raise LookupError(f"the host name {host!r} can't be looked up ({error})")
+        return self._known[host]
+
+
+def _is_local(host: str) -> bool:
+    """Whether libpq takes `host` for a socket's directory, or for its own default."""
+    return not host or host[0] in "/@"
+
+
+def _is_port(text: str) -> bool:
+    return not text or (text.isdecimal() and 0 < int(text) < 1 << 16)
+
+
+def _conninfo(options: dict[str, str]) -> bytes:
+    return make_conninfo("", **options).encode()
+
+
+def _split(lock: str) -> tuple[str, dict[str, str]]:
+    """The URL without our own parameters, and these. Raises Refused."""
+    scheme, mark, _ = lock.partition("://")
+    if not mark:
+        return f"{scheme}://", dict(_DEFAULTS)
+    rest, _, query = lock.rpartition("?")
+    items = query.split("&") if rest else []
+    own = dict(_DEFAULTS)
+    for item in items:
+        name, _, value = item.partition("=")
+        if not name.startswith(_OURS):
+            continue
+        key = name.removeprefix(_OURS)
+        if key not in own or not value:
+            known = " and ".join(f"{_OURS}{word}=NAME" for word in own)
+            raise Refused(f"{redact(lock)}: {name!r} is none of {known}", UNUSABLE)
+        own[key] = _identifier(item, _unquoted(value))
+    theirs = [item for item in items if not item.startswith(_OURS)]
+    return (rest + ("?" if theirs else "") + "&".join(theirs)) if rest else lock, own
+
+
+def _identifier(item: str, value: str) -> str:
+    """`value`, if a server takes it as it is: what is longer it would cut."""
+    if "\0" in value or len(value.encode()) > _LONGEST_IDENTIFIER:
+        raise Refused(f"{item}: a name of 1 to {_LONGEST_IDENTIFIER} bytes is needed", UNUSABLE)
+    return value
+
+
+def _unquoted(text: str) -> str:
+    from urllib.parse import unquote
+
+    return unquote(text)
+
+
+def _parsed(url: str, shown: str) -> dict[str, str]:
+    """The options for libpq in `url`. Raises Refused, with no password in its text."""
+    try:
+        found = conninfo_to_dict(url)
+    except ProgrammingError:
+        why = "its user or password is wrongly encoded"
+    else:
+        options = {"fallback_application_name": "singleton-run", **found}
+        return {name: str(value) for name, value in options.items()}
+    try:
+        conninfo_to_dict(redact(url))  # what is wrong, said of a URL that may be shown
+    except ProgrammingError as error:
+        why = " ".join(str(error).split())
+    raise Refused(f"{shown} is no PostgreSQL URL: {why}", UNUSABLE)

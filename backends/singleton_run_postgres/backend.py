@@ -1,0 +1,253 @@
+"""The contract's calls, each one statement."""
+
+from __future__ import annotations
+
+from singleton_run import fastjson, system
+from singleton_run.contract import Grant, Held
+from singleton_run.errors import Lost, Refused, Unavailable
+from singleton_run.http.patience import Patience, Woken
+from singleton_run.names import digest
+from singleton_run.record import readable
+from singleton_run_postgres.faults import (
+    AGAIN,
+    EXISTS,
+    MAY_NOT,
+    NO_SCHEMA,
+    NO_TABLE,
+    ServerError,
+)
+from singleton_run_postgres.session import Session
+from singleton_run_postgres.statements import (
+    Statements,
+    create,
+    for_administrator,
+    table_name,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from singleton_run_postgres.address import Address
+    from singleton_run_postgres.session import Row, Value
+
+    Rows = list[Row]  # named here, for `list` is a method below
+    Values = list[Value]
+    Names = list[str]
+
+_LOOK_LIMIT = 5.0
+_MOMENT = 0.005
+_LONGEST_CHANNEL = 63
+
+
+class PostgresBackend:
+    """Locks in one table of one database. See `contract.Backend`."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._table = table_name(address.schema, address.table)
+        self._statements = Statements(self._table)
+        self._session = Session(address)
+        self._mine: tuple[str, str] | None = None
+
+    def acquire(self, name: str, holder: str, ttl: float, limit: float) -> Grant | Held:
+        """Take the lock if it is free, its lease is over, or it is `holder`'s already."""
+        patience = Patience(system.now() + limit)
+        holder = _plain(holder)
+        self._mine = (name, holder)
+        values: Values = [name, holder, ttl]
+        while True:
+            ((_, token, record, other, since, left),) = self._ask(
+                self._statements.acquire, values, patience, change=True, make=True
+            )
+            if token is not None:
+                return Grant(name, holder, int(token), ttl, {}, _loaded(record))
+            if other is not None:
+                self._mine = None
+                return _held(name, other, since, left)
+            # Another is taking it at this moment, and will soon be seen.
+            if system.now() >= patience.until:
+                raise Unavailable("postgres: another session has locked the row, or the server is too slow")
+            system.wait(min(system.now() + _MOMENT, patience.until), [])
+
+    def wait(self, held: Held, until: float, wake: int) -> None:
+        """Wait for a notification or the end of the lease; behind a pooler look from time to time."""
+        look_at = system.now() if held.until is None else held.until
+        try:
+            self._wait(held.handle["name"], look_at, until, wake)
+        except Woken:
+            return
+        except Unavailable:
+            if system.now() < until:
+                raise
+        except ServerError as error:
+            raise self._failure(error) from None
+
+    def leave(self, limit: float) -> None:
+        """Give back a grant that `acquire` may have got; there is no queue."""
+        if self._mine is None:
+            return
+        patience = Patience(system.now() + limit)
+        name, holder = self._mine
+        values: Values = [name, holder, _channel(name)]
+        for _, changed, there, *_ in self._ask(self._statements.leave, values, patience, change=True):
+            if changed == "0" and there == holder:
+                raise Unavailable("postgres: the server was too slow")
+        self._mine = None
+
+    def renew(self, grant: Grant, limit: float) -> None:
+        """Move the lease's end, if token, holder and generation are what is there."""
+        self._change(self._statements.renew, grant, [grant.ttl], limit)
+
+    def hold(self, grant: Grant, until: float, wake: int) -> None:
+        """Return at `until` or when `wake` is readable: the server tells nobody of a loss."""
+        system.wait(until, [wake])
+
+    def write(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
+        """Put the record into the row."""
+        self._change(self._statements.write, grant, [fastjson.dumps(record)], limit)
+
+    def release(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
+        """Free the row, put the record into it, and tell those who wait."""
+        values: Values = [fastjson.dumps(record), _channel(grant.name)]
+        self._change(self._statements.release, grant, values, limit, once=True)
+        self._mine = None
+
+    def read(self, name: str, limit: float) -> tuple[Held | None, Mapping[str, Any] | None]:
+        """Who holds `name` now, if anyone, and its record."""
+        return self._look(name, Patience(system.now() + limit))
+
+    def list(self, limit: float) -> Names:
+        """The names that are held or have a record, sorted."""
+        rows = self._ask(self._statements.list, [], Patience(system.now() + limit))
+        return sorted(row[1] for row in rows if row[1] is not None)
+
+    def close(self) -> None:
+        """Drop the connection."""
+        self._session.drop()
+
+    def _look(self, name: str, patience: Patience) -> tuple[Held | None, Mapping[str, Any] | None]:
+        rows = self._ask(self._statements.read, [name], patience)
+        if not rows or not rows[0][1]:
+            return None, _loaded(rows[0][4]) if rows else None
+        ((_, holder, since, left, record),) = rows
+        held = _held(name, holder or "", since, left) if float(left or 0) > 0 else None
+        return held, _loaded(record)
+
+    def _wait(self, name: str, look_at: float, until: float, wake: int) -> None:
+        """Return when the lock may be free, or at `until`. Raises Woken, Unavailable, ServerError."""
+        session = self._session
+        while system.now() < until:
+            patience = Patience(min(until, system.now() + _LOOK_LIMIT), wake)
+            session.connect(patience)
+            # What was sent before we listen is missed, so look once more then.
+            began = session.listen(_channel(name), patience)
+            if not began and session.pause(Patience(min(look_at, until), wake)):
+                return
+            if system.now() < until:
+                held = self._look(name, Patience(min(until, system.now() + _LOOK_LIMIT), wake))[0]
+                if held is None or held.until is None:
+                    return
+                look_at = held.until
+
+    def _change(
+        self,
+        statement: str,
+        grant: Grant,
+        values: Values,
+        limit: float,
+        *,
+        once: bool = False,
+    ) -> None:
+        """Change the row if it is still the grant's; Lost if it is not, Unavailable if too late.
+
+        `once`: to have given the grant back before is as good.
+        """
+        patience = Patience(system.now() + limit)
+        mine: Values = [grant.name, grant.token, grant.holder, grant.generation]
+        while True:
+            rows = self._ask(statement, [*mine, *values], patience, change=True)
+            if not rows:
+                raise Lost("the table of locks is gone")
+            ((_, changed, holder, token, generation, released),) = rows
+            if changed != "0" or (once and released == str(grant.token)):
+                return
+            if (token, holder) != (str(grant.token), grant.holder):
+                raise Lost("its row was deleted" if token is None else f"{holder or 'nobody'} holds it")
+            if int(generation or 0) > grant.generation:
+                raise Lost("another keeper of this turn has taken over")
+            # It came too late, by the server's clock at least: which may have leapt, and is known anew.
+            if system.now() >= patience.until:
+                raise Unavailable("postgres: the server was too slow")
+
+    def _ask(
+        self,
+        statement: str,
+        values: Values,
+        patience: Patience,
+        *,
+        change: bool = False,
+        make: bool = False,
+    ) -> Rows:
+        """The rows of the answer; none if there is no table, unless we are to `make` it.
+
+        `change`: the statement changes something, so it gets the reading from which on it must not.
+        """
+        while True:
+            try:
+                self._session.connect(patience)
+                deadline: Values = [self._session.server_time(patience.until)] if change else []
+                return self._session.ask(statement, [*deadline, *values], patience)
+            except ServerError as error:
+                if error.state in AGAIN and system.now() < patience.until:
+                    continue
+                if error.state not in (NO_TABLE, NO_SCHEMA):
+                    raise self._failure(error) from None
+                if not make:
+                    return []
+            self._make_table(patience)
+
+    def _make_table(self, patience: Patience) -> None:
+        try:
+            self._session.ask(create(self._table), [], patience)
+        except ServerError as error:
+            if error.state not in EXISTS:
+                raise self._failure(error) from None
+
+    def _failure(self, error: ServerError) -> Exception:
+        if error.state not in (MAY_NOT, NO_SCHEMA):
+            return error.failure()
+        line = for_administrator(self._address.schema, self._address.table, self._session.role)
+        return Refused(f"postgres: {error.text}: have an administrator run: {line}")
+
+
+def _channel(name: str) -> str:
+    """Where a release is told; docs/postgres.md names it. Who shares it is only woken for nothing."""
+    channel = f"singleton_run:{name}"
+    return channel if len(channel) <= _LONGEST_CHANNEL else f"singleton_run:{digest([name])}"
+
+
+def _plain(holder: str) -> str:
+    """`holder` in ASCII, which a database of any encoding takes."""
+    return holder.encode("ascii", "backslashreplace").decode()
+
+
+def _loaded(record: str | None) -> Mapping[str, Any] | None:
+    if record is None:
+        return None
+    try:
+        return readable(fastjson.loads(record))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _held(name: str, holder: str, since: str | None, left: str | None) -> Held:
+    host, colon, _ = holder.partition(":")
+    return Held(
+        holder=holder,
+        host=host if colon else "",
+        since=None if since is None else float(since),
+        until=None if left is None else system.now() + float(left),
+        handle={"name": name},
+    )

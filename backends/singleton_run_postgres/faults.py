@@ -1,0 +1,94 @@
+"""What kind of error the server's answer is: decided by its SQLSTATE, never by its text.
+
+At a login libpq keeps the SQLSTATE to itself, unless it is told to be verbose before the answer
+comes. psycopg has no call for that, so the libpq that it has loaded is called directly.
+"""
+
+from __future__ import annotations
+
+from singleton_run.errors import Failure, Refused, Unavailable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from psycopg.pq.abc import PGconn
+
+AGAIN = ("40001", "40P01")  # serialization failure, deadlock: the same statement will do
+NO_TABLE = "42P01"
+NO_SCHEMA = "3F000"
+MAY_NOT = "42501"
+EXISTS = ("42P07", "42710", "23505")  # another made the table at the same moment
+READ_ONLY = "25006"
+
+# Classes of SQLSTATE that do not get better: login, privileges, names, what isn't there.
+_REFUSED = ("0A", "22", "23", "28", "3D", "3F", "42", "54")
+_ADVICE = {
+    "28": "check user and password (in the URL, PGUSER, PGPASSWORD or ~/.pgpass) and pg_hba.conf",
+    "3D": "name a database that exists (in the URL or PGDATABASE)",
+    "42703": "the table is no table of locks: choose another by ?singleton_run_table=NAME",
+    READ_ONLY: "a standby can't lock: name the primary, or all servers",
+    "53300": "the server has no connection left (max_connections)",
+    "55P03": "another session has locked the row or the table",
+    "57014": "another session has locked the row or the table, or the server is very slow",
+}
+_VERBOSE = 2
+
+
+class ServerError(Exception):
+    """The server said no: `state` is the SQLSTATE, '' if there is none, `text` one line."""
+
+    def __init__(self, state: str, text: str) -> None:
+        super().__init__(text)
+        self.state = state
+        self.text = text
+
+    def failure(self) -> Failure:
+        """The same as what the contract knows."""
+        advice = _ADVICE.get(self.state) or _ADVICE.get(self.state[:2])
+        line = f"postgres: {self.text}{f': {advice}' if advice else ''}"
+        return Refused(line) if self.state[:2] in _REFUSED else Unavailable(line)
+
+
+def one_line(message: bytes | str) -> str:
+    """The first line of what libpq or the server said; the rest is hints."""
+    text = message.decode(errors="replace") if isinstance(message, bytes) else message
+    return text.strip().partition("\n")[0].rstrip(".")
+
+
+def login_error(connection: PGconn) -> ServerError:
+    """Why the connection could not be made, if `make_verbose` was called in time."""
+    text = one_line(connection.error_message)
+    if connection.needs_password:  # libpq's own complaint, without a SQLSTATE
+        return ServerError("28P01", text)
+    before, gap, rest = text.partition(":  ")
+    state, colon, why = rest.partition(": ")
+    if gap and colon and len(state) == 5 and state.isalnum():
+        return ServerError(state, f"{before}: {why}")
+    return ServerError("", text)
+
+
+def make_verbose(connection: PGconn) -> None:
+    """Have the SQLSTATE in every message of this connection, where that can be had.
+
+    Without it a wrong password is Unavailable: told, and tried again.
+    """
+    pointer: int | None = getattr(connection, "pgconn_ptr", None)  # for calls as this; not in its types
+    set_verbosity = _libpq_function("PQsetErrorVerbosity")
+    if pointer is not None and set_verbosity is not None:
+        set_verbosity(pointer, _VERBOSE)
+
+
+def _libpq_function(name: str) -> Callable[[int, int], object] | None:
+    """A function of the libpq that is loaded in this process, wherever it came from; None without one."""
+    import ctypes
+
+    try:
+        with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
+            paths = {line.split(maxsplit=5)[-1].rstrip("\n") for line in maps if "/libpq" in line}
+        function = getattr(ctypes.CDLL(min(paths)), name)
+    except (OSError, ValueError, AttributeError):
+        return None
+    function.argtypes = [ctypes.c_void_p, ctypes.c_int]
+    result: Callable[[int, int], object] = function
+    return result
