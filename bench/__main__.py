@@ -6,9 +6,16 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import handover, idle, measure, memory, startup
+from bench import etcd, handover, idle, measure, memory, postgres, startup
 
-SECTIONS = {"startup": startup, "handover": handover, "memory": memory, "idle": idle}
+SECTIONS = {
+    "startup": startup,
+    "handover": handover,
+    "memory": memory,
+    "idle": idle,
+    "etcd": etcd,
+    "postgres": postgres,
+}
 
 
 def main(names: list[str]) -> None:

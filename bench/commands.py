@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from pathlib import Path
 
 PYTHON = sys.executable
 OURS = Path(sys.executable).with_name("singleton-run")
-PACKAGES = {"flock": "util-linux", "tini": "tini", "dumb-init": "dumb-init"}
+DISLOCK = Path(sys.prefix, "peers", "bin", "dislock")
+PACKAGES = {"flock": "util-linux", "tini": "tini", "dumb-init": "dumb-init", "etcdctl": "etcd-client"}
 
 
 def program(name: str) -> str | None:
@@ -16,21 +18,47 @@ def program(name: str) -> str | None:
     return shutil.which(name)
 
 
-def advice(name: str) -> str:
-    """How to get a program that is missing."""
+def advice(label: str) -> str:
+    """How to get the program that is the first word of this, which is missing."""
+    name = label.replace(",", " ").split()[0]
     if name == OURS.name:
         return "make venv"
+    if name == DISLOCK.name:
+        return "make peers"
     return f"apt-get install {PACKAGES[name]}"
+
+
+def behind(lock: str, name: str, *command: str) -> list[str] | None:
+    """What runs `command` behind singleton-run under that lock; None if that is not installed."""
+    if not OURS.exists():
+        return None
+    return [str(OURS), "--lock", lock, "--name", name, "--", *command]
 
 
 def ours(folder: Path, *command: str) -> list[str] | None:
     """What runs `command` behind singleton-run, its lock in `folder`; None if that is not installed."""
-    if not OURS.exists():
-        return None
-    return [str(OURS), "--lock", f"file://{folder}", "--name", "b", "--", *command]
+    return behind(f"file://{folder}", "b", *command)
 
 
 def flock(folder: Path, *command: str) -> list[str] | None:
     """What runs `command` behind flock, its lock in `folder`; None if that is not installed."""
     path = program("flock")
     return [path, str(folder / "flock"), *command] if path else None
+
+
+def etcdctl(connected: list[str], name: str, *command: str) -> list[str] | None:
+    """What runs `command` behind `etcdctl lock NAME`; None if that is not installed.
+
+    `connected` is an etcdctl with what it needs to reach the server. The program in ETCDCTL_BIN, if
+    that is set, takes its place.
+    """
+    path = shutil.which(os.environ.get("ETCDCTL_BIN") or connected[0])
+    return [path, *connected[1:], "lock", name, *command] if path else None
+
+
+def dislock(url: str, name: str, *command: str) -> list[str] | None:
+    """What runs `command` behind dislock's lock for the whole run; None if that is not installed."""
+    if not DISLOCK.exists():
+        return None
+    settings = [f"DATABASE_URL={url}", f"LOCK_KEY={name}", "LOCK_STRATEGY=lease"]
+    return [program("env") or "/usr/bin/env", *settings, str(DISLOCK), "DATABASE_URL", *command]

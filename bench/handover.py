@@ -9,10 +9,13 @@ from bench import commands, measure
 from bench.baton import Baton
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    # A folder of its own, whose name may be the lock's, and a command: what runs it behind the lock.
+    Maker = Callable[..., list[str] | None]
+
 ROUNDS = 40
-MAKERS = {"flock": commands.flock, "singleton-run": commands.ours}
 
 
 class Queue:
@@ -22,18 +25,28 @@ class Queue:
         self.argv = argv
         self.baton = baton
         self.pids = [measure.spawn(argv)]
-        baton.started()
-        self.pids += [measure.spawn(argv) for _ in range(waiters)]
+        self.fresh: list[int] = []
+        try:
+            baton.started()
+        except measure.Broken:
+            self.close()
+            raise
+        self.add(waiters)
+
+    def add(self, waiters: int = 1) -> None:
+        """Put more behind it; these are `fresh` then."""
+        self.fresh = [measure.spawn(self.argv) for _ in range(waiters)]
+        self.pids += self.fresh
 
     def pass_on(self) -> float:
-        """One hand-over, in ms; another waiter takes the place of the one that got the lock."""
+        """One hand-over, in ms; another waiter, `fresh`, takes the place of the one that got the lock."""
         ended = self.baton.finish()
         started, _ = self.baton.started()
         pid, status = os.waitpid(-1, 0)
         if status or pid not in self.pids:
             raise measure.Broken(f"{' '.join(self.argv)}: wait status {status}")
         self.pids.remove(pid)
-        self.pids.append(measure.spawn(self.argv))
+        self.add()
         return (started - ended) / 1e6
 
     def close(self) -> None:
@@ -41,47 +54,59 @@ class Queue:
         measure.kill(self.pids)
 
 
-def _times(folder: Path, waiters: int) -> tuple[dict[str, list[float]], bool]:
-    """The hand-overs of each wrapper there is, in ms, taking turns; and whether the stamps are exact."""
-    queues: dict[str, Queue] = {}
-    times: dict[str, list[float]] = {}
-    exact = True
-    try:
-        for name, make in MAKERS.items():
-            own = folder / f"{name}-{waiters}"
-            own.mkdir()
-            baton = Baton(own)
-            exact = baton.exact
-            if argv := make(own, *baton.argv):
-                queues[name] = Queue(argv, baton, waiters)
-                times[name] = []
-        for _ in range(ROUNDS):
-            measure.settle([pid for queue in queues.values() for pid in queue.pids])
-            for name, queue in queues.items():
-                times[name].append(queue.pass_on())
-    finally:
-        for queue in queues.values():
-            queue.close()
-    return times, exact
+class Times:
+    """The hand-overs in ms of each wrapper there is; `note` for the title says if they aren't exact."""
+
+    def __init__(self, makers: Mapping[str, Maker], folder: Path, waiters: int) -> None:
+        self.note = ""
+        self._times: dict[str, list[float]] = {}
+        queues: dict[str, Queue] = {}
+        try:
+            for name, make in makers.items():
+                own = folder / f"{name}-{waiters}"
+                own.mkdir()
+                baton = Baton(own)
+                if not baton.exact:
+                    self.note = "; without cc, so with the milliseconds of sh and date"
+                if argv := make(own, *baton.argv):
+                    queues[name] = Queue(argv, baton, waiters)
+                    self._times[name] = []
+            for _ in range(ROUNDS):
+                measure.settle([pid for queue in queues.values() for pid in queue.fresh])
+                for name, queue in queues.items():
+                    self._times[name].append(queue.pass_on())
+        finally:
+            for queue in queues.values():
+                queue.close()
+
+    def row(self, name: str, label: str, base: str) -> list[str]:
+        """A row of a table: p50, p99, and both as multiples of those of `base`, if that is there."""
+        if name not in self._times:
+            return [label, "-", "-", "-", commands.advice(name)]
+        values = self._times[name]
+        times = self._times.get(base)
+        return [label, *measure.p50_p99(values, 2), *(measure.ratios(values, times) if times else "--")]
 
 
-def _row(label: str, values: list[float], base: list[float]) -> list[str]:
-    p50, p99, base50, base99 = (measure.percentile(of, at) for of in (values, base) for at in (50, 99))
-    return [label, f"{p50:.2f}", f"{p99:.2f}", f"{p50 / base50:.1f}", f"{p99 / base99:.1f}"]
+def table(title: str, makers: Mapping[str, Maker], base: str, folder: Path, counts: Sequence[int]) -> None:
+    """Print the hand-overs of each wrapper, taking turns, with as many waiters; `base` is what 1.0 is.
+
+    The title has a place for the conditions, `{}`.
+    """
+    rows = []
+    note = ""
+    for waiters in counts:
+        times = Times(makers, folder, waiters)
+        note = times.note
+        rows += [times.row(name, f"{name}, {waiters} waiting", base) for name in makers]
+    measure.table(
+        title.format(f"{ROUNDS} rounds{note}"),
+        ["", "p50 ms", "p99 ms", f"p50 x {base}", f"p99 x {base}"],
+        rows,
+    )
 
 
 def report(folder: Path) -> None:
     """Print the table. The target is a p50 of at most 3 × that of flock."""
-    rows = []
-    exact = True
-    for waiters in (1, 10):
-        times, exact = _times(folder, waiters)
-        for name in MAKERS:
-            label = f"{name}, {waiters} waiting"
-            if name in times:
-                rows.append(_row(label, times[name], times.get("flock", times[name])))
-            else:
-                rows.append([label, "-", "-", "-", commands.advice(name)])
-    note = "" if exact else "; without cc, so with the milliseconds of sh and date"
-    title = f"Hand-over, {ROUNDS} rounds (target: p50 <= 3 x flock{note})"
-    measure.table(title, ["", "p50 ms", "p99 ms", "p50 x flock", "p99 x flock"], rows)
+    makers = {"flock": commands.flock, "singleton-run": commands.ours}
+    table("Hand-over, {} (target: p50 <= 3 x flock)", makers, "flock", folder, (1, 10))

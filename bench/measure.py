@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 PATIENCE = 10.0
 """Seconds after which whatever was to happen is taken not to happen."""
@@ -22,8 +22,8 @@ class Broken(Exception):
 
 
 def environment() -> dict[str, str]:
-    """Our environment without the variables that would change what singleton-run does."""
-    own = ("SINGLETON_", "KUBERNETES_")
+    """Our environment without the variables that would change what the measured commands do."""
+    own = ("SINGLETON_", "KUBERNETES_", "ETCD", "PG")
     return {key: value for key, value in os.environ.items() if not key.startswith(own)}
 
 
@@ -62,6 +62,16 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return ordered[max(0, int(rank) - 1)]
 
 
+def p50_p99(values: Sequence[float], digits: int = 1) -> list[str]:
+    """Median and 99th percentile, as cells of a table."""
+    return [f"{percentile(values, at):.{digits}f}" for at in (50, 99)]
+
+
+def ratios(values: Sequence[float], base: Sequence[float], digits: int = 2) -> list[str]:
+    """Median and 99th percentile as multiples of those of `base`, as cells of a table."""
+    return [f"{percentile(values, at) / percentile(base, at):.{digits}f}" for at in (50, 99)]
+
+
 def kill(children: list[int]) -> None:
     """Kill these children of ours with everything below them, reap them, and empty the list."""
     for pid in tree(*children):
@@ -73,14 +83,22 @@ def kill(children: list[int]) -> None:
 
 def tree(*roots: int) -> list[int]:
     """`roots` and all of their descendants there are now, parents first."""
+    return _below(_children(), *roots)
+
+
+def _below(children: Mapping[int, Sequence[int]], *roots: int) -> list[int]:
+    found = list(roots)
+    for pid in found:
+        found += sorted(children.get(pid, ()))
+    return found
+
+
+def _children() -> dict[int, list[int]]:
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             children.setdefault(_parent(entry), []).append(int(entry.name))
-    found = list(roots)
-    for pid in found:
-        found += sorted(children.get(pid, []))
-    return found
+    return children
 
 
 def _parent(entry: Path) -> int:
@@ -117,6 +135,11 @@ def memory(pids: Sequence[int]) -> tuple[float, float]:
     return pss / 1000, (private + shared) / 1000
 
 
+def resident(pids: Sequence[int]) -> float:
+    """Sum of RSS in MB: a page counts once for each process that uses it."""
+    return sum(_kilobytes(pid)["Rss"] for pid in pids) / 1000
+
+
 def wakeups(pid: int) -> int:
     """How often the process has gone to sleep since it started: all of its threads, voluntary switches."""
     total = 0
@@ -128,23 +151,38 @@ def wakeups(pid: int) -> int:
 
 
 def cpu(pid: int) -> float:
-    """CPU time so far in ms: to the ns where the kernel keeps schedstat, else to the tick (10 ms)."""
+    """CPU time so far in ms, of all threads: to the ns where the kernel keeps schedstat, else to the tick."""
     proc = Path(f"/proc/{pid}")
     try:
-        return int(proc.joinpath("schedstat").read_text().split()[0]) / 1e6
+        tasks = list(proc.joinpath("task").iterdir())
+        return sum(int(task.joinpath("schedstat").read_text().split()[0]) for task in tasks) / 1e6
     except FileNotFoundError:
         fields = proc.joinpath("stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
 
 
+def _work(pid: int) -> float:
+    try:
+        return cpu(pid)
+    except (FileNotFoundError, ProcessLookupError):
+        return -1
+
+
 def settle(roots: Sequence[int]) -> None:
-    """Return when nothing below `roots` has run or been born for 0.1 s. Raises Broken after PATIENCE."""
+    """Return when below each of `roots` nothing has run or been born for some 0.1 s.
+
+    Each for itself, for of many that renew something from time to time there is always one that runs.
+    Raises Broken after PATIENCE.
+    """
     deadline = time.monotonic() + PATIENCE
-    last: list[tuple[int, float]] = []
+    restless = list(roots)
+    last: dict[int, list[tuple[int, float]]] = {}
     while time.monotonic() < deadline:
         time.sleep(0.1)
-        now = [(pid, cpu(pid)) for pid in tree(*roots)]
-        if now == last:
+        children = _children()
+        now = {root: [(pid, _work(pid)) for pid in _below(children, root)] for root in restless}
+        restless = [root for root in restless if now[root] != last.get(root)]
+        if not restless:
             return
         last = now
     raise Broken("the processes did not come to rest")

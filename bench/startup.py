@@ -7,36 +7,50 @@ from typing import TYPE_CHECKING
 from bench import commands, measure
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 ROUNDS = 100
-BASE = "python -c pass"
+PYTHON = "python -c pass"
+TRUE = commands.program("true") or "/bin/true"
+
+
+def table(
+    title: str,
+    rounds: int,
+    candidates: Mapping[str, list[str] | None],
+    bases: Mapping[str, Callable[[str], str]],
+) -> None:
+    """Print how long each command takes, taking turns; one that is None is missing.
+
+    `bases` has further columns by their heads: for a command's name, whose median its own is divided by.
+    """
+    times = measure.interleaved({name: argv for name, argv in candidates.items() if argv}, rounds)
+    rows = []
+    for name in candidates:
+        if name in times:
+            compared = [times.get(base(name)) for base in bases.values()]
+            ratios = [measure.ratios(times[name], base)[0] if base else "-" for base in compared]
+            rows.append([name, *measure.p50_p99(times[name]), *ratios])
+        else:
+            rows.append([name, "-", "-", *("-" for _ in bases)])
+            rows[-1][-1] = commands.advice(name)
+    measure.table(title, ["", "p50 ms", "p99 ms", *bases], rows)
 
 
 def _candidates(folder: Path) -> dict[str, list[str] | None]:
-    true = commands.program("true") or "/bin/true"
     flock, tini, dumb_init = (commands.program(name) for name in ("flock", "tini", "dumb-init"))
     return {
-        "true": [true],
-        BASE: [commands.PYTHON, "-c", "pass"],
-        "flock -n f true": [flock, "-n", str(folder / "flock"), true] if flock else None,
-        "tini -s -- true": [tini, "-s", "--", true] if tini else None,
-        "dumb-init true": [dumb_init, true] if dumb_init else None,
-        "singleton-run --name b -- true": commands.ours(folder, true),
+        "true": [TRUE],
+        PYTHON: [commands.PYTHON, "-c", "pass"],
+        "flock -n f true": [flock, "-n", str(folder / "flock"), TRUE] if flock else None,
+        "tini -s -- true": [tini, "-s", "--", TRUE] if tini else None,
+        "dumb-init true": [dumb_init, TRUE] if dumb_init else None,
+        "singleton-run --name b -- true": commands.ours(folder, TRUE),
     }
 
 
 def report(folder: Path) -> None:
     """Print the table. The target for singleton-run is 2.5 × `python -c pass`."""
-    candidates = _candidates(folder)
-    times = measure.interleaved({name: argv for name, argv in candidates.items() if argv}, ROUNDS)
-    base = measure.percentile(times[BASE], 50)
-    rows = []
-    for name in candidates:
-        if name in times:
-            p50, p99 = (measure.percentile(times[name], percent) for percent in (50, 99))
-            rows.append([name, f"{p50:.1f}", f"{p99:.1f}", f"{p50 / base:.2f}"])
-        else:
-            rows.append([name, "-", "-", commands.advice(name.split()[0])])
-    title = f"Start to end, {ROUNDS} rounds (target: singleton-run <= 2.5 x {BASE})"
-    measure.table(title, ["", "p50 ms", "p99 ms", "x python"], rows)
+    title = f"Start to end, {ROUNDS} rounds (target: singleton-run <= 2.5 x {PYTHON})"
+    table(title, ROUNDS, _candidates(folder), {"x python": lambda _: PYTHON})
