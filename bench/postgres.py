@@ -92,7 +92,7 @@ class _Log:
 
 def _statements(folder: Path, server: Postgres) -> None:
     """A waiter's are what there are more with it than without."""
-    names = {"dislock": "", "singleton-run": "singleton-run"}
+    names = {"dislock": "[unknown]", "singleton-run": "singleton-run"}
     makers = {"dislock": commands.dislock, "singleton-run": commands.behind}
     queues: dict[str, Queue] = {}
     log = _Log(server)

@@ -27,6 +27,7 @@ def main() -> NoReturn:
 
     gc.disable()  # a collection writes to every object: time, and memory that forks no longer share
     system.reserve_standard()
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # were it ignored, no child's status could be read
     mask = {int(number) for number in _signal.pthread_sigmask(_signal.SIG_BLOCK, [])}
     signals = system.Signals(system.catchable())
     try:

@@ -226,6 +226,14 @@ class _Program(click.Group):
         with formatter.section("Exit status"):
             formatter.write_dl(_STATUSES)
         _paragraph(formatter, _VARIABLES)
+        _paragraph(formatter, _for_postgres())
+
+
+def _for_postgres() -> str:
+    from singleton_run_postgres import statements
+
+    statement = statements.for_administrator("public", "singleton_run_lock", "ROLE")
+    return f"Postgres: the table is made on first use by whoever may. Else an administrator says: {statement}"
 
 
 def _paragraph(formatter: click.HelpFormatter, text: str) -> None:

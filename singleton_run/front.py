@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from singleton_run.guard import Guard
+    from singleton_run.jobs import Jobs
     from singleton_run.settings import Settings
     from singleton_run.system import Signals
 else:
@@ -74,6 +75,7 @@ class Front:
             self.lock = locks.FlockLock(settings.lock, job, os.environ, self.fork_guard)
         self.guarded = leased
         self.own_guard: Guard | None = None
+        self.own_jobs: Jobs | None = None
         self.command_id = 0
         self.reaped: list[tuple[int, int]] = []
         self.keeper_ended = False
@@ -137,6 +139,7 @@ class Front:
     def adopt(self) -> None:
         """Be the guard from now on: what its death left behind are our children."""
         self.own_guard = self.task.guard(_Adopted(self), self._say_as_guard)
+        self.own_jobs = self.task.jobs()
         self.own_guard.adopt(self.page.command or self._ended_command(), system.now())
 
     def _ended_command(self) -> int:
@@ -267,6 +270,8 @@ class Front:
 
     def _obey_as_guard(self, guard: Guard, order: tuple[object, ...]) -> None:
         if order[0] == "signal":
+            if order[1] == _signal.SIGCONT and self.own_jobs is not None:
+                self.own_jobs.go_on()
             guard.signal(int(str(order[1])))
         elif order[0] == "kill":
             guard.kill(system.now())
@@ -274,6 +279,7 @@ class Front:
     def _let_go(self) -> None:
         """The command has its descriptors: keep none of them, or its readers would wait for us."""
         system.close_standard(0, 1)
+        system.drop_inherited()
 
     def _hear_lock(self) -> None:
         for event, *facts in self.lock.messages():
@@ -292,20 +298,36 @@ class Front:
                 self.turn.lost_lock(facts[0], now)
 
     def _hear_signals(self) -> None:
-        for number, from_terminal in self.signals.read():
+        for number, code, sender in self.signals.read():
             if number == _signal.SIGCHLD:
                 self._hear_children()
+                if code > 0:
+                    continue
+            if self._is_ours(sender):  # a pipe that nobody reads, or another's help to go on
                 continue
-            command_has_it = from_terminal and self.shares_terminal
-            if not command_has_it or self.turn.phase not in (STARTING, RUNNING):
-                self.turn.signal(number, system.now())
-            if number == _signal.SIGTSTP and self.shares_terminal:
-                os.kill(os.getpid(), _signal.SIGSTOP)
+            runs = self.turn.phase in (STARTING, RUNNING) and not self.turn.ended
+            heard = runs and self.shares_terminal and code == system.FROM_KERNEL
+            self.turn.signal(number, system.now(), heard=heard)
+            if number == _signal.SIGTSTP and not runs:
+                self._stop()
+
+    def _stop(self) -> None:
+        """Stop as any process does at a terminal. While the command runs, it is the one that decides."""
+        from singleton_run.jobs import has_shell
+
+        if self.shares_terminal and has_shell(os.getpid()):
+            os.kill(os.getpid(), _signal.SIGSTOP)
+
+    def _is_ours(self, process: int) -> bool:
+        guard = self.page.guard if self.guarded else 0
+        return process != 0 and process in (os.getpid(), guard, self.lock.process)
 
     def _hear_children(self) -> None:
         self.reap()
         if self.own_guard is not None:
             self.own_guard.children(system.now())
+            if self.own_jobs is not None:
+                self.own_jobs.follow()
         if self.keeper_ended:
             self.keeper_ended = False
             self._hear_guard()
@@ -314,8 +336,7 @@ class Front:
 
     def reap(self) -> bool:
         """Wait for every child that has ended; true if none is left, by the kernel's word."""
-        processes.forget_command(self.page)
-        ended, none_left = processes.reap()
+        ended, none_left = processes.reap_turn(self.page)
         for process, status in ended:
             if process == self.lock.process:
                 self.keeper_ended = True

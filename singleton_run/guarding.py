@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from singleton_run.contract import Grant
     from singleton_run.guard import Tell
     from singleton_run.guard import Tree as AnyTree
+    from singleton_run.jobs import Jobs
     from singleton_run.page import Page
     from singleton_run.settings import Settings
 
@@ -53,6 +54,15 @@ class Task:
         self.turn_id = turn_id
         self.grace = grace
         self.leased = leased
+        self.front = os.getpid()
+
+    def jobs(self) -> Jobs | None:
+        """What has the front follow the command, for whoever is its parent; None without a terminal."""
+        if self.command.own_session:
+            return None
+        from singleton_run.jobs import Jobs
+
+        return Jobs(self.page, self.front)
 
     def guard(self, tree: AnyTree, tell: Tell) -> Guard:
         """The decisions, for whoever is the command's parent."""
@@ -87,6 +97,7 @@ def run(task: Task, orders: int, tell: int, proof: int, lock: int, take: Take | 
     front = Writer(tell)
     tree = Tree(task.command, task.page, task.environ())
     guard = task.guard(tree, front.send)
+    jobs = task.jobs()
     poll = select.poll()
     for descriptor in (orders, signals.descriptor, timer.descriptor):
         poll.register(descriptor, select.POLLIN)
@@ -99,6 +110,8 @@ def run(task: Task, orders: int, tell: int, proof: int, lock: int, take: Take | 
             system.close_standard(0, 1)
             system.keep_only([orders, tell, proof, lock, signals.descriptor, timer.descriptor])
         elif order[0] == "signal":
+            if order[1] == _signal.SIGCONT and jobs is not None:
+                jobs.go_on()
             guard.signal(int(str(order[1])))
         elif order[0] == "kill":
             guard.kill(now)
@@ -124,6 +137,8 @@ def run(task: Task, orders: int, tell: int, proof: int, lock: int, take: Take | 
                 guard.kill(system.now())
         if signals.read():
             guard.children(system.now())
+            if jobs is not None and not reader.closed:
+                jobs.follow()
         if not front.flush():
             poll.register(tell, select.POLLOUT)
     if lock >= 0:

@@ -184,6 +184,7 @@ def _settle(orders: Orders, grant: Grant, end: float, ttl: float) -> Steps:
     limit = lease.request_limit(ttl)
     failures = 0
     while True:
+        yield Do("report", end)
         done = yield Do("release", grant, record, limit)
         if done.error is None or not isinstance(done.error, Unavailable) or done.now >= end:
             yield Do("tell", "settled", "" if done.error is None else str(done.error))

@@ -43,7 +43,12 @@ def enforce_at(end: float, ttl: float) -> float:
 
 def hangs_at(end: float, ttl: float, reported: float) -> float:
     """When a keeper that last reported an attempt at `reported` counts as hanging."""
-    return max(renew_at(end, ttl), reported) + request_limit(ttl) + min(1.0, ttl / 12)
+    return answers_by(max(renew_at(end, ttl), reported), ttl)
+
+
+def answers_by(asked: float, ttl: float) -> float:
+    """When a keeper that had something to do at `asked` counts as hanging."""
+    return asked + request_limit(ttl) + min(1.0, ttl / 12)
 
 
 def back_off(failures: int, most: float) -> float:

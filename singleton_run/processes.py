@@ -36,16 +36,22 @@ def reap() -> tuple[list[tuple[int, int]], bool]:
         ended.append((process, os.waitstatus_to_exitcode(status)))
 
 
-def forget_command(page: Page) -> None:
-    """Clear the page's word of the command if that has ended, before its id can be another's.
+def reap_turn(page: Page) -> tuple[list[tuple[int, int]], bool]:
+    """`reap`, and clear the page's word of the command if that has ended.
 
-    A command whose guard is just dying is not our child yet, and is not forgotten.
+    That is done before its id can be another's, unless it ends at this very moment. A command whose
+    guard is just dying is not our child yet, and is not forgotten.
     """
+    command = page.command
     try:
-        if page.command and os.waitid(os.P_PID, page.command, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        if command and os.waitid(os.P_PID, command, os.WEXITED | os.WNOHANG | os.WNOWAIT):
             page.command = 0
     except ChildProcessError:
         pass
+    ended, none_left = reap()
+    if any(process == command for process, _ in ended):
+        page.command = 0
+    return ended, none_left
 
 
 def readable(descriptor: int, milliseconds: int) -> bool:
@@ -94,11 +100,12 @@ def children() -> list[int]:
     except OSError:
         entries = []
     if str(own) in entries:
-        return [int(entry) for entry in entries if entry.isdecimal() and _parent(entry) == own]
+        return [int(entry) for entry in entries if entry.isdecimal() and parent(entry) == own]
     return [process for process in range(2, _MOST_PROCESSES) if _is_child(process)]
 
 
-def _parent(process: str) -> int:
+def parent(process: int | str) -> int:
+    """The parent's process id; 0 for none that we see."""
     try:
         with open(f"/proc/{process}/stat", "rb") as stat:
             return int(stat.read().rpartition(b")")[2].split()[1])
@@ -195,8 +202,7 @@ class Tree:
 
     def reap(self) -> list[tuple[int, int]]:
         """Every child that has ended since: (process id, status as subprocess gives it)."""
-        forget_command(self._page)
-        ended, self._none_left = reap()
+        ended, self._none_left = reap_turn(self._page)
         return ended
 
     def empty(self) -> bool:

@@ -22,11 +22,13 @@ else:
     import _signal
 
 FOREVER = float("inf")
+FROM_KERNEL = 0x80
 
 _PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 1, 15, 36
 _TFD_TIMER_ABSTIME = 1
 _NONBLOCK_CLOEXEC = os.O_NONBLOCK | os.O_CLOEXEC
 _SIGNAL_INFO = 128
+_MOST_INHERITED = 1024
 _NFS_MAGIC = 0x6969
 _CLOCK_BOOTTIME = time.CLOCK_BOOTTIME
 _prctl = libc.function("prctl")
@@ -83,16 +85,14 @@ class Timer:
 
 
 def catchable() -> set[int]:
-    """Every signal that we look after: all that can be caught and weren't ignored at our start.
+    """Every signal that can be caught, but for those that were ignored at our start (by nohup, say).
 
-    Left alone are the faults (a signal that a process does to itself), SIGPIPE and SIGXFSZ,
-    which Python ignores, and what nohup ignored for us.
+    SIGPIPE and SIGXFSZ are among them though Python ignores them: what they were isn't to be known.
+    A fault ends the process that makes it also while its signal is blocked.
     """
-    own = {_signal.SIGKILL, _signal.SIGSTOP, _signal.SIGPIPE, _signal.SIGXFSZ}
-    own |= {_signal.SIGSEGV, _signal.SIGBUS, _signal.SIGFPE, _signal.SIGILL, _signal.SIGTRAP}
-    own |= {_signal.SIGABRT, _signal.SIGSYS}
-    every = {int(number) for number in _signal.valid_signals()} - {int(number) for number in own}
-    return {number for number in every if _signal.getsignal(number) != _signal.SIG_IGN}
+    every = {int(number) for number in _signal.valid_signals()} - {int(_signal.SIGKILL), int(_signal.SIGSTOP)}
+    not_by_us = every - {int(_signal.SIGPIPE), int(_signal.SIGXFSZ)}
+    return every - {number for number in not_by_us if _signal.getsignal(number) == _signal.SIG_IGN}
 
 
 class Signals:
@@ -105,17 +105,23 @@ class Signals:
         whole = mask.to_bytes(8, sys.byteorder) + bytes(120)
         self.descriptor = checked(libc.function("signalfd")(-1, whole, _NONBLOCK_CLOEXEC))
 
-    def read(self) -> list[tuple[int, bool]]:
-        """What has come: (signal, whether the kernel's terminal sent it rather than a process)."""
+    def read(self) -> list[tuple[int, int, int]]:
+        """What has come: (signal, si_code, process id of the sender; 0 is one that we can't see).
+
+        The code is FROM_KERNEL if a terminal sent it, more than 0 if it is of a child's end, else a
+        process sent it.
+        """
         try:
             data = os.read(self.descriptor, _SIGNAL_INFO * 64)
         except BlockingIOError:
             return []
         came = []
         for start in range(0, len(data), _SIGNAL_INFO):
-            number = int.from_bytes(data[start : start + 4], sys.byteorder)
-            code = int.from_bytes(data[start + 8 : start + 12], sys.byteorder, signed=True)
-            came.append((number, code == 0x80))
+            number, code, sender = (
+                int.from_bytes(data[start + place : start + place + 4], sys.byteorder, signed=True)
+                for place in (0, 8, 12)
+            )
+            came.append((number, code, sender))
         return came
 
 
@@ -144,6 +150,20 @@ def keep_only(descriptors: Iterable[int]) -> None:
         if number >= low:
             os.closerange(low, number)
             low = number + 1
+
+
+def drop_inherited() -> None:
+    """Close every descriptor from 3 on that was passed to us: none of ours outlives an exec."""
+    try:
+        numbers = [int(entry) for entry in os.listdir("/proc/self/fd")]
+    except OSError:
+        numbers = list(range(_MOST_INHERITED))
+    for number in numbers:
+        try:
+            if number > 2 and os.get_inheritable(number):
+                os.close(number)
+        except OSError:  # it isn't open, or not any more
+            pass
 
 
 def reserve_standard() -> None:

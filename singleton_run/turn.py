@@ -101,6 +101,7 @@ class Turn:
         self.last_end = 0.0
         self.guard = ALIVE
         self.adopting = False
+        self.settles_since: float | None = None
         self.take_over_at = FOREVER
         self.unheard: list[int] = []
         self.ended = False
@@ -260,13 +261,13 @@ class Turn:
             else:
                 self.take_over_at = now + TAKE_OVER_PAUSE
 
-    def signal(self, number: int, now: float) -> None:
-        """The user sent us a signal."""
+    def signal(self, number: int, now: float, *, heard: bool = False) -> None:
+        """The user sent us a signal; `heard` if the terminal has sent it to the command as well."""
         if self.phase == WAITING:
             if number in STOPPING:
                 self._leave(number, now)
         elif self.phase in (STARTING, RUNNING):
-            to = self.rewrite.get(number, number)
+            to = number if heard else self.rewrite.get(number, number)
             if to == 0:
                 return
             if number in STOPPING:
@@ -274,7 +275,8 @@ class Turn:
                 self.status = self.status or 128 + number
                 if self.kill_after is not None:
                     self.kill_command_at = min(self.kill_command_at, now + self.kill_after)
-            self._pass_on(to)
+            if not heard:
+                self._pass_on(to)
 
     @property
     def outcome(self) -> str:
@@ -296,9 +298,8 @@ class Turn:
             self._look_waiting(now)
         elif self.phase in (STARTING, RUNNING):
             self._look_running(now)
-        elif self.phase == SETTLING and self.leased and now >= self.hands.lease()[0]:
-            self.hands.say("warning", "not released")
-            self.phase = OVER
+        elif self.phase == SETTLING and self.leased:
+            self._look_settling(now)
 
     def next_look(self) -> float:
         """When `look` has something to do next, a reading of the boot clock."""
@@ -308,7 +309,7 @@ class Turn:
             return min(self.keep_again_at, self.leave_by, self.wait_until + self._slack())
         due = self.keep_again_at
         if self.phase == SETTLING:
-            return min(due, self.hands.lease()[0]) if self.leased else due
+            return min(due, self.hands.lease()[0], self._settles_by()) if self.leased else due
         due = min(due, self.timeout_at, self.kill_command_at, self.take_over_at, self.guard_answers_by)
         return min(due, self._lease_due()) if self.leased else due
 
@@ -329,6 +330,24 @@ class Turn:
             self.phase = OVER
         elif now >= self.wait_until + self._slack():
             self._end(UNAVAILABLE if self.trouble else HELD, self.trouble)
+
+    def _look_settling(self, now: float) -> None:
+        if self.settles_since is None:
+            self.settles_since = now
+        if now >= self.hands.lease()[0]:
+            self.hands.say("warning", "not released")
+            self.phase = OVER
+        elif now >= self._settles_by():
+            self.hands.say("warning", "keeper hangs")
+            self._kill_keeper()
+
+    def _settles_by(self) -> float:
+        """When the keeper that settles counts as hanging; at once if nobody has looked yet."""
+        if self.keeper != ALIVE:
+            return FOREVER
+        if self.settles_since is None:
+            return 0.0
+        return lease.answers_by(max(self.settles_since, self.hands.lease()[1]), self.ttl)
 
     def _look_running(self, now: float) -> None:
         if now >= self.take_over_at:
@@ -383,6 +402,7 @@ class Turn:
         self.keeper = ALIVE
         self.hands.keep(self.grant)
         if self.phase == SETTLING:
+            self.settles_since = None
             self.hands.tell_keeper("settle", self.status)
 
     def _kill_keeper(self) -> None:

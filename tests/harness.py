@@ -113,10 +113,10 @@ def send(number: int, *processes: int) -> None:
         os.kill(process, number)
 
 
-def kill_if_there(process: int) -> None:
-    """End a process that may have ended already."""
+def send_if_there(number: int, process: int) -> None:
+    """Send a signal to a process that may have ended already."""
     try:
-        os.kill(process, signal.SIGKILL)
+        os.kill(process, number)
     except ProcessLookupError:
         pass
 
@@ -178,7 +178,7 @@ class Evidence:
         for line in self.lines():
             fields = stat_of(line.process)
             if fields is not None and fields[19] == line.born:
-                kill_if_there(line.process)
+                send_if_there(signal.SIGKILL, line.process)
 
 
 class Run:
@@ -262,7 +262,7 @@ class Lab:
             if run.popen.poll() is None:
                 run.popen.kill()
         for process in ours(self._own_name):
-            kill_if_there(process)
+            send_if_there(signal.SIGKILL, process)
         self.evidence.kill_all()
         for run in self.runs:
             run.popen.wait(LIMIT)

@@ -30,6 +30,8 @@ class Proxy:
         for flow in self._flows.values():
             flow.set()
         self._delay = 0.0
+        self._word = b""
+        self._at_word: tuple[str, ...] = ()
         self._is_cut = False
         self._closing = threading.Event()
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
@@ -47,6 +49,11 @@ class Proxy:
         for direction in directions:
             self._flows[direction].clear()
 
+    def deafen_at(self, word: bytes, *directions: str) -> None:
+        """The same from the moment on at which a client sends this; what it sends with it is handed on."""
+        self._word = word
+        self._at_word = directions
+
     def slow(self, seconds: float) -> None:
         """Hand on each piece that much later, in both directions."""
         self._delay = seconds
@@ -54,6 +61,7 @@ class Proxy:
     def mend(self) -> None:
         """Be a proxy like any other; what was held back is handed on."""
         self._is_cut = False
+        self._word = b""
         self._delay = 0.0
         for flow in self._flows.values():
             flow.set()
@@ -92,6 +100,8 @@ class Proxy:
             while data := source.recv(65536):
                 if direction == UP:
                     self.seen += data
+                    if self._word and self._word in data:
+                        self.deafen(*self._at_word)
                 self._closing.wait(self._delay)
                 self._flows[direction].wait()
                 sink.sendall(data)

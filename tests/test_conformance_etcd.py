@@ -1,9 +1,7 @@
-"""The backend `etcd` passes what every lock under a lease must, by either transport."""
+"""The backend `etcd` passes what every lock under a lease must, by the JSON gateway."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -41,35 +39,17 @@ def without_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[etcd.E
         yield server
 
 
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("files")
-
-
-def site_at(server: etcd.Etcd, scheme: str, faults: list[Fault]) -> Site:
-    return Site(
-        opener="singleton_run_etcd:open_backend",
-        lock=f"{scheme}://{server.address}",
-        ttl=2.0,
-        fifo=True,
-        watches=True,
-        delete=server.delete_lock,
-        take=server.take_lock,
-        outage=server.stopped,
-        faults=faults,
-    )
-
-
-def faults_of_each(scheme: str, server: etcd.Etcd, guarded: etcd.Etcd, files: Path) -> list[Fault]:
-    """What both transports must say alike."""
+def faults_at(server: etcd.Etcd, guarded: etcd.Etcd, without_gateway: etcd.Etcd, files: Path) -> list[Fault]:
     nobody = etcd.free_ports(1)[0]
     unavailable = {
         "nobody listens": f"127.0.0.1:{nobody}",
         "nobody listens at any": f"127.0.0.1:{nobody},localhost:{nobody}",
         "no such host": "no-such-host.invalid",
+        "TLS where none is spoken": f"{server.address}/?tls=true",
     }
     refused = {
         "no user": guarded.address,
+        "no gateway": without_gateway.address,
         "no port": "localhost:",
         "a port that is none": "localhost:99999",
         "a typing error in an option": "localhost/?ca=x",
@@ -80,13 +60,13 @@ def faults_of_each(scheme: str, server: etcd.Etcd, guarded: etcd.Etcd, files: Pa
         "a truth that is none": "localhost/?tls=perhaps",
     }
     stopped = Fault(
-        "a server that is stopped", Unavailable, f"{scheme}://{server.address}", during=server.stopped
+        "a server that is stopped", Unavailable, f"etcd://{server.address}", during=server.stopped
     )
-    password = f"{scheme}://root:wr0ng@{guarded.address}"
-    permission = f"{scheme}://nobody:{QUOTED}@{guarded.address}"
+    password = f"etcd://root:wr0ng@{guarded.address}"
+    permission = f"etcd://nobody:{QUOTED}@{guarded.address}"
     return [
-        *(Fault(what, Unavailable, f"{scheme}://{address}") for what, address in unavailable.items()),
-        *(Fault(what, Refused, f"{scheme}://{address}") for what, address in refused.items()),
+        *(Fault(what, Unavailable, f"etcd://{address}") for what, address in unavailable.items()),
+        *(Fault(what, Refused, f"etcd://{address}") for what, address in refused.items()),
         stopped,
         Fault("wrong password", Refused, password, secret="wr0ng"),  # noqa: S106 - wrong everywhere
         Fault("no permission", Refused, permission, secret=PASSWORD),
@@ -98,28 +78,21 @@ class TestGateway(LeasedConformance):
 
     @pytest.fixture(scope="class")
     @classmethod
-    def site(cls, server: etcd.Etcd, guarded: etcd.Etcd, without_gateway: etcd.Etcd, files: Path) -> Site:
-        faults = [
-            Fault("no gateway", Refused, f"etcd://{without_gateway.address}"),
-            Fault("TLS where none is spoken", Unavailable, f"etcd://{server.address}/?tls=true"),
-            *faults_of_each("etcd", server, guarded, files),
-        ]
-        return site_at(server, "etcd", faults)
-
-
-class TestGrpc(LeasedConformance):
-    """By gRPC, which a server without the gateway speaks as well."""
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def site(cls, without_gateway: etcd.Etcd, guarded: etcd.Etcd, files: Path) -> Site:
-        # Asked in another process: once loaded, grpc would look after every fork of this one.
-        found = subprocess.run([sys.executable, "-c", "import etcd3"], capture_output=True, check=False)
-        if found.returncode:
-            pytest.skip("needs python-etcd3 and its protobuf: pip install 'singleton-run[etcd-grpc]'")
-        server = without_gateway
-        faults = [
-            Fault("nothing checked", Refused, f"etcd+grpc://{server.address}/?insecure-skip-tls-verify=true"),
-            *faults_of_each("etcd+grpc", server, guarded, files),
-        ]
-        return site_at(server, "etcd+grpc", faults)
+    def site(
+        cls,
+        server: etcd.Etcd,
+        guarded: etcd.Etcd,
+        without_gateway: etcd.Etcd,
+        tmp_path_factory: pytest.TempPathFactory,
+    ) -> Site:
+        return Site(
+            opener="singleton_run_etcd:open_backend",
+            lock=f"etcd://{server.address}",
+            ttl=2.0,
+            fifo=True,
+            watches=True,
+            delete=server.delete_lock,
+            take=server.take_lock,
+            outage=server.stopped,
+            faults=faults_at(server, guarded, without_gateway, tmp_path_factory.mktemp("files")),
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -32,6 +33,8 @@ PASSWORD = "corr%ect:horse"  # noqa: S105 - of servers that live as long as the 
 QUOTED = "corr%25ect:horse"
 # A lease that no test waits for, and one that doesn't lapse while a server is away for a moment.
 LONG = 60.0
+# The server's clock may run a little faster than ours.
+CLOCKS = 0.99
 
 
 @pytest.fixture(autouse=True)
@@ -96,9 +99,10 @@ def lab(tmp_path: Path, server: Etcd) -> Iterator[Lab]:
 @pytest.fixture(scope="session")
 def with_grpc() -> None:
     # Asked in another process: once loaded, grpc would look after every fork of this one.
-    found = subprocess.run([sys.executable, "-c", "import etcd3"], capture_output=True, check=False)
+    command = [sys.executable, "-c", "import singleton_run_etcd.grpc"]
+    found = subprocess.run(command, env=environment(), capture_output=True, check=False)
     if found.returncode:
-        pytest.skip("needs python-etcd3 and its protobuf: pip install 'singleton-run[etcd-grpc]'")
+        pytest.skip("needs python-etcd3: pip install 'singleton-run[etcd-grpc]'")
 
 
 @pytest.fixture(params=["etcd", "etcd+grpc"])
@@ -192,6 +196,18 @@ def test_keys_are_as_etcdctl_makes_them(crew: Crew, server: Etcd) -> None:
     again = server.get(key)
     assert again["version"] == 2
     assert (again["create_revision"], again["lease"]) == (grant.token, int(lease, 16))
+
+
+def test_nothing_but_the_record_is_left_behind(lab: Lab, server: Etcd) -> None:
+    run = lab.start(command=lab.long_job())
+    lab.ready()
+    (key,) = server.keys(f"{lab.name}/")
+    lease = key.partition("/")[2]
+    assert lease in server.ctl("lease", "list")
+    lab.finish()
+    assert run.wait() == 0, run.said
+    assert server.keys(f"{lab.name}/") == []
+    until(lambda: lease not in server.ctl("lease", "list"), "the lease to be revoked")
 
 
 def test_a_key_can_be_given_to_another_lease_without_being_let_go(
@@ -367,17 +383,44 @@ def test_an_acquire_whose_answer_was_lost_can_be_repeated(
     peer.renew(grant)
 
 
-def _lose_the_answer_of_acquire(peer: Peer, name: str, between: Proxy, what: str) -> None:
+def test_a_lease_lasts_its_whole_time_from_the_grant_on(crew: Crew, crew_at: CrewAt, between: Proxy) -> None:
+    """Also for one who had waited, or whose first answer was lost: the lease is older than the grant."""
+    name, ttl = crew.name(), 3.0
+    holder, waiter, other = crew.peer(), crew.peer(), crew.peer()
+    grant = holder.takes(name, LONG)
+    held = waiter.is_refused(name, ttl)
+    waiter.wait(held, system.now() + ttl / 3 - 0.1)
+    holder.release(grant, record_of(grant))
+    waiter.takes(name, ttl)
+    granted = waiter.began
+    waiter.crash()
+    new = other.gets(name, LONG)
+    assert other.ended >= granted + ttl * CLOCKS
+    unlucky = crew_at(between.address).peer()
+    other.release(new, record_of(new))
+    _lose_the_answer_of_acquire(unlucky, name, between, "/v3/kv/txn", ttl)
+    between.mend()
+    unlucky.takes(name, ttl)
+    granted = unlucky.began
+    unlucky.crash()
+    other.gets(name, LONG)
+    assert other.ended >= granted + ttl * CLOCKS
+
+
+def test_a_keeper_that_takes_over_needs_no_resolver(crew: Crew, crew_at: CrewAt, server: Etcd) -> None:
+    grant = crew.peer().takes(crew.name(), LONG)
+    known = [["gone.invalid", server.port, [[int(socket.AF_INET), ["127.0.0.1", server.port]]]]]
+    assert grant.handle["known"] == [["127.0.0.1", *known[0][1:]]]
+    later = {**grant.as_dict(), "generation": 1, "handle": {**grant.handle, "known": known}}
+    keeper = crew_at(f"gone.invalid:{server.port}").peer()
+    keeper.renew(Grant(**later))
+    keeper.release(Grant(**later), record_of(grant))
+
+
+def _lose_the_answer_of_acquire(peer: Peer, name: str, between: Proxy, what: str, ttl: float = LONG) -> None:
     """Let the server have the request for `what`, and the peer no answer."""
-    if what == "/v3/lease/grant":
-        between.deafen(DOWN)
-        peer.start_call("acquire", name, peer.holder, LONG)
-    else:
-        between.slow(0.2)
-        peer.start_call("acquire", name, peer.holder, LONG)
-        until(lambda: what in requests(between), what)
-        between.deafen(DOWN)
-        between.slow(0)
+    between.deafen_at(what.encode(), DOWN)
+    peer.start_call("acquire", name, peer.holder, ttl)
     with pytest.raises(Unavailable):
         peer.result()
 

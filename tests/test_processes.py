@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.harness import LONG, Lab, gone, labs, send, state, until
+from tests.harness import LONG, Lab, gone, labs, send, send_if_there, state, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -378,13 +378,12 @@ def front_and_guard_stopped_while_renewals_fail(lab: Lab) -> None:
 
     def stop_again() -> bool:
         for process in (run.pid, guard):
-            if not gone(process):
-                send(SIGSTOP, process)
+            send_if_there(SIGSTOP, process)
         return all(gone(process) for process in command)
 
     until(stop_again, "the keeper to kill the command")
     lab.control("outage").unlink()
-    send(SIGCONT, run.pid)
+    send_if_there(SIGCONT, run.pid)
     assert (run.wait(), second.wait()) == (79, 0)
     lab.evidence.check(turns=2)
 
@@ -399,7 +398,8 @@ def all_frozen_past_the_lease(lab: Lab) -> None:
     second = waiting(lab, ttl="6s")
     assert second.wait() == 0
     assert {word.rpartition(":")[2] for word in lab.evidence.survivors()} == {"T"}
-    send(SIGCONT, *ours)
+    for process in ours:
+        send_if_there(SIGCONT, process)
     assert run.wait() == 79
     assert all(gone(process) for process in command)
     assert len(lab.evidence.turns()) == 2

@@ -1,7 +1,8 @@
 """etcd by gRPC, through the stubs of python-etcd3.
 
-For clusters whose JSON gateway is off, or that know a user by the name in a certificate. Every call is begun on a channel, whose threads ring a bell when there is an answer; we wait for the
-bell by our own clock. A channel that failed is dropped and the next endpoint is asked.
+For clusters whose JSON gateway is off, or that know a user by the name in a certificate. A call is
+begun, a thread of gRPC's rings a bell when there is an answer, and we wait for the bell by our own
+clock. A channel that failed is dropped, and the next endpoint is asked.
 """
 
 from __future__ import annotations
@@ -10,10 +11,25 @@ import _thread
 import os
 
 from singleton_run import system
-from singleton_run.errors import UNUSABLE, Refused, Unavailable
+from singleton_run.errors import UNUSABLE, Failure, Refused, Unavailable
 from singleton_run.http.connection import Broken
 from singleton_run.http.patience import READ, Late, Patience, Woken
-from singleton_run_etcd.server import Entry, NoLease, Operation, Outcome
+from singleton_run_etcd.server import (
+    DENIED,
+    INVALID,
+    LATE,
+    NOT_FOUND,
+    PRECONDITION,
+    UNAUTHENTICATED,
+    UNAVAILABLE,
+    UNIMPLEMENTED,
+    Entry,
+    Login,
+    NoLease,
+    Operation,
+    Outcome,
+    Rejected,
+)
 
 # What goes wrong is told by us. And the messages of python-etcd3 are older than the compiled
 # protobuf from version 4 on: only the one in Python still takes them.
@@ -39,10 +55,8 @@ if TYPE_CHECKING:
     Result = TypeVar("Result")
     Metadata = list[tuple[str, str]]
 
-_Code = grpc.StatusCode
-_REFUSALS = (_Code.INVALID_ARGUMENT, _Code.PERMISSION_DENIED, _Code.UNIMPLEMENTED, _Code.UNAUTHENTICATED)
 # With these a server that is well has answered: another would say the same.
-_ANSWERS = (*_REFUSALS, _Code.NOT_FOUND, _Code.FAILED_PRECONDITION, _Code.OUT_OF_RANGE)
+_ANSWERS = (INVALID, NOT_FOUND, DENIED, PRECONDITION, UNIMPLEMENTED, UNAUTHENTICATED)
 # A member that has lost the others ends the watch, instead of being silent.
 _NEEDS_LEADER = ("hasleader", "true")
 _OPTIONS = (
@@ -50,15 +64,6 @@ _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.max_receive_message_length", 1 << 26),
 )
-
-
-class _Failed(Exception):
-    """A call ended without an answer, by its status code."""
-
-    def __init__(self, code: Any, text: str | None) -> None:
-        late = code == _Code.DEADLINE_EXCEEDED
-        super().__init__("no answer in time" if late else " ".join((text or code.name).split()))
-        self.code = code
 
 
 class _Bell:
@@ -102,17 +107,17 @@ class _Stream:
             for message in self._call:
                 self._came.append(message)
                 self._bell.ring()
-            end = _Failed(_Code.UNAVAILABLE, "the server ended the stream")
+            end = Rejected(UNAVAILABLE, "the server ended the stream")
         except grpc.RpcError:
-            end = _Failed(self._call.code(), self._call.details())
+            end = _rejected(self._call)
         self._came.append(end)
         self._bell.ring()
 
     def next(self, patience: Patience) -> Any:
-        """The next message. Raises _Failed at the end, Late, Woken."""
+        """The next message. Raises Rejected at the end, Late, Woken."""
         while not self._came:
             self._bell.wait(patience)
-        if isinstance(self._came[0], _Failed):
+        if isinstance(self._came[0], Rejected):
             raise self._came[0]
         return self._came.pop(0)
 
@@ -138,9 +143,7 @@ class Grpc:
     """One cluster by gRPC. See `server.Server`. Names are looked up by gRPC, for each new channel."""
 
     def __init__(self, address: Address) -> None:
-        self._user = address.user
-        self._password = address.password
-        self._token = ""
+        self._login = Login(address)
         self._endpoints = list(address.endpoints)
         self._server_name = address.server_name
         self._credentials = _credentials(address) if any(secure for _, _, secure in self._endpoints) else None
@@ -161,10 +164,10 @@ class Grpc:
         )
         try:
             answer = self._call(lambda line: line.kv.Txn, request, patience)
-        except _Failed as failed:
-            if failed.code == _Code.NOT_FOUND:
+        except Rejected as rejected:
+            if rejected.code == NOT_FOUND:
                 raise NoLease from None
-            raise self._failure(failed) from None
+            raise self._failure(rejected) from None
         found = [_entries(response) for response in answer.responses]
         return Outcome(answer.header.revision, found, held=answer.succeeded)
 
@@ -172,9 +175,9 @@ class Grpc:
         """See `server.Server`."""
         try:
             self._call(lambda line: line.lease.LeaseGrant, rpc.LeaseGrantRequest(ID=lease, TTL=ttl), patience)
-        except _Failed as failed:
-            if failed.code != _Code.FAILED_PRECONDITION:
-                raise self._failure(failed) from None
+        except Rejected as rejected:
+            if rejected.code != PRECONDITION:
+                raise self._failure(rejected) from None
             return False
         return True
 
@@ -191,17 +194,17 @@ class Grpc:
 
         try:
             answer = self._with_login(ask, patience)
-        except _Failed as failed:
-            raise self._failure(failed) from None
+        except Rejected as rejected:
+            raise self._failure(rejected) from None
         return bool(answer.TTL > 0)
 
     def revoke(self, lease: int, patience: Patience) -> None:
         """See `server.Server`."""
         try:
             self._call(lambda line: line.lease.LeaseRevoke, rpc.LeaseRevokeRequest(ID=lease), patience)
-        except _Failed as failed:
-            if failed.code != _Code.NOT_FOUND:
-                raise self._failure(failed) from None
+        except Rejected as rejected:
+            if rejected.code != NOT_FOUND:
+                raise self._failure(rejected) from None
 
     def watch(self, key: str, revision: int, patience: Patience) -> GrpcWatch:
         """See `server.Server`."""
@@ -220,8 +223,8 @@ class Grpc:
                 # Why, it says in words only; a read of the same key says it by code, and renews the token.
                 self.txn([], [Operation("range", key)], [], patience)
                 watch = self._with_login(ask, patience)
-        except _Failed as failed:
-            raise self._failure(failed) from None
+        except Rejected as rejected:
+            raise self._failure(rejected) from None
         if watch.refused:
             raise Unavailable(f"etcd: {watch.refused}")
         return watch
@@ -246,17 +249,14 @@ class Grpc:
         return self._with_login(ask, patience)
 
     def _with_login(self, ask: Callable[[_Line, Patience], Result], patience: Patience) -> Result:
-        """Ask logged in; once more with a new token if the server wants that."""
-        self._log_in(patience)
-        try:
-            return self._anywhere(ask, patience)
-        except _Failed as failed:
-            # The token has come to its end, or the users were changed since.
-            if not self._token or failed.code not in (_Code.INVALID_ARGUMENT, _Code.UNAUTHENTICATED):
-                raise
-        self._token = ""
-        self._log_in(patience)
-        return self._anywhere(ask, patience)
+        def authenticate(user: str, password: str) -> str:
+            request = rpc.AuthenticateRequest(name=user, password=password)
+            answer = self._anywhere(
+                lambda line, share: _answer(line.auth.Authenticate, request, [], share), patience
+            )
+            return str(answer.token)
+
+        return self._login.during(lambda: self._anywhere(ask, patience), authenticate)
 
     def _anywhere(self, ask: Callable[[_Line, Patience], Result], patience: Patience) -> Result:
         """Ask at one endpoint after the other; each gets its share of the time that is left."""
@@ -269,10 +269,10 @@ class Grpc:
                 return ask(self.line, share)
             except Late as late:
                 failures[_name(*self._endpoints[0])] = late
-            except _Failed as failed:
-                if failed.code in _ANSWERS:
+            except Rejected as rejected:
+                if rejected.code in _ANSWERS:
                     raise
-                failures[_name(*self._endpoints[0])] = failed
+                failures[_name(*self._endpoints[0])] = rejected
             self.close()
             self._endpoints.append(self._endpoints.pop(0))
         raise Unavailable("; ".join(f"{name}: {failure}" for name, failure in failures.items()))
@@ -287,31 +287,13 @@ class Grpc:
         return grpc.secure_channel(target, self._credentials, options)
 
     def _metadata(self) -> Metadata:
-        return [("token", self._token)] if self._token else []
+        return [("token", self._login.token)] if self._login.token else []
 
-    def _log_in(self, patience: Patience) -> None:
-        if not self._user or self._token:
-            return
-        request = rpc.AuthenticateRequest(name=self._user, password=self._password)
-        try:
-            answer = self._anywhere(
-                lambda line, share: _answer(line.auth.Authenticate, request, [], share), patience
-            )
-        except _Failed as failed:
-            if failed.code != _Code.FAILED_PRECONDITION:
-                raise Refused(f"etcd refuses the user {self._user!r} or the password: {failed}") from None
-            # The cluster knows no users: as etcdctl does, go on without.
-            self._user = ""
-        else:
-            self._token = answer.token
-
-    def _failure(self, failed: _Failed) -> Refused | Unavailable:
-        if failed.code not in _REFUSALS:
-            return Unavailable(f"etcd: {failed}")
-        if failed.code == _Code.UNIMPLEMENTED:
-            return Refused(f"what answers is not etcd ({failed}): check host, port", UNUSABLE)
-        advice = ": if it knows users, name one (ETCDCTL_USER=USER:PASSWORD) or use a certificate in its name"
-        return Refused(f"etcd refuses: {failed}{'' if self._user else advice}")
+    def _failure(self, rejected: Rejected) -> Failure:
+        if rejected.code == UNIMPLEMENTED:
+            return Refused(f"what answers is not etcd ({rejected}): check host, port", UNUSABLE)
+        known = ": if it knows users, name one (ETCDCTL_USER=USER:PASSWORD) or use a certificate in its name"
+        return rejected.failure("" if self._login.user else known)
 
 
 class GrpcWatch:
@@ -338,8 +320,8 @@ class GrpcWatch:
         while not self._over:
             try:
                 answer = self._stream.next(patience)
-            except _Failed as failed:
-                raise Broken(str(failed)) from None
+            except Rejected as rejected:
+                raise Broken(str(rejected)) from None
             if answer.canceled and not answer.compact_revision:
                 raise Broken(answer.cancel_reason or "the watch was canceled")
             self._over = bool(answer.canceled or answer.events)
@@ -354,7 +336,7 @@ class GrpcWatch:
 
 
 def _answer(method: Any, request: Any, metadata: Metadata, patience: Patience) -> Any:
-    """The answer to a call. Raises _Failed, Late, Woken."""
+    """The answer to a call. Raises Rejected, Late, Woken."""
     bell = _Bell()
     call = method.future(request, timeout=_seconds(patience), metadata=metadata)
     call.add_done_callback(bell.ring)
@@ -363,9 +345,15 @@ def _answer(method: Any, request: Any, metadata: Metadata, patience: Patience) -
     except (Late, Woken):
         call.cancel()
         raise
-    if call.code() != _Code.OK:
-        raise _Failed(call.code(), call.details())
+    if call.code() != grpc.StatusCode.OK:
+        raise _rejected(call)
     return call.result()
+
+
+def _rejected(call: Any) -> Rejected:
+    """Why a call ended without an answer."""
+    code, name = call.code().value
+    return Rejected(code, "no answer in time" if code == LATE else " ".join((call.details() or name).split()))
 
 
 def _seconds(patience: Patience) -> float:
@@ -388,7 +376,17 @@ def _credentials(address: Address) -> Any:
     # It says what is wrong with the files; gRPC doesn't.
     Tls(address.cacert, address.cert, address.key)
     key = (address.key or address.cert) if address.cert else ""
-    return grpc.ssl_channel_credentials(_content(address.cacert), _content(key), _content(address.cert))
+    authorities = address.cacert or _system_authorities()
+    return grpc.ssl_channel_credentials(_content(authorities), _content(key), _content(address.cert))
+
+
+def _system_authorities() -> str:
+    """The file of those that OpenSSL would trust; where there is none, gRPC has some of its own."""
+    from ssl import get_default_verify_paths
+
+    paths = get_default_verify_paths()
+    bundle = f"{paths.capath}/ca-certificates.crt"
+    return paths.cafile or (bundle if os.path.exists(bundle) else "")
 
 
 def _content(path: str) -> bytes | None:

@@ -67,6 +67,7 @@ class EtcdBackend:
         self._place: _Place | None = None
         self._own_watch: tuple[str, Watch] | None = None
         self._seen = 0
+        self._marked = 0
         self._empty_lease = 0
 
     def acquire(self, name: str, holder: str, ttl: float, limit: float) -> Grant | Held:
@@ -99,8 +100,8 @@ class EtcdBackend:
             try:
                 if not ahead:
                     ahead, revision = self._ahead(place, step)
-                if not ahead:
-                    return
+                    if not ahead:
+                        return
                 opened = now
                 watch = self._server.watch(ahead, revision + 1, step)
                 try:
@@ -110,6 +111,9 @@ class EtcdBackend:
                     watch.close()
             except Woken:
                 return
+            except Unavailable:
+                if system.now() < until:
+                    raise
             except Broken as broken:
                 if system.now() < opened + _LEAST_LIFE:
                     raise Unavailable(f"etcd: {broken}") from None
@@ -128,7 +132,7 @@ class EtcdBackend:
         if not self._server.keep_alive(handle["lease"], patience):
             raise Lost("its lease in etcd has ended")
         mark: list[Operation] = []
-        if grant.generation:
+        if grant.generation != self._marked:
             value = _value(grant.holder, handle["since"], grant.generation)
             mark.append(Operation("put", self._key(grant), value=value, lease=handle["lease"]))
         try:
@@ -138,6 +142,7 @@ class EtcdBackend:
         if not outcome.held:
             raise Lost("its key in etcd is gone, or is that of a later keeper")
         self._seen = outcome.revision
+        self._marked = grant.generation
 
     def hold(self, grant: Grant, until: float, wake: int) -> None:
         """Watch our own key; where no watch can be had, wait."""

@@ -133,7 +133,7 @@ class Etcd:
         return self._run("endpoint", "health").returncode == 0
 
     def ctl(self, *arguments: str, user: str | None = None) -> str:
-        """What etcdctl prints; it must succeed. `user` is NAME:PASSWORD, root by default if there are users."""
+        """What etcdctl prints; it must succeed. `user` is NAME:PASSWORD: root, where there are users."""
         answer = self._run(*arguments, user=user)
         assert answer.returncode == 0, answer.stderr.decode()
         return answer.stdout.decode()
