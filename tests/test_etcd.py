@@ -199,7 +199,7 @@ def test_keys_are_as_etcdctl_makes_them(crew: Crew, server: Etcd) -> None:
 
 
 def test_nothing_but_the_record_is_left_behind(lab: Lab, server: Etcd) -> None:
-    run = lab.start(command=lab.long_job())
+    run = lab.start("--ttl", "600s", command=lab.long_job())
     lab.ready()
     (key,) = server.keys(f"{lab.name}/")
     lease = key.partition("/")[2]
@@ -463,6 +463,20 @@ def test_an_endpoint_that_swallows_everything_costs_a_share_of_the_limit(
     holder.renew(grant)
     holder.release(grant, record_of(grant))
     crew.peer().takes(name, LONG)
+
+
+def test_a_watch_that_has_gone_deaf_is_opened_where_the_keepalive_was_answered(
+    crew: Crew, crew_at: CrewAt, between: Proxy, server: Etcd
+) -> None:
+    name = crew.name()
+    holder = crew.peer()
+    waiter = crew_at(f"{between.address},{server.address}").peer()
+    grant = holder.takes(name, LONG)
+    waiter.start_get(name, 3.0)
+    until(lambda: "/v3/watch" in requests(between), "a watch")
+    between.deafen(UP, DOWN)
+    holder.release(grant, record_of(grant))
+    waiter.got()
 
 
 # A cluster.
