@@ -89,17 +89,22 @@ def _take(job: Job, orders: Orders) -> StepsToGrant:
         if orders.over():
             break
         last = done.now >= job.wait_until
-        error = done.error
-        if isinstance(done.result, Grant):
+        result = done.result
+        if isinstance(result, Grant) and _is_late(done, job.ttl):
+            # Not given back: a release that the network kept back could undo what came later.
+            done = yield Do("renew", result, limit)
+            if orders.over():
+                break
+            if done.error is None and _is_late(done, job.ttl):
+                done.error = Unavailable("the server gave the lock too late to use it")
+        if isinstance(result, Grant) and done.error is None:
             end = done.began + job.ttl
-            if done.now < lease.stop_at(end, job.ttl):
-                yield Do("report", end)
-                yield Do("tell", "granted", done.result.as_dict(), end)
-                return done.result, end
-            yield Do("release", done.result, "interrupted", limit)
-            error = Unavailable("the server gave the lock too late to use it")
-        if isinstance(done.result, Held):
-            held = done.result
+            yield Do("report", end)
+            yield Do("tell", "granted", result.as_dict(), end)
+            return result, end
+        error = done.error
+        if isinstance(result, Held):
+            held = result
             yield Do("tell", "held", held.holder, held.host, held.since)
             if last:
                 yield from _give_up(limit, HELD, "")
@@ -121,6 +126,11 @@ def _take(job: Job, orders: Orders) -> StepsToGrant:
     yield Do("leave", limit)
     yield Do("tell", "settled", "")
     return None
+
+
+def _is_late(done: Done, ttl: float) -> bool:
+    """Whether a lease that was given or renewed by that request is too old to start with."""
+    return done.now >= lease.stop_at(done.began + ttl, ttl)
 
 
 def _give_up(limit: float, status: int, text: str) -> Steps:

@@ -82,8 +82,8 @@ class Proxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            self.accepted += 1
             if self._is_cut:
+                self.accepted += 1
                 _reset(client)
                 continue
             try:
@@ -92,6 +92,7 @@ class Proxy:
                 _reset(client)
                 continue
             self._pairs.append((client, server))
+            self.accepted += 1  # only now: whoever sees it may cut, and must cut this one too
             threading.Thread(target=self._pump, args=(client, server, UP), daemon=True).start()
             threading.Thread(target=self._pump, args=(server, client, DOWN), daemon=True).start()
 

@@ -42,7 +42,7 @@ CATCHES = {
     "OversleepsTheEnd": {"wait_returns_at_its_time": STUCK, "hold_returns_at_its_time": STUCK},
     "WatchesNothing": {"hold_returns_when_the_lock_is_deleted_or_taken": STUCK},
     "NeverLeaves": {"leave_gives_back_what_acquire_was_granted": NOT_HAD},
-    "GivesNothingBack": {"a_late_grant_is_given_back": NOT_HAD},
+    "GivesNothingBack": {"a_late_grant_is_renewed_before_it_is_used": NOT_HAD},
     "LeavesItsPlaceBehind": {
         "leave_frees_the_place_of_a_waiter_and_nothing_else": NOT_HAD,
         "leave_gives_back_a_lock_that_came_while_nobody_looked": NOT_HAD,

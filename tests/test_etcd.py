@@ -719,7 +719,16 @@ def test_two_permissions_are_enough(tmp_path: Path, crew_at: CrewAt) -> None:
         with pytest.raises(Lost):
             waiter.renew(got)
         with pytest.raises(Refused, match="permission"):
-            crew_at(f"worker:{QUOTED}@{server.address}").peer().acquire(name)
+            crew_at(f"worker:{QUOTED}@{server.address}").peer().acquire("backup")
+        # A single lock without a prefix.
+        server.ctl("role", "grant-permission", "singleton", "readwrite", "backup/", "--prefix=true")
+        server.ctl("role", "grant-permission", "singleton", "readwrite", "singleton-run/record/backup")
+        single = crew_at(f"worker:{QUOTED}@{server.address}").peer()
+        backup = single.takes("backup", LONG)
+        single.renew(backup)
+        single.release(backup, record_of(backup))
+        with pytest.raises(Refused, match="permission"):
+            single.list()
 
 
 # Addresses.

@@ -280,12 +280,20 @@ def grant() -> Grant:
     return Grant("x", "me", 7, TTL, {})
 
 
-def test_a_grant_that_comes_too_late_is_given_back_and_not_run() -> None:
-    history = History(wait_until=1.0)
+def test_a_grant_that_comes_too_late_is_renewed_and_not_run_before() -> None:
+    history = History()
     history.answer(grant(), took=lease.stop_at(TTL, TTL))
-    assert history.next == "release"
+    assert history.next == "renew"
     assert not history.told
-    history.answer()
+    renewed_at = history.now
+    history.answer(took=1.0)
+    assert [(message[0], message[2]) for message in history.told] == [("granted", renewed_at + TTL)]
+
+
+def test_a_grant_that_is_late_twice_is_not_run() -> None:
+    history = History(wait_until=1.0)
+    for _ in range(2):
+        history.answer(grant(), took=lease.stop_at(TTL, TTL))
     while history.next:
         history.answer()
     assert [message[:2] for message in history.told] == [("gave up", UNAVAILABLE)]

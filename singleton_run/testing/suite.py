@@ -246,19 +246,18 @@ class Conformance:
         holder.release(again, record_of(again))
         other.gets(name)
 
-    def test_a_late_grant_is_given_back(self, crew: Crew) -> None:
-        """The keeper got it when the lease was nearly over: it does not run, and another has the lock."""
+    def test_a_late_grant_is_renewed_before_it_is_used(self, crew: Crew) -> None:
+        """The keeper got it when the lease was nearly over: it isn't used before a renewal proves it anew."""
         name = crew.name()
         one, other = crew.peer(), crew.peer()
         steps = keeper.keep(Job(name, one.holder, STEADY, keeper.FOREVER), keeper.Orders(), None)
         assert next(steps).name == "acquire"
         grant = one.takes(name)
         step = steps.send(keeper.Done(one.began, one.began + STEADY, grant))
-        assert step.name in {"leave", "release"}
-        if step.name == "leave":
-            one.leave()
-        else:
-            one.release(grant, record_of(grant, "interrupted"))
+        assert step.name == "renew"
+        one.renew(grant)
+        other.is_refused(name)
+        one.release(grant, record_of(grant, "interrupted"))
         assert other.gets(name).token > grant.token
 
     def test_a_dead_holder_is_followed(self, crew: Crew) -> None:
