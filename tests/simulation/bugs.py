@@ -150,7 +150,7 @@ def _any_echild_is_proof() -> list[Patch]:
 
 def _enforced_once() -> list[Patch]:
     """The keeper kills the children that it sees, and doesn't look again for one born meanwhile."""
-    return [(keeper_process, "AGAIN", FOREVER)]
+    return [(keeper_process, "AGAIN", FOREVER), (Keeper, "_has_orphans", lambda _self: False)]
 
 
 def _emptiness_by_looking() -> list[Patch]:

@@ -32,6 +32,7 @@ class Keeper(Process):
         "began",
         "breaks",
         "enforcing",
+        "has_enforced",
         "heard_dead",
         "heard_gone",
         "inbox",
@@ -62,6 +63,7 @@ class Keeper(Process):
         self.request: Request | None = None
         self.breaks = False
         self.enforcing = False
+        self.has_enforced = False
         self.loaded_at = 0.0
         resumed = None if grant is None else (Grant(**grant), trip.end)
         job = Job("lock", trip.holder, trip.wishes.ttl, trip.front.turn.wait_until)
@@ -121,6 +123,8 @@ class Keeper(Process):
                 self.heard_dead = True
                 orders.nothing_runs = orders.nothing_runs or not trip.started
                 orders.unguarded = not orders.nothing_runs
+        if self._has_orphans():
+            self._kill_children()
 
     def _unread(self) -> bool:
         """Whether a descriptor that wakes an operation is readable."""
@@ -223,6 +227,7 @@ class Keeper(Process):
     def _enforce(self) -> bool:
         self.world.note(self, "enforces")
         self.enforcing = True
+        self.has_enforced = True
         self.until = self.began + ENFORCE_LIMIT
         if self.trip.guard.alive:
             self.trip.guard.kill_soon()
@@ -231,20 +236,29 @@ class Keeper(Process):
         return self._enforced()
 
     def _enforced(self) -> bool:
-        """Kill what has fallen to us; true if that is all gone, or the time is up."""
+        """Whether what has fallen to us is all gone, or the time is up."""
+        none_left = self._kill_children()
+        now = self.machine.clock()
+        self.enforcing = not none_left and now < self.until
+        self.set_timer(min(now + AGAIN, self.until))
+        return not self.enforcing
+
+    def _kill_children(self) -> bool:
+        """Reap and kill what has fallen to us; true if nothing is left, which may be the proof."""
         trip, tree = self.trip, self.trip.tree
         tree.reap(self)
         for task in tree.children_of(self):
             task.signal(KILL)
         guard_gone = self.above is None or not self.above.alive
         none_left = guard_gone and tree.none_below(self)
-        if none_left and self.orders.orphaned() and self._is_above():
+        if none_left and self.heard_dead and self._is_above():
             self.orders.nothing_runs = True
             trip.proved = tree.reaper is self
-        now = self.machine.clock()
-        self.enforcing = not none_left and now < self.until
-        self.set_timer(min(now + AGAIN, self.until))
-        return not self.enforcing
+        return none_left
+
+    def _has_orphans(self) -> bool:
+        """Whether something may still fall to us that was not there when we killed."""
+        return self.has_enforced and not self.enforcing and self.heard_dead and not self.orders.nothing_runs
 
     def _is_above(self) -> bool:
         """Whether the guard that died last was our child, so that what it left fell to us."""
