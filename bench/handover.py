@@ -71,10 +71,13 @@ class Times:
                 if argv := make(own, *baton.argv):
                     queues[name] = Queue(argv, baton, waiters)
                     self._times[name] = []
+            for queue in queues.values():
+                measure.settle(queue.pids)
             for _ in range(ROUNDS):
-                measure.settle([pid for queue in queues.values() for pid in queue.fresh])
                 for name, queue in queues.items():
                     self._times[name].append(queue.pass_on())
+                    # Or the start of the new waiter would be in the way of the next one's hand-over.
+                    measure.settle(queue.fresh)
         finally:
             for queue in queues.values():
                 queue.close()
