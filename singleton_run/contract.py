@@ -133,10 +133,12 @@ class Backend(Protocol):
     def write(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
         """Put `record` beside the lock if the grant is still ours; Lost if it is not."""
 
-    def release(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
+    def release(self, grant: Grant, record: Mapping[str, Any], limit: float, keep: float = 0.0) -> None:
         """Give the lock back and put `record` beside it, in one step.
 
         By a grant that is no longer ours nothing changes, and Lost is raised; done twice is done.
+        With `keep` nobody gets the lock for that many seconds from now on, though no process holds
+        it any more: not its last holder, not a stranger's client, not after the server's restart.
         """
 
     def read(self, name: str, limit: float) -> tuple[Held | None, Mapping[str, Any] | None]:
@@ -144,6 +146,25 @@ class Backend(Protocol):
 
     def list(self, limit: float) -> list[str]:
         """The names that have a lock or a record, sorted."""
+
+    def done(self, name: str, key: str, limit: float) -> Mapping[str, Any] | None:
+        """What was marked for `key` under `name`, None if nothing was."""
+
+    def mark(self, grant: Grant, key: str, mark: Mapping[str, Any], limit: float) -> None:
+        """Mark `key` as done if the grant is still ours, Lost if it is not. A mark is kept for ever.
+
+        `key` is any text of 1 to 256 characters; what may not stand in a name is for the backend to map.
+        """
+
+    def forget(self, name: str, key: str, limit: float) -> bool:
+        """Take the mark of `key` away; false if there was none."""
+
+    def offset(self) -> tuple[float, float] | None:
+        """How far the server's clock is ahead of this machine's wall clock, and how exact that is.
+
+        Both in seconds, by the server's last answer; None before one, and where the server doesn't tell
+        its time or is this machine. Contacts nobody.
+        """
 
     def close(self) -> None:
         """Drop every connection. The lock is not released by it. Never raises."""
