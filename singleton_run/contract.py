@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any, Protocol
 
+    from singleton_run.slots import Plan
+
     Handle = dict[str, Any]
 else:
     Protocol = object
@@ -79,15 +81,37 @@ class Held:
 
 
 class Job:
-    """What is to be locked, and how long to try: `wait_until` is a reading of the boot clock."""
+    """What is to be locked, and how long to try: `wait_until` is a reading of the boot clock.
 
-    __slots__ = ("holder", "name", "ttl", "wait_until")
+    `plan` says which slots there are, `once` is the key of what is done once; None without. `keep` is how
+    long the lock is kept from the command's start on, in seconds. `leased` is false for a lock that lapses
+    with its last holder.
+    """
 
-    def __init__(self, name: str, holder: str, ttl: float, wait_until: float) -> None:
+    __slots__ = ("holder", "keep", "leased", "name", "once", "plan", "ttl", "wait_until", "waits")
+
+    def __init__(
+        self,
+        name: str,
+        holder: str,
+        ttl: float,
+        wait_until: float,
+        *,
+        plan: Plan | None = None,
+        once: str | None = None,
+        keep: float = 0.0,
+        waits: bool = True,
+        leased: bool = True,
+    ) -> None:
         self.name = name
         self.holder = holder
         self.ttl = ttl
         self.wait_until = wait_until
+        self.plan = plan
+        self.once = once
+        self.keep = keep
+        self.waits = waits
+        self.leased = leased
 
 
 class Backend(Protocol):

@@ -6,12 +6,14 @@ a lock's address are left out of everything that is shown or handed on.
 
 from __future__ import annotations
 
+import time
+
 from singleton_run.names import digest
 from singleton_run.options import OPTIONS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from singleton_run.settings import Settings
 
@@ -38,6 +40,24 @@ def for_command(
     result["SINGLETON_ID"] = turn_id
     result[_HELD] = " ".join(dict.fromkeys(held))
     return result
+
+
+def of_slot(told: Sequence[object]) -> dict[str, str]:
+    """The variables for a slot's time (Unix seconds, None without) and attempt; none for nothing told."""
+    if not told:
+        return {}
+    slot, attempt = told
+    variables = {"SINGLETON_ATTEMPT": str(attempt)}
+    if isinstance(slot, int | float):
+        variables["SINGLETON_SLOT"] = moment(slot)
+    return variables
+
+
+def moment(seconds: float) -> str:
+    """Unix seconds as RFC 3339 in UTC, with milliseconds where there are any."""
+    whole, thousandths = divmod(round(seconds * 1000), 1000)
+    fraction = f".{thousandths:03}" if thousandths else ""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + fraction + "Z"
 
 
 def nested(environ: Mapping[str, str], lock: str, name: str) -> bool:

@@ -6,7 +6,7 @@ import os
 import select
 import time
 
-from singleton_run import channel, locks, processes, record, system
+from singleton_run import channel, locks, processes, record, registry, system
 from singleton_run.contract import Job
 from singleton_run.guarding import Task
 from singleton_run.log import Log
@@ -20,10 +20,16 @@ if TYPE_CHECKING:
     import signal as _signal
     from typing import Any
 
+    from collections.abc import Callable
+
+    from singleton_run.contract import Backend
     from singleton_run.guard import Guard
     from singleton_run.jobs import Jobs
     from singleton_run.settings import Settings
+    from singleton_run.slots import Plan
     from singleton_run.system import Signals
+
+    Lock = locks.FlockLock | locks.KeeperLock | locks.SlotLock
 else:
     import _signal
 
@@ -33,10 +39,14 @@ KILL = 9
 def run(settings: Settings, path: str, signals: Signals, mask: set[int]) -> int:
     """Make one turn for the command at `path`; the exit status, or minus the signal to die of.
 
-    `signals` are blocked and read from their descriptor; `mask` is what was blocked before.
-    Raises Failure before anything is contacted.
+    Turn after turn, if there is a schedule. `signals` are blocked and read from their descriptor; `mask`
+    is what was blocked before. Raises Failure before anything is contacted.
     """
-    return Front(settings, path, signals, mask).run()
+    if settings.scheduled or settings.once is not None:
+        from singleton_run import series
+
+        return series.run(settings, path, signals, mask)
+    return Front(settings, path, signals, mask, Log(settings)).run()
 
 
 def _has_terminal() -> bool:
@@ -48,13 +58,31 @@ def _has_terminal() -> bool:
 
 
 class Front:
-    """The `turn.Hands` of a real turn, and its loop."""
+    """The `turn.Hands` of a real turn, and its loop.
 
-    def __init__(self, settings: Settings, path: str, signals: Signals, mask: set[int]) -> None:
+    `plan` makes the plan of its slots, in the keeper; None for a turn that is of no schedule. `attempt`
+    is how often the command was started before, and one. `keeps_open` says that there will be another
+    turn, which needs our standard descriptors for its command.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        path: str,
+        signals: Signals,
+        mask: set[int],
+        log: Log,
+        plan: Callable[[], Plan] | None = None,
+        *,
+        attempt: int = 0,
+        keeps_open: bool = False,
+    ) -> None:
         self.settings = settings
         self.signals = signals
         self.timer = system.Timer()
-        self.log = Log(settings)
+        self.log = log
+        self.attempt = attempt
+        self.keeps_open = keeps_open
         self.page = Page()
         self.shares_terminal = _has_terminal()
         host = os.uname().nodename
@@ -66,13 +94,19 @@ class Front:
         self.task = Task(settings, command, self.page, holder, os.urandom(8).hex(), grace, leased=leased)
         now = system.now()
         self.turn = Turn(settings, self, leased=leased, now=now, kill_grace=grace)
-        job = Job(settings.name, holder, settings.ttl, self.turn.wait_until)
-        self.ends = locks.GuardEnds(channel.pipe() if leased else (-1, -1), self.log)
-        self.lock: locks.FlockLock | locks.KeeperLock
-        if leased:
-            self.lock = locks.KeeperLock(settings.lock, job, self.task, self.ends, self.fork_guard)
-        else:
-            self.lock = locks.FlockLock(settings.lock, job, os.environ, self.fork_guard)
+        job = Job(
+            settings.name,
+            holder,
+            settings.ttl,
+            self.turn.wait_until,
+            once=settings.once,
+            keep=settings.keep,
+            waits=self.turn.waits,
+            leased=leased,
+        )
+        decides = plan is not None or settings.once is not None
+        self.ends = locks.GuardEnds(channel.pipe() if leased or decides else (-1, -1), self.log)
+        self.lock = self._lock(job, plan, decides=decides)
         self.guarded = leased
         self.own_guard: Guard | None = None
         self.own_jobs: Jobs | None = None
@@ -83,6 +117,20 @@ class Front:
         self.run_record: dict[str, Any] = {}
         system.become_subreaper()
         system.set_title(f"singleton-run: front of {settings.name}")
+
+    def _lock(self, job: Job, plan: Callable[[], Plan] | None, *, decides: bool) -> Lock:
+        def open_backend() -> Backend:
+            return registry.open_backend(self.settings.lock, os.environ)
+
+        if job.leased:
+            return locks.KeeperLock(job, self.task, self.ends, self.fork_guard, open_backend, plan)
+        flock = locks.FlockLock(self.settings.lock, job, self.page, os.environ, self.fork_guard)
+        if not decides:
+            return flock
+        keeper = locks.KeeperLock(
+            job, self.task, self.ends, self.fork_guard, lambda: flock.backend, plan, flock.backend.descriptors
+        )
+        return locks.SlotLock(flock, keeper)
 
     # The hands of the turn.
 
@@ -112,7 +160,7 @@ class Front:
             return
         if not self.guarded:
             self.fork_guard()
-        self.ends.orders.send(*message)
+        self.ends.orders.send(*message, *(self._of_slot() if message[0] == "start" else ()))
         if self.page.guard:
             processes.send(self.page.guard, int(_signal.SIGCONT))
         if message[0] == "start":
@@ -178,10 +226,22 @@ class Front:
             self._hear_signals()
         self.page.over = True
         self.lock.close()
-        self.log.close()
+        if self.keeps_open:
+            self._close()
+        else:
+            self.log.close()
         if self.turn.conflict:
             return self.settings.conflict_status
         return -self.turn.raised if self.turn.raised == _signal.SIGINT else self.turn.status
+
+    def _close(self) -> None:
+        """Between two turns: nothing of the last one stays open."""
+        if self.guarded:
+            self.ends.close_fronts()
+        own = (self.timer.descriptor, self.command, self.ends.proof_read, self.ends.proof_write)
+        for descriptor in own:
+            if descriptor >= 0:
+                os.close(descriptor)
 
     def _wait(self) -> None:
         own = self.own_guard
@@ -200,6 +260,14 @@ class Front:
             poll.register(self.ends.says.descriptor, select.POLLIN)
         poll.poll()
         self.timer.clear()
+
+    def _of_slot(self) -> tuple[object, ...]:
+        """What the command is told of its slot and attempt, as the guard hears it."""
+        slot = (self.turn.grant or {}).get("record") or {}
+        slot = slot.get("slot") if self.settings.scheduled else None
+        if slot:
+            return slot["slot"], slot["attempt"]
+        return (None, self.attempt) if self.attempt else ()
 
     def _forget_guard(self) -> None:
         self.guarded = False
@@ -278,6 +346,8 @@ class Front:
 
     def _let_go(self) -> None:
         """The command has its descriptors: keep none of them, or its readers would wait for us."""
+        if self.keeps_open:
+            return
         system.close_standard(0, 1)
         system.drop_inherited()
 
@@ -296,6 +366,11 @@ class Front:
                 self.turn.settled(*facts)
             elif event == "lost":
                 self.turn.lost_lock(facts[0], now)
+            elif event == "rest":
+                self.turn.rested(*facts)
+            elif (event, round(facts[0])) not in self.log.said:
+                self.log.said.add((event, round(facts[0])))
+                self.say("warning", event, number=facts[0])
 
     def _hear_signals(self) -> None:
         for number, code, sender in self.signals.read():

@@ -7,7 +7,7 @@ import select
 
 from singleton_run import system
 from singleton_run.channel import Reader, Writer
-from singleton_run.environment import for_command
+from singleton_run.environment import for_command, of_slot
 from singleton_run.guard import GONE, IDLE, Guard
 from singleton_run.log import last_words
 from singleton_run.processes import Command, Tree
@@ -106,6 +106,7 @@ def run(task: Task, orders: int, tell: int, proof: int, lock: int, take: Take | 
         now = system.now()
         if order[0] == "start":
             tree.environ["SINGLETON_TOKEN"] = str(order[1])
+            tree.environ.update(of_slot(order[2:]))
             guard.start(now)
             system.close_standard(0, 1)
             system.keep_only([orders, tell, proof, lock, signals.descriptor, timer.descriptor])

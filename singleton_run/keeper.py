@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     Record = Mapping[str, Any]
+    Got = tuple[Grant, float]
     Steps = Generator["Do", "Done", None]
-    StepsToGrant = Generator["Do", "Done", "tuple[Grant, float] | None"]
+    StepsToDone = Generator["Do", "Done", "Done | None"]
+    StepsToGrant = Generator["Do", "Done", "Got | None"]
+    StepsToOutcome = Generator["Do", "Done", "Got | Held | Failure | None"]
 
 FOREVER = float("inf")
 WAKE_GRACE = 1.0
@@ -28,7 +31,8 @@ class Do:
     """One operation: its name and arguments.
 
     acquire limit · wait held until · leave limit · renew grant limit · hold grant until ·
-    release grant record-or-its-state limit · sleep until · report end · tell message… · wake · enforce
+    release grant record-or-its-state limit · sleep until · report end · tell message… · wake · enforce;
+    for slots also clock · read limit · done key limit · mark grant key record limit · write grant record limit
     """
 
     __slots__ = ("arguments", "name")
@@ -76,66 +80,111 @@ class Orders:
 
 def keep(job: Job, orders: Orders, resumed: tuple[Grant, float] | None) -> Steps:
     """The whole of a keeper's life. `resumed` is a grant and its lease's end."""
-    got = resumed or (yield from _take(job, orders))
-    if got is not None:
+    got = resumed or (yield from _come_by(job, orders))
+    if got is not None and job.leased:
         yield from _keep(job, orders, *got)
 
 
+def _come_by(job: Job, orders: Orders) -> StepsToGrant:
+    if job.plan is not None or job.once is not None:
+        from singleton_run import candidate
+
+        take = candidate.take_slot if job.plan is not None else candidate.take_once
+        return (yield from take(job, orders))
+    return (yield from _take(job, orders))
+
+
 def _take(job: Job, orders: Orders) -> StepsToGrant:
+    got = yield from get(job, orders, job.wait_until)
+    if isinstance(got, tuple):
+        yield from grant_told(*got)
+        return got
+    if isinstance(got, Held):
+        yield Do("tell", "held", got.holder, got.host, got.since)
+    yield Do("leave", lease.request_limit(job.ttl))
+    if got is None:
+        yield Do("tell", "settled", "")
+    elif isinstance(got, Held):
+        yield Do("tell", "gave up", HELD, "")
+    else:
+        yield Do("tell", "gave up", got.status, str(got))
+    return None
+
+
+def grant_told(grant: Grant, end: float) -> Steps:
+    """Tell the front that the lock is ours until `end`: it starts the command."""
+    yield Do("report", end)
+    yield Do("tell", "granted", grant.as_dict(), end)
+
+
+def get(job: Job, orders: Orders, until: float) -> StepsToOutcome:
+    """Get the lock by `until`: the grant and its lease's end.
+
+    Or who holds it; or why it can't be had; or None if nobody wants it any more. Unless it was got
+    the caller has to `leave`.
+    """
     limit = lease.request_limit(job.ttl)
     failures = 0
     while True:
         done = yield Do("acquire", limit)
         if orders.over():
-            break
-        last = done.now >= job.wait_until
+            return None
+        last = done.now >= until
         result = done.result
-        if isinstance(result, Grant) and _is_late(done, job.ttl):
+        if isinstance(result, Grant) and is_late(done, job.ttl):
             # Not given back: a release that the network kept back could undo what came later.
             done = yield Do("renew", result, limit)
             if orders.over():
-                break
-            if done.error is None and _is_late(done, job.ttl):
+                return None
+            if done.error is None and is_late(done, job.ttl):
                 done.error = Unavailable("the server gave the lock too late to use it")
         if isinstance(result, Grant) and done.error is None:
-            end = done.began + job.ttl
-            yield Do("report", end)
-            yield Do("tell", "granted", result.as_dict(), end)
-            return result, end
+            return result, done.began + job.ttl
         error = done.error
         if isinstance(result, Held):
-            held = result
-            yield Do("tell", "held", held.holder, held.host, held.since)
             if last:
-                yield from _give_up(limit, HELD, "")
-                return None
-            done = yield Do("wait", held, job.wait_until)
+                return result
+            yield Do("tell", "held", result.holder, result.host, result.since)
+            done = yield Do("wait", result, until)
             error = done.error
         if error is None:
             failures = 0
-        elif last or isinstance(error, Refused):
-            yield from _give_up(limit, error.status, str(error))
-            return None
+        elif last or not isinstance(error, Unavailable):
+            return error
         else:
             failures += 1
-            yield Do("tell", "trouble", str(error))
-            pause = max(0.1, lease.back_off(failures, 5.0))
-            yield Do("sleep", min(done.now + pause, job.wait_until))
+            yield from pause(done, error, failures, until)
         if orders.over():
-            break
-    yield Do("leave", limit)
-    yield Do("tell", "settled", "")
-    return None
+            return None
 
 
-def _is_late(done: Done, ttl: float) -> bool:
+def persist(do: Do, orders: Orders, until: float) -> StepsToDone:
+    """Do one operation until it succeeds, is refused, or `until` has passed: the last outcome.
+
+    None if nobody wants it any more.
+    """
+    failures = 0
+    while True:
+        done = yield do
+        if orders.over():
+            return None
+        if not isinstance(done.error, Unavailable) or done.now >= until:
+            return done
+        failures += 1
+        yield from pause(done, done.error, failures, until)
+        if orders.over():
+            return None
+
+
+def pause(done: Done, error: Failure, failures: int, until: float) -> Steps:
+    """After so many failures in a row tell the last, and wait a little longer than before."""
+    yield Do("tell", "trouble", str(error))
+    yield Do("sleep", min(done.now + max(0.1, lease.back_off(failures, 5.0)), until))
+
+
+def is_late(done: Done, ttl: float) -> bool:
     """Whether a lease that was given or renewed by that request is too old to start with."""
     return done.now >= lease.stop_at(done.began + ttl, ttl)
-
-
-def _give_up(limit: float, status: int, text: str) -> Steps:
-    yield Do("leave", limit)
-    yield Do("tell", "gave up", status, text)
 
 
 def _keep(job: Job, orders: Orders, grant: Grant, end: float) -> Steps:
@@ -193,6 +242,8 @@ def _settle(orders: Orders, grant: Grant, end: float, ttl: float) -> Steps:
     record = orders.settle or ("interrupted" if orders.leave else "crashed")
     limit = lease.request_limit(ttl)
     failures = 0
+    if job.once is not None and isinstance(record, dict) and record["state"] == "succeeded":
+        yield from _mark(job, grant, record, end)
     while True:
         yield Do("report", end)
         done = yield Do("release", grant, record, limit)
@@ -202,3 +253,18 @@ def _settle(orders: Orders, grant: Grant, end: float, ttl: float) -> Steps:
         failures += 1
         yield Do("tell", "trouble", str(done.error))
         yield Do("sleep", min(end, done.now + lease.back_off(failures, 1.0)))
+
+
+def _mark(job: Job, grant: Grant, record: Record, end: float) -> Steps:
+    """Write down that the key is done, before the lock is anybody else's."""
+    limit = lease.request_limit(job.ttl)
+    failures = 0
+    while True:
+        yield Do("report", end)
+        done = yield Do("mark", grant, job.once, record, limit)
+        if not isinstance(done.error, Unavailable) or done.now >= end:
+            break
+        failures += 1
+        yield from pause(done, done.error, failures, end)
+    if done.error is not None:
+        yield Do("tell", "trouble", f"that {job.once!r} is done could not be written down: {done.error}")

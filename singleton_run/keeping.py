@@ -7,12 +7,12 @@ import os
 import select
 import time
 
-from singleton_run import keeper, processes, registry, system
+from singleton_run import keeper, processes, system
 from singleton_run.channel import Reader, Writer
 from singleton_run.errors import Failure
 from singleton_run.keeper import Do, Done, Orders
 from singleton_run.log import last_words
-from singleton_run.record import begun, ended
+from singleton_run.record import begun, ended, keep_for, mark_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from singleton_run.contract import Backend, Grant, Job
     from singleton_run.page import Page
+    from singleton_run.slots import Plan
 else:
     import _signal
 
@@ -31,7 +32,7 @@ _KILL = 9
 
 
 def run(
-    lock: str,
+    open_backend: Callable[[], Backend],
     job: Job,
     page: Page,
     orders: int,
@@ -40,16 +41,20 @@ def run(
     *,
     guard: int,
     resumed: tuple[Grant, float] | None,
+    plan: Callable[[], Plan] | None = None,
 ) -> None:
     """Be the keeper of one turn, in a process forked for it.
 
-    `guard` is the guard's process id if it is our child, else 0.
+    `guard` is the guard's process id if it is our child, else 0. `plan` makes the plan of `job`: here,
+    for it loads what is only needed here.
     """
     gc.enable()
     system.set_title(f"singleton-run: keeper of {job.name}")
     front = Writer(tell)
     try:
-        backend = registry.open_backend(lock, os.environ)
+        backend = open_backend()
+        if plan is not None:
+            job.plan = plan()
     except Failure as failure:
         front.send("gave up", failure.status, str(failure))
         return
@@ -150,7 +155,29 @@ class _Keeper:
         if isinstance(record, str):
             run = begun(grant.record, grant.name, grant.holder, grant.token, self.start)
             record = ended(run, record, None, None)
-        self.backend.release(grant, record, limit)
+        keep = keep_for(self.job.keep, self.page.began)
+        self.backend.release(grant, record, limit, *([keep] if keep else []))
+
+    def _read(self, limit: float) -> object:
+        return self.backend.read(self.job.name, limit)
+
+    def _write(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
+        self.backend.write(grant, record, limit)
+
+    def _done(self, key: str, limit: float) -> object:
+        return self.backend.done(self.job.name, key, limit)
+
+    def _mark(self, grant: Grant, key: str, record: Mapping[str, Any], limit: float) -> None:
+        self.backend.mark(grant, key, mark_of(record), limit)
+
+    def _clock(self) -> tuple[float, float | None]:
+        """The time of slots, and how far this machine's clock is behind it; None if nobody else knows."""
+        offset = self.backend.offset()
+        now = time.time()
+        if offset is None:
+            return now, None
+        ahead, exact = offset
+        return (now, 0.0) if abs(ahead) <= exact else (now + ahead, ahead)
 
     def _sleep(self, until: float) -> None:
         system.wait(until, [self.wake.fileno()])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from singleton_run import channel, guarding, processes, system
+from singleton_run import channel, guarding, processes, record, system
 from singleton_run.contract import Grant, Held
 from singleton_run.errors import Failure
 
@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from typing import Any
 
     from singleton_run.channel import Message
-    from singleton_run.contract import Job
+    from singleton_run.contract import Backend, Job
     from singleton_run.guarding import Take, Task
     from singleton_run.log import Log
+    from singleton_run.page import Page
     from singleton_run.record import Record
+    from singleton_run.slots import Plan
     from singleton_run.turn import Turn
 
 KILL = 9
@@ -83,11 +85,12 @@ class FlockLock:
     descriptor = -1
 
     def __init__(
-        self, lock: str, job: Job, environ: Mapping[str, str], fork_guard: Callable[[], None]
+        self, lock: str, job: Job, page: Page, environ: Mapping[str, str], fork_guard: Callable[[], None]
     ) -> None:
         from singleton_run_file import open_backend
 
         self.job = job
+        self.page = page
         self.backend = open_backend(lock, environ)
         self.fork_guard = fork_guard
         self.front = os.getpid()
@@ -131,9 +134,14 @@ class FlockLock:
 
     def tell(self, turn: Turn, order: str, run: Record | None = None) -> None:
         """Obey at once: settle with a record, or leave."""
-        text = "" if run is None else self._try(lambda grant: self.backend.release(grant, run, 0.0))
-        self.close()
+        text = "" if run is None else self._try(lambda grant: self._settle(grant, run))
+        self.backend.leave(0.0)
         turn.settled(text)
+
+    def _settle(self, grant: Grant, run: Record) -> None:
+        if self.job.once is not None and run["state"] == "succeeded":
+            self.backend.mark(grant, self.job.once, record.mark_of(run), 0.0)
+        self.backend.release(grant, run, 0.0, record.keep_for(self.job.keep, self.page.began))
 
     def _try(self, work: Callable[[Grant], None]) -> str:
         try:
@@ -155,22 +163,34 @@ class FlockLock:
 
     def close(self) -> None:
         """At the end of a turn: the guard's copy is the last."""
-        self.backend.leave(0.0)
+        self.backend.close()
 
 
 class KeeperLock:
-    """A backend's lock, owned by a keeper: a process of its own, which another can replace."""
+    """A backend's lock, owned by a keeper: a process of its own, which another can replace.
+
+    `plan` makes the plan of its slots, None without; `shared` are descriptors that the backend needs.
+    """
 
     leased = True
 
     def __init__(
-        self, lock: str, job: Job, task: Task, ends: GuardEnds, fork_guard: Callable[[], None]
+        self,
+        job: Job,
+        task: Task,
+        ends: GuardEnds,
+        fork_guard: Callable[[], None],
+        open_backend: Callable[[], Backend],
+        plan: Callable[[], Plan] | None = None,
+        shared: Callable[[], list[int]] = list,
     ) -> None:
-        self.lock = lock
         self.job = job
         self.task = task
         self.ends = ends
         self.fork_guard = fork_guard
+        self._open_backend = open_backend
+        self._plan = plan
+        self._shared = shared
         self.generation = -1
         self.process = 0
         self.settled = False
@@ -188,7 +208,7 @@ class KeeperLock:
         orders_read, orders_write = channel.pipe()
         says_read, says_write = channel.pipe()
         self.generation += 1
-        first = self.generation == 0
+        first = self.generation == 0 and self.job.leased
         resumed = None
         if grant is not None:
             resumed = (Grant(**{**grant, "generation": self.generation}), self.task.page.end)
@@ -198,12 +218,12 @@ class KeeperLock:
             os.setpgid(0, 0)
             guard = self._fork_guard((orders_read, orders_write, says_read, says_write)) if first else 0
             system.close_standard(0, 1)
-            system.keep_only([orders_read, says_write, self.ends.proof_read])
+            system.keep_only([orders_read, says_write, self.ends.proof_read, *self._shared()])
             from singleton_run import keeping
 
             try:
                 keeping.run(
-                    self.lock,
+                    self._open_backend,
                     self.job,
                     self.task.page,
                     orders_read,
@@ -211,6 +231,7 @@ class KeeperLock:
                     self.ends.proof_read,
                     guard=guard,
                     resumed=resumed,
+                    plan=self._plan,
                 )
             except Exception as error:  # noqa: BLE001 - a stranger's backend may raise anything
                 text = f"the backend failed with {type(error).__name__}: {error}"
@@ -264,7 +285,7 @@ class KeeperLock:
     def messages(self) -> list[Message]:
         """What the keeper has told since."""
         told = self._says.read() if self._says.descriptor >= 0 else []
-        self.settled = self.settled or any(message[0] in ("settled", "gave up") for message in told)
+        self.settled = self.settled or any(message[0] in ("settled", "gave up", "rest") for message in told)
         return told
 
     def _close(self) -> None:
@@ -277,3 +298,83 @@ class KeeperLock:
         """At the end of a turn: one that has settled ends by itself, another is killed."""
         if not self.settled:
             self.kill()
+        self._close()
+
+
+class SlotLock:
+    """The file backend's lock for slots and `--once`: a process of its own decides, and ends then.
+
+    It shares the lock's open file with the front, which goes on as with any `FlockLock`.
+    """
+
+    leased = False
+
+    def __init__(self, flock: FlockLock, keeper: KeeperLock) -> None:
+        self._flock = flock
+        self._keeper = keeper
+
+    @property
+    def descriptor(self) -> int:
+        """What to poll for messages; -1 without a keeper."""
+        return self._keeper.descriptor
+
+    @property
+    def process(self) -> int:
+        """The process that decides, 0 without."""
+        return self._keeper.process
+
+    @process.setter
+    def process(self, process: int) -> None:
+        self._keeper.process = process
+
+    def keep(self, grant: Mapping[str, Any] | None, turn: Turn) -> None:
+        """Fork the process that decides."""
+        try:
+            self._flock.backend.open(self._flock.job.name)
+        except Failure as failure:
+            turn.gave_up(failure.status, str(failure))
+            return
+        self._keeper.keep(None, turn)
+
+    def replace_guard(self, turn: Turn) -> None:
+        """There is no guard before the start."""
+
+    def guard(self, ends: GuardEnds, task: Task) -> None:
+        """Be the guard: hold the lock with the front."""
+        self._flock.guard(ends, task)
+
+    def begun(self, run: Record) -> str:
+        """Write down that the command is about to start; why that could not be done, or ''."""
+        return self._flock.begun(run)
+
+    def tell(self, turn: Turn, order: str, run: Record | None = None) -> None:
+        """Settle at once, or have the process that decides leave."""
+        if order == "settle":
+            self._flock.tell(turn, order, run)
+        else:
+            self._keeper.tell(turn, order)
+
+    def kill(self) -> None:
+        """SIGKILL the process that decides."""
+        self._keeper.kill()
+
+    def ended(self, turn: Turn) -> None:
+        """That process has ended, and was waited for."""
+        if self._flock.grant is None:
+            turn.keeper_died(system.now())
+
+    def messages(self) -> list[Message]:
+        """What it has told since; the lock that it got is ours too, if the file is still the same."""
+        told = []
+        for message in self._keeper.messages():
+            if message[0] != "granted":
+                told.append(message)
+            elif self._flock.backend.holds(grant := Grant(**message[1])):
+                self._flock.grant = grant
+                told.append(message)
+        return told
+
+    def close(self) -> None:
+        """At the end of a turn: the guard's copy of the lock is the last."""
+        self._keeper.close()
+        self._flock.close()

@@ -28,7 +28,10 @@ _LONGEST_TEXT = 300
 
 
 class Log:
-    """Speaks for one process. `process` is the writer's id, 0 while there is none."""
+    """Speaks for one process. `process` is the writer's id, 0 while there is none.
+
+    `said` is for what need not be said again: an event and its number.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -36,6 +39,7 @@ class Log:
         self._waited = False
         self._dropped = 0
         self.process = 0
+        self.said: set[tuple[str, int]] = set()
 
     def say(self, level: str, event: str, **facts: Any) -> None:
         """Tell the user of `event` (a word that `writer` knows), if `level` is asked for."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mmap
 
-_END, _REPORTED, _GUARD, _COMMAND, _STARTED, _OVER = range(6)
+_END, _REPORTED, _GUARD, _COMMAND, _STARTED, _OVER, _BEGAN = range(7)
 
 
 class Page:
@@ -36,6 +36,15 @@ class Page:
     @reported.setter
     def reported(self, value: float) -> None:
         self._seconds[_REPORTED] = value
+
+    @property
+    def began(self) -> float:
+        """Boot-clock reading at which the command was started, 0.0 before."""
+        return self._seconds[_BEGAN]
+
+    @began.setter
+    def began(self, value: float) -> None:
+        self._seconds[_BEGAN] = value
 
     @property
     def guard(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import select
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -197,6 +198,7 @@ class Tree:
     def spawn(self) -> int:
         """Start the command; its process id. Raises OSError."""
         self._page.started = True
+        self._page.began = time.clock_gettime(time.CLOCK_BOOTTIME)
         self._page.command = self._command.spawn(self.environ)
         return self._page.command
 

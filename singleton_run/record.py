@@ -2,10 +2,13 @@
 
 Version 1 is a JSON object: version, name, state (running, succeeded, failed, interrupted,
 crashed, lost), token, holder, start and end (Unix seconds, UTC; end null while it runs), status
-(the exit status, null if unknown), and the last few earlier runs with the same words.
+(the exit status, null if unknown), and the last few earlier runs with the same words. What is known of
+a schedule's last slot is in `slot` (see `slots`); a turn that is of no slot hands it on.
 """
 
 from __future__ import annotations
+
+from singleton_run import system
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,14 +23,21 @@ _OF_A_RUN = ("state", "token", "holder", "start", "end", "status")
 
 
 def begun(previous: Mapping[str, Any] | None, name: str, holder: str, token: int, start: float) -> Record:
-    """The record of a run that starts now; `previous` becomes one of its earlier runs."""
+    """The record of a run that starts now; `previous` becomes one of its earlier runs.
+
+    A `previous` that is of this very run, written down before its start, is it.
+    """
+    if previous is not None and previous.get("token") == token:
+        return dict(previous)
     runs: list[Any] = []
     if previous is not None:
         last = {word: previous.get(word) for word in _OF_A_RUN}
         if last["state"] == "running":
             last["state"] = "crashed"
         runs = [last, *previous.get("runs", [])][:_EARLIER]
+    slot = {"slot": previous["slot"]} if previous is not None and "slot" in previous else {}
     return {
+        **slot,
         "version": VERSION,
         "name": name,
         "state": "running",
@@ -42,7 +52,21 @@ def begun(previous: Mapping[str, Any] | None, name: str, holder: str, token: int
 
 def ended(record: Mapping[str, Any], state: str, status: int | None, end: float | None) -> Record:
     """The same record when the run is over."""
-    return {**record, "state": state, "status": status, "end": end}
+    over = {**record, "state": state, "status": status, "end": end}
+    slot = record.get("slot")
+    if isinstance(slot, dict) and slot.get("start") == record["start"]:
+        over["slot"] = {**slot, "state": state, "end": end}
+    return over
+
+
+def mark_of(record: Mapping[str, Any]) -> Record:
+    """What is kept of a run with the key that it has done."""
+    return {word: record[word] for word in ("holder", "token", "start", "end")}
+
+
+def keep_for(keep: float, began: float) -> float:
+    """How much longer the lock is kept that a command has which `began` then (boot clock; 0.0: never)."""
+    return max(0.0, began + keep - system.now()) if keep and began else 0.0
 
 
 def readable(value: object) -> Record | None:

@@ -26,6 +26,8 @@ FROM_KERNEL = 0x80
 
 _PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 1, 15, 36
 _TFD_TIMER_ABSTIME = 1
+_TFD_TIMER_CANCEL_ON_SET = 2
+_NEVER = 1 << 40
 _NONBLOCK_CLOEXEC = os.O_NONBLOCK | os.O_CLOEXEC
 _SIGNAL_INFO = 128
 _MOST_INHERITED = 1024
@@ -82,6 +84,15 @@ class Timer:
         except BlockingIOError:
             return
         self._set = FOREVER
+
+
+class ClockSet:
+    """A descriptor that becomes readable when somebody sets the wall clock (TFD_TIMER_CANCEL_ON_SET)."""
+
+    def __init__(self) -> None:
+        self.descriptor = checked(libc.function("timerfd_create")(time.CLOCK_REALTIME, _NONBLOCK_CLOEXEC))
+        flags = _TFD_TIMER_ABSTIME | _TFD_TIMER_CANCEL_ON_SET
+        checked(_timerfd_settime(self.descriptor, flags, libc.longs(0, 0, _NEVER, 0), None))
 
 
 def catchable() -> set[int]:

@@ -73,7 +73,9 @@ class Turn:
     """One trip through the lock. `status` is the exit status once `phase` is OVER.
 
     `leased` is false for a lock that the kernel frees by itself when front and guard have gone.
-    `raised` is the signal to die of, 0 for none. `conflict` says that another kept the lock.
+    `raised` is the signal to die of, 0 for none. `conflict` says that another kept the lock. `rests` says
+    why there was nothing to do, '' if there was; then `rest` is the boot-clock reading until which.
+    `last` says that we were asked to stop.
     """
 
     def __init__(
@@ -107,6 +109,10 @@ class Turn:
         self.ended = False
         self.asked_to_stop = False
         self.conflict = False
+        self.last = False
+        self.rest: float | None = None
+        self.rests = ""
+        self.slot = 0.0
         self.why = 0
         self.lost = False
         self.stopped = False
@@ -147,10 +153,20 @@ class Turn:
         self.hands.say("info", "acquired", token=grant["token"])
         self.hands.tell_guard("start", grant["token"])
 
-    def gave_up(self, status: int, text: str) -> None:
-        """The keeper will not get the lock."""
+    def gave_up(self, status: int, text: str, again_at: float | None = None) -> None:
+        """The keeper will not get the lock; `again_at` is when it may be asked for again."""
         if self.phase == WAITING:
+            self.rest = again_at
             self._end(status if self.raised == 0 else 128 + self.raised, text)
+
+    def rested(self, until: float | None, slot: float, why: str) -> None:
+        """There is nothing to start before `until` (boot clock), when `slot` is due; None: nothing at all."""
+        if self.phase == WAITING and self.leave_by == FOREVER:
+            self.rest = until
+            self.rests = why or "later"
+            self.slot = slot
+        if self.phase == WAITING:
+            self.phase = OVER
 
     def settled(self, text: str) -> None:
         """The keeper has released, or left."""
@@ -263,6 +279,7 @@ class Turn:
 
     def signal(self, number: int, now: float, *, heard: bool = False) -> None:
         """The user sent us a signal; `heard` if the terminal has sent it to the command as well."""
+        self.last = self.last or (number in STOPPING and self.rewrite.get(number) != 0)
         if self.phase == WAITING:
             if number in STOPPING:
                 self._leave(number, now)

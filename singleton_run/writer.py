@@ -12,6 +12,7 @@ import time
 
 from singleton_run import durations, fastjson
 from singleton_run.channel import Reader
+from singleton_run.environment import moment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,6 +46,21 @@ SENTENCES = {
     "unnamed": "without --name, lock {name!r} depends on the command's arguments: "
     "change one, and old and new run side by side",
     "gave up": "{text}",
+    "rest": "the next slot of {name!r} is {when}",
+    "slot over": "slot {when} of {name!r}: nothing to do, {state}",
+    "once done": "{key!r} is done already under {name!r}",
+    "skipped": "slot {when} of {name!r} is skipped: it could not start within --start-deadline",
+    "missed": "{number:.0f} slots of {name!r} were missed before this one",
+    "other schedule": "the last slot of {name!r}, {when}, was run by another schedule than ours",
+    "offset": "the server's clock is {ahead} that of this machine: slots go by the server's",
+    "behind": "this machine's clock is {length} behind that of the last slot's: it sits out the slots of {name!r} "
+    "until then; set the clock",
+}
+_OF_SLOTS = {
+    "elsewhere": "it is run elsewhere",
+    "skipped": "it is past its --start-deadline",
+    "none": "there has been none yet",
+    "interrupted": "it was interrupted",
 }
 _REMINDER_SECONDS = 60.0
 _REFRESH_SECONDS = 1.0
@@ -58,6 +74,11 @@ def sentence(facts: Facts, waited: float | None) -> str:
     length = "" if waited is None else durations.text(round(waited))
     words["waited"] = f" after {length}" if length else ""
     words["for"] = f" for {length}" if length else ""
+    number = facts.get("number", 0.0)
+    words["when"] = moment(facts.get("slot", number))
+    words["length"] = durations.text(abs(number))
+    words["ahead"] = f"{words['length']} {'ahead of' if number > 0 else 'behind'}"
+    words["state"] = _OF_SLOTS.get(facts.get("text", ""), f"it has {facts.get('text')}")
     if facts["event"] == "gave up" and not facts["text"]:
         words["text"] = f"lock {facts['name']!r} is held{_held_by(facts, by=' by')}"
     text = SENTENCES[facts["event"]].format(**words)

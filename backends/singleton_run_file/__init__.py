@@ -143,6 +143,21 @@ class FileBackend:
                 return Grant(name, holder, self._next_token(), ttl, {}, self._read_record(name))
             self._close_lock()
 
+    def open(self, name: str) -> None:
+        """Open the lock's file without locking it: processes forked from now on share it. Raises Refused."""
+        if self.lock >= 0 and not self._is_current(name):
+            self._close_lock()
+        if self.lock < 0:
+            self.lock = self._open(name)
+
+    def descriptors(self) -> list[int]:
+        """What a process that shares this backend has to keep open."""
+        return [self._directory, self.lock]
+
+    def holds(self, grant: Grant) -> bool:
+        """Whether a grant that was given to a process which shares our open file is of that file."""
+        return self.lock >= 0 and self._is_current(grant.name) and self._last_token() == grant.token
+
     def take(self, job: Job, parent: int) -> Grant:
         """Wait in the kernel's queue until the lock is ours, however long.
 
