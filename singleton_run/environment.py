@@ -30,7 +30,7 @@ def for_command(
     SINGLETON_HELD lists the locks that are held around the command, so that a nested call sees when
     it would wait for itself (`nested`).
     """
-    ours = {option.variable for option in OPTIONS}
+    ours = {variable for option in OPTIONS for variable in option.variables}
     ours.update(_STALE)
     result = {name: value for name, value in environ.items() if name not in ours}
     held = [*result.get(_HELD, "").split(), _lock_id(settings.lock, settings.name)]

@@ -51,7 +51,13 @@ def default_name(command: Sequence[str]) -> str:
 
 
 def digest(words: Sequence[str]) -> str:
-    """80 bits of hash of a list of words, as 16 lower-case base-32 digits.
+    """The hash of a list of words (`hashed`), as 16 lower-case base-32 digits."""
+    number = hashed(words)
+    return "".join(_BASE32[number >> shift & 31] for shift in range(75, -1, -5))
+
+
+def hashed(words: Sequence[str]) -> int:
+    """80 bits of hash of a list of words, as a number.
 
     Each word is hashed with its length before it, so that no two lists read the same.
     """
@@ -60,5 +66,4 @@ def digest(words: Sequence[str]) -> str:
         data = os.fsencode(word)
         state.update(b"%d:" % len(data))
         state.update(data)
-    number = int.from_bytes(state.digest(), "big")
-    return "".join(_BASE32[number >> shift & 31] for shift in range(75, -1, -5))
+    return int.from_bytes(state.digest(), "big")

@@ -14,9 +14,9 @@ class Option:
 
     `kind` is "flag", "count", "value" or "values" (may be repeated: joined by commas). `variable`
     is the environment variable that stands in for the option when it isn't given; an option without
-    one only prints something and ends. `default` is the text for an option that is given nowhere.
-    `choices` are the only values there are, `hints` some of them. `rival` names the option that it
-    contradicts.
+    one only prints something and ends. `variables` has one for each of its long names. `default` is
+    the text for an option that is given nowhere. `choices` are the only values there are, `hints`
+    some of them. `rivals` are the names of options that it contradicts.
     """
 
     __slots__ = (
@@ -29,8 +29,9 @@ class Option:
         "kind",
         "metavar",
         "name",
-        "rival",
+        "rivals",
         "variable",
+        "variables",
     )
 
     def __init__(
@@ -44,7 +45,7 @@ class Option:
         default: str | None = None,
         choices: tuple[str, ...] = (),
         hints: tuple[str, ...] = (),
-        rival: str = "",
+        rivals: str = "",
         variable: bool = True,
     ) -> None:
         self.group = group
@@ -55,15 +56,17 @@ class Option:
         self.default = default
         self.choices = choices
         self.hints = hints
-        self.rival = rival
-        word = next(flag for flag in self.flags if flag.startswith("--"))[2:]
-        self.name = word.replace("-", "_")
-        self.variable = "SINGLETON_RUN_" + self.name.upper() if variable else ""
+        self.rivals = tuple(rivals.split())
+        words = [flag[2:].replace("-", "_") for flag in self.flags if flag.startswith("--")]
+        self.name = words[0]
+        self.variables = tuple("SINGLETON_RUN_" + word.upper() for word in words) if variable else ()
+        self.variable = self.variables[0] if variable else ""
 
 
 _LOCK = "The lock"
 _WAITING = "Waiting for it"
 _COMMAND = "The command"
+_SCHEDULE = "The schedule"
 _OUTPUT = "What is said"
 
 OPTIONS = (
@@ -98,7 +101,7 @@ OPTIONS = (
         hints=("forever",),
     ),
     Option(
-        _WAITING, "-n --no-wait", "Don't wait: end at once if the lock is held.", kind="flag", rival="wait"
+        _WAITING, "-n --no-wait", "Don't wait: end at once if the lock is held.", kind="flag", rivals="wait"
     ),
     Option(
         _WAITING,
@@ -150,10 +153,97 @@ OPTIONS = (
         choices=("kill", "wait", "ignore"),
     ),
     Option(
+        _SCHEDULE,
+        "--every",
+        "Run once an interval, whoever asks: at once the first time, then by the grid that this began.",
+        metavar="DURATION",
+        rivals="cron once",
+    ),
+    Option(
+        _SCHEDULE,
+        "--cron",
+        "Run once at each of these times: five fields, six with the second first, or @hourly, @daily, "
+        "@weekly, @monthly, @yearly.",
+        metavar="EXPRESSION",
+        hints=("@hourly", "@daily", "@weekly", "@monthly", "@yearly"),
+        rivals="once",
+    ),
+    Option(
+        _SCHEDULE,
+        "--tz",
+        "The time zone of --cron, as Europe/Berlin. Default: TZ, or this machine's.",
+        metavar="ZONE",
+    ),
+    Option(
+        _SCHEDULE,
+        "--jitter",
+        "Start up to this long after the time, the same for everyone.",
+        metavar="DURATION",
+        default="0s",
+    ),
+    Option(
+        _SCHEDULE,
+        "--start-deadline",
+        "Skip a time that couldn't be started within this long. Default: until the next one.",
+        metavar="DURATION",
+    ),
+    Option(_SCHEDULE, "--no-loop", "Take part in the time that is due now, and end.", kind="flag"),
+    Option(
+        _SCHEDULE,
+        "--once",
+        "Run until it has succeeded once for this key: whoever comes later ends with 0 and doesn't run it.",
+        metavar="KEY",
+    ),
+    Option(
+        _SCHEDULE,
+        "--retries",
+        "How often to try again what failed, before the next time is due.",
+        metavar="N",
+        default="0",
+    ),
+    Option(
+        _SCHEDULE,
+        "--retry-delay",
+        "How long to wait before the first retry.",
+        metavar="DURATION",
+        default="10s",
+    ),
+    Option(
+        _SCHEDULE,
+        "--retry-backoff",
+        "By what to multiply that for each further one; at least 1.",
+        metavar="FACTOR",
+        default="2",
+    ),
+    Option(
+        _SCHEDULE,
+        "--retry-interrupted",
+        "Try again too what was asked to stop in the middle.",
+        kind="flag",
+    ),
+    Option(
+        _SCHEDULE,
+        "--lock-at-least-for",
+        "Keep the lock this long after the start, even if the command ends earlier and we with it.",
+        metavar="DURATION",
+        default="0s",
+    ),
+    Option(
+        _SCHEDULE,
+        "--plan",
+        "Print the next N times, and run nothing.",
+        metavar="N",
+        variable=False,
+    ),
+    Option(
         _OUTPUT, "-v --verbose", "Say more: that the lock was got, and the command started.", kind="count"
     ),
     Option(
-        _OUTPUT, "-q --quiet", "Say errors only, and not that the lock is held.", kind="flag", rival="verbose"
+        _OUTPUT,
+        "-q --quiet",
+        "Say errors only, and not that the lock is held.",
+        kind="flag",
+        rivals="verbose",
     ),
     Option(
         _OUTPUT,

@@ -60,22 +60,21 @@ def read(argv: Sequence[str], environ: Mapping[str, str]) -> Values | None:
 def fill(given: Mapping[str, Value], environ: Mapping[str, str]) -> dict[str, Value]:
     """The options that were given, and for the others what their variables say.
 
-    An option that is given also beats the variable of its rival: `-n` beats SINGLETON_RUN_WAIT. An
+    An option that is given also beats the variables of its rivals: `-n` beats SINGLETON_RUN_WAIT. An
     empty variable is one that isn't set. Raises ValueError with a sentence that names the variable.
     """
     options: dict[str, Value] = {}
-    beaten = [option.name for option in OPTIONS if option.rival in given]
-    beaten += [option.rival for option in OPTIONS if option.name in given]
+    beaten = [option.name for option in OPTIONS for rival in option.rivals if rival in given]
+    beaten += [rival for option in OPTIONS if option.name in given for rival in option.rivals]
     for option in OPTIONS:
-        if not option.variable:
+        if not option.variables:
             continue
-        text = environ.get(option.variable)
+        variable = next((name for name in option.variables if environ.get(name)), "")
         if option.name in given:
             options[option.name] = given[option.name]
-        elif text and option.name not in beaten:
-            options[option.name] = (
-                text if option.kind in WITH_VALUE else _number(option.variable, option.kind, text)
-            )
+        elif variable and option.name not in beaten:
+            text = environ[variable]
+            options[option.name] = text if option.kind in WITH_VALUE else _number(variable, option.kind, text)
         else:
             options[option.name] = {"flag": False, "count": 0}.get(option.kind)
     return options

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from singleton_run.durations import seconds
+from singleton_run import durations
 from singleton_run.environment import nested, redact
 from singleton_run.errors import HELD, UNUSABLE, USAGE, Failure
 from singleton_run.names import check_name, default_name
@@ -20,6 +20,17 @@ else:
 
 KILL_AFTER = 10.0
 LEAST_TTL = 6.0
+LEAST_INTERVAL = 1.0
+LONGEST_KEY = 256
+
+# What is refused without one of what it says more about.
+_SLOTS = ("every", "cron")
+_NEEDS = (
+    (("tz",), ("cron",)),
+    (("jitter", "start_deadline", "no_loop"), _SLOTS),
+    (("retries",), (*_SLOTS, "once")),
+    (("retry_delay", "retry_backoff", "retry_interrupted"), ("retries",)),
+)
 
 _BY_NAME = {option.name: option for option in OPTIONS}
 _SCHEME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+-.")
@@ -33,25 +44,44 @@ class Settings:
     `wait` None is for ever. `timeout` and `kill_after` are None if they were not given; KILL_AFTER
     stands in where one is needed. `rewrite` gives for a signal the one to send instead, 0 for none.
     `verbosity` is -1 for quiet, 0, or how often -v was given.
+
+    `scheduled` says that there are slots: by `every`, an interval, or by `cron`, an expression in its
+    one spelling (`cronfields`), in the time zone `zone`. `loop` says that we go on after a slot.
+    `start_deadline` None is until the next slot is due. `once` is the key of what is to succeed once.
+    The n-th retry, counted from 0, comes `retry_delay * retry_backoff ** n` after the failure. `keep`
+    is how long after the command's start the lock is kept at least.
     """
 
     __slots__ = (
         "command",
         "conflict_status",
+        "cron",
+        "every",
+        "jitter",
+        "keep",
         "kill_after",
         "leftovers",
         "lock",
         "log_format",
+        "loop",
         "name",
         "named",
+        "once",
+        "retries",
+        "retry_backoff",
+        "retry_delay",
+        "retry_interrupted",
         "rewrite",
+        "scheduled",
         "scheme",
         "signal_command_only",
+        "start_deadline",
         "stop_signal",
         "timeout",
         "ttl",
         "verbosity",
         "wait",
+        "zone",
     )
 
     lock: str
@@ -67,6 +97,19 @@ class Settings:
     rewrite: Mapping[int, int]
     signal_command_only: bool
     leftovers: str
+    scheduled: bool
+    every: float | None
+    cron: str | None
+    zone: str | None
+    jitter: float
+    start_deadline: float | None
+    loop: bool
+    once: str | None
+    retries: int
+    retry_delay: float
+    retry_backoff: float
+    retry_interrupted: bool
+    keep: float
     verbosity: int
     log_format: str
     command: tuple[str, ...]
@@ -91,8 +134,10 @@ def check(values: Values, environ: Mapping[str, str]) -> Settings:
     """
     options = values.options
     for option in OPTIONS:
-        if option.rival and options[option.name] and options[option.rival] not in (None, 0):
-            _refuse(f"{_flag(option.name)} and {_flag(option.rival)} contradict each other: give one of them")
+        for rival in option.rivals:
+            if options[option.name] and options[rival] not in (None, 0):
+                _refuse(f"{_flag(option.name)} and {_flag(rival)} contradict each other: give one of them")
+    _check_needed(values)
     settings = Settings(
         lock=_text(values, "lock"),
         scheme=_scheme(_text(values, "lock")),
@@ -107,12 +152,41 @@ def check(values: Values, environ: Mapping[str, str]) -> Settings:
         rewrite=_rewrite(values),
         signal_command_only=bool(options["signal_command_only"]),
         leftovers=_choice(values, "leftovers"),
+        **_schedule(values, environ),
         verbosity=-1 if options["quiet"] else int(options["verbose"] or 0),
         log_format=_choice(values, "log_format"),
         command=tuple(values.command),
     )
+    _check_slots(settings)
     _check_place(settings, environ, lock_given=options["lock"] is not None)
     return settings
+
+
+def _check_needed(values: Values) -> None:
+    """Refuse what says more about something that isn't asked for."""
+    for names, needed in _NEEDS:
+        for name in names:
+            if values.options[name] not in (None, False) and not any(
+                values.options[other] not in (None, False) for other in needed
+            ):
+                _refuse(f"{_flag(name)} says nothing without {' or '.join(map(_flag, needed))}: leave it out")
+    for name in ("wait", "no_wait"):
+        if values.options[name] not in (None, False) and _loop(values):
+            _refuse(
+                f"{_flag(name)} is for one run: in a loop --start-deadline bounds the wait, or give --no-loop"
+            )
+
+
+def _check_slots(settings: Settings) -> None:
+    """Refuse durations that don't go together."""
+    every = settings.every
+    if every is not None and settings.jitter >= every:
+        _refuse(f"--jitter must be less than the interval of --every, {durations.text(every)}")
+    if every is not None and settings.keep >= every:
+        _refuse(
+            f"--lock-at-least-for must be less than the interval of --every, {durations.text(every)}: "
+            "the next run would be late"
+        )
 
 
 def _check_place(settings: Settings, environ: Mapping[str, str], *, lock_given: bool) -> None:
@@ -147,7 +221,7 @@ def _text(values: Values, name: str) -> str:
 
 def _seconds(values: Values, name: str) -> float:
     try:
-        return seconds(_text(values, name))
+        return durations.seconds(_text(values, name))
     except ValueError as error:
         _refuse(f"{_flag(name)}: {error}")
 
@@ -205,6 +279,99 @@ def _timeout(values: Values) -> float | None:
     if not timeout:
         _refuse(f"{_flag('timeout')} must be more than 0: leave it out for no limit")
     return timeout
+
+
+def _schedule(values: Values, environ: Mapping[str, str]) -> dict[str, object]:
+    """The settings of the group "The schedule"."""
+    options = values.options
+    cron = _cron(values)
+    deadline = None if options["start_deadline"] is None else _seconds(values, "start_deadline")
+    if deadline == 0:
+        _refuse("--start-deadline must be more than 0: nothing starts at the very moment it is due")
+    return {
+        "scheduled": cron is not None or options["every"] is not None,
+        "every": _every(values),
+        "cron": cron,
+        "zone": None if cron is None else _zone(values, environ),
+        "jitter": _seconds(values, "jitter"),
+        "start_deadline": deadline,
+        "loop": _loop(values),
+        "once": _once(values),
+        "retries": _count(values, "retries"),
+        "retry_delay": _seconds(values, "retry_delay"),
+        "retry_backoff": _factor(values, "retry_backoff"),
+        "retry_interrupted": bool(options["retry_interrupted"]),
+        "keep": _seconds(values, "lock_at_least_for"),
+    }
+
+
+def _loop(values: Values) -> bool:
+    slots = any(values.options[name] is not None for name in _SLOTS)
+    return slots and not values.options["no_loop"]
+
+
+def _every(values: Values) -> float | None:
+    if values.options["every"] is None:
+        return None
+    interval = _seconds(values, "every")
+    if interval < LEAST_INTERVAL:
+        _refuse("--every: the interval must be at least 1s")
+    return interval
+
+
+def _cron(values: Values) -> str | None:
+    if values.options["cron"] is None:
+        return None
+    from singleton_run import cronfields
+
+    try:
+        return cronfields.canonical(_text(values, "cron"))
+    except ValueError as error:
+        _refuse(f"--cron: {error}")
+
+
+def _zone(values: Values, environ: Mapping[str, str]) -> str:
+    from singleton_run import zones
+
+    return zones.local(environ) if values.options["tz"] is None else zones.find(_text(values, "tz"))
+
+
+def _once(values: Values) -> str | None:
+    if values.options["once"] is None:
+        return None
+    try:
+        return check_key(_text(values, "once"))
+    except ValueError as error:
+        _refuse(f"--once: {error}")
+
+
+def check_key(key: str) -> str:
+    """The key of what is to succeed once. Raises ValueError, one sentence, for one that can't be."""
+    if not key:
+        raise ValueError("the key is empty: is the variable set from which it is made?")
+    if len(key) > LONGEST_KEY:
+        raise ValueError(f"a key of {len(key)} characters is too long: {LONGEST_KEY} are allowed")
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        raise ValueError("the key is not UTF-8 text") from None
+    return key
+
+
+def _count(values: Values, name: str) -> int:
+    text = _text(values, name)
+    if not (text.isascii() and text.isdigit() and len(text) < 4):
+        _refuse(f"{_flag(name)}: {text!r} is not a number from 0 to 999")
+    return int(text)
+
+
+def _factor(values: Values, name: str) -> float:
+    text = _text(values, name)
+    whole, _, fraction = text.partition(".")
+    digits = whole + fraction
+    if not (digits.isascii() and digits.isdigit() and whole and len(text) < 10 and 1 <= float(text) <= 1000):
+        _refuse(f"{_flag(name)}: {text!r} is not a number from 1 to 1000, such as 2 or 1.5")
+    return float(text)
 
 
 def _status(values: Values) -> int:

@@ -63,9 +63,9 @@ def completed(environ: dict[str, str], cwd: Path, *words: str, before: str = "")
 
 def test_options_complete(environ: dict[str, str], tmp_path: Path) -> None:
     offered = completed(environ, tmp_path, "singleton-run", "--lo")
-    assert offered == {"--lock", "--lock-at-most-for", "--log-format"}
+    assert offered == {"--lock", "--lock-at-least-for", "--lock-at-most-for", "--log-format"}
     offered = completed(environ, tmp_path, "singleton-run", "--name", "x y", "--no-wait", "--n")
-    assert offered == set()
+    assert offered == {"--no-loop"}
 
 
 def test_backends_complete(environ: dict[str, str], tmp_path: Path) -> None:
@@ -137,7 +137,8 @@ def test_the_tab_key_completes_in_a_real_bash(environ: dict[str, str], tmp_path:
         terminal.press("singleton-run --log\t", "--log-format ")
         terminal.press("j\t", "json ")
         terminal.press("--lock fi\t", "--lock file ")
-        terminal.press("--lo\t", "--lock-at-most-for ")
+        terminal.press("--lo\t", "ck-at-")
+        terminal.press("m\t", "ost-for ")
         terminal.press("\x15singleton-run --lo\t\t", "--log-format")
         terminal.press("\x15singleton-run --name x -- zz-p\t", "-- zz-program ")
         terminal.press("zz-f\t", "zz-file ")

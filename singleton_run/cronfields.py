@@ -1,0 +1,239 @@
+"""Cron expressions, read and checked without croniter, which takes 60 ms to import.
+
+Five fields (minute, hour, day of the month, month, day of the week), or six with the seconds first,
+or one of the @ names. What is returned is one spelling for all that mean the same, in numbers; so
+what later reads it can't misunderstand a name, a range or a field's place.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NoReturn
+
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+_LENGTHS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+_NAMED = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+}
+_ELSEWHERE = {
+    "#": "'#' (the n-th weekday of a month)",
+    "L": "'L' (the last day)",
+    "W": "'W' (the nearest weekday)",
+    "H": "'H' (a time made from a name; --jitter spreads starts)",
+    "R": "'R' (a random time; --jitter spreads starts)",
+}
+
+
+class _Kind:
+    """A field of an expression: what it is called, its least and greatest value, its names."""
+
+    __slots__ = ("high", "low", "name", "names")
+
+    def __init__(self, name: str, low: int, high: int, names: Sequence[str] = ()) -> None:
+        self.name = name
+        self.low = low
+        self.high = high
+        self.names = names
+
+
+_SECOND = _Kind("second", 0, 59)
+_MINUTE = _Kind("minute", 0, 59)
+_HOUR = _Kind("hour", 0, 23)
+_DATE = _Kind("day of the month", 1, 31)
+_MONTH = _Kind("month", 1, 12, _MONTHS)
+_DAY = _Kind("day of the week", 0, 6, _DAYS)
+_KINDS = (_MINUTE, _HOUR, _DATE, _MONTH, _DAY)
+
+
+class _Field:
+    """One field that was read. `star`: it began with `*`, on which some of cron's rules depend."""
+
+    __slots__ = ("kind", "star", "values")
+
+    def __init__(self, kind: _Kind, values: set[int], *, star: bool) -> None:
+        self.kind = kind
+        self.values = values
+        self.star = star
+
+    @property
+    def full(self) -> bool:
+        """Whether every value is in it."""
+        return len(self.values) == self.kind.high - self.kind.low + 1
+
+    def loosen(self) -> None:
+        """Forget whether it began with `*`, where that makes no difference: a regular one does now."""
+        ordered = sorted(self.values)
+        step = ordered[1] - ordered[0] if len(ordered) > 1 else 0
+        self.star = bool(step) and ordered == list(_steps(self.kind, step))
+
+    def __str__(self) -> str:
+        if not self.star:
+            return _listed(self.values)
+        if self.full:
+            return "*"
+        step = next(n for n in range(2, self.kind.high + 1) if self.values.issuperset(_steps(self.kind, n)))
+        rest = self.values.difference(_steps(self.kind, step))
+        return f"*/{step},{_listed(rest)}" if rest else f"*/{step}"
+
+
+def canonical(expression: str) -> str:
+    """The expression's one spelling: five fields in numbers, or six if it has seconds other than 0.
+
+    Raises ValueError, one sentence that names the field, for what cron doesn't know, for what can
+    never be (30 February), and for what other programs read in another way.
+    """
+    words = expression.split()
+    if len(words) == 1 and words[0][0] == "@":
+        words = _named(words[0]).split()
+    if len(words) not in (5, 6):
+        raise ValueError(
+            f"{expression!r} has {len(words)} field{'' if len(words) == 1 else 's'}: five are minute, hour, "
+            "day of the month, month and day of the week, and six have the second before them"
+        )
+    second = _read(words[0], _SECOND) if len(words) == 6 else _Field(_SECOND, {0}, star=False)
+    fields = [_read(word, kind) for word, kind in zip(words[-5:], _KINDS, strict=True)]
+    minute, hour, date, month, day = fields
+    second.loosen()
+    month.loosen()
+    if minute.star or hour.star:
+        _loosen_but_one(minute, hour)
+    _settle_days(date, day)
+    _check_date(date, month, day)
+    if second.values != {0}:
+        fields.insert(0, second)
+    return " ".join(str(field) for field in fields)
+
+
+def fixed(expression: str) -> bool:
+    """Whether a canonical expression has fixed times: neither its minute nor its hour begins with `*`."""
+    minute, hour = expression.split()[-5:-3]
+    return "*" not in minute[0] + hour[0]
+
+
+def either_day(expression: str) -> bool:
+    """Whether a day of the month *or* of the week is enough: neither field begins with `*`."""
+    words = expression.split()
+    return "*" not in words[-3][0] + words[-1][0]
+
+
+def _named(word: str) -> str:
+    if word.lower() == "@reboot":
+        raise ValueError("@reboot is no time: run the command when the machine starts, without --cron")
+    if word.lower() not in _NAMED:
+        raise ValueError(f"{word!r} is none of {', '.join(_NAMED)}")
+    return _NAMED[word.lower()]
+
+
+def _loosen_but_one(minute: _Field, hour: _Field) -> None:
+    """Both follow the clock if one begins with `*`: keep it that way, in one spelling."""
+    before = [(field, field.star) for field in (minute, hour)]
+    minute.loosen()
+    hour.loosen()
+    if not (minute.star or hour.star):
+        for field, star in before:
+            field.star = star
+
+
+def _settle_days(date: _Field, day: _Field) -> None:
+    """Where the one says nothing, the other's `*` makes no difference."""
+    if not (date.star or day.star) and (date.full or day.full):
+        date.values = set(range(_DATE.low, _DATE.high + 1))
+        day.values = set(range(_DAY.low, _DAY.high + 1))
+    if date.full or day.full:
+        date.loosen()
+        day.loosen()
+
+
+def _check_date(date: _Field, month: _Field, day: _Field) -> None:
+    either = not (date.star or day.star)
+    if not either and min(date.values) > max(_LENGTHS[number - 1] for number in month.values):
+        raise ValueError(f"the day of the month {min(date.values)} never comes in month {month}")
+
+
+def _read(text: str, kind: _Kind) -> _Field:
+    """One field: items separated by commas, each `*`, a value or a range, the first and last with `/STEP`."""
+    if text == "?" and kind in (_DATE, _DAY):
+        text = "*"
+    values: set[int] = set()
+    for item in text.split(","):
+        values.update(_item(item, text, kind))
+    return _Field(kind, values, star=text[0] == "*")
+
+
+def _item(item: str, text: str, kind: _Kind) -> set[int]:
+    base, slash, step = item.partition("/")
+    if base == "*":
+        first, last = kind.low, kind.high
+    else:
+        start, dash, end = base.partition("-")
+        first = _value(start, text, kind)
+        last = _value(end, text, kind) if dash else first
+        if kind is _DAY and last == 0 < first:
+            last = 7
+        if last < first:
+            _refuse(text, kind, f"goes backwards: write {start}-{kind.high},{kind.low}-{end}")
+        if slash and not dash:
+            _refuse(text, kind, f"has a step without a range: write {start}-{kind.high}/{step}")
+    every = 1
+    if slash:
+        if not (step.isascii() and step.isdigit() and len(step) < 4 and int(step)):
+            _refuse(text, kind, f"has the step {step!r}, which is not a number above 0")
+        every = int(step)
+        if every > max(last - first, 1):
+            _refuse(
+                text, kind, f"has a step of {every}, which is longer than its range: it would be one value"
+            )
+    # Sunday is 7 too.
+    return {value % 7 if kind is _DAY else value for value in range(first, last + 1, every)}
+
+
+def _value(word: str, text: str, kind: _Kind) -> int:
+    if word.lower() in kind.names:
+        return kind.names.index(word.lower()) + kind.low
+    if not (word.isascii() and word.isdigit() and len(word) < 4):
+        _refuse_word(word, text, kind)
+    greatest = 7 if kind is _DAY else kind.high
+    if not kind.low <= int(word) <= greatest:
+        _refuse(text, kind, f"has {word}, which is not from {kind.low} to {greatest}")
+    return int(word)
+
+
+def _refuse_word(word: str, text: str, kind: _Kind) -> NoReturn:
+    upper = "".join(letter for letter in word.upper() if not letter.isdigit())
+    for letter, meaning in _ELSEWHERE.items():
+        if upper.startswith(letter) and len(upper) < 3:
+            _refuse(text, kind, f"has {meaning}, which cron doesn't know")
+    names = f" or one of {', '.join(kind.names)}" if kind.names else ""
+    _refuse(text, kind, f"has {word!r}, which is not a number{names}")
+
+
+def _refuse(text: str, kind: _Kind, why: str) -> NoReturn:
+    raise ValueError(f"the {kind.name} {text!r} {why}")
+
+
+def _steps(kind: _Kind, step: int) -> range:
+    return range(kind.low, kind.high + 1, step)
+
+
+def _listed(values: set[int]) -> str:
+    """Numbers with commas, three or more in a row as a range."""
+    items: list[str] = []
+    ordered = sorted(values)
+    while ordered:
+        end = 1
+        while end < len(ordered) and ordered[end] == ordered[0] + end:
+            end += 1
+        if end < 3:
+            end = 1
+        items.append(f"{ordered[0]}-{ordered[end - 1]}" if end > 1 else str(ordered[0]))
+        ordered = ordered[end:]
+    return ",".join(items)
