@@ -224,7 +224,7 @@ def _keep(job: Job, orders: Orders, grant: Grant, end: float) -> Steps:
             return
         if done.now >= lease.stop_at(end, ttl):
             yield Do("wake")
-    yield from _settle(orders, grant, end, ttl)
+    yield from _settle(job, orders, grant, end)
 
 
 def _lost(orders: Orders, now: float) -> Steps:
@@ -238,9 +238,9 @@ def _lost(orders: Orders, now: float) -> Steps:
             return
 
 
-def _settle(orders: Orders, grant: Grant, end: float, ttl: float) -> Steps:
+def _settle(job: Job, orders: Orders, grant: Grant, end: float) -> Steps:
     record = orders.settle or ("interrupted" if orders.leave else "crashed")
-    limit = lease.request_limit(ttl)
+    limit = lease.request_limit(job.ttl)
     failures = 0
     if job.once is not None and isinstance(record, dict) and record["state"] == "succeeded":
         yield from _mark(job, grant, record, end)

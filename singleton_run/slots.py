@@ -141,7 +141,8 @@ class Plan:
             again = self._again(times, last, now, times.start(upcoming), held=held)
             if again is not None:
                 return again
-        upcoming = max(upcoming, times.next(max(now, floor))) if floor > now else upcoming
+        if upcoming <= floor:
+            upcoming = times.next(max(now, floor))
         at = times.start(upcoming)
         if at > now + self.lead:
             decision = Decision(REST, upcoming, at - self.lead * (0.3 + 0.7 * self._chance()))

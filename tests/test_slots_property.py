@@ -298,7 +298,7 @@ def _story(seed: int, *, knows: bool, retries: int, every: bool, jitter: float) 
 
         world.at(moment, deploy)
     down = START + chance.uniform(0, HOURS * HOUR)
-    world.server.down = (down, down + chance.choice([0.0, 3.0, 60.0]))
+    world.server.down = (down, down + chance.choice([0.0, 3.0, 8.0]))
     world.run(START + HOURS * HOUR)
     return world
 
