@@ -32,13 +32,21 @@ CATCHES = {
     "LooksThenTakes": {"few_that_hammer_never_overlap": "two held the lock|nobody holds it|host.* holds it"},
     "ReleasesThenWrites": {"few_that_hammer_never_overlap": "the record of the turn .* was not there"},
     "ForgetsTheOrder": {"fifty_contenders_each_get_their_turn": "order of arrival"},
-    "NeverWakes": {"a_release_wakes_a_waiter": NOT_HAD, "a_waiter_is_woken_by_a_deletion": NOT_HAD},
+    "NeverWakes": {
+        "a_release_wakes_a_waiter": NOT_HAD,
+        "a_waiter_is_woken_by_a_deletion": NOT_HAD,
+        "a_kept_lock_is_had_when_its_time_is_over": NOT_HAD,
+    },
     "WatchesFromNowOn": {
         "a_release_just_before_the_wait_is_not_missed": "free before the wait began",
         "hold_notices_what_was_deleted_before_it": STUCK,
     },
     "Deaf": {"wait_returns_when_it_is_woken": STUCK, "hold_returns_when_it_is_woken": STUCK},
-    "SpinsRound": {"wait_returns_at_its_time": "busy loop", "hold_returns_at_its_time": "busy loop"},
+    "SpinsRound": {
+        "wait_returns_at_its_time": "busy loop",
+        "hold_returns_at_its_time": "busy loop",
+        "a_kept_lock_is_waited_for_and_not_polled": "busy loop",
+    },
     "OversleepsTheEnd": {"wait_returns_at_its_time": STUCK, "hold_returns_at_its_time": STUCK},
     "WatchesNothing": {"hold_returns_when_the_lock_is_deleted_or_taken": STUCK},
     "NeverLeaves": {"leave_gives_back_what_acquire_was_granted": NOT_HAD},
@@ -60,7 +68,10 @@ CATCHES = {
     "KeepsTheTokenOfTheDead": {"tokens_grow_over_expiry": "token came again"},
     "LosesTheRecord": {"a_record_is_read_back_by_all": "not what the last holder left"},
     "MakesByReading": {"a_record_is_read_back_by_all": "to look at a lock is not to make one"},
-    "ReleasesOnce": {"a_release_done_twice_is_done": "nobody holds it"},
+    "ReleasesOnce": {
+        "a_release_done_twice_is_done": "nobody holds it",
+        "a_release_that_keeps_is_done_when_it_is_done_twice": "nobody holds it",
+    },
     "WritesUnseen": {
         "a_stranger_changes_nothing": NOT_LOST,
         "the_grant_of_an_earlier_turn_changes_nothing": NOT_LOST,
@@ -102,6 +113,44 @@ CATCHES = {
         "a_lock_taken_by_hand_is_lost_within_a_renewal": NOT_LOST,
         "a_renewal_by_a_stranger_is_lost": NOT_LOST,
     },
+    "KeepsNothing": {
+        "a_kept_lock_is_nobody_s": "is held, but acquire granted it",
+        "a_kept_lock_is_nobody_s_to_renew_or_to_leave": "is held, but acquire granted it",
+    },
+    "KeepsNotLongEnough": {"a_kept_lock_is_had_when_its_time_is_over": "too early"},
+    "KeepsForItself": {
+        "a_kept_lock_is_nobody_s": "is held, but acquire granted it",
+        "a_kept_lock_is_lost_to_its_holder": "is held, but acquire granted it",
+        "a_kept_lock_is_nobody_s_to_renew_or_to_leave": "is held, but acquire granted it",
+    },
+    "KeepsWithoutATime": {"a_kept_lock_is_nobody_s": "doesn't say until when"},
+    "HidesWhatIsKept": {"a_kept_lock_is_nobody_s": "read says that a kept lock is free"},
+    "KeepsWhileItLives": {
+        "a_kept_lock_is_kept_when_its_holder_is_gone": "is held, but acquire granted it",
+        "a_kept_lock_is_nobody_s_to_renew_or_to_leave": "is held, but acquire granted it",
+    },
+    "ForgetsWhatItKeeps": {"a_kept_lock_is_kept_over_a_restart_of_the_server": "too early"},
+    "RenewsWhatIsKept": {"a_kept_lock_is_nobody_s_to_renew_or_to_leave": NOT_LOST},
+    "WritesWhereItKeeps": {"a_kept_lock_is_lost_to_its_holder": NOT_LOST},
+    "MarksUnseen": {
+        "a_mark_is_made_by_the_holder_alone": NOT_LOST,
+        "a_kept_lock_is_lost_to_its_holder": NOT_LOST,
+        "an_older_keeper_changes_nothing": NOT_LOST,
+        "an_expired_lock_that_another_took_is_lost": NOT_LOST,
+    },
+    "MarksNothing": {
+        "a_key_is_done_from_its_mark_on_until_it_is_forgotten": "assert None ==",
+        "a_mark_is_made_by_the_holder_alone": "assert None ==",
+    },
+    "MarksLocks": {"a_key_is_done_from_its_mark_on_until_it_is_forgotten": "listed as if it were a lock"},
+    "KeepsFewMarks": {"a_mark_stays_beside_many_and_after_many_turns": "assert None =="},
+    "MarksForOneTurn": {"a_mark_stays_beside_many_and_after_many_turns": "assert None =="},
+    "ForgetsBlindly": {"a_key_is_done_from_its_mark_on_until_it_is_forgotten": "forget says that there was"},
+    "FoldsKeys": {"keys_that_look_alike_are_different_keys": "was never marked"},
+    "CutsKeys": {"keys_that_look_alike_are_different_keys": "was never marked"},
+    "JoinsNameAndKey": {"the_keys_of_one_name_are_not_those_of_another": "is done by another name"},
+    "KnowsTheTimeAtOnce": {"the_server_s_time_is_that_of_its_answers": "before it has answered"},
+    "TellsAnotherTime": {"the_server_s_time_is_that_of_its_answers": "the server is not"},
     "NeverComesBack": {"after_an_outage_the_holder_holds_and_the_waiter_waits": "the server is back"},
 }
 
@@ -120,6 +169,7 @@ def crew(
     """Around the backend with the bug that the test names; it is given little time, and small crowds."""
     monkeypatch.setattr(peer, "LIMIT", 0.5)
     monkeypatch.setattr(suite, "CONTENDERS", 10)
+    monkeypatch.setattr(suite, "MARKS", 10)
     lock = f"leasefile://{tmp_path}?{request.param}"
     faults = [
         Fault("out of reach", Unavailable, lock, during=lambda: marked(tmp_path, "outage")),

@@ -33,7 +33,7 @@ def site_in(directory: Path, opener: str, **words: Any) -> Site:
     def take(name: str) -> None:
         path = directory / f"{name}.lease"
         state = json.loads(path.read_text(encoding="utf-8"))
-        state.update(holder="somebody", token=state["token"] + 1, until=system.now() + 60.0)
+        state.update(holder="somebody", token=state["token"] + 1, until=system.now() + 60.0, kept=False)
         path.write_text(json.dumps(state), encoding="utf-8")
 
     site = Site(
@@ -42,6 +42,7 @@ def site_in(directory: Path, opener: str, **words: Any) -> Site:
         delete=lambda name: directory.joinpath(f"{name}.lease").unlink(missing_ok=True),
         take=take,
         outage=lambda: marked(directory, "outage"),
+        restart=directory.joinpath("restarted").touch,
         faults=[
             Fault("out of reach", Unavailable, lock, during=lambda: marked(directory, "outage")),
             Fault("no permission", Refused, lock, during=lambda: marked(directory, "denied")),

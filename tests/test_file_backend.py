@@ -16,12 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from singleton_run import system
+from singleton_run.contract import Grant, Held
+from singleton_run.errors import Refused, Unavailable
 from singleton_run.names import LONGEST
+from singleton_run.record import begun, ended
+from singleton_run_file import open_backend
 from tests.harness import Lab, environment, labs, send, until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    from singleton_run_file import FileBackend
     from tests.harness import Run
 
 NOBODY = 65534
@@ -401,3 +407,144 @@ def test_a_record_that_can_not_be_written_is_said_and_the_command_runs(lab: Lab)
     assert run.wait() == 3
     assert "can't be written" in run.said
     assert (lab.locks / f"{lab.name}.json").is_dir()
+
+
+# A lock that is kept after its turn.
+
+
+def kept(lab: Lab, seconds: float) -> tuple[FileBackend, float]:
+    """A backend that has given the lock back, to be had after so many seconds; when that is, at the least."""
+    backend = open_backend(lab.lock, {})
+    grant = backend.acquire(lab.name, "host:1:a", 0.0, 0.0)
+    assert isinstance(grant, Grant)
+    end = system.now() + seconds
+    backend.release(
+        grant, ended(begun(None, lab.name, "host:1:a", grant.token, 1.0), "succeeded", 0, 2.0), 0.0, seconds
+    )
+    return backend, end
+
+
+def asked(lab: Lab) -> Grant | Held:
+    """What one who comes now is told."""
+    return open_backend(lab.lock, {}).acquire(lab.name, "host:2:b", 0.0, 0.0)
+
+
+def test_a_kept_lock_is_waited_for_by_the_guard_and_lost_to_the_command(lab: Lab) -> None:
+    _, end = kept(lab, 1.0)
+    assert lab.start("-n", command=["true"]).wait() == 75
+    run = lab.start(command=["true"])
+    assert run.wait() == 0
+    assert system.now() >= end
+    assert "waiting for lock" in run.said
+    assert lab.start("-n", command=["true"]).wait() == 0
+
+
+def test_whoever_waits_for_a_kept_lock_is_next(lab: Lab) -> None:
+    _, end = kept(lab, 1.0)
+    first = lab.start(command=lab.long_job())
+    until(partial(locks, first.one("guard")), "the guard to have the file")
+    assert system.now() < end
+    second = lab.start(command=["true"])
+    until(partial(queues, second.one("guard")), "it to queue")
+    lab.ready()
+    assert system.now() >= end
+    assert second.popen.poll() is None
+    lab.finish()
+    assert (first.wait(), second.wait()) == (0, 0)
+
+
+def locks(process: int) -> bool:
+    """Whether a process has a lock of flock(2)."""
+    lines = Path("/proc/locks").read_text().splitlines()
+    return any("->" not in line and "FLOCK" in line and f" {process} " in line for line in lines)
+
+
+def test_a_kept_lock_is_free_for_flock(lab: Lab) -> None:
+    kept(lab, 60.0)
+    path = lab.locks / f"{lab.name}.lock"
+    assert subprocess.run(["flock", "-n", str(path), "true"], check=False).returncode == 0
+    assert isinstance(asked(lab), Held)
+
+
+def rewritten(lab: Lab, change: Callable[[list[str]], None]) -> None:
+    """Change the words that say until when the lock is kept."""
+    path = lab.locks / f"{lab.name}.lock"
+    token, line = path.read_text().splitlines()
+    words = line.split()
+    change(words)
+    path.write_text(f"{token}\n{' '.join(words)}\n")
+
+
+def test_after_a_reboot_the_wall_clock_says_how_long_a_lock_is_kept(lab: Lab) -> None:
+    def reboot(words: list[str], wall: float) -> None:
+        words[0], words[1], words[3] = "1.0", str(wall), "another-boot"
+
+    kept(lab, 60.0)
+    rewritten(lab, lambda words: reboot(words, time.time() + 30.0))
+    held = asked(lab)
+    assert isinstance(held, Held)
+    assert held.until is not None
+    assert 20.0 < held.until - system.now() < 30.0
+    # A machine whose clock begins in 1970: no longer than the whole time.
+    rewritten(lab, lambda words: reboot(words, time.time() + 1e9))
+    held = asked(lab)
+    assert isinstance(held, Held)
+    assert held.until is not None
+    assert 50.0 < held.until - system.now() <= 60.0
+    rewritten(lab, lambda words: reboot(words, time.time() - 1.0))
+    assert isinstance(asked(lab), Grant)
+
+
+@pytest.mark.parametrize(
+    "damage", [b"rubbish\n", b"1 2 3\n", b"nan nan nan nan\n", b"\xff\xfe\n", b"\0" * 500]
+)
+def test_a_time_that_is_damaged_is_ignored(lab: Lab, damage: bytes) -> None:
+    kept(lab, 60.0)
+    path = lab.locks / f"{lab.name}.lock"
+    path.write_bytes(path.read_bytes()[:21] + damage)
+    assert isinstance(asked(lab), Grant)
+    assert path.stat().st_size == 21
+
+
+# Keys that are done.
+
+
+def test_a_mark_is_a_file_that_says_its_key(lab: Lab) -> None:
+    backend = open_backend(lab.lock, {})
+    grant = backend.acquire(lab.name, "host:1:a", 0.0, 0.0)
+    assert isinstance(grant, Grant)
+    backend.mark(grant, "../../v1", {"token": grant.token}, 0.0)
+    folder = lab.locks / f"{lab.name}.once"
+    (file,) = folder.iterdir()
+    assert json.loads(file.read_text()) == {"key": "../../v1", "mark": {"token": grant.token}}
+    assert (stat.S_IMODE(folder.stat().st_mode), stat.S_IMODE(file.stat().st_mode)) == (0o700, 0o600)
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"{", b"[]", b'{"key": "v1"}', b'{"mark": 1}', b"\xff", b"[" * 100_000]
+)
+def test_a_damaged_mark_is_neither_done_nor_to_do(lab: Lab, damage: bytes) -> None:
+    backend = open_backend(lab.lock, {})
+    grant = backend.acquire(lab.name, "host:1:a", 0.0, 0.0)
+    assert isinstance(grant, Grant)
+    backend.mark(grant, "v1", {}, 0.0)
+    (file,) = (lab.locks / f"{lab.name}.once").iterdir()
+    file.write_bytes(damage)
+    with pytest.raises(Refused, match="is damaged: remove it"):
+        backend.done(lab.name, "v1", 0.0)
+    assert backend.forget(lab.name, "v1", 0.0)
+    assert backend.done(lab.name, "v1", 0.0) is None
+
+
+def test_marks_are_not_written_through_a_link(lab: Lab) -> None:
+    elsewhere = lab.directory / "elsewhere"
+    elsewhere.mkdir()
+    (lab.locks / f"{lab.name}.once").symlink_to(elsewhere)
+    backend = open_backend(lab.lock, {})
+    grant = backend.acquire(lab.name, "host:1:a", 0.0, 0.0)
+    assert isinstance(grant, Grant)
+    with pytest.raises(Unavailable, match="can't be written"):
+        backend.mark(grant, "v1", {}, 0.0)
+    with pytest.raises(Refused, match="can't be read"):
+        backend.done(lab.name, "v1", 0.0)
+    assert list(elsewhere.iterdir()) == []

@@ -4,7 +4,9 @@ Whoever holds the open file holds the lock, and the kernel frees it when the las
 nothing has to be renewed, and nobody is left with a lock that a crash kept. Waiters queue in the
 kernel. The file is never removed, for two could then hold two files of one name.
 
-Beside `NAME.lock`, which contains the last fencing token, lies `NAME.json`, the record.
+Beside `NAME.lock`, which contains the last fencing token, lies `NAME.json`, the record, and in
+`NAME.once` a file for each key that is done. A lock that is kept after its turn has the time in
+its file too: nobody holds the file then, so it only holds for those who read that.
 """
 
 from __future__ import annotations
@@ -28,8 +30,10 @@ if TYPE_CHECKING:
     from singleton_run.contract import Job
 
 _TOKEN_WIDTH = 20
+_LONGEST_LOCK = 256
 _LONGEST_RECORD = 1 << 20
 _ROOT_DIRECTORY = "/var/lib/singleton-run"
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _ASK = "name one with --lock file:///DIRECTORY"
 
 
@@ -75,7 +79,7 @@ def _unquoted(text: str) -> str:
 
 def _open_directory(directory: str, *, create: bool) -> int:
     try:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(directory, _DIRECTORY)
     except FileNotFoundError:
         if create:
             _make_directory(directory)
@@ -139,9 +143,15 @@ class FileBackend:
                 return self._held(name)
             except OSError as error:
                 raise Refused(f"{self._path} can't hold locks ({_reason(error)}): {_ASK}", UNUSABLE) from None
-            if self._is_current(name):
+            if not self._is_current(name):
+                self._close_lock()
+                continue
+            if not _kept_until(self.lock):
                 return Grant(name, holder, self._next_token(), ttl, {}, self._read_record(name))
+            # Given back by closing: another may share the file, but none shares the one opened now.
             self._close_lock()
+            self.lock = self._open(name)
+            return self._held(name)
 
     def open(self, name: str) -> None:
         """Open the lock's file without locking it: processes forked from now on share it. Raises Refused."""
@@ -162,17 +172,26 @@ class FileBackend:
         """Wait in the kernel's queue until the lock is ours, however long.
 
         The process ends if `parent` does meanwhile (it shares the lock, and whoever is blocked in
-        flock notices nothing else), and if somebody has removed the file.
+        flock notices nothing else), and if somebody has removed the file. A lock that is kept is
+        waited for at the head of the queue: whoever came later is behind.
         """
         system.die_with(parent)
         fcntl.flock(self.lock, fcntl.LOCK_EX)
+        while until := _kept_until(self.lock):
+            system.wait(until, [])
         system.outlive_parent()
         if os.getppid() != parent or not self._is_current(job.name):
             os._exit(1)
         return Grant(job.name, job.holder, self._next_token(), job.ttl, {}, self._read_record(job.name))
 
     def wait(self, held: Held, until: float, wake: int) -> None:
-        """Wait in the kernel's queue, by a child of ours that shares the open file."""
+        """Wait in the kernel's queue, by a child of ours that shares the open file.
+
+        A lock that is kept is in nobody's hand: then just wait for its time.
+        """
+        if held.until is not None:
+            system.wait(min(until, held.until), [wake])
+            return
         parent = os.getpid()
         waiter = os.fork()
         if not waiter:
@@ -200,27 +219,20 @@ class FileBackend:
 
     def write(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
         """Replace the record, atomically. Raises Lost without the lock, or Unavailable."""
-        if self.lock < 0 or self._last_token() != grant.token:
-            raise Lost(f"{self._path}/{grant.name}.lock is not held by this turn")
-        temporary = f".{grant.name}.tmp"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._must_be(grant)
         try:
-            descriptor = os.open(temporary, flags, 0o600, dir_fd=self._directory)
-            try:
-                os.write(descriptor, fastjson.dumps(record).encode())
-            finally:
-                os.close(descriptor)
-            os.replace(
-                temporary, f"{grant.name}.json", src_dir_fd=self._directory, dst_dir_fd=self._directory
-            )
+            _replace(self._directory, f"{grant.name}.json", f".{grant.name}.tmp", record)
         except OSError as error:
             raise Unavailable(f"{self._path} can't be written ({_reason(error)})") from None
 
-    def release(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
-        """Write the record and close the file."""
+    def release(self, grant: Grant, record: Mapping[str, Any], limit: float, keep: float = 0.0) -> None:
+        """Write the record, and until when the lock is kept, and close the file."""
         if self._released == grant.token:
             return
         try:
+            if keep > 0:
+                self._must_be(grant)
+                self._keep(keep)
             self.write(grant, record, limit)
             self._released = grant.token
         finally:
@@ -235,15 +247,71 @@ class FileBackend:
             return None, record
         try:
             fcntl.flock(probe, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return (self._held(name) if _kept_until(probe) else None), record
         except BlockingIOError:
             return self._held(name), record
         finally:
             os.close(probe)
-        return None, record
 
     def list(self, limit: float) -> list[str]:
         """The names that have a lock file, sorted."""
         return sorted(file[:-5] for file in os.listdir(self._directory) if file.endswith(".lock"))
+
+    def done(self, name: str, key: str, limit: float) -> Mapping[str, Any] | None:
+        """What the key's file says. Raises Refused for one that can't be read."""
+        path = f"{self._path}/{name}.once/{_mark_of(key)}"
+        try:
+            directory = os.open(f"{name}.once", _DIRECTORY, dir_fd=self._directory)
+            try:
+                found = fastjson.loads(_read(directory, _mark_of(key)))["mark"]
+            finally:
+                os.close(directory)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise Refused(f"{path} can't be read ({_reason(error)}): {_ASK}", UNUSABLE) from None
+        except (ValueError, RecursionError, TypeError, KeyError):
+            found = None
+        if not isinstance(found, dict):
+            raise Refused(f"{path} is damaged: remove it if what it marks shall be done again", UNUSABLE)
+        return found
+
+    def mark(self, grant: Grant, key: str, mark: Mapping[str, Any], limit: float) -> None:
+        """Write the key's file, which is there for good when this returns."""
+        self._must_be(grant)
+        name = _mark_of(key)
+        try:
+            try:
+                os.mkdir(f"{grant.name}.once", 0o700, dir_fd=self._directory)
+                os.fsync(self._directory)
+            except FileExistsError:
+                pass
+            directory = os.open(f"{grant.name}.once", _DIRECTORY, dir_fd=self._directory)
+            try:
+                _replace(directory, name, f".{name}.tmp", {"key": key, "mark": mark}, lasting=True)
+            finally:
+                os.close(directory)
+        except OSError as error:
+            raise Unavailable(f"{self._path}/{grant.name}.once can't be written ({_reason(error)})") from None
+
+    def forget(self, name: str, key: str, limit: float) -> bool:
+        """Remove the key's file."""
+        try:
+            directory = os.open(f"{name}.once", _DIRECTORY, dir_fd=self._directory)
+            try:
+                os.unlink(_mark_of(key), dir_fd=directory)
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise Unavailable(f"{self._path}/{name}.once can't be written ({_reason(error)})") from None
+        return True
+
+    def offset(self) -> tuple[float, float] | None:
+        """The time is this machine's."""
+        return None
 
     def close(self) -> None:
         """Drop the directory and the lock's file."""
@@ -273,6 +341,20 @@ class FileBackend:
             return False
         return os.path.samestat(found, os.fstat(self.lock))
 
+    def _must_be(self, grant: Grant) -> None:
+        if self.lock < 0 or self._last_token() != grant.token:
+            raise Lost(f"{self._path}/{grant.name}.lock is not held by this turn")
+
+    def _keep(self, seconds: float) -> None:
+        """Have the lock kept from now on; what was written is there also when the machine fails."""
+        words = (system.now() + seconds, time.time() + seconds, seconds)
+        line = " ".join([*(f"{word:.6f}" for word in words), _boot_id()])
+        try:
+            os.pwrite(self.lock, f"{line}\n".encode(), _TOKEN_WIDTH + 1)
+            os.fsync(self.lock)
+        except OSError as error:
+            raise Unavailable(f"{self._path} can't be written ({_reason(error)})") from None
+
     def _last_token(self) -> int:
         last = os.pread(self.lock, _TOKEN_WIDTH, 0).strip()
         return int(last) if last.isdigit() else 0
@@ -281,25 +363,32 @@ class FileBackend:
         token = max(self._last_token() + 1, time.time_ns() // 1000)
         try:
             os.pwrite(self.lock, b"%0*d\n" % (_TOKEN_WIDTH, token), 0)
+            if os.fstat(self.lock).st_size > _TOKEN_WIDTH + 1:
+                os.ftruncate(self.lock, _TOKEN_WIDTH + 1)
         except OSError as error:
             raise Refused(f"{self._path} can't be written ({_reason(error)}): {_ASK}", UNUSABLE) from None
         return token
 
     def _held(self, name: str) -> Held:
+        kept = None
+        try:
+            probe = os.open(
+                f"{name}.lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._directory
+            )
+            kept = _kept_until(probe) or None
+            os.close(probe)
+        except OSError:
+            pass
         record = self._read_record(name) or {}
-        if record.get("state") != "running":
+        if not kept and record.get("state") != "running":
             return Held()
-        host, _, holder = record["holder"].partition(":")
-        return Held(holder=record["holder"], host=host if holder else "", since=record["start"])
+        who = record.get("holder", "")
+        host, colon, _ = who.partition(":")
+        return Held(who, host if colon else "", since=record.get("start"), until=kept)
 
     def _read_record(self, name: str) -> Mapping[str, Any] | None:
         try:
-            descriptor = os.open(f"{name}.json", os.O_RDONLY | os.O_NOFOLLOW, dir_fd=self._directory)
-            try:
-                data = os.read(descriptor, _LONGEST_RECORD)
-            finally:
-                os.close(descriptor)
-            return readable(fastjson.loads(data.decode()))
+            return readable(fastjson.loads(_read(self._directory, f"{name}.json")))
         except (OSError, ValueError, RecursionError):
             return None
 
@@ -307,3 +396,62 @@ class FileBackend:
         if self.lock >= 0:
             os.close(self.lock)
             self.lock = -1
+
+
+def _mark_of(key: str) -> str:
+    """The file of a key: no key can name another file, or one too long."""
+    from singleton_run.keys import plain
+    from singleton_run.names import digest
+
+    return f"{digest([plain(key)])}.json"
+
+
+def _read(directory: int, name: str) -> str:
+    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        return os.read(descriptor, _LONGEST_RECORD).decode()
+    finally:
+        os.close(descriptor)
+
+
+def _replace(
+    directory: int, name: str, temporary: str, value: Mapping[str, Any], *, lasting: bool = False
+) -> None:
+    """Put `value` into a file in one step; `lasting`: a failure of the machine doesn't take it back."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(temporary, flags, 0o600, dir_fd=directory)
+    try:
+        os.write(descriptor, fastjson.dumps(value).encode())
+        if lasting:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+    if lasting:
+        os.fsync(directory)
+
+
+def _boot_id() -> str:
+    """Which of the machine's boots this is, without a blank."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except (OSError, ValueError):
+        return "unknown"
+
+
+def _kept_until(lock: int) -> float:
+    """The boot clock's reading until which the lock of an open file is kept; 0 if it isn't, or is damaged.
+
+    After a reboot it goes by the wall clock; whatever that says, no longer than the whole time.
+    """
+    line = os.pread(lock, _LONGEST_LOCK, _TOKEN_WIDTH + 1)
+    if not line:
+        return 0.0
+    try:
+        boot, wall, seconds, boot_id = line.decode().split()
+        left = float(boot) - system.now() if boot_id == _boot_id() else float(wall) - time.time()
+        left = min(left, float(seconds))
+    except ValueError:
+        return 0.0
+    return system.now() + left if left > 0 else 0.0

@@ -19,6 +19,7 @@ A backend's test file describes where the backend is and how to hurt it, and has
                 delete=server.delete_lock,  # (name): what a person does by hand
                 take=server.take_lock,  # (name): make it another's, by hand
                 outage=server.stopped,  # () -> context manager: within it the server doesn't answer
+                restart=server.restart,  # (): killed, and started again on its data
                 faults=[
                     Fault("nobody listens", Unavailable, "etcd://127.0.0.1:1"),
                     Fault("wrong password", Refused, f"etcd://user:{WRONG}@{server.address}", secret=WRONG),

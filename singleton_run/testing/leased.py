@@ -12,16 +12,22 @@ import pytest
 from singleton_run import system
 from singleton_run.errors import Lost, Unavailable
 from singleton_run.testing.peer import STEADY
-from singleton_run.testing.suite import LOOK_EVERY, Conformance, grow, is_lost, record_of
+from singleton_run.testing.suite import (
+    CLOCKS,
+    LOOK_EVERY,
+    Conformance,
+    grow,
+    in_order,
+    is_lost,
+    not_before,
+    record_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from singleton_run.contract import Grant
     from singleton_run.testing.peer import Crew, Peer
-
-CLOCKS = 0.99
-"""A lease may be this much shorter by our clock: the server's own may run a little faster."""
 
 
 class LeasedConformance(Conformance):
@@ -37,7 +43,7 @@ class LeasedConformance(Conformance):
         waiter.start_get(name, patience=ttl + crew.site.patience)
         holder.crash()
         waiter.got()
-        _not_before(waiter, sent + ttl * CLOCKS)
+        not_before(waiter, sent + ttl * CLOCKS)
 
     def test_a_renewed_lease_lapses_a_ttl_after_the_last_renewal(self, crew: Crew) -> None:
         """The waiter's own place outlives the lease too: who came later gets it later."""
@@ -49,9 +55,9 @@ class LeasedConformance(Conformance):
         later.start_get(name, patience=3 * ttl + crew.site.patience)
         sent = _keep(holder, grant, 1.5 * ttl)
         holder.crash()
-        first, second = (waiter, later) if crew.site.fifo else _in_order(waiter, later, waiter.due)
+        first, second = (waiter, later) if crew.site.fifo else in_order(waiter, later, waiter.due)
         got = first.got()
-        _not_before(first, sent + ttl * CLOCKS)
+        not_before(first, sent + ttl * CLOCKS)
         first.release(got, record_of(got))
         assert second.got().token > got.token
 
@@ -66,7 +72,7 @@ class LeasedConformance(Conformance):
         sent = holder.began
         holder.crash()
         waiter.gets(name, patience=ttl + crew.site.patience)
-        _not_before(waiter, sent + ttl * CLOCKS)
+        not_before(waiter, sent + ttl * CLOCKS)
 
     def test_one_attempt_after_a_crash_succeeds_once_the_lease_is_over(self, crew: Crew) -> None:
         """And at once: nobody has to have watched the dead holder before."""
@@ -79,7 +85,7 @@ class LeasedConformance(Conformance):
         while watcher.read(name)[0] is not None:
             assert system.now() < until, "read still says that the dead holder has the lock"
             system.wait(system.now() + LOOK_EVERY, [])
-        _not_before(watcher, sent + crew.site.ttl * CLOCKS)
+        not_before(watcher, sent + crew.site.ttl * CLOCKS)
         newcomer.takes(name)
 
     def test_until_is_the_end_of_the_lease(self, crew: Crew) -> None:
@@ -128,6 +134,7 @@ class LeasedConformance(Conformance):
         with suppress(Lost):  # what is still under way may be answered either way, but must not bring it back
             older.renew(old)
         is_lost(older, "write", old)
+        is_lost(older, "mark", old)
         is_lost(older, "release", old)
         assert other.read(name)[1] == record
         other.is_refused(name)
@@ -149,6 +156,37 @@ class LeasedConformance(Conformance):
         assert other.read(name) == (None, record)
         other.takes(name)
         is_lost(holder, "renew", grant)
+
+    def test_a_kept_lock_is_nobody_s_to_renew_or_to_leave(self, crew: Crew) -> None:
+        """Its holder's former keepers have it no more, whoever of them gave it back."""
+        name = crew.name()
+        holder, keeper, other = crew.peer(), crew.peer(), crew.peer()
+        grant = holder.takes(name)
+        old = type(grant)(**{**grant.as_dict(), "generation": 1})
+        keeper.renew(old)
+        keeper.release(old, record_of(grant), STEADY)
+        is_lost(keeper, "renew", old)
+        crew.peer().release(old, record_of(grant), STEADY)
+        is_lost(holder, "renew", grant)
+        with suppress(Lost):  # done twice is done, or no longer ours: both are true of it
+            holder.release(grant, record_of(grant))
+        holder.is_refused(name)
+        keeper.close()
+        holder.leave()
+        other.is_refused(name)
+
+    def test_a_kept_lock_is_kept_over_a_restart_of_the_server(self, crew: Crew) -> None:
+        """It may take the whole time again, but no less."""
+        name = crew.name()
+        holder, other = crew.peer(), crew.peer()
+        grant = holder.takes(name)
+        keep = 2 * crew.site.ttl
+        holder.release(grant, record_of(grant), keep)
+        sent = holder.began
+        assert crew.site.restart is not None
+        crew.site.restart()
+        other.gets(name, patience=2 * keep + crew.site.patience)
+        not_before(other, sent + keep * CLOCKS)
 
     def test_a_grant_that_was_left_is_lost(self, crew: Crew) -> None:
         """`leave` gave it back."""
@@ -256,6 +294,9 @@ class LeasedConformance(Conformance):
                 crew.peer().start_call("write", grant, record),
                 crew.peer().start_call("release", grant, record),
                 crew.peer().start_call("list"),
+                crew.peer().start_call("done", name, "key"),
+                crew.peer().start_call("mark", grant, "key", {}),
+                crew.peer().start_call("forget", name, "key"),
                 crew.peer().start_call("acquire", name, reader.holder, crew.site.ttl),
             ]
             waiter.start_wait(held, system.now() + 1.0)
@@ -286,10 +327,6 @@ class LeasedConformance(Conformance):
         waiter.got()
 
 
-def _not_before(peer: Peer, end: float) -> None:
-    assert peer.ended >= end, f"the lease was over {end - peer.ended:.3f} s too early"
-
-
 def _keep(holder: Peer, grant: Grant, seconds: float) -> float:
     """Renew for so long, a third of the lease apart; when the last renewal was sent."""
     until = system.now() + seconds
@@ -318,16 +355,11 @@ def _take_by_hand(crew: Crew, name: str) -> None:
 def _has_lost(crew: Crew, loser: Peer, grant: Grant) -> None:
     """Nothing that `loser` does by a grant that is lost takes the lock from whoever has it now."""
     before = crew.peer().read(grant.name)[1]
-    for call in ("renew", "write", "release", "renew"):
+    for call in ("renew", "write", "mark", "release", "renew"):
         is_lost(loser, call, grant)
     crew.peer().is_refused(grant.name)
+    assert crew.peer().done(grant.name, "lost") is None
     assert crew.peer().read(grant.name)[1] == before
-
-
-def _in_order(one: Peer, other: Peer, until: float) -> tuple[Peer, Peer]:
-    """Two peers in a call, the one that is done with it first."""
-    ready = system.wait(until, [one.link.fileno(), other.link.fileno()])
-    return (other, one) if ready == [other.link.fileno()] else (one, other)
 
 
 def _renewed(holder: Peer, grant: Grant) -> bool:

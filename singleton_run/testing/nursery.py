@@ -121,12 +121,28 @@ class _Peer:
     def write(self, grant: dict[str, Any], record: dict[str, Any], limit: float) -> None:
         self.backend.write(Grant(**grant), record, limit)
 
-    def release(self, grant: dict[str, Any], record: dict[str, Any], limit: float) -> None:
-        self.backend.release(Grant(**grant), record, limit)
+    def release(self, grant: dict[str, Any], record: dict[str, Any], limit: float, keep: float = 0.0) -> None:
+        self.backend.release(Grant(**grant), record, limit, keep)
 
     def read(self, name: str, limit: float) -> object:
         held, record = self.backend.read(name, limit)
         return [held and _plain(held), record]
+
+    def done(self, name: str, key: str, limit: float) -> object:
+        return self.backend.done(name, key, limit)
+
+    def mark(self, grant: dict[str, Any], key: str, mark: dict[str, Any], limit: float) -> None:
+        self.backend.mark(Grant(**grant), key, mark, limit)
+
+    def mark_many(self, grant: dict[str, Any], keys: list[str]) -> None:
+        for key in keys:
+            self.backend.mark(Grant(**grant), key, {"key": key}, LIMIT)
+
+    def forget(self, name: str, key: str, limit: float) -> bool:
+        return self.backend.forget(name, key, limit)
+
+    def offset(self) -> object:
+        return self.backend.offset()
 
     def close(self) -> None:
         self.backend.close()

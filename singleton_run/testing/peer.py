@@ -20,7 +20,7 @@ from singleton_run.testing import nursery
 from singleton_run.testing.nursery import LIMIT, LONGEST
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from singleton_run.errors import Failure
     from singleton_run.testing.site import Site
@@ -122,9 +122,10 @@ class Peer:
         """Put a record beside the lock."""
         self.start_call("write", grant, record).result()
 
-    def release(self, grant: Grant, record: Mapping[str, Any]) -> None:
-        """Give the lock back."""
-        self.start_call("release", grant, record).result()
+    def release(self, grant: Grant, record: Mapping[str, Any], keep: float = 0.0) -> None:
+        """Give the lock back, to be had after `keep` seconds."""
+        until = system.now() + LIMIT
+        self.start("release", grant.as_dict(), record, LIMIT, keep, until=until).result()
 
     def leave(self) -> None:
         """Take back whatever was asked for."""
@@ -139,6 +140,30 @@ class Peer:
         """Every name."""
         names: list[str] = self.start_call("list").result()
         return names
+
+    def done(self, name: str, key: str) -> Mapping[str, Any] | None:
+        """What was marked for a key."""
+        mark: Mapping[str, Any] | None = self.start_call("done", name, key).result()
+        return mark
+
+    def mark(self, grant: Grant, key: str, mark: Mapping[str, Any]) -> None:
+        """Mark a key as done."""
+        self.start_call("mark", grant, key, mark).result()
+
+    def mark_many(self, grant: Grant, keys: Sequence[str]) -> None:
+        """Mark each key, with itself in the mark; `LIMIT` holds for each."""
+        until = system.now() + LIMIT * len(keys)
+        self.start("mark_many", grant.as_dict(), [*keys], until=until).result()
+
+    def forget(self, name: str, key: str) -> bool:
+        """Take a mark away; whether there was one."""
+        there: bool = self.start_call("forget", name, key).result()
+        return there
+
+    def offset(self) -> tuple[float, float] | None:
+        """How far the server's clock is ahead, and how exact that is."""
+        told = self.start("offset", until=system.now() + LIMIT).result()
+        return None if told is None else (told[0], told[1])
 
     def close(self) -> None:
         """Drop every connection."""

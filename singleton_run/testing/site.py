@@ -43,9 +43,11 @@ class Site:
     record may go with it.
     The rest of these calls is for `LeasedConformance`: `take(name)` makes it, by hand, the lock of
     somebody else who never renews it but has at least a minute; `outage()` gives a context manager
-    within which the server answers nothing or refuses to, and after which it is as before.
+    within which the server answers nothing or refuses to, and after which it is as before; `restart()`
+    kills the server and starts it again on its data, and returns when it serves.
 
-    `ttl` is the shortest lease that can be had, seconds: what has to expire is given that one.
+    `ttl` is the shortest lease that can be had, seconds: what has to expire is given that one, and a
+    lock is kept as long after a release.
     `fifo`: the lock is handed on in the order of the first refused `acquire`s.
     `watches`: `hold` returns at once when the lock is deleted or taken by hand.
     `patience` is how long the suite waits, in seconds, for what has to come, lease time not counted:
@@ -58,6 +60,7 @@ class Site:
     delete: Callable[[str], object]
     take: Callable[[str], object] | None = None
     outage: Callable[[], AbstractContextManager[object]] | None = None
+    restart: Callable[[], object] | None = None
     environ: Mapping[str, str] = field(default_factory=dict)
     ttl: float = 2.0
     fifo: bool = False

@@ -28,7 +28,12 @@ HAMMERS, BLOWS = 8, 10
 MOST_RETURNS = 20
 """How often a wait of a second may return before its time although nothing has happened."""
 
+MARKS = 1000
+
 DAY = 86400.0
+CLOCKS = 0.99
+"""A lease may be this much shorter by our clock: the server's own may run a little faster."""
+
 LOOK_EVERY = 0.05
 
 
@@ -59,16 +64,85 @@ def lookalikes(name: str) -> list[str]:
     ]
 
 
+def alike_keys() -> list[str]:
+    """Keys that a backend may confuse, or take for something else than a text."""
+    plain = [
+        "a",
+        "A",
+        "b",
+        "a/b",
+        "a b",
+        "a%2Fb",
+        "a%2fb",
+        "a%252Fb",
+        "a\\b",
+        "a\\u002fb",
+        "a:b",
+        "a_b",
+        "a-b",
+        "a+b",
+    ]
+    odd = [
+        " ",
+        "a ",
+        " a",
+        ".",
+        "..",
+        "../a",
+        "/",
+        "//",
+        "/a",
+        "a/",
+        "%",
+        "#",
+        "*",
+        "?",
+        "'",
+        '"',
+        "\\",
+        "-",
+        "~",
+    ]
+    unseen = [
+        "a\nb",
+        "a\tb",
+        "a\0b",
+        "\0",
+        "\x7f",
+        "\udcff",
+        "\u00e9",
+        "e\u0301",
+        "\u00df",
+        "ss",
+        "\U0001f512",
+    ]
+    long = ["x" * 255, "x" * 256, "x" * 255 + "y", "X" * 256, "/" * 256, "\u00e9" * 256, "\U0001f512" * 256]
+    return [*plain, *odd, *unseen, *long]
+
+
 def is_lost(peer: Peer, call: str, grant: Grant) -> None:
-    """By this grant `write`, `release` or `renew` raises Lost."""
-    arguments = () if call == "renew" else (record_of(grant, "failed"),)
+    """By this grant `write`, `release`, `mark` or `renew` raises Lost."""
+    arguments: tuple[Any, ...] = () if call == "renew" else (record_of(grant, "failed"),)
+    if call == "mark":
+        arguments = ("lost", {})
     with pytest.raises(Lost):
         getattr(peer, call)(grant, *arguments)
+
+
+def not_before(peer: Peer, end: float) -> None:
+    """What the peer was just told was not told before `end`."""
+    assert peer.ended >= end, f"the lease was over {end - peer.ended:.3f} s too early"
 
 
 def grow(tokens: list[int]) -> None:
     """Each token is greater than the one before."""
     assert tokens == sorted(set(tokens)), f"a fencing token came again, or went back: {tokens}"
+
+
+def in_order(one: Peer, other: Peer, until: float) -> tuple[Peer, Peer]:
+    """Two peers in a call, the one that is done with it first."""
+    ready = system.wait(until, [one.link.fileno(), other.link.fileno()])
+    return (other, one) if ready == [other.link.fileno()] else (one, other)
 
 
 class Conformance:
@@ -329,6 +403,204 @@ class Conformance:
         holder.release(grant, record_of(grant))
         holder.release(grant, record_of(grant))
         other.takes(name)
+
+    def test_a_kept_lock_is_nobody_s(self, crew: Crew) -> None:
+        """Whoever asks is told until when, its last holder too."""
+        name = crew.name()
+        holder, newcomer, same, reader = (crew.peer() for _ in range(4))
+        same.holder = holder.holder
+        grant = holder.takes(name)
+        record = record_of(grant)
+        holder.release(grant, record, STEADY)
+        end = holder.began + STEADY
+        for peer in (newcomer, same, holder):
+            held = peer.is_refused(name)
+            assert held.until is not None, "acquire doesn't say until when the lock is kept"
+            assert abs(held.until - end) < STEADY / 2, (
+                "Held.until is not the end of the time, by the boot clock"
+            )
+            assert held.holder in {holder.holder, ""}
+            peer.leave()
+        found, left = reader.read(name)
+        assert found is not None, "read says that a kept lock is free"
+        assert found.until is not None
+        assert abs(found.until - end) < STEADY / 2
+        assert left == record
+        newcomer.is_refused(name)
+
+    def test_a_kept_lock_is_had_when_its_time_is_over(self, crew: Crew) -> None:
+        """And not before, by who waited for it then and by who came since."""
+        name = crew.name()
+        holder, waiter, newcomer = (crew.peer() for _ in range(3))
+        keep = crew.site.ttl
+        grant = holder.takes(name)
+        waiter.start_get(name, patience=keep + crew.site.patience)
+        holder.release(grant, record_of(grant), keep)
+        sent = holder.began
+        newcomer.start_get(name, patience=keep + 2 * crew.site.patience)
+        first, second = (waiter, newcomer) if crew.site.fifo else in_order(waiter, newcomer, waiter.due)
+        got = first.got()
+        not_before(first, sent + keep * CLOCKS)
+        assert got.token > grant.token
+        first.release(got, record_of(got))
+        assert second.got().token > got.token
+
+    def test_a_kept_lock_is_kept_when_its_holder_is_gone(self, crew: Crew) -> None:
+        """No process is needed for it, and nobody has to have seen the holder."""
+        name = crew.name()
+        holder, other = crew.peer(), crew.peer()
+        grant = holder.takes(name)
+        holder.release(grant, record_of(grant), crew.site.ttl)
+        sent = holder.began
+        holder.close()
+        holder.crash()
+        other.is_refused(name)
+        other.gets(name, patience=crew.site.ttl + crew.site.patience)
+        not_before(other, sent + crew.site.ttl * CLOCKS)
+
+    def test_a_kept_lock_is_waited_for_and_not_polled(self, crew: Crew) -> None:
+        """Nothing happens until its time."""
+        name = crew.name()
+        holder, waiter = crew.peer(), crew.peer()
+        grant = holder.takes(name)
+        holder.release(grant, record_of(grant), 2 * crew.site.ttl)
+        until = holder.began + crew.site.ttl
+        returns = 0
+        while system.now() < until:
+            waiter.wait(waiter.is_refused(name), until)
+            returns += 1
+        assert returns <= MOST_RETURNS, "wait returns at once although the lock is kept: a busy loop"
+
+    def test_a_release_that_keeps_is_done_when_it_is_done_twice(self, crew: Crew) -> None:
+        """As when the answer to the first was lost."""
+        name = crew.name()
+        holder, other = crew.peer(), crew.peer()
+        grant = holder.takes(name)
+        holder.release(grant, record_of(grant), crew.site.ttl)
+        sent = holder.began
+        holder.release(grant, record_of(grant), crew.site.ttl)
+        other.gets(name, patience=crew.site.ttl + crew.site.patience)
+        not_before(other, sent + crew.site.ttl * CLOCKS)
+
+    def test_a_kept_lock_is_lost_to_its_holder(self, crew: Crew) -> None:
+        """Nothing of what its grant still asks for changes anything."""
+        name = crew.name()
+        holder, other = crew.peer(), crew.peer()
+        grant = holder.takes(name)
+        record = record_of(grant)
+        holder.release(grant, record, STEADY)
+        for call in ("write", "mark"):
+            is_lost(holder, call, grant)
+        holder.leave()
+        other.is_refused(name)
+        assert other.read(name)[1] == record
+        assert other.done(name, "lost") is None
+
+    def test_a_key_is_done_from_its_mark_on_until_it_is_forgotten(self, crew: Crew) -> None:
+        """Others see the mark as it was made; it is neither a lock nor a record."""
+        name = crew.name()
+        holder, other = crew.peer(), crew.peer()
+        assert other.done(name, "v1") is None
+        assert other.forget(name, "v1") is False, "forget says that there was a mark"
+        assert name not in other.list(), "to look for a mark is not to make a lock"
+        grant = holder.takes(name)
+        before = other.list()
+        mark = {"at": 1795318621.25, "token": grant.token, "note": 'é "\\\n\t \U0001f512', "none": None}
+        holder.mark(grant, "v1", mark)
+        assert other.done(name, "v1") == mark
+        assert other.list() == before, "a mark is listed as if it were a lock"
+        assert other.read(name)[1] is None, "a mark is read as if it were the record"
+        other.is_refused(name)
+        again = {**mark, "again": True}
+        holder.mark(grant, "v1", again)
+        holder.release(grant, record_of(grant))
+        assert other.done(name, "v1") == again
+        assert other.forget(name, "v1") is True, "forget says that there was no mark"
+        assert other.done(name, "v1") is None
+        assert other.forget(name, "v1") is False, "forget says that there was a mark"
+        other.gets(name)
+
+    def test_a_mark_is_made_by_the_holder_alone(self, crew: Crew) -> None:
+        """Another grant marks nothing, nor does one that was given back."""
+        name = crew.name()
+        earlier, holder, stranger = crew.peer(), crew.peer(), crew.peer()
+        old = earlier.takes(name)
+        earlier.release(old, record_of(old))
+        is_lost(earlier, "mark", old)
+        grant = holder.takes(name)
+        is_lost(earlier, "mark", old)
+        for token in (grant.token - 1, grant.token + 1):
+            forged = Grant(**{**grant.as_dict(), "holder": stranger.holder, "token": token})
+            is_lost(stranger, "mark", forged)
+        assert stranger.done(name, "lost") is None
+        holder.mark(grant, "lost", {})
+        assert stranger.done(name, "lost") == {}
+
+    def test_a_mark_stays_beside_many_and_after_many_turns(self, crew: Crew) -> None:
+        """It is kept for ever: nothing evicts it, and a deletion of the lock doesn't touch it."""
+        name = crew.name()
+        holder, other = crew.peer(), crew.peer()
+        grant = holder.takes(name)
+        holder.mark(grant, "first", {"first": True})
+        holder.mark_many(grant, [f"key {number}" for number in range(MARKS)])
+        holder.release(grant, record_of(grant))
+        for _ in range(2):
+            peer = crew.peer()
+            got = peer.takes(name)
+            peer.release(got, record_of(got))
+        crew.site.delete(name)
+        assert other.done(name, "first") == {"first": True}
+        assert other.done(name, f"key {MARKS - 1}") == {"key": f"key {MARKS - 1}"}
+        assert other.done(name, f"key {MARKS}") is None
+
+    def test_keys_that_look_alike_are_different_keys(self, crew: Crew) -> None:
+        """Any text of up to 256 characters."""
+        name = crew.name()
+        holder, other = crew.peer(), crew.peer()
+        grant = holder.takes(name)
+        keys = alike_keys()
+        for key in keys:
+            assert other.done(name, key) is None, f"{key!r} was never marked, but is done"
+            holder.mark(grant, key, {"key": key})
+        assert [(other.done(name, key) or {}).get("key") for key in keys] == keys
+        gone, left = keys[::2], keys[1::2]
+        assert [key for key in gone if not other.forget(name, key)] == []
+        assert [key for key in gone if other.done(name, key) is not None] == []
+        assert [(other.done(name, key) or {}).get("key") for key in left] == left
+
+    def test_the_keys_of_one_name_are_not_those_of_another(self, crew: Crew) -> None:
+        """However alike the names are, and wherever the one ends and the other begins."""
+        name = crew.name()
+        names = [
+            name,
+            name.upper(),
+            f"{name}:a",
+            f"{name}.once",
+            name.ljust(LONGEST, "x"),
+            name.ljust(LONGEST, "y"),
+        ]
+        keys = ["a", ":a", ":aa", "a:a", ":a/a", ".once", ".once/a"]
+        peers = [crew.peer() for _ in names]
+        grants = [peer.takes(own) for peer, own in zip(peers, names, strict=True)]
+        for peer, grant in zip(peers, grants, strict=True):
+            for key in keys:
+                assert peer.done(grant.name, key) is None, (
+                    f"{key!r} of {grant.name!r} is done by another name"
+                )
+                peer.mark(grant, key, {"of": [grant.name, key]})
+        for own in names:
+            assert [(peers[0].done(own, key) or {}).get("of") for key in keys] == [[own, key] for key in keys]
+
+    def test_the_server_s_time_is_that_of_its_answers(self, crew: Crew) -> None:
+        """None before the first; where it is told, it is this machine's here, as exactly as is said."""
+        peer = crew.peer()
+        assert peer.offset() is None, "the server's time is known before it has answered"
+        peer.takes(crew.name())
+        told = peer.offset()
+        if told is not None:
+            ahead, exact = told
+            assert exact > 0, "no time that came over a network is exact"
+            assert abs(ahead) <= exact + LOOK_EVERY, f"the server is not {ahead:.3f} s ahead"
 
     def test_a_stranger_changes_nothing(self, crew: Crew) -> None:
         """Who writes or releases by a grant that isn't theirs hears Lost; lock and record stay."""

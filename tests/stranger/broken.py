@@ -239,7 +239,7 @@ class NeverLeaves(QueueFile):
 class GivesNothingBack(NeverLeaves):
     """Nor by who releases."""
 
-    def release(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
+    def release(self, grant: Grant, record: Mapping[str, Any], limit: float, keep: float = 0.0) -> None:
         return
 
 
@@ -299,7 +299,7 @@ class WritesUnseen(QueueFile):
 class ReleasesUnseen(QueueFile):
     """Releasing does not look whose lock it is."""
 
-    def release(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
+    def release(self, grant: Grant, record: Mapping[str, Any], limit: float, keep: float = 0.0) -> None:
         with self._state(grant.name, limit) as state:
             state.update(holder="", until=0, record=dict(record))
 
@@ -307,17 +307,17 @@ class ReleasesUnseen(QueueFile):
 class ReleasesOnce(QueueFile):
     """A release that is repeated is an error."""
 
-    def release(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
+    def release(self, grant: Grant, record: Mapping[str, Any], limit: float, keep: float = 0.0) -> None:
         with self._state(grant.name, limit) as state:
-            if not state["holder"]:
+            if not state["holder"] or state["kept"]:
                 raise Lost("nobody holds it")
-        super().release(grant, record, limit)
+        super().release(grant, record, limit, keep)
 
 
 class ReleasesThenWrites(QueueFile):
     """The record comes after the lock was given back: the next holder may miss it."""
 
-    def release(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
+    def release(self, grant: Grant, record: Mapping[str, Any], limit: float, keep: float = 0.0) -> None:
         super().release(grant, grant.record or {}, limit)
         time.sleep(0.05)
         with self._state(grant.name, limit) as state:
@@ -451,3 +451,183 @@ class NeverComesBack(QueueFile):
         self.gone = True
         super()._meet_faults(limit)
         self.gone = False
+
+
+class KeepsNothing(QueueFile):
+    """Who gives the lock back for later gives it back at once."""
+
+    def release(self, grant: Grant, record: Mapping[str, Any], limit: float, keep: float = 0.0) -> None:
+        super().release(grant, record, limit)
+
+
+class KeepsNotLongEnough(QueueFile):
+    """A lock is kept for half of the time."""
+
+    def release(self, grant: Grant, record: Mapping[str, Any], limit: float, keep: float = 0.0) -> None:
+        super().release(grant, record, limit, keep / 2)
+
+
+class KeepsForItself(QueueFile):
+    """The last holder gets a kept lock again, also by leaving it first."""
+
+    def _is_turn(self, state: Mapping[str, Any]) -> bool:
+        return super()._is_turn({**state, "kept": False})
+
+    def leave(self, limit: float) -> None:
+        if self._mine is not None:
+            with self._state(self._mine[0], limit) as state:
+                state["kept"] = False
+        super().leave(limit)
+
+
+class KeepsWithoutATime(QueueFile):
+    """Nobody is told until when a lock is kept."""
+
+    def acquire(self, name: str, holder: str, ttl: float, limit: float) -> Grant | Held:
+        got = super().acquire(name, holder, ttl, limit)
+        if isinstance(got, Held):
+            got.until = None
+        return got
+
+
+class HidesWhatIsKept(QueueFile):
+    """To look at a kept lock is to see a free one."""
+
+    def read(self, name: str, limit: float) -> tuple[Held | None, Mapping[str, Any] | None]:
+        held, record = super().read(name, limit)
+        with self._state(name, limit) as state:
+            return (None if state["kept"] else held), record
+
+
+class KeepsWhileItLives(QueueFile):
+    """What is kept is free again when its holder has closed the backend."""
+
+    kept: tuple[str, int] | None = None
+
+    def release(self, grant: Grant, record: Mapping[str, Any], limit: float, keep: float = 0.0) -> None:
+        super().release(grant, record, limit, keep)
+        self.kept = grant.name, grant.token
+
+    def close(self) -> None:
+        if self.kept is not None:
+            with self._state(self.kept[0], 1.0) as state:
+                if state["token"] == self.kept[1]:
+                    state["until"] = 0
+
+
+class ForgetsWhatItKeeps(QueueFile):
+    """What was kept is free when the server was restarted."""
+
+    def _is_turn(self, state: Mapping[str, Any]) -> bool:
+        restarted = (self._directory / "restarted").exists()
+        return super()._is_turn({**state, "until": 0} if state["kept"] and restarted else state)
+
+
+class RenewsWhatIsKept(QueueFile):
+    """Who gave the lock back for later can still renew it, and then has it."""
+
+    def renew(self, grant: Grant, limit: float) -> None:
+        with self._state(grant.name, limit) as state:
+            state["kept"] = False
+        super().renew(grant, limit)
+
+
+class WritesWhereItKeeps(QueueFile):
+    """And can write to it."""
+
+    def write(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
+        with self._state(grant.name, limit) as state:
+            state["kept"] = False
+        super().write(grant, record, limit)
+
+
+class MarksUnseen(QueueFile):
+    """Marking does not look whose lock it is."""
+
+    def mark(self, grant: Grant, key: str, mark: Mapping[str, Any], limit: float) -> None:
+        path = self._directory / f"{grant.name}.once"
+        path.write_text(json.dumps(self._read_marks(grant.name) | {key: dict(mark)}))
+
+
+class MarksNothing(QueueFile):
+    """A mark is not to be seen."""
+
+    def mark(self, grant: Grant, key: str, mark: Mapping[str, Any], limit: float) -> None:
+        super().mark(grant, key, mark, limit)
+        super().forget(grant.name, key, limit)
+
+
+class MarksLocks(QueueFile):
+    """A mark is a lock of that name."""
+
+    def mark(self, grant: Grant, key: str, mark: Mapping[str, Any], limit: float) -> None:
+        super().mark(grant, key, mark, limit)
+        (self._directory / f"{grant.name}.{key}.lease").write_text("{}")
+
+
+class KeepsFewMarks(QueueFile):
+    """Of many marks the oldest goes."""
+
+    def _read_marks(self, name: str) -> dict[str, Any]:
+        return dict(list(super()._read_marks(name).items())[-5:])
+
+
+class MarksForOneTurn(QueueFile):
+    """The marks are the lock's, and go with it."""
+
+    def _granted(self, name: str, holder: str, ttl: float, state: dict[str, Any]) -> Grant:
+        (self._directory / f"{name}.once").unlink(missing_ok=True)
+        return super()._granted(name, holder, ttl, state)
+
+
+class ForgetsBlindly(QueueFile):
+    """There always was a mark."""
+
+    def forget(self, name: str, key: str, limit: float) -> bool:
+        super().forget(name, key, limit)
+        return True
+
+
+class FoldsKeys(QueueFile):
+    """Keys that differ by case are one."""
+
+    def done(self, name: str, key: str, limit: float) -> Mapping[str, Any] | None:
+        return super().done(name, key.lower(), limit)
+
+    def mark(self, grant: Grant, key: str, mark: Mapping[str, Any], limit: float) -> None:
+        super().mark(grant, key.lower(), mark, limit)
+
+
+class CutsKeys(QueueFile):
+    """Long keys that begin alike are one."""
+
+    def done(self, name: str, key: str, limit: float) -> Mapping[str, Any] | None:
+        return super().done(name, key[:250], limit)
+
+    def mark(self, grant: Grant, key: str, mark: Mapping[str, Any], limit: float) -> None:
+        super().mark(grant, key[:250], mark, limit)
+
+
+class JoinsNameAndKey(QueueFile):
+    """Where the name ends and the key begins is not to be seen."""
+
+    def done(self, name: str, key: str, limit: float) -> Mapping[str, Any] | None:
+        return super().done("", f"{name}{key}", limit)
+
+    def mark(self, grant: Grant, key: str, mark: Mapping[str, Any], limit: float) -> None:
+        path = self._directory / ".once"
+        path.write_text(json.dumps(self._read_marks("") | {f"{grant.name}{key}": dict(mark)}))
+
+
+class KnowsTheTimeAtOnce(QueueFile):
+    """It tells a server's time before it has asked for it."""
+
+    def offset(self) -> tuple[float, float] | None:
+        return 0.0, 1.0
+
+
+class TellsAnotherTime(QueueFile):
+    """The server's time is not told by how far it is ahead."""
+
+    def offset(self) -> tuple[float, float] | None:
+        return None if self._mine is None else (time.time(), 0.5)

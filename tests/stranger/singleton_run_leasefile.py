@@ -28,7 +28,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 LOOK_EVERY = 0.02
-NOBODY = {"token": 0, "generation": 0, "holder": "", "until": 0, "since": 0, "record": None}
+NOBODY = {
+    "token": 0,
+    "generation": 0,
+    "holder": "",
+    "until": 0,
+    "since": 0,
+    "kept": False,  # the holder has given it back, but until then nobody gets it
+    "record": None,
+}
 
 
 def open_backend(lock: str, environ: Mapping[str, str]) -> LeaseFile:
@@ -88,14 +96,14 @@ class LeaseFile:
         """Take the lock if nobody has it, or its lease is over."""
         self._mine = (name, holder)
         with self._state(name, limit) as state:
-            if is_held(state) and state["holder"] != holder:
+            if is_held(state) and not is_own(state, holder):
                 return held_in(state)
             return self._granted(name, holder, ttl, state)
 
     def _granted(self, name: str, holder: str, ttl: float, state: dict[str, Any]) -> Grant:
         token = self._next_token(state["token"])
         until = system.now() + ttl
-        state.update(token=token, generation=0, holder=holder, until=until, since=time.time())
+        state.update(token=token, generation=0, holder=holder, until=until, since=time.time(), kept=False)
         return Grant(name, holder, token, ttl, {}, state["record"])
 
     def wait(self, held: Held, until: float, wake: int) -> None:
@@ -114,7 +122,7 @@ class LeaseFile:
             return
         name, holder = self._mine
         with self._state(name, limit) as state:
-            if state["holder"] == holder:
+            if is_own(state, holder):
                 state.update(holder="", until=0)
 
     def renew(self, grant: Grant, limit: float) -> None:
@@ -133,13 +141,17 @@ class LeaseFile:
             must_be(grant, state)
             state["record"] = dict(record)
 
-    def release(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
-        """Give the lock back, with its record."""
+    def release(self, grant: Grant, record: Mapping[str, Any], limit: float, keep: float = 0.0) -> None:
+        """Give the lock back, with its record, to be had after `keep` seconds."""
+        until = system.now() + keep
         with self._state(grant.name, limit) as state:
-            if state["token"] == grant.token and not state["holder"]:
+            if state["token"] == grant.token and (state["kept"] or not state["holder"]):
                 return
             must_be(grant, state)
-            state.update(holder="", until=0, record=dict(record))
+            if keep > 0:
+                state.update(until=until, kept=True, record=dict(record))
+            else:
+                state.update(holder="", until=0, record=dict(record))
 
     def read(self, name: str, limit: float) -> tuple[Held | None, Mapping[str, Any] | None]:
         """Who holds it, and the record."""
@@ -151,6 +163,44 @@ class LeaseFile:
         self._meet_faults(limit)
         return sorted(path.stem for path in self._directory.glob("*.lease"))
 
+    def done(self, name: str, key: str, limit: float) -> Mapping[str, Any] | None:
+        """What was marked for the key."""
+        with self._marks(name, limit) as marks:
+            mark: Mapping[str, Any] | None = marks.get(key)
+            return mark
+
+    def mark(self, grant: Grant, key: str, mark: Mapping[str, Any], limit: float) -> None:
+        """Mark the key."""
+        with self._state(grant.name, limit) as state:
+            must_be(grant, state)
+            marks = self._read_marks(grant.name)
+            self._put(self._directory / f"{grant.name}.once", json.dumps(marks | {key: dict(mark)}))
+
+    def forget(self, name: str, key: str, limit: float) -> bool:
+        """Take the mark of the key away."""
+        with self._marks(name, limit) as marks:
+            if key not in marks:
+                return False
+            del marks[key]
+            self._put(self._directory / f"{name}.once", json.dumps(marks))
+            return True
+
+    @contextmanager
+    def _marks(self, name: str, limit: float) -> Iterator[dict[str, Any]]:
+        """The marks of a name while nobody else can look."""
+        self._meet_faults(limit)
+        with (self._directory / "server").open("a") as server:
+            fcntl.flock(server, fcntl.LOCK_EX)
+            yield self._read_marks(name)
+
+    def _read_marks(self, name: str) -> dict[str, Any]:
+        path = self._directory / f"{name}.once"
+        return dict(json.loads(path.read_text())) if path.exists() else {}
+
+    def offset(self) -> tuple[float, float] | None:
+        """The time is this machine's."""
+        return None
+
     def close(self) -> None:
         """Nothing is kept open."""
 
@@ -158,6 +208,11 @@ class LeaseFile:
 def is_held(state: Mapping[str, Any]) -> bool:
     """Whether somebody has the lock, and its lease is not over."""
     return bool(state["holder"]) and system.now() < state["until"]
+
+
+def is_own(state: Mapping[str, Any], holder: str) -> bool:
+    """Whether the lock is that of `holder`, and not given back."""
+    return state["holder"] == holder and not state["kept"]
 
 
 def held_in(state: Mapping[str, Any]) -> Held:
@@ -169,5 +224,7 @@ def must_be(grant: Grant, state: Mapping[str, Any]) -> None:
     """Raise Lost unless the lock is that of `grant`, and no later keeper has it."""
     if (state["token"], state["holder"]) != (grant.token, grant.holder):
         raise Lost(f"{state['holder'] or 'nobody'} holds it")
+    if state["kept"]:
+        raise Lost("it was given back")
     if grant.generation < state["generation"]:
         raise Lost("a later keeper of the same turn has taken over")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from singleton_run import system
 from singleton_run.errors import Lost
-from tests.stranger.singleton_run_leasefile import LOOK_EVERY, LeaseFile, held_in, is_held, must_be
+from tests.stranger.singleton_run_leasefile import LOOK_EVERY, LeaseFile, held_in, is_held, is_own, must_be
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,9 +60,9 @@ class QueueFile(LeaseFile):
     def _is_turn(self, state: Mapping[str, Any]) -> bool:
         assert self._mine is not None, "nobody has a turn who wasn't refused"
         holder = self._mine[1]
-        if is_held(state) and state["holder"] != holder:
-            return False
-        return holder in {state["holder"], next(iter(state["queue"]))}
+        if is_held(state):
+            return is_own(state, holder)
+        return holder == next(iter(state["queue"])) or is_own(state, holder)
 
     def leave(self, limit: float) -> None:
         """Give back what `acquire` took, and our place."""
