@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from singleton_run.contract import Grant, Job
     from singleton_run.keeper import Done, Got, Orders, Steps, StepsToGrant
-    from singleton_run.slots import Decision
+    from singleton_run.slots import Decision, Plan
 
     StepsToDecision = Generator[Do, Done, "tuple[Decision, float]"]
 
@@ -43,7 +43,8 @@ def take_slot(job: Job, orders: Orders) -> StepsToGrant:
     if done.error is not None:
         yield from _give_up(job, done.error)
         return None
-    held, seen = done.result  # type: ignore[misc] # what `read` gives
+    found: Any = done.result
+    held, seen = found
     decision, ahead = yield from _decide(job, seen, held=held is not None)
     if decision.kind == REST:
         yield from _rest(decision, ahead)
@@ -125,10 +126,12 @@ def _over(orders: Orders, done: Done) -> Steps:
 def _decide(job: Job, seen: Mapping[str, Any] | None, *, held: bool) -> StepsToDecision:
     """What to do, and how far the boot clock is ahead of the time of slots."""
     done = yield Do("clock")
-    now, offset = done.result  # type: ignore[misc] # what `clock` gives
+    told: Any = done.result
+    now, offset = told
     if offset is not None and abs(offset) > MOST_OFFSET:
         yield Do("tell", "offset", offset)
-    decision = job.plan.decide(seen, now, held=held, exact=offset is not None)  # type: ignore[union-attr]
+    plan: Plan = job.plan  # type: ignore[assignment] # there is one, or we would not be here
+    decision = plan.decide(seen, now, held=held, exact=offset is not None)
     for event, number in decision.notes:
         yield Do("tell", event, number)
     return decision, done.now - now
@@ -142,7 +145,8 @@ def _rest(decision: Decision, ahead: float) -> Steps:
 def _give_up(job: Job, error: Failure) -> Steps:
     """Nothing can be had: say why, and when the next slot would be."""
     done = yield Do("clock")
-    now, _ = done.result  # type: ignore[misc] # what `clock` gives
+    told: Any = done.result
+    now, _ = told
     following = job.plan.blind(now) if job.plan is not None else now
     yield Do("tell", "gave up", error.status, str(error), done.now + following - now)
 

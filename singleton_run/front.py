@@ -18,9 +18,8 @@ from singleton_run.turn import OVER, RUNNING, STARTING, Turn
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
-    from typing import Any
-
     from collections.abc import Callable
+    from typing import Any
 
     from singleton_run.contract import Backend
     from singleton_run.guard import Guard

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from singleton_run import lease
 from singleton_run.contract import Grant, Held, Job
-from singleton_run.errors import HELD, Failure, Lost, Refused, Unavailable
+from singleton_run.errors import HELD, Failure, Lost, Unavailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ class Do:
 
     acquire limit · wait held until · leave limit · renew grant limit · hold grant until ·
     release grant record-or-its-state limit · sleep until · report end · tell message… · wake · enforce;
-    for slots also clock · read limit · done key limit · mark grant key record limit · write grant record limit
+    for slots also clock · read limit · write grant record limit · done key limit ·
+    mark grant key record limit
     """
 
     __slots__ = ("arguments", "name")

@@ -87,7 +87,7 @@ class Plan:
         if settings.cron is not None:
             from singleton_run import schedule
 
-            self._cron = schedule.cron(settings.cron, settings.zone)
+            self._cron = schedule.cron(settings.cron, settings.zone or "")
 
     def decide(self, record: Record | None, now: float, *, held: bool, exact: bool) -> Decision:
         """What to do at `now` by `record`; `held` is whether another has the lock.
@@ -162,9 +162,7 @@ class Plan:
             return Decision(QUEUE, slot, at, deadline=deadline)
         return Decision(REST, slot, max(at, now) + 1.0 + 2.0 * self._chance())
 
-    def _again(
-        self, times: _Times, last: Record, now: float, until: float, *, held: bool
-    ) -> Decision | None:
+    def _again(self, times: _Times, last: Record, now: float, until: float, *, held: bool) -> Decision | None:
         """The next attempt at the last slot, None if there is none before `until`."""
         settings = self._settings
         attempts = last["attempt"]
@@ -296,7 +294,8 @@ def retry_at(last: Record, settings: Settings) -> float:
         return FOREVER
     if state != "failed" or last["end"] is None:
         return -FOREVER
-    return last["end"] + settings.retry_delay * settings.retry_backoff ** (last["attempt"] - 1)
+    end: float = last["end"]
+    return end + settings.retry_delay * settings.retry_backoff ** (int(last["attempt"]) - 1)
 
 
 def chance() -> float:

@@ -53,7 +53,7 @@ SENTENCES = {
     "missed": "{number:.0f} slots of {name!r} were missed before this one",
     "other schedule": "the last slot of {name!r}, {when}, was run by another schedule than ours",
     "offset": "the server's clock is {ahead} that of this machine: slots go by the server's",
-    "behind": "this machine's clock is {length} behind that of the last slot's: it sits out the slots of {name!r} "
+    "behind": "this machine's clock is {length} behind that of the last slot's: it sits out the slots "
     "until then; set the clock",
 }
 _OF_SLOTS = {
@@ -75,7 +75,7 @@ def sentence(facts: Facts, waited: float | None) -> str:
     words["waited"] = f" after {length}" if length else ""
     words["for"] = f" for {length}" if length else ""
     number = facts.get("number", 0.0)
-    words["when"] = moment(facts.get("slot", number))
+    words["when"] = moment(float(facts.get("slot") or number))
     words["length"] = durations.text(abs(number))
     words["ahead"] = f"{words['length']} {'ahead of' if number > 0 else 'behind'}"
     words["state"] = _OF_SLOTS.get(facts.get("text", ""), f"it has {facts.get('text')}")

@@ -63,11 +63,12 @@ class World:
     """Events in the order of the true time, which is also everybody's boot clock."""
 
     def __init__(self, seed: int, **wishes: Any) -> None:
-        self.chance = random.Random(seed)
+        self.chance = random.Random(seed)  # noqa: S311 - the histories must be repeatable
         self.now = START - 600.0
         self.settings = asked(ttl=TTL, **wishes)
         self.server = Server(self)
         self.runs: list[Run] = []
+        self.replicas: list[Replica] = []
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
 
@@ -201,7 +202,9 @@ class Replica:
     def _release(self, grant: Grant, run: Any, _limit: float) -> None:
         server = self._own(grant)
         if isinstance(run, str):
-            run = record.ended(record.begun(grant.record, "lock", grant.holder, grant.token, 0.0), run, None, None)
+            run = record.ended(
+                record.begun(grant.record, "lock", grant.holder, grant.token, 0.0), run, None, None
+            )
         server.record = run
         self._free()
 
@@ -212,7 +215,7 @@ class Replica:
     def _free(self) -> None:
         server = self.world.server
         server.holder = ""
-        for replica in self.world.replicas:  # type: ignore[attr-defined]
+        for replica in self.world.replicas:
             if replica.waiting and replica is not self:
                 self.world.at(self.world.now + 0.001, replica.waiting)
 
@@ -253,6 +256,14 @@ class Replica:
             if self.current is not None:
                 self.current.end = self.world.now
 
+    def is_right(self) -> bool:
+        """Whether it has the right time."""
+        return self.knows or self.offset == 0.0
+
+    def was_up(self, begin: float, end: float) -> bool:
+        """Whether it was there all the time, and not asked to stop."""
+        return self.born < begin and self.died > end and not self.asked
+
     def stop(self) -> None:
         """SIGTERM: what runs is asked to end and does so soon."""
         if self.asked or self.died < float("inf"):
@@ -269,10 +280,9 @@ class Replica:
 
 
 def _story(seed: int, *, knows: bool, retries: int, every: bool, jitter: float) -> World:
-    chance = random.Random(seed)
+    chance = random.Random(~seed)  # noqa: S311 - the histories must be repeatable
     schedule: dict[str, Any] = {"every": HOUR} if every else {"cron": "0 * * * *", "zone": "UTC"}
     world = World(seed, **schedule, retries=retries, jitter=jitter, retry_delay=30.0)
-    world.replicas = []  # type: ignore[attr-defined]
 
     def length() -> float:
         return chance.choice([0.1, 2.0, 60.0, 600.0, 600.0, 4500.0])
@@ -280,7 +290,7 @@ def _story(seed: int, *, knows: bool, retries: int, every: bool, jitter: float) 
     def born() -> None:
         offset = 0.0 if chance.random() < 0.5 else chance.choice([-7200.0, -90.0, -2.0, 2.0, 90.0, 7200.0])
         offset = offset if knows else min(offset, 0.0)
-        world.replicas.append(Replica(world, offset, length, knows=knows))  # type: ignore[attr-defined]
+        world.replicas.append(Replica(world, offset, length, knows=knows))
 
     for _ in range(chance.randint(1, 4)):
         world.at(world.now + chance.uniform(0, 300), born)
@@ -290,7 +300,7 @@ def _story(seed: int, *, knows: bool, retries: int, every: bool, jitter: float) 
             moment = round(moment / HOUR) * HOUR + chance.uniform(-4, 4)
 
         def deploy() -> None:
-            alive = [one for one in world.replicas if one.died > world.now and not one.asked]  # type: ignore[attr-defined]
+            alive = [one for one in world.replicas if one.died > world.now and not one.asked]
             if alive:
                 one = chance.choice(alive)
                 one.kill() if chance.random() < 0.5 else one.stop()
@@ -304,8 +314,13 @@ def _story(seed: int, *, knows: bool, retries: int, every: bool, jitter: float) 
 
 
 @pytest.mark.parametrize("every", [True, False])
-@given(seed=st.integers(0, 2**32), knows=st.booleans(), retries=st.integers(0, 2), jitter=st.sampled_from([0.0, 60.0]))
-@settings(max_examples=300, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    knows=st.booleans(),
+    retries=st.integers(0, 2),
+    jitter=st.sampled_from([0.0, 60.0]),
+)
+@settings(max_examples=100, deadline=None)
 def test_no_slot_runs_more_often_than_allowed_and_none_is_lost(
     *, every: bool, seed: int, knows: bool, retries: int, jitter: float
 ) -> None:
@@ -331,14 +346,8 @@ def _none_is_lost(world: World, by_slot: dict[float, list[Run]], first: float, j
     while slot + HOUR < START + HOURS * HOUR:
         if slot not in by_slot:
             begin, end = slot + jitter, slot + HOUR
-            busy = sum(
-                max(0.0, min(run.end, end) - max(run.start, slot)) for runs in by_slot.values() for run in runs
-            )
-            able = [
-                one
-                for one in world.replicas  # type: ignore[attr-defined]
-                if (one.knows or one.offset == 0.0) and one.born < begin - 30 and one.died > end and not one.asked
-            ]
+            busy = sum(max(0.0, min(run.end, end) - max(run.start, slot)) for run in world.runs)
+            able = [one for one in world.replicas if one.is_right() and one.was_up(begin - 30, end)]
             # A lock whose holder was lost lapses after a ttl, and a server that is down is asked again.
             assert not able or busy > HOUR - jitter - 5 * TTL - 120, (slot, busy)
         slot += HOUR
