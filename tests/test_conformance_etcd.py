@@ -94,5 +94,6 @@ class TestGateway(LeasedConformance):
             delete=server.delete_lock,
             take=server.take_lock,
             outage=server.stopped,
+            restart=server.restart,
             faults=faults_at(server, guarded, without_gateway, tmp_path_factory.mktemp("files")),
         )

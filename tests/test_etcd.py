@@ -210,24 +210,75 @@ def test_nothing_but_the_record_is_left_behind(lab: Lab, server: Etcd) -> None:
     until(lambda: lease not in server.ctl("lease", "list"), "the lease to be revoked")
 
 
-def test_a_key_can_be_given_to_another_lease_without_being_let_go(
-    crew: Crew, server: Etcd, tmp_path: Path
+def leases(server: Etcd) -> set[str]:
+    """Every lease there is."""
+    return set(server.ctl("lease", "list").split("\n")[1:])
+
+
+def test_a_kept_lock_keeps_etcdctl_waiting_until_its_time(
+    crew: Crew, crew_at: CrewAt, server: Etcd, tmp_path: Path, scheme: str
 ) -> None:
-    """So a lock can be kept for a while with no process: etcdctl goes on waiting."""
     name = crew.name()
-    crew.peer().takes(name, LONG)
+    holder = crew_at(server.address, scheme).peer()
+    grant = holder.takes(name, LONG)
     (key,) = server.keys(f"{name}/")
-    created = server.get(key)["create_revision"]
     with etcdctl_lock(server, name, tmp_path):
         waiting = queue(server, name, 2)
-        lease = server.ctl("lease", "grant", "100").split()[1]
-        server.ctl("put", key, "", "--lease", lease)
-        server.ctl("lease", "revoke", key.rpartition("/")[2])
-        assert server.get(key)["create_revision"] == created
+        holder.release(grant, record_of(grant), 2.5)
+        end = holder.began + 2.5 * CLOCKS
+        holder.close()
+        holder.crash()
         assert server.keys(f"{name}/") == waiting
+        found = server.get(key)
+        assert found["create_revision"] == grant.token
+        assert f"{found['lease']:x}" in leases(server)
+        assert key.partition("/")[2] not in leases(server)
         assert not tmp_path.joinpath("has").exists()
-        server.ctl("lease", "revoke", lease)
+        crew.peer().is_refused(name, LONG)
         until(tmp_path.joinpath("has").exists, "etcdctl to have the lock")
+        assert system.now() >= end
+    assert f"{found['lease']:x}" not in leases(server)
+
+
+def test_a_release_that_keeps_leaves_one_lease_however_often_it_is_done(crew: Crew, server: Etcd) -> None:
+    name = crew.name()
+    holder, again = crew.peer(), crew.peer()
+    grant = holder.takes(name, LONG)
+    holder.release(grant, record_of(grant), LONG)
+    holder.close()
+    before = leases(server)
+    again.release(grant, record_of(grant), LONG)
+    again.close()
+    assert leases(server) <= before
+
+
+def test_a_mark_is_in_nobody_s_queue(crew: Crew, crew_at: CrewAt, server: Etcd, tmp_path: Path) -> None:
+    name = crew.name()
+    holder = crew.peer()
+    grant = holder.takes(name, LONG)
+    holder.mark(grant, "v1/rc 2", {"token": grant.token})
+    assert server.keys(f"singleton-run/once/{name}/") == [f"singleton-run/once/{name}/v1%2Frc%202"]
+    assert len(server.keys(f"{name}/")) == 1
+    holder.release(grant, record_of(grant))
+    with etcdctl_lock(server, name, tmp_path):
+        until(tmp_path.joinpath("has").exists, "etcdctl to have the lock")
+    # What is a prefix of the one is a name of the other, and no key of either is the other's.
+    prefixed, peer = crew_at(f"{server.address}/{name}").peer(), crew.peer()
+    grant = prefixed.takes("a", LONG)
+    prefixed.mark(grant, "b", {"prefix": True})
+    assert peer.done(name, "a") is None
+    assert peer.done(name, "a/b") is None
+    assert peer.done("a", "b") is None
+    assert prefixed.done("a", "b") == {"prefix": True}
+
+
+def test_a_mark_that_is_damaged_is_neither_done_nor_to_do(crew: Crew, server: Etcd) -> None:
+    name, peer = crew.name(), crew.peer()
+    for text in ("rubbish", "[]", "5", "[" * 50_000):
+        server.ctl("put", f"singleton-run/once/{name}/v1", text)
+        with pytest.raises(Refused, match="damaged: delete it"):
+            peer.done(name, "v1")
+    assert peer.forget(name, "v1")
 
 
 def test_a_slash_in_a_name_is_refused_for_it_would_be_in_another_queue(lab: Lab) -> None:
@@ -688,9 +739,10 @@ def test_a_token_that_has_ended_is_replaced(tmp_path: Path, crew_at: CrewAt, sch
 
 
 LEAST = ["jobs/", "singleton-run/record/jobs/"]
+MARKS = "singleton-run/once/jobs/"
 
 
-def test_two_permissions_are_enough(tmp_path: Path, crew_at: CrewAt) -> None:
+def test_two_permissions_are_enough_and_a_third_for_marks(tmp_path: Path, crew_at: CrewAt) -> None:
     """Those of docs/etcd.md, and with either missing it is refused."""
     with etcd.running(tmp_path) as server:
         server.ctl("user", "add", f"worker:{PASSWORD}")
@@ -713,7 +765,16 @@ def test_two_permissions_are_enough(tmp_path: Path, crew_at: CrewAt) -> None:
         holder.write(grant, record_of(grant, "running"))
         assert holder.read(name)[0] is not None
         assert holder.list() == [name]
-        holder.release(grant, record_of(grant))
+        with pytest.raises(Refused, match="permission"):
+            holder.mark(grant, "v1", {})
+        with pytest.raises(Refused, match="permission"):
+            holder.done(name, "v1")
+        server.ctl("role", "grant-permission", "singleton", "readwrite", MARKS, "--prefix=true")
+        holder.mark(grant, "v1", {})
+        assert holder.done(name, "v1") == {}
+        assert holder.forget(name, "v1")
+        holder.release(grant, record_of(grant), 1.0)
+        assert crew.peer().is_refused(name).until is not None
         got = waiter.got()
         server.delete_lock(f"jobs/{name}")
         with pytest.raises(Lost):

@@ -157,6 +157,7 @@ class TestGrpc(LeasedConformance):
             delete=server.delete_lock,
             take=server.take_lock,
             outage=server.stopped,
+            restart=server.restart,
             faults=faults_at(server, with_users, tmp_path_factory.mktemp("files")),
         )
 

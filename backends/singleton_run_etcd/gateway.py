@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from binascii import a2b_base64, b2a_base64
 
-from singleton_run import fastjson
+from singleton_run import fastjson, system
 from singleton_run.errors import UNUSABLE, Failure, Refused, Unavailable
 from singleton_run.http.client import Client, Endpoint
 from singleton_run.http.connection import Broken
+from singleton_run.http.date import ahead
 from singleton_run.http.patience import Late, Woken
 from singleton_run_etcd.server import (
     DENIED,
@@ -53,6 +54,7 @@ class Gateway:
         self._login = Login(address)
         self._certificate = bool(address.cert)
         self._client = Client(_endpoints(address, environ))
+        self._told = "", 0.0, 0.0
 
     def txn(
         self,
@@ -94,6 +96,14 @@ class Gateway:
             raise self._failure(rejected) from None
         return int(answer.get("result", {}).get("TTL", 0)) > 0
 
+    def left(self, lease: int, patience: Patience) -> int:
+        """See `server.Server`."""
+        try:
+            answer = self._call("/v3/lease/timetolive", {"ID": str(lease)}, patience)
+        except Rejected as rejected:
+            raise self._failure(rejected) from None
+        return max(0, int(answer.get("TTL", 0)))
+
     def revoke(self, lease: int, patience: Patience) -> None:
         """See `server.Server`."""
         try:
@@ -125,6 +135,10 @@ class Gateway:
             stream.close()
             raise
 
+    def offset(self) -> tuple[float, float] | None:
+        """See `server.Server`."""
+        return ahead(*self._told)
+
     def known(self) -> list[Any]:
         """See `server.Server`."""
         return [[*place, addresses] for place, addresses in self._client.addresses.items()]
@@ -151,7 +165,9 @@ class Gateway:
 
     def _post(self, path: str, body: Body, patience: Patience) -> Body:
         data = fastjson.dumps(body).encode()
+        sent = system.now()
         answer = self._client.request("POST", path, self._headers(), data, patience)
+        self._told = answer.headers.get("date", ""), sent, system.now()
         if answer.status != 200:
             raise _rejected(answer, certificate=self._certificate)
         result = _object(answer.body)

@@ -198,6 +198,15 @@ class Grpc:
             raise self._failure(rejected) from None
         return bool(answer.TTL > 0)
 
+    def left(self, lease: int, patience: Patience) -> int:
+        """See `server.Server`."""
+        request = rpc.LeaseTimeToLiveRequest(ID=lease)
+        try:
+            answer = self._call(lambda line: line.lease.LeaseTimeToLive, request, patience)
+        except Rejected as rejected:
+            raise self._failure(rejected) from None
+        return max(0, int(answer.TTL))
+
     def revoke(self, lease: int, patience: Patience) -> None:
         """See `server.Server`."""
         try:
@@ -228,6 +237,10 @@ class Grpc:
         if watch.refused:
             raise Unavailable(f"etcd: {watch.refused}")
         return watch
+
+    def offset(self) -> tuple[float, float] | None:
+        """See `server.Server`: no answer has the time in it."""
+        return None
 
     def known(self) -> list[Any]:
         """See `server.Server`."""

@@ -2,7 +2,9 @@
 
 Whoever wants lock NAME puts the key NAME/LEASE, which lives as long as the lease; the oldest key has
 the lock, and its create revision is the fencing token. The others wait for the deletion of the key
-just before theirs. The record lies at singleton-run/record/NAME, for ever.
+just before theirs. The record lies at singleton-run/record/NAME, for ever, and the mark of a key that
+is done at singleton-run/once/NAME/KEY. A lock that is kept after its turn has its key under another
+lease, which nobody renews: all who wait for the key wait for its end.
 
 A living lease is not a held lock: a key can be deleted by hand while its lease lives. So to renew is
 to keep the lease alive *and* to see one's own key, and a holder watches it.
@@ -18,6 +20,7 @@ from singleton_run.contract import Grant, Held
 from singleton_run.errors import UNUSABLE, Failure, Lost, Refused, Unavailable
 from singleton_run.http.connection import Broken
 from singleton_run.http.patience import Late, Patience, Woken
+from singleton_run.keys import plain
 from singleton_run.record import readable
 from singleton_run_etcd.server import NoLease, Operation
 
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from singleton_run_etcd.server import Compare, Entry, Outcome, Server, Watch
 
 _RECORDS = "singleton-run/record/"
+_MARKS = "singleton-run/once/"
 _OURS = "singleton-run"
 # A stream that broke sooner than that after it was opened is not opened again at once.
 _LEAST_LIFE = 1.0
@@ -36,6 +40,8 @@ _LONGEST_PAUSE = 5.0
 # A command that ends sooner doesn't pay for a watch, which sees what happened meanwhile.
 _WATCH_AFTER = 0.05
 _REVOKE_LIMIT = 1.0
+# So begins the value of a key that is kept after its turn.
+_KEPT = '{"kept":'
 # A record that was written by the release of the lock ends in this.
 _RELEASED = "\n"
 
@@ -51,7 +57,7 @@ class _Place:
 
     def __init__(self, name: str, queue: str) -> None:
         self.name = name
-        self.lease = int.from_bytes(os.urandom(8), "big") >> 1 or 1
+        self.lease = _new_lease()
         self.key = f"{queue}{self.lease:x}"
         self.since = round(time.time(), 3)
         self.renewed = 0.0
@@ -68,7 +74,7 @@ class EtcdBackend:
         self._own_watch: tuple[str, Watch] | None = None
         self._seen = 0
         self._marked = 0
-        self._empty_lease = 0
+        self._empty_leases: set[int] = set()
 
     def acquire(self, name: str, holder: str, ttl: float, limit: float) -> Grant | Held:
         """Take a place in the queue, or look whether ours has come to its head."""
@@ -174,28 +180,76 @@ class EtcdBackend:
         if not outcome.held:
             raise Lost("its key in etcd is gone, or is that of a later keeper")
 
-    def release(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
-        """Delete the key and put the record in one transaction. The lease is left to `close`."""
-        lease_id = self._recall(grant)["lease"]
+    def release(self, grant: Grant, record: Mapping[str, Any], limit: float, keep: float = 0.0) -> None:
+        """Delete the key, or put it under a lease of its own, and put the record in one transaction.
+
+        The lease that was renewed is left to `close`.
+        """
+        handle = self._recall(grant)
         key, record_key = self._key(grant), self._record_key(grant.name)
+        patience = Patience(system.now() + limit)
         text = fastjson.dumps(record) + _RELEASED
-        outcome = self._server.txn(
-            self._is_ours(grant),
-            [Operation("delete", key), Operation("put", record_key, value=text)],
-            [Operation("range", key), Operation("range", record_key)],
-            Patience(system.now() + limit),
-        )
+        give, fresh = Operation("delete", key), 0
+        if keep > 0:
+            fresh = _new_lease()
+            self._server.grant(fresh, int(-(-keep // 1)), patience)
+            give = Operation("put", key, value=_kept(grant.holder, handle["since"]), lease=fresh)
+        try:
+            outcome = self._server.txn(
+                self._is_ours(grant),
+                [give, Operation("put", record_key, value=text)],
+                [Operation("range", key), Operation("range", record_key)],
+                patience,
+            )
+        except NoLease:
+            raise Unavailable("etcd: the lease ended as soon as it was made") from None
+        if fresh and not outcome.held:
+            self._empty_leases.add(fresh)
         if not outcome.held and not _was_released(outcome, grant):
             raise Lost("its key in etcd is gone, or is that of a later keeper")
         self._place = None
-        self._empty_lease = lease_id
+        self._empty_leases.add(handle["lease"])
 
     def read(self, name: str, limit: float) -> tuple[Held | None, Mapping[str, Any] | None]:
         """Whose key is the oldest, and the record."""
+        patience = Patience(system.now() + limit)
         look = [self._first(name), Operation("range", self._record_key(name))]
-        outcome = self._server.txn([], look, [], Patience(system.now() + limit))
+        outcome = self._server.txn([], look, [], patience)
         first, record = outcome.found
-        return (_held(first[0]) if first else None), _record(record)
+        return (self._held(first[0], patience) if first else None), _record(record)
+
+    def done(self, name: str, key: str, limit: float) -> Mapping[str, Any] | None:
+        """The value of the mark's key. Raises Refused for one that can't be read."""
+        mark_key = self._mark_key(name, key)
+        outcome = self._server.txn([], [Operation("range", mark_key)], [], Patience(system.now() + limit))
+        if not outcome.found[0]:
+            return None
+        try:
+            mark = fastjson.loads(outcome.found[0][0].value)
+        except (ValueError, RecursionError):
+            mark = None
+        if not isinstance(mark, dict):
+            raise Refused(f"etcd's key {mark_key} is damaged: delete it if it shall be done again", UNUSABLE)
+        return mark
+
+    def mark(self, grant: Grant, key: str, mark: Mapping[str, Any], limit: float) -> None:
+        """Put the mark's key if the lock's is still ours."""
+        self._recall(grant)
+        put = Operation("put", self._mark_key(grant.name, key), value=fastjson.dumps(mark))
+        outcome = self._server.txn(self._is_ours(grant), [put], [], Patience(system.now() + limit))
+        if not outcome.held:
+            raise Lost("its key in etcd is gone, or is that of a later keeper")
+
+    def forget(self, name: str, key: str, limit: float) -> bool:
+        """Delete the mark's key."""
+        mark_key = self._mark_key(name, key)
+        delete = Operation("delete", mark_key)
+        outcome = self._server.txn([("create", mark_key, 0)], [], [delete], Patience(system.now() + limit))
+        return not outcome.held
+
+    def offset(self) -> tuple[float, float] | None:
+        """By the Date of the gateway's last answer; gRPC doesn't tell the time."""
+        return self._server.offset()
 
     def list(self, limit: float) -> list[str]:
         """The names that have a record, or a key that looks like a lock's."""
@@ -211,17 +265,17 @@ class EtcdBackend:
         return sorted(name for name in names if name and "/" not in name)
 
     def close(self) -> None:
-        """Revoke the lease that a release has left empty, if that can be done soon; drop every connection.
+        """Revoke what leases a release has left empty, if that can be done soon; drop every connection.
 
-        Nobody waits for that lease, and it would end by itself: so it doesn't delay a release.
+        Nobody waits for them, and they would end by themselves: so it doesn't delay a release.
         """
         self._close_watch()
+        patience = Patience(system.now() + _REVOKE_LIMIT)
         try:
-            if self._empty_lease:
-                self._server.revoke(self._empty_lease, Patience(system.now() + _REVOKE_LIMIT))
+            while self._empty_leases:
+                self._server.revoke(self._empty_leases.pop(), patience)
         except Failure:
-            pass
-        self._empty_lease = 0
+            self._empty_leases.clear()
         self._server.close()
 
     def _queue(self, name: str) -> str:
@@ -232,6 +286,10 @@ class EtcdBackend:
 
     def _record_key(self, name: str) -> str:
         return f"{_RECORDS}{self._prefix}{name}"
+
+    def _mark_key(self, name: str, key: str) -> str:
+        # Without a slash in the last part no two names can have the same.
+        return f"{_MARKS}{self._prefix}{name}/{plain(key)}"
 
     def _name_of(self, entry: Entry) -> str:
         name, _, last = entry.key.removeprefix(self._prefix).rpartition("/")
@@ -254,7 +312,8 @@ class EtcdBackend:
         else:
             outcome = self._enter(place, holder, ttl, look, patience)
         own, first, record = outcome.found[:3]
-        if not own:
+        if not own or own[0].lease != place.lease:
+            # Under another lease it is kept, for another keeper of ours has released it so.
             raise NoLease
         place.created = own[0].created
         self._seen = outcome.revision
@@ -262,13 +321,26 @@ class EtcdBackend:
             # Where our key was just made, the newest but ours is the one to watch.
             newest = [entry.key for found in outcome.found[3:] for entry in found if entry.key != place.key]
             handle = {"ttl": ttl, "ahead": newest[0] if newest else "", "revision": outcome.revision}
-            return _held(first[0], handle)
+            return self._held(first[0], patience, handle)
         if place.renewed < began:
             if not self._server.keep_alive(place.lease, patience):
                 raise NoLease
             place.renewed = began
         handle = {"lease": place.lease, "since": place.since, "known": self._server.known()}
         return Grant(place.name, holder, place.created, ttl, handle, _record(record))
+
+    def _held(self, entry: Entry, patience: Patience, handle: dict[str, Any] | None = None) -> Held:
+        """Who has the key; of a stranger only the lease is known, and until when only if nobody renews it."""
+        try:
+            value = fastjson.loads(entry.value)
+            holder, since = str(value["holder"]), float(value["since"])
+        except (ValueError, TypeError, KeyError):
+            return Held(f"etcd lease {entry.lease:x}", handle=handle)
+        until = None
+        if value.get("kept"):
+            # In whole seconds, the rest is cut off.
+            until = system.now() + 1 + self._server.left(entry.lease, patience)
+        return Held(holder, holder.partition(":")[0], since, until, handle)
 
     def _enter(
         self, place: _Place, holder: str, ttl: float, look: Sequence[Operation], patience: Patience
@@ -345,6 +417,10 @@ class EtcdBackend:
         return [("create", key, grant.token), ("below", key, _mark(grant.generation + 1))]
 
 
+def _new_lease() -> int:
+    return int.from_bytes(os.urandom(8), "big") >> 1 or 1
+
+
 def _mark(generation: int) -> str:
     """What the value of a key begins with: it sorts by generation."""
     return f'{{"generation":"{generation:08}'
@@ -355,14 +431,9 @@ def _value(holder: str, since: float, generation: int) -> str:
     return f'{_mark(generation)}",{rest[1:]}'
 
 
-def _held(entry: Entry, handle: dict[str, Any] | None = None) -> Held:
-    """Who has the key; of a stranger only the lease is known."""
-    try:
-        value = fastjson.loads(entry.value)
-        holder, since = str(value["holder"]), float(value["since"])
-    except (ValueError, TypeError, KeyError):
-        return Held(f"etcd lease {entry.lease:x}", handle=handle)
-    return Held(holder, holder.partition(":")[0], since, handle=handle)
+def _kept(holder: str, since: float) -> str:
+    """The value of a key that is no keeper's any more: it sorts behind those of all generations."""
+    return fastjson.dumps({"kept": True, "holder": holder, "since": since})
 
 
 def _record(found: Sequence[Entry]) -> Mapping[str, Any] | None:
@@ -376,7 +447,7 @@ def _was_released(outcome: Outcome, grant: Grant) -> bool:
     """Whether an earlier request, whose answer was lost, has done the release."""
     own, found = outcome.found
     record = _record(found)
-    if own or record is None:
+    if record is None or any(not entry.value.startswith(_KEPT) for entry in own):
         return False
     if record["token"] == grant.token:
         return found[0].value.endswith(_RELEASED)

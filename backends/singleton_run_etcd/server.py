@@ -55,11 +55,17 @@ if TYPE_CHECKING:
         def keep_alive(self, lease: int, patience: Patience) -> bool:
             """Renew a lease; False if it is gone."""
 
+        def left(self, lease: int, patience: Patience) -> int:
+            """How many whole seconds a lease has left, 0 if it is gone."""
+
         def revoke(self, lease: int, patience: Patience) -> None:
             """End a lease, with its keys; one that is gone already is right."""
 
         def watch(self, key: str, revision: int, patience: Patience) -> Watch:
             """A watch on a key for its deletion, from that revision on."""
+
+        def offset(self) -> tuple[float, float] | None:
+            """As the contract says; None where the transport doesn't tell the time."""
 
         def known(self) -> Any:
             """What a fresh process would have to find out again (addresses), for `recall`; survives JSON."""

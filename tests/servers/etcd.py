@@ -193,6 +193,11 @@ class Etcd:
             self.process.wait()
             self.process = None
 
+    def restart(self) -> None:
+        """SIGKILL it, start it again, and wait until it serves."""
+        self.kill()
+        self.start().serves()
+
     @contextmanager
     def stopped(self) -> Iterator[None]:
         """SIGSTOP: the kernel still takes connections, nobody answers."""
