@@ -99,6 +99,99 @@ def test_everything_given() -> None:
     assert result.signal_command_only
 
 
+def test_everything_about_slots_given() -> None:
+    line = "--every 1h --jitter 5m --start-deadline 10m --retries 3 --retry-interrupted"
+    result = checked(*line.split())
+    assert (result.every, result.jitter, result.start_deadline) == (3600.0, 300.0, 600.0)
+    assert (result.retries, result.retry_delay, result.retry_backoff) == (3, 10.0, 2.0)
+    assert (result.scheduled, result.loop, result.retry_interrupted) == (True, True, True)
+    assert (result.cron, result.zone, result.once) == (None, None, None)
+    line = "--cron @daily --tz Europe/Berlin --no-loop -n --retries 1 --retry-delay 1m --retry-backoff 1.5"
+    result = checked(*line.split(), "--lock-at-least-for", "2m")
+    assert (result.cron, result.zone, result.every) == ("0 0 * * *", "Europe/Berlin", None)
+    assert (result.scheduled, result.loop, result.wait) == (True, False, 0.0)
+    assert (result.retry_delay, result.retry_backoff, result.keep) == (60.0, 1.5, 120.0)
+    result = checked("--once", "v1 ü/…", "--retries", "2", "--wait", "5m")
+    assert (result.once, result.retries, result.scheduled, result.loop) == ("v1 ü/…", 2, False, False)
+
+
+def test_the_zone_is_the_machine_s_unless_it_is_given() -> None:
+    environ = {"TZ": "Asia/Kathmandu"}
+    assert checked("--cron", "0 0 * * *", environ=environ).zone == "Asia/Kathmandu"
+    assert checked("--cron", "0 0 * * *", "--tz", "Etc/UTC", environ=environ).zone == "UTC"
+    assert refusal("--cron", "0 0 * * *", environ={"TZ": "CET-1"}).status == UNUSABLE
+    assert refusal("--cron", "0 0 * * *", "--tz", "Europe/Atlantis").status == UNUSABLE
+    assert checked(environ={"TZ": "CET-1"}).zone is None
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("--every 1h --cron @daily", "contradict"),
+        ("--every 1h --once x", "contradict"),
+        ("--cron @daily --once x", "contradict"),
+        ("--every 0.999", "--every: the interval must be at least 1s"),
+        ("--every 0", "at least 1s"),
+        ("--every=", "--every"),
+        ("--every @daily", "--every"),
+        ("--cron=", "0 fields"),
+        ("--cron 61", "--cron"),
+        ("--tz UTC", "--tz says nothing without --cron"),
+        ("--every 1h --tz UTC", "--tz says nothing without --cron"),
+        ("--jitter 1s", "--jitter says nothing without --every or --cron"),
+        ("--once x --jitter 1s", "--jitter"),
+        ("--start-deadline 1s", "--start-deadline"),
+        ("--no-loop", "--no-loop"),
+        ("--once x --no-loop", "--no-loop"),
+        ("--retries 1", "--retries says nothing without --every or --cron or --once"),
+        ("--every 1h --retry-delay 1s", "without --retries"),
+        ("--every 1h --retry-backoff 2", "without --retries"),
+        ("--every 1h --retry-interrupted", "without --retries"),
+        ("--every 1h --jitter 1h", "--jitter must be less than the interval of --every, 1h"),
+        ("--every 1h --lock-at-least-for 60m", "--lock-at-least-for must be less than the interval"),
+        ("--every 1h --start-deadline 0", "--start-deadline must be more than 0"),
+        ("--every 1h --wait 5m", "--start-deadline bounds the wait"),
+        ("--every 1h --wait forever", "--no-loop"),
+        ("--cron @daily -n", "--no-loop"),
+        ("--every 1h --retries -1", "--retries"),
+        ("--every 1h --retries 1000", "--retries"),
+        ("--every 1h --retries ²", "--retries"),
+        ("--every 1h --retries 1 --retry-backoff 0.5", "--retry-backoff"),
+        ("--every 1h --retries 1 --retry-backoff nan", "--retry-backoff"),
+        ("--every 1h --retries 1 --retry-backoff 1e3", "--retry-backoff"),
+        ("--every 1h --retries 1 --retry-backoff 1001", "--retry-backoff"),
+        ("--every 1h --retries 1 --retry-backoff .", "--retry-backoff"),
+        ("--every 1h --retries 1 --retry-delay forever", "--retry-delay"),
+        ("--once=", "--once: the key is empty"),
+        ("--lock-at-least-for x", "--lock-at-least-for"),
+    ],
+)
+def test_slots_that_make_no_sense_are_refused(line: str, said: str) -> None:
+    failure = refusal(*line.split())
+    assert failure.status == USAGE
+    assert said in str(failure)
+
+
+def test_a_key_is_any_text_that_is_not_too_long() -> None:
+    assert checked("--once", "x" * 256).once == "x" * 256
+    assert refusal("--once", "x" * 257).status == USAGE
+    assert refusal("--once", "\udcff").status == USAGE
+
+
+def test_a_cron_expression_says_which_field_is_wrong() -> None:
+    failure = refusal("--cron", "0 25 * * *")
+    assert failure.status == USAGE
+    assert "--cron: the hour '25'" in str(failure)
+
+
+@pytest.mark.parametrize("variable", ["SINGLETON_RUN_TIMEOUT", "SINGLETON_RUN_LOCK_AT_MOST_FOR"])
+def test_every_long_name_has_its_variable(variable: str) -> None:
+    call = read(["--", "true"], {variable: "5m"})
+    assert call is not None
+    assert settings.check(call, {}).timeout == 300.0
+    assert variable not in for_command({variable: "5m"}, checked("--name", "x"))
+
+
 def test_how_long_to_wait() -> None:
     assert checked("-n").wait == 0.0
     assert checked("--wait", "0").wait == 0.0
