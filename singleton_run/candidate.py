@@ -131,6 +131,7 @@ def _decide(job: Job, seen: Mapping[str, Any] | None, *, held: bool) -> StepsToD
     if offset is not None and abs(offset) > MOST_OFFSET:
         yield Do("tell", "offset", offset)
     plan: Plan = job.plan  # type: ignore[assignment] # there is one, or we would not be here
+    plan.offset = offset or 0.0
     decision = plan.decide(seen, now, held=held, exact=offset is not None)
     for event, number in decision.notes:
         yield Do("tell", event, number)

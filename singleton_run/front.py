@@ -6,7 +6,7 @@ import os
 import select
 import time
 
-from singleton_run import channel, locks, processes, record, registry, system
+from singleton_run import channel, locks, processes, record, system
 from singleton_run.contract import Job
 from singleton_run.guarding import Task
 from singleton_run.log import Log
@@ -119,6 +119,8 @@ class Front:
 
     def _lock(self, job: Job, plan: Callable[[], Plan] | None, *, decides: bool) -> Lock:
         def open_backend() -> Backend:
+            from singleton_run import registry
+
             return registry.open_backend(self.settings.lock, os.environ)
 
         if job.leased:

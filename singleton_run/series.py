@@ -47,32 +47,35 @@ class _Series:
         self.path = path
         self.signals = signals
         self.mask = mask
-        self.since = time.time()
+        self.since = system.now()
         self.log = Log(settings)
 
     def run(self) -> int:
         """Turn after turn; see `run`."""
         attempt = 1
         begun = False
+        result = 0
         second_look = False
         while True:
             front = self._front(attempt, second_look=second_look)
             status = front.run()
             turn = front.turn
             ran = turn.grant is not None
+            if ran or not turn.rests or turn.rests == "succeeded":
+                result = status
             self._tell(turn)
             if turn.last:
                 return self._end(status if ran or not self.settings.loop else 0)
             again_at = self._again_at(turn, attempt, first=not begun)
             if again_at is None:
-                return self._end(status)
+                return self._end(result)
             begun = begun or ran or bool(turn.rests)
             attempt += ran
             second_look = turn.rests == "held"
             del front, turn
             gc.collect()
             if not self._rest(again_at):
-                return self._end(0)
+                return self._end(0 if self.settings.loop else result)
 
     def _front(self, attempt: int, *, second_look: bool) -> Front:
         plan = self._plan(second_look=second_look) if self.settings.scheduled else None
@@ -88,7 +91,11 @@ class _Series:
         )
 
     def _plan(self, *, second_look: bool) -> Callable[[], Plan]:
-        return lambda: Plan(self.settings, self.since, slots.chance, second_look=second_look)
+        def plan() -> Plan:
+            since = time.time() - (system.now() - self.since)
+            return Plan(self.settings, since, slots.chance, second_look=second_look)
+
+        return plan
 
     def _again_at(self, turn: Turn, attempt: int, *, first: bool) -> float | None:
         """When to make another turn, a reading of the boot clock; None if this was the last."""
@@ -122,6 +129,7 @@ class _Series:
 
     def _rest(self, until: float) -> bool:
         """Wait until then, or until somebody sets the clock; False if we are asked to stop."""
+        self.log.close()
         timer = system.Timer()
         timer.set(until)
         clock = system.ClockSet()

@@ -68,8 +68,8 @@ class Decision:
 class Plan:
     """The rules by which one call runs slots; see `decide`.
 
-    `since` is when the call was made. `waits` is false for -n, `second_look` says that the lock was just
-    seen to be held. `chance` gives a number in [0, 1): it
+    `since` is when the call was made, by this machine's clock, which the slots' is `offset` ahead of.
+    `second_look` says that the lock was just seen to be held. `chance` gives a number in [0, 1): it
     spreads the replicas, so that they don't all ask in the same moment. Raises Failure(UNUSABLE) for
     a time zone that this machine doesn't know.
     """
@@ -78,6 +78,7 @@ class Plan:
         self, settings: Settings, since: float, chance: Callable[[], float], *, second_look: bool = False
     ) -> None:
         self.second_look = second_look
+        self.offset = 0.0
         self._settings = settings
         self._since = since
         self._waits = settings.wait != 0
@@ -130,7 +131,7 @@ class Plan:
             return self._of_one(times, last, now, held=held)
         due, upcoming = times.around(now)
         runs = last is not None and last["state"] == "running" and held
-        floor = times.floor(last, self._since)
+        floor = times.floor(last, self._since + self.offset)
         skipped: Notes = []
         if due is not None and due > floor:
             deadline = self._deadline(times, due, upcoming)
