@@ -73,6 +73,7 @@ class TestDirect(LeasedConformance):
             delete=server.delete_lock,
             take=server.take_lock,
             outage=server.frozen,
+            restart=server.restart,
             faults=[*_faults(server), *wrong, *_bad_addresses()],
             ttl=2.0,
         )
@@ -95,6 +96,7 @@ class TestPooled(LeasedConformance):
             delete=server.delete_lock,
             take=server.take_lock,
             outage=server.frozen,
+            restart=server.restart,
             faults=_faults(pooler),
             ttl=2.0,
         )

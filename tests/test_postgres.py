@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 from uuid import uuid4
 
+import psycopg
 import pytest
 from psycopg import sql
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     Open = Callable[[str], PostgresBackend]
 
+WAITS = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
 LIMIT = 5.0
 LONG = 600.0
 RECORD = {"version": 1, "state": "succeeded", "token": 1, "holder": "h", "runs": []}
@@ -154,13 +156,24 @@ def test_who_may_not_is_told_what_an_administrator_has_to_say_and_it_is_enough(
     backend.release(grant, RECORD, LIMIT)
     assert backend.read(name, LIMIT) == (None, RECORD)
     assert backend.list(LIMIT) == [name]
-    take(backend, name)
+    grant = take(backend, name)
+    for _ in range(2):
+        backend.mark(grant, "v1", RECORD, LIMIT)
+    assert backend.done(name, "v1", LIMIT) == RECORD
+    assert backend.forget(name, "v1", LIMIT)
     backend.leave(LIMIT)
     granted = server.run(
-        "SELECT privilege_type FROM information_schema.table_privileges "
-        "WHERE grantee = 'stranger' AND table_schema = 'locked' ORDER BY 1"
+        "SELECT table_name, privilege_type FROM information_schema.table_privileges "
+        "WHERE grantee = 'stranger' AND table_schema = 'locked' ORDER BY 1, 2"
     )
-    assert granted == [("INSERT",), ("SELECT",), ("UPDATE",)]
+    locks, marks = "singleton_run_lock", "singleton_run_lock_once"
+    rights = [(locks, right) for right in ("INSERT", "SELECT", "UPDATE")]
+    assert granted == [*rights, *((marks, right) for right in ("DELETE", "INSERT", "SELECT", "UPDATE"))]
+    # Who has the table of an earlier version hears of the other before the command runs.
+    server.run(f"DROP TABLE locked.{marks}")
+    assert backend.forget(name, "v1", LIMIT) is False
+    with pytest.raises(Refused, match="have an administrator run: "):
+        backend.done(name, "v1", LIMIT)
 
 
 @pytest.mark.parametrize("schema", ['quo"ted', "with space;--", "'é'"])
@@ -204,6 +217,118 @@ def test_the_token_never_goes_back(
         with pytest.raises(Lost):
             backend.renew(before, LIMIT)
     assert take(backend, name).token > before.token
+
+
+# What is kept, and what is done.
+
+
+def test_a_kept_lock_is_to_be_seen_in_its_row(server: postgres.Postgres, opened: Open, name: str) -> None:
+    holder = opened(server.url)
+    grant = take(holder, name)
+    holder.release(grant, RECORD, LIMIT, LONG)
+    look = (
+        "SELECT holder, released = token, until > clock_timestamp() FROM singleton_run_lock WHERE name = %s"
+    )
+    assert server.run(look, [name]) == [(grant.holder, True, True)]
+    for backend in (holder, opened(server.url)):
+        assert isinstance(backend.acquire(name, grant.holder, LONG, LIMIT), Held)
+        backend.leave(LIMIT)
+    assert server.run(look, [name]) == [(grant.holder, True, True)]
+    server.delete_lock(name)
+    assert take(opened(server.url), name).token > grant.token
+
+
+def test_a_waiter_of_a_kept_lock_looks_at_its_time(
+    server: postgres.Postgres, opened: Open, name: str
+) -> None:
+    """It is told that the lock is kept, asks once until when, and is not disturbed until then."""
+    holder, waiter = opened(server.url), opened(server.url)
+    grant = take(holder, name)
+    got: Grant | Held = refused(waiter, name)
+    end = system.now() + 1.0
+    waits = 0
+    while isinstance(got, Held):
+        waits += 1
+        with waiting(waiter, got) as ended:
+            if waits == 1:
+                holder.release(grant, RECORD, LIMIT, 1.0)
+            ended()
+        got = waiter.acquire(name, "host:2:b", LONG, LIMIT)
+    assert system.now() >= end
+    assert waits <= 2
+
+
+def test_a_leave_that_comes_late_does_not_free_what_is_kept(
+    server: postgres.Postgres, opened: Open, name: str
+) -> None:
+    holder, giver = opened(server.url), opened(server.url)
+    grant = take(holder, name)
+    giver.release(grant, RECORD, LIMIT, LONG)
+    holder.leave(LIMIT)
+    refused(holder, name)
+
+
+def test_a_key_that_no_index_would_take_is_a_key(server: postgres.Postgres, opened: Open, name: str) -> None:
+    backend = opened(server.url)
+    grant = take(backend, name)
+    keys = [
+        "".join(chr(0x10000 + place * step % 0x100000) for place in range(256)) for step in (7919, 104729)
+    ]
+    keys += [keys[0][:-1] + "x", keys[0][:-1] + "y"]
+    for key in keys:
+        assert backend.done(name, key, LIMIT) is None
+        backend.mark(grant, key, {"key": key}, LIMIT)
+    assert [backend.done(name, key, LIMIT) for key in keys] == [{"key": key} for key in keys]
+
+
+def test_a_mark_that_is_damaged_is_neither_done_nor_to_do(
+    server: postgres.Postgres, opened: Open, name: str
+) -> None:
+    backend = opened(server.url)
+    backend.mark(take(backend, name), "a b", {}, LIMIT)
+    for text in ("rubbish", "[]", "5"):
+        server.run("UPDATE singleton_run_lock_once SET mark = %s WHERE name = %s", [text, name])
+        with pytest.raises(Refused, match=f"name = '{name}' and key = 'a%20b' is damaged"):
+            backend.done(name, "a b", LIMIT)
+    assert backend.forget(name, "a b", LIMIT)
+
+
+def test_a_mark_waits_for_who_changes_the_row_and_then_counts_no_more(
+    server: postgres.Postgres, opened: Open, name: str
+) -> None:
+    """The lock changes hands before a mark or after it, never in between."""
+    backend = opened(server.url)
+    grant = take(backend, name)
+    backend.done(name, "v1", LIMIT)
+    with psycopg.connect(server.url_of("postgres")) as other, ThreadPoolExecutor() as pool:
+        other.execute(
+            "UPDATE singleton_run_lock SET holder = 'somebody', token = token + 1 WHERE name = %s", [name]
+        )
+        marking = pool.submit(backend.mark, grant, "v1", {}, LIMIT)
+        until(lambda: server.run(WAITS) != [(0,)], "the mark to wait for the row")
+        other.commit()
+        with pytest.raises(Lost):
+            marking.result(4 * LIMIT)
+    assert backend.done(name, "v1", LIMIT) is None
+
+
+def test_the_server_s_time_is_known_as_exactly_as_its_answer_was_quick(
+    server: postgres.Postgres, opened: Open, name: str
+) -> None:
+    backend = opened(server.url)
+    assert backend.offset() is None
+    backend.read(name, LIMIT)
+    told = backend.offset()
+    assert told is not None
+    offset, exact = told
+    assert 0 < exact < LIMIT
+    assert abs(offset) < exact + 0.05
+    session = backend._session  # noqa: SLF001 - a real server's clock can't be made to leap
+    at, sent, heard = session._clock  # noqa: SLF001
+    session._clock = (at + 3600.0, sent, heard)  # noqa: SLF001
+    told = backend.offset()
+    assert told is not None
+    assert told[0] == pytest.approx(3600.0 + offset, abs=0.05)
 
 
 # Waiting.
@@ -331,8 +456,8 @@ def test_a_server_whose_clock_leaps_is_believed_at_the_next_answer(
     backend = opened(server.url)
 
     def leap() -> None:
-        told, heard = backend._session._clock  # noqa: SLF001 - a real server's clock can't be made to leap
-        backend._session._clock = (told - 3600.0, heard)  # noqa: SLF001
+        told, sent, heard = backend._session._clock  # noqa: SLF001 - a real server's clock can't be made to leap
+        backend._session._clock = (told - 3600.0, sent, heard)  # noqa: SLF001
 
     backend.read(name, LIMIT)
     leap()

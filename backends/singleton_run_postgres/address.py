@@ -13,6 +13,7 @@ from singleton_run.environment import redact
 from singleton_run.errors import UNUSABLE, Refused, Unavailable
 from singleton_run.http.patience import Late
 from singleton_run.http.resolve import Lookup
+from singleton_run_postgres.statements import MARKS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 _OURS = "singleton_run_"
 _DEFAULTS = {"schema": "public", "table": "singleton_run_lock"}
-_LONGEST_IDENTIFIER = 63
+# The server cuts what is longer than 63 bytes; the table of the marks is named after the other.
+_LONGEST = {"schema": 63, "table": 63 - len(MARKS)}
 _IMPOSSIBLE = "?"
 
 
@@ -130,15 +132,15 @@ def _split(lock: str) -> tuple[str, dict[str, str]]:
         if key not in own or not value:
             known = " and ".join(f"{_OURS}{word}=NAME" for word in own)
             raise Refused(f"{redact(lock)}: {name!r} is none of {known}", UNUSABLE)
-        own[key] = _identifier(item, _unquoted(value))
+        own[key] = _identifier(item, _unquoted(value), _LONGEST[key])
     theirs = [item for item in items if not item.startswith(_OURS)]
     return (rest + ("?" if theirs else "") + "&".join(theirs)) if rest else lock, own
 
 
-def _identifier(item: str, value: str) -> str:
+def _identifier(item: str, value: str, longest: int) -> str:
     """`value`, if a server takes it as it is: what is longer it would cut."""
-    if "\0" in value or len(value.encode()) > _LONGEST_IDENTIFIER:
-        raise Refused(f"{item}: a name of 1 to {_LONGEST_IDENTIFIER} bytes is needed", UNUSABLE)
+    if "\0" in value or len(value.encode()) > longest:
+        raise Refused(f"{item}: a name of 1 to {longest} bytes is needed", UNUSABLE)
     return value
 
 

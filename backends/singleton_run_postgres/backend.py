@@ -6,6 +6,7 @@ from singleton_run import fastjson, system
 from singleton_run.contract import Grant, Held
 from singleton_run.errors import Lost, Refused, Unavailable
 from singleton_run.http.patience import Patience, Woken
+from singleton_run.keys import plain
 from singleton_run.names import digest
 from singleton_run.record import readable
 from singleton_run_postgres.faults import (
@@ -20,7 +21,9 @@ from singleton_run_postgres.session import Session
 from singleton_run_postgres.statements import (
     Statements,
     create,
+    create_marks,
     for_administrator,
+    marks_name,
     table_name,
 )
 
@@ -36,9 +39,12 @@ if TYPE_CHECKING:
     Values = list[Value]
     Names = list[str]
 
+_LOCKS, _MARKS = 1, 2
+
 _LOOK_LIMIT = 5.0
 _MOMENT = 0.005
 _LONGEST_CHANNEL = 63
+_LONGEST_KEY = 1000
 
 
 class PostgresBackend:
@@ -46,8 +52,9 @@ class PostgresBackend:
 
     def __init__(self, address: Address) -> None:
         self._address = address
-        self._table = table_name(address.schema, address.table)
-        self._statements = Statements(self._table)
+        table, marks = table_name(address.schema, address.table), marks_name(address.schema, address.table)
+        self._statements = Statements(table, marks)
+        self._tables = (table, marks)
         self._session = Session(address)
         self._mine: tuple[str, str] | None = None
 
@@ -59,7 +66,7 @@ class PostgresBackend:
         values: Values = [name, holder, ttl]
         while True:
             ((_, token, record, other, since, left),) = self._ask(
-                self._statements.acquire, values, patience, change=True, make=True
+                self._statements.acquire, values, patience, change=True, make=_LOCKS
             )
             if token is not None:
                 return Grant(name, holder, int(token), ttl, {}, _loaded(record))
@@ -91,8 +98,9 @@ class PostgresBackend:
         patience = Patience(system.now() + limit)
         name, holder = self._mine
         values: Values = [name, holder, _channel(name)]
-        for _, changed, there, *_ in self._ask(self._statements.leave, values, patience, change=True):
-            if changed == "0" and there == holder:
+        rows = self._ask(self._statements.leave, values, patience, change=True)
+        for _, changed, there, token, _, released in rows:
+            if changed == "0" and there == holder and token != released:
                 raise Unavailable("postgres: the server was too slow")
         self._mine = None
 
@@ -108,9 +116,9 @@ class PostgresBackend:
         """Put the record into the row."""
         self._change(self._statements.write, grant, [fastjson.dumps(record)], limit)
 
-    def release(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
-        """Free the row, put the record into it, and tell those who wait."""
-        values: Values = [fastjson.dumps(record), _channel(grant.name)]
+    def release(self, grant: Grant, record: Mapping[str, Any], limit: float, keep: float = 0.0) -> None:
+        """Free the row, at once or later, put the record into it, and tell those who wait."""
+        values: Values = [fastjson.dumps(record), _channel(grant.name), max(0.0, keep)]
         self._change(self._statements.release, grant, values, limit, once=True)
         self._mine = None
 
@@ -122,6 +130,37 @@ class PostgresBackend:
         """The names that are held or have a record, sorted."""
         rows = self._ask(self._statements.list, [], Patience(system.now() + limit))
         return sorted(row[1] for row in rows if row[1] is not None)
+
+    def done(self, name: str, key: str, limit: float) -> Mapping[str, Any] | None:
+        """The mark in the key's row. Raises Refused for one that can't be read.
+
+        Makes the tables where they are missing, for a mark will follow.
+        """
+        patience = Patience(system.now() + limit)
+        ((_, mark),) = self._ask(self._statements.done, [name, _key(key)], patience, make=_MARKS)
+        return None if mark is None else _loaded_mark(mark, name, key)
+
+    def mark(self, grant: Grant, key: str, mark: Mapping[str, Any], limit: float) -> None:
+        """Put the mark into a row of its own, if the lock's row is ours."""
+        values: Values = [_key(key), fastjson.dumps(mark)]
+        self._change(self._statements.mark, grant, values, limit, make=_MARKS)
+
+    def forget(self, name: str, key: str, limit: float) -> bool:
+        """Delete the key's row."""
+        patience = Patience(system.now() + limit)
+        while True:
+            rows = self._ask(self._statements.forget, [name, _key(key)], patience, change=True)
+            if not rows or rows[0][2] is None:
+                return False
+            if rows[0][1] != "0":
+                return True
+            # Too late, or another has just deleted it: then it isn't there the next time.
+            if system.now() >= patience.until:
+                raise Unavailable("postgres: the server was too slow")
+
+    def offset(self) -> tuple[float, float] | None:
+        """By the reading of the server's clock that comes with every answer."""
+        return self._session.offset()
 
     def close(self) -> None:
         """Drop the connection."""
@@ -159,15 +198,16 @@ class PostgresBackend:
         limit: float,
         *,
         once: bool = False,
+        make: int = 0,
     ) -> None:
         """Change the row if it is still the grant's; Lost if it is not, Unavailable if too late.
 
-        `once`: to have given the grant back before is as good.
+        `once`: to have given the grant back before is as good. `make` is as in `_ask`.
         """
         patience = Patience(system.now() + limit)
         mine: Values = [grant.name, grant.token, grant.holder, grant.generation]
         while True:
-            rows = self._ask(statement, [*mine, *values], patience, change=True)
+            rows = self._ask(statement, [*mine, *values], patience, change=True, make=make)
             if not rows:
                 raise Lost("the table of locks is gone")
             ((_, changed, holder, token, generation, released),) = rows
@@ -175,6 +215,8 @@ class PostgresBackend:
                 return
             if (token, holder) != (str(grant.token), grant.holder):
                 raise Lost("its row was deleted" if token is None else f"{holder or 'nobody'} holds it")
+            if released == token:
+                raise Lost("it was given back, to be kept for a time")
             if int(generation or 0) > grant.generation:
                 raise Lost("another keeper of this turn has taken over")
             # It came too late, by the server's clock at least: which may have leapt, and is known anew.
@@ -188,9 +230,9 @@ class PostgresBackend:
         patience: Patience,
         *,
         change: bool = False,
-        make: bool = False,
+        make: int = 0,
     ) -> Rows:
-        """The rows of the answer; none if there is no table, unless we are to `make` it.
+        """The rows of the answer; none if there is no table, unless we are to `make` it: _LOCKS or _MARKS.
 
         `change`: the statement changes something, so it gets the reading from which on it must not.
         """
@@ -206,11 +248,15 @@ class PostgresBackend:
                     raise self._failure(error) from None
                 if not make:
                     return []
-            self._make_table(patience)
+            locks, marks = self._tables
+            if make == _LOCKS:
+                self._make_table(create(locks), patience)
+            # With the other, if possible: it is no time to be refused when a run is over.
+            self._make_table(create_marks(marks), patience)
 
-    def _make_table(self, patience: Patience) -> None:
+    def _make_table(self, statement: str, patience: Patience) -> None:
         try:
-            self._session.ask(create(self._table), [], patience)
+            self._session.ask(statement, [], patience)
         except ServerError as error:
             if error.state not in EXISTS:
                 raise self._failure(error) from None
@@ -240,6 +286,23 @@ def _loaded(record: str | None) -> Mapping[str, Any] | None:
         return readable(fastjson.loads(record))
     except (ValueError, RecursionError):
         return None
+
+
+def _key(key: str) -> str:
+    """What stands for the key in its row, in ASCII, and no longer than an index takes."""
+    text = plain(key)
+    return text if len(text) <= _LONGEST_KEY else f"{text[:_LONGEST_KEY]}#{digest([text])}"
+
+
+def _loaded_mark(text: str, name: str, key: str) -> Mapping[str, Any]:
+    try:
+        mark = fastjson.loads(text)
+    except (ValueError, RecursionError):
+        mark = None
+    if not isinstance(mark, dict):
+        where = f"name = {name!r} and key = {_key(key)!r}"
+        raise Refused(f"postgres: the mark of {where} is damaged: delete its row if it shall be done again")
+    return mark
 
 
 def _held(name: str, holder: str, since: str | None, left: str | None) -> Held:

@@ -6,6 +6,8 @@ waiting is ours. What did not end in time leaves the connection in an unknown st
 
 from __future__ import annotations
 
+import time
+
 from psycopg import Error, pq
 
 from singleton_run import system
@@ -39,7 +41,7 @@ class Session:
         self._address = address
         self._connection: PGconn | None = None
         self._failed: set[bytes] = set()
-        self._clock = (0.0, 0.0)
+        self._clock = (0.0, 0.0, 0.0)
         self.pooled = False
         self.role = ""
         self._channel = ""
@@ -69,15 +71,23 @@ class Session:
 
         The connection must have been made.
         """
+        sent = system.now()
         rows = self._run(statement, [str(value).encode() for value in values], patience)
         if rows:
-            self._clock = (float(rows[0][0] or 0), system.now())
+            self._clock = (float(rows[0][0] or 0), sent, system.now())
         return rows
 
     def server_time(self, reading: float) -> float:
         """What the server's clock reads, at the least, when the boot clock has come to `reading`."""
-        told, heard = self._clock
+        told, _, heard = self._clock
         return told + reading - heard
+
+    def offset(self) -> tuple[float, float] | None:
+        """How far the server's clock is ahead of the wall clock, and how exactly; None before an answer."""
+        told, sent, heard = self._clock
+        if not told:
+            return None
+        return told + system.now() - (sent + heard) / 2 - time.time(), (heard - sent) / 2
 
     def listen(self, channel: str, patience: Patience) -> bool:
         """Be told of what is sent to `channel`; true if that begins now. A pooler would not tell."""

@@ -1,4 +1,4 @@
-"""What is said to the server: one table, and one statement for each operation.
+"""What is said to the server: two tables, and one statement for each operation.
 
 Each statement that is no command answers with the server's clock in its first column, in seconds
 since 1970. What changes something has, as $1, the reading of that clock from which on it must change
@@ -6,7 +6,10 @@ nothing: a request that was given up here does no harm when a server that was st
 
 A lock is free if its `holder` is '' or `until` has passed. `token` comes from a sequence of the
 table's own, which deleting rows does not set back. `generation` is that of the last keeper to renew,
-`released` the token that was given back last.
+`released` the token that was given back last: of a lock that is kept until its time it is the `token`,
+so that it is nobody's any more, though it still has a `holder`.
+
+The other table has the marks of what is done, and is never cleared.
 """
 
 from __future__ import annotations
@@ -14,11 +17,17 @@ from __future__ import annotations
 import time
 
 LOOK_EVERY = 2.0
+MARKS = "_once"
 
 
 def quoted(identifier: str) -> str:
     """`identifier` as SQL has it."""
     return '"' + identifier.replace('"', '""') + '"'
+
+
+def marks_name(schema: str, table: str) -> str:
+    """The table of the marks beside that of the locks."""
+    return table_name(schema, f"{table}{MARKS}")
 
 
 def table_name(schema: str, table: str) -> str:
@@ -36,19 +45,32 @@ def create(table: str) -> str:
     )
 
 
+def create_marks(marks: str) -> str:
+    """Makes the table of the marks."""
+    return (
+        f'CREATE TABLE IF NOT EXISTS {marks} (name text COLLATE "C" NOT NULL, key text COLLATE "C" NOT NULL, '
+        "mark text NOT NULL, at timestamptz NOT NULL, PRIMARY KEY (name, key))"
+    )
+
+
 def for_administrator(schema: str, table: str, role: str) -> str:
     """What somebody who may has to say, once, so that `role` can use the lock; one line."""
-    name = table_name(schema, table)
+    name, marks = table_name(schema, table), marks_name(schema, table)
     return (
-        f"{create(name)}; GRANT USAGE ON SCHEMA {quoted(schema)} TO {quoted(role)}; "
-        f"GRANT SELECT, INSERT, UPDATE ON {name} TO {quoted(role)}"
+        f"{create(name)}; {create_marks(marks)}; GRANT USAGE ON SCHEMA {quoted(schema)} TO {quoted(role)}; "
+        f"GRANT SELECT, INSERT, UPDATE ON {name} TO {quoted(role)}; "
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON {marks} TO {quoted(role)}"
     )
 
 
 _WORDS = {
     "now": "extract(epoch FROM clock_timestamp())::float8",
     "in_time": "extract(epoch FROM clock_timestamp()) < $1::float8",
-    "mine": "name = $2 AND token = $3::bigint AND holder = $4 AND generation <= $5::integer",
+    "mine": "name = $2 AND token = $3::bigint AND holder = $4 AND generation <= $5::integer "
+    "AND released <> token",
+    # For holder $3, who may ask again.
+    "free": "(lock.holder = '' OR (lock.holder = $3 AND lock.released <> lock.token) "
+    "OR lock.until <= clock_timestamp())",
     # How often it was changed, and what was there before.
     "changes": "(SELECT count(*) FROM done), before.holder, before.token, before.generation, before.released",
     # There is always one row, for there is always the clock.
@@ -64,12 +86,9 @@ HELLO = """
 # find it free one gets the row, and the others pass on: else each would lock it in turn, and write that down.
 _ACQUIRE = """
     WITH held AS (
-        SELECT holder, since, until FROM {table}
-        WHERE name = $2 AND holder NOT IN ('', $3) AND until > clock_timestamp()
+        SELECT holder, since, until FROM {table} AS lock WHERE name = $2 AND NOT {free}
     ), free AS (
-        SELECT FROM {table}
-        WHERE name = $2 AND (holder IN ('', $3) OR until <= clock_timestamp())
-        FOR UPDATE SKIP LOCKED
+        SELECT FROM {table} AS lock WHERE name = $2 AND {free} FOR UPDATE SKIP LOCKED
     ), got AS (
         INSERT INTO {table} AS lock (name, holder, generation, since, until, released)
         SELECT $2, $3, 0, clock_timestamp(), clock_timestamp() + make_interval(secs => $4::float8), 0
@@ -79,7 +98,7 @@ _ACQUIRE = """
             holder = excluded.holder, token = greatest(excluded.token, lock.token + 1),
             generation = 0, since = clock_timestamp(),
             until = clock_timestamp() + make_interval(secs => $4::float8)
-        WHERE (lock.holder IN ('', $3) OR lock.until <= clock_timestamp()) AND {in_time}
+        WHERE {free} AND {in_time}
         RETURNING token, record
     )
     SELECT {now}, got.token, got.record, held.holder, extract(epoch FROM held.since),
@@ -100,10 +119,11 @@ _WRITE = """
     WITH done AS (UPDATE {table} SET record = $6 WHERE {mine} AND {in_time} RETURNING 1)
     SELECT {now}, {changes} FROM {once} LEFT JOIN {table} AS before ON before.name = $2"""
 
-# $6 record $7 channel
+# $6 record $7 channel $8 for how long it is kept: who waits is told of that too, for they know a later end.
 _RELEASE = """
     WITH done AS (
-        UPDATE {table} SET holder = '', until = clock_timestamp(), released = token, record = $6
+        UPDATE {table} SET holder = CASE WHEN $8::float8 > 0 THEN holder ELSE '' END,
+            until = clock_timestamp() + make_interval(secs => $8::float8), released = token, record = $6
         WHERE {mine} AND {in_time} RETURNING pg_notify($7, '')
     )
     SELECT {now}, {changes} FROM {once} LEFT JOIN {table} AS before ON before.name = $2"""
@@ -112,7 +132,7 @@ _RELEASE = """
 _LEAVE = """
     WITH done AS (
         UPDATE {table} SET holder = '', until = clock_timestamp(), released = token
-        WHERE name = $2 AND holder = $3 AND {in_time} RETURNING pg_notify($4, '')
+        WHERE name = $2 AND holder = $3 AND released <> token AND {in_time} RETURNING pg_notify($4, '')
     )
     SELECT {now}, {changes} FROM {once} LEFT JOIN {table} AS before ON before.name = $2"""
 
@@ -122,16 +142,36 @@ _READ = """
            extract(epoch FROM lock.until - clock_timestamp()), lock.record
     FROM {once} LEFT JOIN {table} AS lock ON lock.name = $1"""
 
+# $1 name $2 key
+_DONE = """
+    SELECT {now}, mark.mark FROM {once} LEFT JOIN {marks} AS mark ON mark.name = $1 AND mark.key = $2"""
+
+# $6 key $7 mark. The row is locked, so that the lock changes hands before this or after it.
+_MARK = """
+    WITH lock AS (
+        SELECT FROM {table} WHERE {mine} AND {in_time} FOR UPDATE
+    ), done AS (
+        INSERT INTO {marks} AS mark (name, key, mark, at) SELECT $2, $6, $7, clock_timestamp() FROM lock
+        ON CONFLICT (name, key) DO UPDATE SET mark = excluded.mark, at = excluded.at RETURNING 1
+    )
+    SELECT {now}, {changes} FROM {once} LEFT JOIN {table} AS before ON before.name = $2"""
+
+# $2 name $3 key
+_FORGET = """
+    WITH done AS (DELETE FROM {marks} WHERE name = $2 AND key = $3 AND {in_time} RETURNING 1)
+    SELECT {now}, (SELECT count(*) FROM done), before.name
+    FROM {once} LEFT JOIN {marks} AS before ON before.name = $2 AND before.key = $3"""
+
 _LIST = """
     SELECT {now}, lock.name FROM {once} LEFT JOIN {table} AS lock
     ON lock.record IS NOT NULL OR (lock.holder <> '' AND lock.until > clock_timestamp())"""
 
 
 class Statements:
-    """The statements on one table, whose name is given as SQL has it."""
+    """The statements on the two tables, whose names are given as SQL has them."""
 
-    def __init__(self, table: str) -> None:
-        words = {**_WORDS, "table": table}
+    def __init__(self, table: str, marks: str) -> None:
+        words = {**_WORDS, "table": table, "marks": marks}
         self.acquire = _ACQUIRE.format(**words)
         self.renew = _RENEW.format(**words)
         self.write = _WRITE.format(**words)
@@ -139,3 +179,6 @@ class Statements:
         self.leave = _LEAVE.format(**words)
         self.read = _READ.format(**words)
         self.list = _LIST.format(**words)
+        self.done = _DONE.format(**words)
+        self.mark = _MARK.format(**words)
+        self.forget = _FORGET.format(**words)

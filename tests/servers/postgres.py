@@ -220,6 +220,11 @@ class Postgres(Process):
         """As when the machine fails."""
         self.end(signal.SIGQUIT)
 
+    def restart(self) -> None:
+        """As when the machine fails and comes back."""
+        self.kill()
+        self.start()
+
     def connect(self, database: str = "app") -> psycopg.Connection[tuple[Any, ...]]:
         """A connection of the superuser's, that commits each statement."""
         return psycopg.connect(self.url_of("postgres", database=database), autocommit=True)
