@@ -210,9 +210,9 @@ def test_nothing_but_the_record_is_left_behind(lab: Lab, server: Etcd) -> None:
     until(lambda: lease not in server.ctl("lease", "list"), "the lease to be revoked")
 
 
-def leases(server: Etcd) -> set[str]:
+def leases(server: Etcd) -> set[int]:
     """Every lease there is."""
-    return set(server.ctl("lease", "list").split("\n")[1:])
+    return {int(line, 16) for line in server.ctl("lease", "list").split("\n")[1:] if line}
 
 
 def test_a_kept_lock_keeps_etcdctl_waiting_until_its_time(
@@ -231,13 +231,13 @@ def test_a_kept_lock_keeps_etcdctl_waiting_until_its_time(
         assert server.keys(f"{name}/") == waiting
         found = server.get(key)
         assert found["create_revision"] == grant.token
-        assert f"{found['lease']:x}" in leases(server)
-        assert key.partition("/")[2] not in leases(server)
+        assert found["lease"] in leases(server)
+        assert int(key.partition("/")[2], 16) not in leases(server)
         assert not tmp_path.joinpath("has").exists()
         crew.peer().is_refused(name, LONG)
         until(tmp_path.joinpath("has").exists, "etcdctl to have the lock")
         assert system.now() >= end
-    assert f"{found['lease']:x}" not in leases(server)
+    assert found["lease"] not in leases(server)
 
 
 def test_a_release_that_keeps_leaves_one_lease_however_often_it_is_done(crew: Crew, server: Etcd) -> None:

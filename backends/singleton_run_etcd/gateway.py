@@ -11,7 +11,6 @@ from singleton_run import fastjson, system
 from singleton_run.errors import UNUSABLE, Failure, Refused, Unavailable
 from singleton_run.http.client import Client, Endpoint
 from singleton_run.http.connection import Broken
-from singleton_run.http.date import ahead
 from singleton_run.http.patience import Late, Woken
 from singleton_run_etcd.server import (
     DENIED,
@@ -137,6 +136,8 @@ class Gateway:
 
     def offset(self) -> tuple[float, float] | None:
         """See `server.Server`."""
+        from singleton_run.http.date import ahead
+
         return ahead(*self._told)
 
     def known(self) -> list[Any]:

@@ -20,7 +20,6 @@ from singleton_run.contract import Grant, Held
 from singleton_run.errors import UNUSABLE, Failure, Lost, Refused, Unavailable
 from singleton_run.http.connection import Broken
 from singleton_run.http.patience import Late, Patience, Woken
-from singleton_run.keys import plain
 from singleton_run.record import readable
 from singleton_run_etcd.server import NoLease, Operation
 
@@ -288,6 +287,8 @@ class EtcdBackend:
         return f"{_RECORDS}{self._prefix}{name}"
 
     def _mark_key(self, name: str, key: str) -> str:
+        from singleton_run.keys import plain
+
         # Without a slash in the last part no two names can have the same.
         return f"{_MARKS}{self._prefix}{name}/{plain(key)}"
 
