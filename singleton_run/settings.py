@@ -22,6 +22,9 @@ KILL_AFTER = 10.0
 LEAST_TTL = 6.0
 LEAST_INTERVAL = 1.0
 LONGEST_KEY = 256
+# The one to the power of the other must be a number that a float can have.
+MOST_RETRIES = 100
+MOST_BACKOFF = 100.0
 
 # What is refused without one of what it says more about.
 _SLOTS = ("every", "cron")
@@ -360,8 +363,8 @@ def check_key(key: str) -> str:
 
 def _count(values: Values, name: str) -> int:
     text = _text(values, name)
-    if not (text.isascii() and text.isdigit() and len(text) < 4):
-        _refuse(f"{_flag(name)}: {text!r} is not a number from 0 to 999")
+    if not (text.isascii() and text.isdigit() and len(text) < 4 and int(text) <= MOST_RETRIES):
+        _refuse(f"{_flag(name)}: {text!r} is not a number from 0 to {MOST_RETRIES}")
     return int(text)
 
 
@@ -369,8 +372,9 @@ def _factor(values: Values, name: str) -> float:
     text = _text(values, name)
     whole, _, fraction = text.partition(".")
     digits = whole + fraction
-    if not (digits.isascii() and digits.isdigit() and whole and len(text) < 10 and 1 <= float(text) <= 1000):
-        _refuse(f"{_flag(name)}: {text!r} is not a number from 1 to 1000, such as 2 or 1.5")
+    plain = digits.isascii() and digits.isdigit() and whole and len(text) < 10
+    if not (plain and 1 <= float(text) <= MOST_BACKOFF):
+        _refuse(f"{_flag(name)}: {text!r} is not a number from 1 to {MOST_BACKOFF:g}, such as 2 or 1.5")
     return float(text)
 
 

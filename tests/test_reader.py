@@ -37,6 +37,10 @@ BANNED = [
     "inspect",
     "contextlib",
     "functools",
+    "datetime",
+    "zoneinfo",
+    "croniter",
+    "hashlib",
 ]
 
 
@@ -199,12 +203,16 @@ def test_clusters_of_letters_are_read() -> None:
         )
 
 
-def test_nothing_slow_is_imported_on_the_way_to_the_command() -> None:
+@pytest.mark.parametrize(
+    "schedule", ["", "--every 1h", "--cron 30,45,0_2_*_*_* --tz Europe/Berlin", "--once x"]
+)
+def test_nothing_slow_is_imported_on_the_way_to_the_command(schedule: str) -> None:
+    words = ["--name", "x", "--stop-signal", "INT", *(word.replace("_", " ") for word in schedule.split())]
     code = f"""if True:
         import sys
         before = set(sys.modules)
         from singleton_run import environment, lookup, reader, settings
-        values = reader.read(["--name", "x", "--wait", "1m30s", "--stop-signal", "INT", "--", "true"], {{}})
+        values = reader.read([*{words!r}, "--timeout", "1m30s", "--", "true"], {{}})
         checked = settings.check(values, {{}})
         lookup.find("true", {{}})
         environment.for_command({{}}, checked, token=1, holder="h", turn_id="t")
