@@ -127,10 +127,35 @@ def test_every_option_has_a_variable_under_it(option: Option) -> None:
         "count": ("3", 3),
     }
     text, meaning = texts[option.kind]
-    call = ["--", "true"]
+    call, given = needed(option)
     for parse in (read, cli.parse):
-        assert parse(call, {option.variable: text}) == Values({**NOTHING, option.name: meaning}, ["true"])
-        assert parse(call, {option.variable: ""}) == Values(NOTHING, ["true"])
+        for variable in option.variables:
+            assert parse(call, {variable: text}) == Values({**given, option.name: meaning}, ["true"])
+            assert parse(call, {variable: ""}) == Values(given, ["true"])
+
+
+def needed(option: Option) -> tuple[list[str], dict[str, str | int | None]]:
+    """A call in which the option says something, and what it comes to without the option."""
+    argv: list[str] = []
+    given = dict(NOTHING)
+    for name in option.needs[:1]:
+        argv += ["--" + name, "given"]
+        given[name] = "given"
+    return [*argv, "--", "true"], given
+
+
+def test_what_an_option_needs_is_read_before_it() -> None:
+    names = [option.name for option in OPTIONS]
+    for option in OPTIONS:
+        assert all(names.index(name) < names.index(option.name) for name in option.needs)
+
+
+@pytest.mark.parametrize(
+    "option", [option for option in SETTABLE if option.needs], ids=lambda option: option.name
+)
+def test_a_variable_that_would_say_nothing_is_ignored(option: Option) -> None:
+    for parse in (read, cli.parse):
+        assert parse(["--", "true"], {option.variable: "1"}) == Values(NOTHING, ["true"])
 
 
 @pytest.mark.parametrize("option", VALUED, ids=lambda option: option.name)
