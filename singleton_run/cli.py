@@ -6,6 +6,7 @@ What is before the first `--` is ours, what is after it is the command's and is 
 from __future__ import annotations
 
 import shlex
+import signal
 from contextlib import suppress
 from os import fsencode
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from click.shell_completion import CompletionItem, ShellComplete
 
 from singleton_run import __version__
 from singleton_run.environment import redact
-from singleton_run.errors import USAGE
+from singleton_run.errors import USAGE, Failure
 from singleton_run.options import COMPLETE, OPTIONS, Option
 from singleton_run.reader import WITH_VALUE, Values, fill
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 NAME = "singleton-run"
 _DASHES = "--"
+_FORGET_LIMIT = 10.0
 _EXAMPLE = f"{NAME} --name backup -- ./backup.sh"
 
 _INTRODUCTION = (
@@ -164,11 +166,13 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Values:
         _complete(words)
     dashes = words.index(_DASHES) if _DASHES in words else len(words)
     try:
-        given = _options(words, dashes)
+        given = _options(words, dashes, environ)
     except click.ClickException as error:
         message = _printable(" ".join(error.format_message().split()))
         _refuse(f"{redact(message).rstrip('.')} (see {NAME} --help)")
     command = words[dashes + 1 :]
+    if "plan" in given:
+        _plan(given, command, environ)
     if not command:
         _refuse(f"there is no command: put it after --, as in {_EXAMPLE}")
     try:
@@ -177,9 +181,9 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Values:
         _refuse(str(error))
 
 
-def _options(words: list[str], dashes: int) -> dict[str, Value]:
+def _options(words: list[str], dashes: int, environ: Mapping[str, str]) -> dict[str, Value]:
     """The options that were given; ends here if they, or a subcommand, ask for something else."""
-    with _program().make_context(NAME, words[:dashes]) as context:
+    with _program().make_context(NAME, words[:dashes], obj=environ) as context:
         if context.params["help"]:
             _print(context.get_help() + "\n")
         if context.params["version"]:
@@ -258,10 +262,22 @@ def _program() -> _Program:
         help="Print the completion script of a shell: bash, zsh or fish.",
         add_help_option=False,
     )
+    forget = click.Command(
+        "forget",
+        params=[
+            click.Argument(["name"]),
+            click.Argument(["key"]),
+            *(_option(option) for option in OPTIONS if option.name == "lock"),
+            _help_option(),
+        ],
+        callback=_forget,
+        help="Forget that --once KEY has succeeded under the lock NAME: it will run again.",
+        add_help_option=False,
+    )
     return _Program(
         NAME,
         params=[_option(option) for option in OPTIONS],
-        commands=[completion],
+        commands=[completion, forget],
         invoke_without_command=True,
         no_args_is_help=False,
         add_help_option=False,
@@ -291,6 +307,71 @@ def _help_option() -> click.Option:
 
 def _print_script(shell: str) -> NoReturn:
     _print(_SCRIPTS[shell])
+
+
+def _plan(given: dict[str, Value], command: list[str], environ: Mapping[str, str]) -> NoReturn:
+    """Print the next slots, and end."""
+    from singleton_run import plan, settings
+
+    try:
+        number = plan.count(str(given["plan"]))
+        values = Values(fill(given, environ), command or [""])
+        if not command and values.options["every"] and not values.options["name"]:
+            _refuse("--plan with --every needs --name or the command: the grid is in the record of that lock")
+        checked = settings.check(values, _outside(environ))
+        _let_interrupt()
+        plan.show(checked, number, environ)
+    except Failure as failure:
+        _refuse(str(failure), failure.status)
+    except ValueError as error:
+        _refuse(str(error))
+    except OSError:
+        raise SystemExit(1) from None
+    raise SystemExit(0)
+
+
+def _forget(name: str, key: str, lock: str | None) -> NoReturn:
+    """Forget a key of --once, and say whether there was one."""
+    context = click.get_current_context()
+    if lock is None and context.parent is not None:
+        lock = context.parent.params["lock"]
+    try:
+        forgotten = _forgotten(name, key, lock, _outside(context.obj))
+    except Failure as failure:
+        _refuse(str(failure), failure.status)
+    except ValueError as error:
+        _refuse(_printable(str(error)))
+    if not forgotten:
+        _refuse(f"nothing to forget: {_quoted(key)} has not succeeded under {name}", 1)
+    _print(f"forgotten: {_quoted(key)} under {name}. It runs again with --once {_quoted(key)}\n")
+
+
+def _forgotten(name: str, key: str, lock: str | None, environ: Mapping[str, str]) -> bool:
+    """Forget the key; whether there was one. Raises Failure, and ValueError for a wrong name or key."""
+    from singleton_run import names, registry, settings
+
+    names.check_name(name)
+    settings.check_key(key)
+    given: dict[str, Value] = {} if lock is None else {"lock": lock}
+    variables = {word: text for word, text in environ.items() if word == "SINGLETON_RUN_LOCK"}
+    checked = settings.check(Values(fill(given, variables), [""]), environ)
+    _let_interrupt()
+    backend = registry.open_backend(checked.lock, environ)
+    try:
+        return backend.forget(name, key, _FORGET_LIMIT)
+    finally:
+        backend.close()
+
+
+def _let_interrupt() -> None:
+    """From here on Ctrl-C just ends us: nothing is held, and a server may be slow."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _outside(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment without the word of a lock around us: what only asks waits for no one."""
+    return {word: value for word, value in environ.items() if word != "SINGLETON_HELD"}
 
 
 def _suggestions(
@@ -344,11 +425,11 @@ def _print(text: str) -> NoReturn:
     raise SystemExit(0)
 
 
-def _refuse(message: str) -> NoReturn:
-    """Say in one line what is wrong with the call, and end."""
+def _refuse(message: str, status: int = USAGE) -> NoReturn:
+    """Say in one line what is wrong, and end."""
     with suppress(OSError):
         _write(2, f"{NAME}: {message}\n")
-    raise SystemExit(USAGE)
+    raise SystemExit(status)
 
 
 def _write(descriptor: int, text: str) -> None:

@@ -16,7 +16,8 @@ class Option:
     is the environment variable that stands in for the option when it isn't given; an option without
     one only prints something and ends. `variables` has one for each of its long names. `default` is
     the text for an option that is given nowhere. `choices` are the only values there are, `hints`
-    some of them. `rivals` are the names of options that it contradicts.
+    some of them. `rivals` are the names of options that it contradicts, `needs` of those, earlier in
+    the table, without any of which it says nothing: then its variable is ignored.
     """
 
     __slots__ = (
@@ -29,6 +30,7 @@ class Option:
         "kind",
         "metavar",
         "name",
+        "needs",
         "rivals",
         "variable",
         "variables",
@@ -46,6 +48,7 @@ class Option:
         choices: tuple[str, ...] = (),
         hints: tuple[str, ...] = (),
         rivals: str = "",
+        needs: str = "",
         variable: bool = True,
     ) -> None:
         self.group = group
@@ -57,6 +60,7 @@ class Option:
         self.choices = choices
         self.hints = hints
         self.rivals = tuple(rivals.split())
+        self.needs = tuple(needs.split())
         words = [flag[2:].replace("-", "_") for flag in self.flags if flag.startswith("--")]
         self.name = words[0]
         self.variables = tuple("SINGLETON_RUN_" + word.upper() for word in words) if variable else ()
@@ -173,6 +177,7 @@ OPTIONS = (
         "--tz",
         "The time zone of --cron, as Europe/Berlin. Default: TZ, or this machine's.",
         metavar="ZONE",
+        needs="cron",
     ),
     Option(
         _SCHEDULE,
@@ -180,14 +185,22 @@ OPTIONS = (
         "Start up to this long after the time, the same for everyone.",
         metavar="DURATION",
         default="0s",
+        needs="every cron",
     ),
     Option(
         _SCHEDULE,
         "--start-deadline",
         "Skip a time that couldn't be started within this long. Default: until the next one.",
         metavar="DURATION",
+        needs="every cron",
     ),
-    Option(_SCHEDULE, "--no-loop", "Take part in the time that is due now, and end.", kind="flag"),
+    Option(
+        _SCHEDULE,
+        "--no-loop",
+        "Take part in the time that is due now, and end.",
+        kind="flag",
+        needs="every cron",
+    ),
     Option(
         _SCHEDULE,
         "--once",
@@ -200,6 +213,7 @@ OPTIONS = (
         "How often to try again what failed, before the next time is due.",
         metavar="N",
         default="0",
+        needs="every cron once",
     ),
     Option(
         _SCHEDULE,
@@ -207,6 +221,7 @@ OPTIONS = (
         "How long to wait before the first retry.",
         metavar="DURATION",
         default="10s",
+        needs="retries",
     ),
     Option(
         _SCHEDULE,
@@ -214,12 +229,14 @@ OPTIONS = (
         "By what to multiply that for each further one; at least 1.",
         metavar="FACTOR",
         default="2",
+        needs="retries",
     ),
     Option(
         _SCHEDULE,
         "--retry-interrupted",
         "Try again too what was asked to stop in the middle.",
         kind="flag",
+        needs="retries",
     ),
     Option(
         _SCHEDULE,

@@ -12,6 +12,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from singleton_run.options import Option
+
     Value = str | int | None
 
 _FLAGS = {flag: option for option in OPTIONS for flag in option.flags if option.variable}
@@ -60,8 +62,10 @@ def read(argv: Sequence[str], environ: Mapping[str, str]) -> Values | None:
 def fill(given: Mapping[str, Value], environ: Mapping[str, str]) -> dict[str, Value]:
     """The options that were given, and for the others what their variables say.
 
-    An option that is given also beats the variables of its rivals: `-n` beats SINGLETON_RUN_WAIT. An
-    empty variable is one that isn't set. Raises ValueError with a sentence that names the variable.
+    An option that is given also beats the variables of its rivals: `-n` beats SINGLETON_RUN_WAIT. The
+    variable of an option that would say nothing is ignored, for it may be set for many calls:
+    SINGLETON_RUN_TZ without --cron. An empty variable is one that isn't set. Raises ValueError with a
+    sentence that names the variable.
     """
     options: dict[str, Value] = {}
     beaten = [option.name for option in OPTIONS for rival in option.rivals if rival in given]
@@ -72,12 +76,17 @@ def fill(given: Mapping[str, Value], environ: Mapping[str, str]) -> dict[str, Va
         variable = next((name for name in option.variables if environ.get(name)), "")
         if option.name in given:
             options[option.name] = given[option.name]
-        elif variable and option.name not in beaten:
+        elif variable and option.name not in beaten and not lacking(option, options):
             text = environ[variable]
             options[option.name] = text if option.kind in WITH_VALUE else _number(variable, option.kind, text)
         else:
             options[option.name] = {"flag": False, "count": 0}.get(option.kind)
     return options
+
+
+def lacking(option: Option, options: Mapping[str, Value]) -> bool:
+    """Whether the option says nothing, for none of those that it needs is there."""
+    return bool(option.needs) and all(options[name] in (None, False) for name in option.needs)
 
 
 def _given(words: Sequence[str]) -> dict[str, Value] | None:

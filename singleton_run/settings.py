@@ -7,6 +7,7 @@ from singleton_run.environment import nested, redact
 from singleton_run.errors import HELD, UNUSABLE, USAGE, Failure
 from singleton_run.names import check_name, default_name
 from singleton_run.options import OPTIONS
+from singleton_run.reader import lacking
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,15 +23,11 @@ KILL_AFTER = 10.0
 LEAST_TTL = 6.0
 LEAST_INTERVAL = 1.0
 LONGEST_KEY = 256
+# The one to the power of the other must be a number that a float can have.
+MOST_RETRIES = 100
+MOST_BACKOFF = 100.0
 
-# What is refused without one of what it says more about.
 _SLOTS = ("every", "cron")
-_NEEDS = (
-    (("tz",), ("cron",)),
-    (("jitter", "start_deadline", "no_loop"), _SLOTS),
-    (("retries",), (*_SLOTS, "once")),
-    (("retry_delay", "retry_backoff", "retry_interrupted"), ("retries",)),
-)
 
 _BY_NAME = {option.name: option for option in OPTIONS}
 _SCHEME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+-.")
@@ -164,12 +161,14 @@ def check(values: Values, environ: Mapping[str, str]) -> Settings:
 
 def _check_needed(values: Values) -> None:
     """Refuse what says more about something that isn't asked for."""
-    for names, needed in _NEEDS:
-        for name in names:
-            if values.options[name] not in (None, False) and not any(
-                values.options[other] not in (None, False) for other in needed
-            ):
-                _refuse(f"{_flag(name)} says nothing without {' or '.join(map(_flag, needed))}: leave it out")
+    for option in OPTIONS:
+        if (
+            option.variable
+            and values.options[option.name] not in (None, False)
+            and lacking(option, values.options)
+        ):
+            needed = " or ".join(map(_flag, option.needs))
+            _refuse(f"{_flag(option.name)} says nothing without {needed}: leave it out")
     for name in ("wait", "no_wait"):
         if values.options[name] not in (None, False) and _loop(values):
             _refuse(
@@ -360,8 +359,8 @@ def check_key(key: str) -> str:
 
 def _count(values: Values, name: str) -> int:
     text = _text(values, name)
-    if not (text.isascii() and text.isdigit() and len(text) < 4):
-        _refuse(f"{_flag(name)}: {text!r} is not a number from 0 to 999")
+    if not (text.isascii() and text.isdigit() and len(text) < 4 and int(text) <= MOST_RETRIES):
+        _refuse(f"{_flag(name)}: {text!r} is not a number from 0 to {MOST_RETRIES}")
     return int(text)
 
 
@@ -369,8 +368,9 @@ def _factor(values: Values, name: str) -> float:
     text = _text(values, name)
     whole, _, fraction = text.partition(".")
     digits = whole + fraction
-    if not (digits.isascii() and digits.isdigit() and whole and len(text) < 10 and 1 <= float(text) <= 1000):
-        _refuse(f"{_flag(name)}: {text!r} is not a number from 1 to 1000, such as 2 or 1.5")
+    plain = digits.isascii() and digits.isdigit() and whole and len(text) < 10
+    if not (plain and 1 <= float(text) <= MOST_BACKOFF):
+        _refuse(f"{_flag(name)}: {text!r} is not a number from 1 to {MOST_BACKOFF:g}, such as 2 or 1.5")
     return float(text)
 
 

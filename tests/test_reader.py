@@ -37,6 +37,10 @@ BANNED = [
     "inspect",
     "contextlib",
     "functools",
+    "datetime",
+    "zoneinfo",
+    "croniter",
+    "hashlib",
 ]
 
 
@@ -123,10 +127,35 @@ def test_every_option_has_a_variable_under_it(option: Option) -> None:
         "count": ("3", 3),
     }
     text, meaning = texts[option.kind]
-    call = ["--", "true"]
+    call, given = needed(option)
     for parse in (read, cli.parse):
-        assert parse(call, {option.variable: text}) == Values({**NOTHING, option.name: meaning}, ["true"])
-        assert parse(call, {option.variable: ""}) == Values(NOTHING, ["true"])
+        for variable in option.variables:
+            assert parse(call, {variable: text}) == Values({**given, option.name: meaning}, ["true"])
+            assert parse(call, {variable: ""}) == Values(given, ["true"])
+
+
+def needed(option: Option) -> tuple[list[str], dict[str, str | int | None]]:
+    """A call in which the option says something, and what it comes to without the option."""
+    argv: list[str] = []
+    given = dict(NOTHING)
+    for name in option.needs[:1]:
+        argv += ["--" + name, "given"]
+        given[name] = "given"
+    return [*argv, "--", "true"], given
+
+
+def test_what_an_option_needs_is_read_before_it() -> None:
+    names = [option.name for option in OPTIONS]
+    for option in OPTIONS:
+        assert all(names.index(name) < names.index(option.name) for name in option.needs)
+
+
+@pytest.mark.parametrize(
+    "option", [option for option in SETTABLE if option.needs], ids=lambda option: option.name
+)
+def test_a_variable_that_would_say_nothing_is_ignored(option: Option) -> None:
+    for parse in (read, cli.parse):
+        assert parse(["--", "true"], {option.variable: "1"}) == Values(NOTHING, ["true"])
 
 
 @pytest.mark.parametrize("option", VALUED, ids=lambda option: option.name)
@@ -199,12 +228,16 @@ def test_clusters_of_letters_are_read() -> None:
         )
 
 
-def test_nothing_slow_is_imported_on_the_way_to_the_command() -> None:
+@pytest.mark.parametrize(
+    "schedule", ["", "--every 1h", "--cron 30,45,0_2_*_*_* --tz Europe/Berlin", "--once x"]
+)
+def test_nothing_slow_is_imported_on_the_way_to_the_command(schedule: str) -> None:
+    words = ["--name", "x", "--stop-signal", "INT", *(word.replace("_", " ") for word in schedule.split())]
     code = f"""if True:
         import sys
         before = set(sys.modules)
         from singleton_run import environment, lookup, reader, settings
-        values = reader.read(["--name", "x", "--wait", "1m30s", "--stop-signal", "INT", "--", "true"], {{}})
+        values = reader.read([*{words!r}, "--timeout", "1m30s", "--", "true"], {{}})
         checked = settings.check(values, {{}})
         lookup.find("true", {{}})
         environment.for_command({{}}, checked, token=1, holder="h", turn_id="t")

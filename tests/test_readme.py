@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from singleton_run import errors
-from singleton_run.environment import for_command
+from singleton_run.environment import for_command, of_slot
 from singleton_run.options import OPTIONS
-from singleton_run.reader import Values
+from singleton_run.reader import Values, read
 from singleton_run.registry import BUILTINS
 from singleton_run.settings import check
 from tests.harness import LIMIT, environment, until
@@ -76,7 +76,7 @@ def command_variables() -> set[str]:
     settings = check(
         Values(dict.fromkeys(option.name for option in OPTIONS if option.variable), ["true"]), {}
     )
-    return set(for_command({}, settings, token=1, holder="h:1:a", turn_id="t"))
+    return {*for_command({}, settings, token=1, holder="h:1:a", turn_id="t"), *of_slot([0.0, 1])}
 
 
 # What is listed.
@@ -140,6 +140,21 @@ def test_options_that_a_page_mentions_exist(page: Path) -> None:
 def test_variables_that_a_page_mentions_exist(page: Path) -> None:
     mentioned = set(re.findall(r"\bSINGLETON_\w+", TEXTS[page]))
     assert mentioned - VARIABLES - command_variables() - {"SINGLETON_RUN_"} == set()
+
+
+def test_the_calls_for_crontabs_are_legal() -> None:
+    checked = 0
+    for _, language, text in blocks(ROOT / "docs" / "cron.md"):
+        lines = text.splitlines() if language in ("crontab", "sh") else []
+        variables = dict(line.split("=", 1) for line in lines if re.match(r"SINGLETON_RUN_\w+=", line))
+        for line in lines:
+            if " -- " in line and "$" not in line:
+                call = line[line.index("singleton-run ") :].replace("\\%", "%").partition(" || ")[0]
+                values = read(shlex.split(call)[1:], variables)
+                assert values is not None, line
+                check(values, {})
+                checked += 1
+    assert checked >= 8
 
 
 def anchors(page: Path) -> set[str]:
