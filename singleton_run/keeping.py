@@ -156,7 +156,7 @@ class _Keeper:
             run = begun(grant.record, grant.name, grant.holder, grant.token, self.start)
             record = ended(run, record, None, None)
         keep = keep_for(self.job.keep, self.page.began)
-        self.backend.release(grant, record, limit, *([keep] if keep else []))
+        self.backend.release(grant, record, limit, keep)
 
     def _read(self, limit: float) -> object:
         return self.backend.read(self.job.name, limit)

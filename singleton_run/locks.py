@@ -134,14 +134,16 @@ class FlockLock:
 
     def tell(self, turn: Turn, order: str, run: Record | None = None) -> None:
         """Obey at once: settle with a record, or leave."""
-        text = "" if run is None else self._try(lambda grant: self._settle(grant, run))
+        text = "" if run is None else self._settle(run)
         self.backend.leave(0.0)
         turn.settled(text)
 
-    def _settle(self, grant: Grant, run: Record) -> None:
-        if self.job.once is not None and run["state"] == "succeeded":
-            self.backend.mark(grant, self.job.once, record.mark_of(run), 0.0)
-        self.backend.release(grant, run, 0.0, record.keep_for(self.job.keep, self.page.began))
+    def _settle(self, run: Record) -> str:
+        key, text = self.job.once, ""
+        if key is not None and run["state"] == "succeeded":
+            text = self._try(lambda grant: self.backend.mark(grant, key, record.mark_of(run), 0.0))
+        keep = record.keep_for(self.job.keep, self.page.began)
+        return self._try(lambda grant: self.backend.release(grant, run, 0.0, keep)) or text
 
     def _try(self, work: Callable[[Grant], None]) -> str:
         try:
