@@ -40,6 +40,8 @@ _EXAMPLES = (
     (f"{NAME} --name backup -n -- ./backup.sh", "give up if another runs"),
     (f"{NAME} --name report --wait 10m --timeout 1h -- make report", ""),
     (f"{NAME} --lock file:///srv/locks --name deploy -- ./deploy.sh", ""),
+    (f"{NAME} --lock etcd --name digest --cron '0 11 * * *' -- ./digest.sh", ""),
+    (f"{NAME} --lock postgres --name schema --once v7 -- ./migrate.sh", ""),
 )
 _STATUSES = (
     ("the command's", "It ran; 128+N if signal N ended it."),

@@ -111,7 +111,7 @@ class Cron:
 
     def latest(self, at: float) -> float | None:
         """The latest slot not after `at`; None if there was none in fifty years."""
-        instant = floor(min(at, _LAST))
+        instant = floor(min(max(at, 0), _LAST))
         while instant >= _FIRST:
             due = self._before(instant)
             if due is None:
@@ -130,7 +130,7 @@ class Cron:
 
     def next(self, at: float) -> float:
         """The first slot after `at`; inf if there is none in fifty years."""
-        instant = max(floor(at), _FIRST)
+        instant = floor(min(max(at, _FIRST), _LAST))
         while instant < _LAST:
             due = self._after(instant)
             if due is None:
