@@ -362,7 +362,8 @@ def test_without_any_zones_it_says_what_to_install() -> None:
     """
     done = subprocess.run(
         [sys.executable, "-S", "-c", code],  # -S: without the package tzdata
-        cwd=TREE, env={**os.environ, "PYTHONTZPATH": "", "PYTHONPATH": ""}, capture_output=True, text=True, check=True,
+        cwd=TREE, env={**os.environ, "PYTHONTZPATH": "", "PYTHONPATH": ""},
+        capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout.startswith(f"{UNUSABLE} ")
     assert "pip install tzdata" in done.stdout
