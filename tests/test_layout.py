@@ -75,7 +75,9 @@ def test_the_wheel_has_every_file_of_every_package(project: dict[str, Any], whee
 
 
 def test_the_wheel_installs_a_command_that_runs_and_the_completions(wheel: Path, tmp_path: Path) -> None:
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-compile"]
+    # --ignore-installed, or pip would take the tree's own installation away for it.
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--ignore-installed"]
+    install += ["--no-index", "--no-deps", "--no-compile"]
     subprocess.run([*install, "--prefix", str(tmp_path), str(wheel)], check=True, capture_output=True)
     (package,) = tmp_path.glob("**/singleton_run/__init__.py")
     answer = subprocess.run(
