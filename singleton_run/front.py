@@ -33,6 +33,7 @@ else:
     import _signal
 
 KILL = 9
+DECIDES_IN = 30.0
 
 
 def run(settings: Settings, path: str, signals: Signals, mask: set[int]) -> int:
@@ -92,7 +93,9 @@ class Front:
         leased = settings.scheme != "file"
         self.task = Task(settings, command, self.page, holder, os.urandom(8).hex(), grace, leased=leased)
         now = system.now()
-        self.turn = Turn(settings, self, leased=leased, now=now, kill_grace=grace)
+        decides = plan is not None or settings.once is not None
+        slack = DECIDES_IN if decides else None
+        self.turn = Turn(settings, self, leased=leased, now=now, kill_grace=grace, slack=slack)
         job = Job(
             settings.name,
             holder,
@@ -103,7 +106,6 @@ class Front:
             waits=self.turn.waits,
             leased=leased,
         )
-        decides = plan is not None or settings.once is not None
         self.ends = locks.GuardEnds(channel.pipe() if leased or decides else (-1, -1), self.log)
         self.lock = self._lock(job, plan, decides=decides)
         self.guarded = leased

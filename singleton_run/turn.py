@@ -72,14 +72,22 @@ NONE, ALIVE, KILLED = "none", "alive", "killed"
 class Turn:
     """One trip through the lock. `status` is the exit status once `phase` is OVER.
 
-    `leased` is false for a lock that the kernel frees by itself when front and guard have gone.
+    `leased` is false for a lock that the kernel frees by itself when front and guard have gone. `slack`
+    is how long after the end of the wait, in seconds, a keeper may still answer: a request, if not given.
     `raised` is the signal to die of, 0 for none. `conflict` says that another kept the lock. `rests` says
     why there was nothing to do, '' if there was; then `rest` is the boot-clock reading until which.
     `last` says that we were asked to stop.
     """
 
     def __init__(
-        self, settings: Settings, hands: Hands, *, leased: bool, now: float, kill_grace: float
+        self,
+        settings: Settings,
+        hands: Hands,
+        *,
+        leased: bool,
+        now: float,
+        kill_grace: float,
+        slack: float | None = None,
     ) -> None:
         self.hands = hands
         self.leased = leased
@@ -94,6 +102,7 @@ class Turn:
         self.raised = 0
         self.wait_until = FOREVER if settings.wait is None else now + settings.wait
         self.waits = settings.wait != 0
+        self.slack = (lease.request_limit(self.ttl) + 1.0 if leased else 0.0) if slack is None else slack
         self.held_by: dict[str, Any] = {}
         self.leave_by = FOREVER
         self.grant: dict[str, Any] | None = None
@@ -323,15 +332,12 @@ class Turn:
         if self.phase == OVER:
             return FOREVER
         if self.phase == WAITING:
-            return min(self.keep_again_at, self.leave_by, self.wait_until + self._slack())
+            return min(self.keep_again_at, self.leave_by, self.wait_until + self.slack)
         due = self.keep_again_at
         if self.phase == SETTLING:
             return min(due, self.hands.lease()[0], self._settles_by()) if self.leased else due
         due = min(due, self.timeout_at, self.kill_command_at, self.take_over_at, self.guard_answers_by)
         return min(due, self._lease_due()) if self.leased else due
-
-    def _slack(self) -> float:
-        return lease.request_limit(self.ttl) + 1.0 if self.leased else 0.0
 
     def _lease_due(self) -> float:
         end, reported = self.hands.lease()
@@ -345,7 +351,7 @@ class Turn:
     def _look_waiting(self, now: float) -> None:
         if now >= self.leave_by:
             self.phase = OVER
-        elif now >= self.wait_until + self._slack():
+        elif now >= self.wait_until + self.slack:
             self._end(UNAVAILABLE if self.trouble else HELD, self.trouble)
 
     def _look_settling(self, now: float) -> None:
