@@ -182,8 +182,13 @@ class Command:
         )
 
     def signal(self, process: int, number: int) -> bool:
-        """Send a signal to the command, whose process id is given, and to its group if that is asked for."""
-        return send(process if self.alone else -process, number)
+        """Send a signal to the command, whose process id is given, and to its group if that is asked for.
+
+        False if we may not: the kernel is content if one of a group could be signalled.
+        """
+        if self.alone:
+            return send(process, number)
+        return send(-process, number) and send(process, 0)
 
 
 class Tree:
