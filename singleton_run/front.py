@@ -389,9 +389,9 @@ class Front:
 
     def _stop(self) -> None:
         """Stop as any process does at a terminal. While the command runs, it is the one that decides."""
-        from singleton_run.jobs import has_shell
+        from singleton_run.jobs import shell_of
 
-        if self.shares_terminal and has_shell(os.getpid()):
+        if self.shares_terminal and shell_of(os.getpid()):
             os.kill(os.getpid(), _signal.SIGSTOP)
 
     def _is_ours(self, process: int) -> bool:

@@ -56,13 +56,13 @@ class Task:
         self.leased = leased
         self.front = os.getpid()
 
-    def jobs(self) -> Jobs | None:
+    def jobs(self, poll: select.poll | None = None) -> Jobs | None:
         """What has the front follow the command, for whoever is its parent; None without a terminal."""
         if self.command.own_session:
             return None
         from singleton_run.jobs import Jobs
 
-        return Jobs(self.page, self.front)
+        return Jobs(self.page, self.front, poll)
 
     def guard(self, tree: AnyTree, tell: Tell) -> Guard:
         """The decisions, for whoever is the command's parent."""
@@ -97,8 +97,8 @@ def run(task: Task, orders: int, tell: int, proof: int, lock: int, take: Take | 
     front = Writer(tell)
     tree = Tree(task.command, task.page, task.environ())
     guard = task.guard(tree, front.send)
-    jobs = task.jobs()
     poll = select.poll()
+    jobs = task.jobs(poll)
     for descriptor in (orders, signals.descriptor, timer.descriptor):
         poll.register(descriptor, select.POLLIN)
 
@@ -138,13 +138,18 @@ def run(task: Task, orders: int, tell: int, proof: int, lock: int, take: Take | 
                 guard.kill(system.now())
         if signals.read():
             guard.children(system.now())
-            if jobs is not None and not reader.closed:
-                jobs.follow()
+        if jobs is not None and not reader.closed:
+            jobs.follow()
         if not front.flush():
             poll.register(tell, select.POLLOUT)
+    _finish(front, proof, lock)
+
+
+def _finish(front: Writer, proof: int, lock: int) -> None:
+    """Nothing is left of the turn: give up the lock, and see to it that this is known."""
     if lock >= 0:
         os.close(lock)
     if proof >= 0:
         Writer(proof).send("gone")
     while not front.flush():
-        system.wait_to_write(tell)
+        system.wait_to_write(front.descriptor)
