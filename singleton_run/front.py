@@ -412,6 +412,7 @@ class Front:
 
     def reap(self) -> bool:
         """Wait for every child that has ended; true if none is left, by the kernel's word."""
+        command = self.command_id or self.page.command
         ended, none_left = processes.reap_turn(self.page)
         for process, status in ended:
             if process == self.lock.process:
@@ -419,7 +420,7 @@ class Front:
                 self.lock.process = 0
             elif process == self.log.process:
                 self.log.gone()
-            else:
+            elif process == command or self.own_guard is not None:
                 self.reaped.append((process, status))
         return none_left
 

@@ -87,7 +87,8 @@ def run(task: Task, orders: int, tell: int, proof: int, lock: int, take: Take | 
     which the keeper reads if the front has died. `lock` is kept open to the end. -1 is none.
     With `take`, first wait for the lock in it, tell "locked", and start without being ordered to.
     """
-    os.setpgid(0, 0)
+    if task.command.leaves_group:
+        os.setpgid(0, 0)
     system.become_subreaper()
     system.set_title(f"singleton-run: guard of {task.settings.name}")
     task.page.guard = os.getpid()
