@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import tempfile
 from pathlib import Path
 
-from bench import etcd, handover, idle, measure, memory, postgres, startup
+from bench import etcd, handover, idle, measure, memory, postgres, signals, startup
 
 SECTIONS = {
     "startup": startup,
     "handover": handover,
     "memory": memory,
     "idle": idle,
+    "signals": signals,
     "etcd": etcd,
     "postgres": postgres,
 }
@@ -20,6 +22,7 @@ SECTIONS = {
 
 def main(names: list[str]) -> None:
     """Run the sections asked for, all of them if none is, each in a folder of its own."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended on the way out
     for name in names or SECTIONS:
         if name not in SECTIONS:
             sys.exit(f"bench: no section {name}: choose from {', '.join(SECTIONS)}")

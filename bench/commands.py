@@ -10,7 +10,13 @@ from pathlib import Path
 PYTHON = sys.executable
 OURS = Path(sys.executable).with_name("singleton-run")
 DISLOCK = Path(sys.prefix, "peers", "bin", "dislock")
-PACKAGES = {"flock": "util-linux", "tini": "tini", "dumb-init": "dumb-init", "etcdctl": "etcd-client"}
+PACKAGES = {
+    "flock": "util-linux",
+    "timeout": "coreutils",
+    "tini": "tini",
+    "dumb-init": "dumb-init",
+    "etcdctl": "etcd-client",
+}
 
 
 def program(name: str) -> str | None:

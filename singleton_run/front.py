@@ -391,9 +391,9 @@ class Front:
 
     def _stop(self) -> None:
         """Stop as any process does at a terminal. While the command runs, it is the one that decides."""
-        from singleton_run.jobs import has_shell
+        from singleton_run.jobs import shell_of
 
-        if self.shares_terminal and has_shell(os.getpid()):
+        if self.shares_terminal and shell_of(os.getpid()):
             os.kill(os.getpid(), _signal.SIGSTOP)
 
     def _is_ours(self, process: int) -> bool:
@@ -414,6 +414,7 @@ class Front:
 
     def reap(self) -> bool:
         """Wait for every child that has ended; true if none is left, by the kernel's word."""
+        command = self.command_id or self.page.command
         ended, none_left = processes.reap_turn(self.page)
         for process, status in ended:
             if process == self.lock.process:
@@ -421,7 +422,7 @@ class Front:
                 self.lock.process = 0
             elif process == self.log.process:
                 self.log.gone()
-            else:
+            elif process == command or self.own_guard is not None:
                 self.reaped.append((process, status))
         return none_left
 

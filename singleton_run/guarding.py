@@ -56,13 +56,13 @@ class Task:
         self.leased = leased
         self.front = os.getpid()
 
-    def jobs(self) -> Jobs | None:
+    def jobs(self, poll: select.poll | None = None) -> Jobs | None:
         """What has the front follow the command, for whoever is its parent; None without a terminal."""
         if self.command.own_session:
             return None
         from singleton_run.jobs import Jobs
 
-        return Jobs(self.page, self.front)
+        return Jobs(self.page, self.front, poll)
 
     def guard(self, tree: AnyTree, tell: Tell) -> Guard:
         """The decisions, for whoever is the command's parent."""
@@ -84,67 +84,93 @@ def run(task: Task, orders: int, tell: int, proof: int, lock: int, take: Take | 
     """Be the guard until the turn's processes are gone, in a process forked for it.
 
     Orders are read from one descriptor, what happens is told on another, and "gone" on a third,
-    which the keeper reads if the front has died. `lock` is kept open to the end. -1 is none.
+    which the keeper reads if the front has died. `lock` is kept open until nothing is left. -1 is none.
     With `take`, first wait for the lock in it, tell "locked", and start without being ordered to.
     """
-    os.setpgid(0, 0)
+    if task.command.leaves_group:
+        os.setpgid(0, 0)
     system.become_subreaper()
     system.set_title(f"singleton-run: guard of {task.settings.name}")
     task.page.guard = os.getpid()
-    signals = system.Signals({int(_signal.SIGCHLD)})
-    timer = system.Timer()
-    reader = Reader(orders)
-    front = Writer(tell)
-    tree = Tree(task.command, task.page, task.environ())
-    guard = task.guard(tree, front.send)
-    jobs = task.jobs()
-    poll = select.poll()
-    for descriptor in (orders, signals.descriptor, timer.descriptor):
-        poll.register(descriptor, select.POLLIN)
-
-    def obey(order: list[object]) -> None:
-        now = system.now()
-        if order[0] == "start":
-            tree.environ["SINGLETON_TOKEN"] = str(order[1])
-            tree.environ.update(of_slot(order[2:]))
-            guard.start(now)
-            system.close_standard(0, 1)
-            system.keep_only([orders, tell, proof, lock, signals.descriptor, timer.descriptor])
-        elif order[0] == "signal":
-            if order[1] == _signal.SIGCONT and jobs is not None:
-                jobs.go_on()
-            guard.signal(int(str(order[1])))
-        elif order[0] == "kill":
-            guard.kill(now)
-
+    process = _Process(task, orders, tell, proof, lock)
     if take is not None:
         grant = take()
         if task.page.over:
             return
-        front.send("locked", grant.as_dict())
-        obey(["start", grant.token])
-    while guard.state != GONE and not (guard.state == IDLE and reader.closed):
-        timer.set(guard.next_look(system.now()))
-        poll.poll()
-        timer.clear()
-        guard.look(system.now())
-        for order in reader.read():
-            obey(order)
-        if reader.closed and orders >= 0:
-            poll.unregister(orders)
-            orders = -1
-            if guard.state not in (IDLE, GONE):
-                last_words(f"the front of {task.settings.name!r} was killed, so its command is killed too")
-                guard.kill(system.now())
-        if signals.read():
-            guard.children(system.now())
-            if jobs is not None and not reader.closed:
-                jobs.follow()
-        if not front.flush():
-            poll.register(tell, select.POLLOUT)
-    if lock >= 0:
-        os.close(lock)
+        process.front.send("locked", grant.as_dict())
+        process.obey(["start", grant.token])
+    process.loop()
     if proof >= 0:
         Writer(proof).send("gone")
-    while not front.flush():
+    while not process.front.flush():
         system.wait_to_write(tell)
+
+
+class _Process:
+    """Hands orders, signals and time to the guard, and what it tells to the front."""
+
+    def __init__(self, task: Task, orders: int, tell: int, proof: int, lock: int) -> None:
+        self.name = task.settings.name
+        self.proof = proof
+        self.lock = lock
+        self.signals = system.Signals({int(_signal.SIGCHLD)})
+        self.timer = system.Timer()
+        self.reader = Reader(orders)
+        self.front = Writer(tell)
+        self.tree = Tree(task.command, task.page, task.environ())
+        self.guard = task.guard(self.tree, self.tell)
+        self.poll = select.poll()
+        self.jobs = task.jobs(self.poll)
+        for descriptor in (orders, self.signals.descriptor, self.timer.descriptor):
+            self.poll.register(descriptor, select.POLLIN)
+
+    def tell(self, event: str, *facts: object) -> None:
+        """Tell the front. It may exit when nothing is left, and then the lock has to be free."""
+        if event in ("gone", "failed") and self.lock >= 0:
+            os.close(self.lock)
+            self.lock = -1
+        self.front.send(event, *facts)
+
+    def loop(self) -> None:
+        """Go on until the turn's processes are gone, or nobody is there to order a start."""
+        guard, reader = self.guard, self.reader
+        while guard.state != GONE and not (guard.state == IDLE and reader.closed):
+            self.timer.set(guard.next_look(system.now()))
+            self.poll.poll()
+            self.timer.clear()
+            guard.look(system.now())
+            was_closed = reader.closed
+            for order in reader.read():
+                self.obey(order)
+            if reader.closed and not was_closed:
+                self.front_died()
+            if self.signals.read():
+                guard.children(system.now())
+            if self.jobs is not None and not reader.closed:
+                self.jobs.follow()
+            if not self.front.flush():
+                self.poll.register(self.front.descriptor, select.POLLOUT)
+
+    def front_died(self) -> None:
+        """Without the front the command has to end, and the terminal is no matter of ours."""
+        self.poll.unregister(self.reader.descriptor)
+        if self.guard.state not in (IDLE, GONE):
+            last_words(f"the front of {self.name!r} was killed, so its command is killed too")
+            self.guard.kill(system.now())
+
+    def obey(self, order: list[object]) -> None:
+        """Do as the front says; an order also wakes a guard that was stopped."""
+        now = system.now()
+        if order[0] == "start":
+            self.tree.environ["SINGLETON_TOKEN"] = str(order[1])
+            self.tree.environ.update(of_slot(order[2:]))
+            self.guard.start(now)
+            system.close_standard(0, 1)
+            ends = (self.reader.descriptor, self.front.descriptor, self.proof)
+            system.keep_only([*ends, self.lock, self.signals.descriptor, self.timer.descriptor])
+        elif order[0] == "signal":
+            if order[1] == _signal.SIGCONT and self.jobs is not None:
+                self.jobs.go_on()
+            self.guard.signal(int(str(order[1])))
+        elif order[0] == "kill":
+            self.guard.kill(now)

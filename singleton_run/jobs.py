@@ -9,6 +9,7 @@ to; with the guard above the command it does, and that is taken back.
 from __future__ import annotations
 
 import os
+import select
 
 from singleton_run import processes
 
@@ -23,18 +24,18 @@ else:
 _CHANGES = os.WSTOPPED | os.WCONTINUED | os.WNOHANG
 
 
-def has_shell(process: int) -> bool:
-    """Whether someone above `process` can continue it: an ancestor in its session, in another group."""
+def shell_of(process: int) -> int:
+    """Who could continue `process`: an ancestor in its session and in another group; 0 for nobody."""
     try:
         session, group = os.getsid(process), os.getpgid(process)
         above = processes.parent(process)
         while above and os.getsid(above) == session:
             if os.getpgid(above) != group:
-                return True
+                return above
             above = processes.parent(above)
     except ProcessLookupError:
         pass
-    return False
+    return 0
 
 
 def _terminal(group: int = 0) -> int:
@@ -49,27 +50,34 @@ def _terminal(group: int = 0) -> int:
 
 
 class Jobs:
-    """Has `front` do as the command does, for the command's parent."""
+    """Has `front` do as the command does, for the command's parent.
 
-    def __init__(self, page: Page, front: int) -> None:
+    While they are stopped the shell is watched by `poll`, if that is given.
+    """
+
+    def __init__(self, page: Page, front: int, poll: select.poll | None) -> None:
         self._page = page
         self._front = front
+        self._poll = poll
+        self._shell = -1
         self._stopped = False
         self._hung_up = False
         self._lender = 0
 
     def follow(self) -> None:
-        """A child may have been stopped or continued, or have ended: see whether it was the command."""
+        """See whether the command was stopped or continued, or has ended, and whether the shell has."""
         try:
+            self._look_at_shell()
             while self._page.command:
                 change = os.waitid(os.P_PID, self._page.command, _CHANGES)
                 if change is None:
                     return
                 if change.si_code == os.CLD_CONTINUED:
                     self._tell_front(stop=False)
-                elif has_shell(self._front):
+                elif shell := shell_of(self._front):
                     self._lender = self._foreground_of_its_own()
                     self._tell_front(stop=True)
+                    self._watch(shell)
                 else:
                     self._take_back(change.si_status)
         except OSError:  # the command or the terminal has gone meanwhile
@@ -96,7 +104,21 @@ class Jobs:
 
     def _tell_front(self, *, stop: bool) -> None:
         self._stopped = stop
+        if self._shell >= 0 and self._poll is not None:
+            self._poll.unregister(self._shell)
+            os.close(self._shell)
+            self._shell = -1
         processes.send(self._front, int(_signal.SIGSTOP if stop else _signal.SIGCONT))
+
+    def _look_at_shell(self) -> None:
+        """If it has ended while they are stopped, do as the kernel would: hang up."""
+        if self._shell >= 0 and self._page.command and processes.readable(self._shell, 0):
+            self._hang_up(-os.getpgid(self._page.command))
+
+    def _watch(self, shell: int) -> None:
+        if self._poll is not None:
+            self._shell = os.pidfd_open(shell)
+            self._poll.register(self._shell, select.POLLIN)
 
     def _take_back(self, number: int) -> None:
         """Nobody is there to continue what a terminal has stopped: do as the kernel would.
@@ -104,9 +126,12 @@ class Jobs:
         One in the background that wanted the terminal is told once that there is none for it.
         """
         group = -os.getpgid(self._page.command)
-        if number in (_signal.SIGTTIN, _signal.SIGTTOU) and not self._hung_up:
+        if number == _signal.SIGTSTP:
+            processes.send(group, int(_signal.SIGCONT))
+        elif number in (_signal.SIGTTIN, _signal.SIGTTOU) and not self._hung_up:
             self._hung_up = True
-            processes.send(group, int(_signal.SIGHUP))
-        elif number != _signal.SIGTSTP:
-            return
-        processes.send(group, int(_signal.SIGCONT))
+            self._hang_up(group)
+
+    def _hang_up(self, group: int) -> None:
+        for number in (_signal.SIGHUP, _signal.SIGCONT):
+            processes.send(group, int(number))

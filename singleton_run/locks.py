@@ -217,8 +217,8 @@ class KeeperLock:
         self.task.page.reported = system.now()
 
         def work() -> None:
-            os.setpgid(0, 0)
             guard = self._fork_guard((orders_read, orders_write, says_read, says_write)) if first else 0
+            os.setpgid(0, 0)
             system.close_standard(0, 1)
             system.keep_only([orders_read, says_write, self.ends.proof_read, *self._shared()])
             from singleton_run import keeping

@@ -18,6 +18,7 @@ else:
 
 _WALL = 0x40000000
 _MOST_PROCESSES = 4_194_304
+_IDS_AT_ONCE = 16_384
 _SHELL = "/bin/sh"
 
 
@@ -91,18 +92,24 @@ def children() -> list[int]:
     for proving anything.
     """
     own = os.getpid()
+    if not proc_is_ours():
+        return _search.more()
     try:
         with open(f"/proc/{own}/task/{own}/children", "rb") as listing:
             return [int(word) for word in listing.read().split()]
-    except OSError:
-        pass
+    except OSError:  # the kernel was built without it
+        return [int(entry) for entry in os.listdir("/proc") if entry.isdecimal() and parent(entry) == own]
+
+
+def proc_is_ours() -> bool:
+    """Whether /proc is there, and knows processes by the ids that we know them by.
+
+    In a namespace of process ids under another's /proc the same number is somebody else.
+    """
     try:
-        entries = os.listdir("/proc")
+        return os.readlink("/proc/self") == str(os.getpid())
     except OSError:
-        entries = []
-    if str(own) in entries:
-        return [int(entry) for entry in entries if entry.isdecimal() and parent(entry) == own]
-    return [process for process in range(2, _MOST_PROCESSES) if _is_child(process)]
+        return False
 
 
 def parent(process: int | str) -> int:
@@ -112,6 +119,28 @@ def parent(process: int | str) -> int:
             return int(stat.read().rpartition(b")")[2].split()[1])
     except OSError:
         return 0
+
+
+class _Search:
+    """Finds our children where /proc is of no help: asks of one process id after the other."""
+
+    def __init__(self) -> None:
+        self._next = 0
+        self._found: list[int] = []
+
+    def more(self) -> list[int]:
+        """Those of the last time that still are there, and what a look at a few more ids brings to light.
+
+        The ids after our own, where children are likely to be, are among them every time.
+        """
+        near, far = os.getpid(), self._next
+        asked = {*self._found, *range(near, near + _IDS_AT_ONCE), *range(far, far + _IDS_AT_ONCE)}
+        self._next = (far + _IDS_AT_ONCE) % _MOST_PROCESSES
+        self._found = sorted(process for process in asked if process > 1 and _is_child(process))
+        return self._found
+
+
+_search = _Search()
 
 
 def _is_child(process: int) -> bool:
@@ -124,7 +153,7 @@ def _is_child(process: int) -> bool:
 
 def name(process: int) -> str:
     """What a process is called, for a log: its first arguments, or the name of its program."""
-    for file in ("cmdline", "comm"):
+    for file in ("cmdline", "comm") if proc_is_ours() else ():
         try:
             with open(f"/proc/{process}/{file}", "rb") as content:
                 text = content.read(80).replace(b"\0", b" ").decode(errors="replace").strip()
@@ -160,7 +189,16 @@ class Command:
         self.arguments = list(arguments)
         self.mask = mask
         self.own_session = own_session
-        self.group = os.getpgrp()
+        self._group = os.getpgrp()
+
+    @property
+    def leaves_group(self) -> bool:
+        """Whether its parent may have a process group of its own, which spares it the terminal's signals.
+
+        From a namespace of process ids that our group's leader isn't in nobody can join the group
+        again: there it has no id, and is told as 0.
+        """
+        return self.own_session or self._group != 0
 
     def spawn(self, environ: Mapping[str, str]) -> int:
         """Start it; its process id. Raises OSError. A script without a `#!` line goes to sh."""
@@ -177,13 +215,20 @@ class Command:
             return os.posix_spawn(
                 path, arguments, environ, setsid=True, setsigmask=self.mask, setsigdef=defaults
             )
+        if not self.leaves_group:
+            return os.posix_spawn(path, arguments, environ, setsigmask=self.mask, setsigdef=defaults)
         return os.posix_spawn(
-            path, arguments, environ, setpgroup=self.group, setsigmask=self.mask, setsigdef=defaults
+            path, arguments, environ, setpgroup=self._group, setsigmask=self.mask, setsigdef=defaults
         )
 
     def signal(self, process: int, number: int) -> bool:
-        """Send a signal to the command, whose process id is given, and to its group if that is asked for."""
-        return send(process if self.alone else -process, number)
+        """Send a signal to the command, whose process id is given, and to its group if that is asked for.
+
+        False if we may not: the kernel is content if one of a group could be signalled.
+        """
+        if self.alone:
+            return send(process, number)
+        return send(-process, number) and send(process, 0)
 
 
 class Tree:

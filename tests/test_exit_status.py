@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.harness import LONG, Lab, environment, gone, labs, send, stat_of, state, until
+from tests.harness import LONG, TREE, Lab, environment, gone, labs, send, stat_of, state, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -205,6 +205,23 @@ def test_78_in_a_pod_without_a_lock_that_reaches_further(tmp_path: Path) -> None
     done = subprocess.run(argv, env=environ, cwd=tmp_path, stderr=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (78, 1)
     assert "--lock" in done.stderr
+
+
+ELSEWHERE = """
+import sys
+sys.platform = "darwin"
+sys.modules["singleton_run.system"] = sys.modules["singleton_run.libc"] = None  # they could not be loaded
+from singleton_run.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("words", [["--", "true"], ["--help"], []])
+def test_78_where_there_is_no_linux_and_the_docs_say_how(words: list[str]) -> None:
+    argv = [sys.executable, "-c", ELSEWHERE, *words]
+    done = subprocess.run(argv, env=environment(), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (78, "", 1)
+    assert done.stderr in (TREE / "docs" / "promises.md").read_text()
 
 
 def test_78_for_a_call_under_its_own_lock(lab: Lab) -> None:

@@ -34,6 +34,21 @@ NOBODY = 65534
 DEFAULT = "from singleton_run_file import default_directory; print(default_directory())"
 # A process that believes to be another user sees its own files as a stranger's; for tests without root.
 ANOTHER = "import os; os.geteuid = lambda: 54321; from singleton_run.__main__ import main; main()"
+# Loaded at the start of every Python: a guard that is slow to close its lock, and to end.
+SLOW_GUARD = """
+import os, time
+close, leave = os.close, os._exit
+def wait(wanted):
+    if wanted and b"guard of" in open("/proc/self/cmdline", "rb").read():
+        time.sleep(0.3)
+def slow_close(descriptor):
+    wait(os.readlink(f"/proc/self/fd/{descriptor}").endswith(".lock"))
+    close(descriptor)
+def slow_leave(status):
+    wait(True)
+    leave(status)
+os.close, os._exit = slow_close, slow_leave
+"""
 LEGAL = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-:@+"
 
 
@@ -87,6 +102,18 @@ def queues(process: int) -> bool:
     """Whether a process waits in flock(2), by the list that the kernel keeps of those who do."""
     locks = Path("/proc/locks").read_text().splitlines()
     return any("->" in line and f" {process} " in line for line in locks)
+
+
+@pytest.mark.parametrize(("first_line", "status"), [("#!/bin/true", 0), ("#!/nonexistent/interpreter", 127)])
+def test_whoever_sees_that_it_has_ended_finds_the_lock_free(lab: Lab, first_line: str, status: int) -> None:
+    (lab.directory / "sitecustomize.py").write_text(SLOW_GUARD)
+    script = lab.directory / "script"
+    script.write_text(first_line + "\n")
+    script.chmod(0o700)
+    path = f"{lab.directory}{os.pathsep}{environment()['PYTHONPATH']}"
+    for _ in range(2):
+        run = lab.start("-n", command=[str(script)], environ=environment(PYTHONPATH=path))
+        assert run.wait() == status
 
 
 def test_different_names_and_different_directories_do_not_wait_for_each_other(
