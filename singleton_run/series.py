@@ -13,6 +13,7 @@ import time
 
 from singleton_run import processes, slots, system
 from singleton_run.front import Front
+from singleton_run.jobs import shell_of
 from singleton_run.log import Log
 from singleton_run.slots import Plan
 from singleton_run.turn import STOPPING
@@ -156,7 +157,7 @@ class _Series:
                     self.log.gone()
             elif self.settings.rewrite.get(number, number) in STOPPING:
                 return False
-            elif number == _signal.SIGTSTP:
+            elif number == _signal.SIGTSTP and shell_of(os.getpid()):
                 os.kill(os.getpid(), _signal.SIGSTOP)
         return True
 
