@@ -175,6 +175,7 @@ class Front:
 
     def fork_guard(self) -> None:
         """Fork a guard, as a child of ours."""
+        self.ends.close_unused()
         self.ends = locks.GuardEnds((self.ends.proof_read, self.ends.proof_write), self.log)
         if isinstance(self.lock, locks.KeeperLock):
             self.lock.ends = self.ends
@@ -241,6 +242,7 @@ class Front:
         """Between two turns: nothing of the last one stays open."""
         if self.guarded:
             self.ends.close_fronts()
+        self.ends.close_unused()
         own = (self.timer.descriptor, self.command, self.ends.proof_read, self.ends.proof_write)
         for descriptor in own:
             if descriptor >= 0:

@@ -57,11 +57,19 @@ class GuardEnds:
         self.orders = channel.Writer(orders_write)
         self.says = channel.Reader(says_read)
         self.proof_read, self.proof_write = proof
+        self._unused = True
 
     def close_guards(self) -> None:
         """In the front, once the guard was forked: what only the guard has to hold."""
+        self._unused = False
         os.close(self.orders_read)
         os.close(self.says_write)
+
+    def close_unused(self) -> None:
+        """In the front, at the end or before others take their place: these, if no guard has them."""
+        if self._unused:
+            self.close_guards()
+            self.close_fronts()
 
     def close_fronts(self) -> None:
         """In any process forked from the front: what only the front has to hold."""

@@ -103,8 +103,9 @@ class Plan:
         decision.grid = times.grid
         if last is not None and last["schedule"] != times.text:
             decision.notes.append(("other schedule", last["slot"]))
-        if last is not None and not exact and last["start"] - now > min(times.interval / 2, _MOST_BEHIND):
-            decision.notes.append(("behind", round(last["start"] - now, -1)))
+        behind = 0.0 if last is None or exact else last["start"] - now
+        if behind > min(times.interval / 2, _MOST_BEHIND):
+            decision.notes.append(("behind", round(behind, 0 if behind < 60 else -1)))
         return decision
 
     def begun(self, run: Record, decision: Decision, start: float) -> dict[str, Any]:
@@ -136,7 +137,7 @@ class Plan:
         if due is not None and due > floor:
             deadline = self._deadline(times, due, upcoming)
             if now <= deadline:
-                return self._start(due, max(now, times.start(due)), deadline, now, held=held, runs=runs)
+                return self._start(due, times.start(due), deadline, now, held=held, runs=runs)
             skipped = [("skipped", due)]
         elif due is not None and last is not None and due <= last["slot"] + _HAIR:
             again = self._again(times, last, now, times.start(upcoming), held=held)
@@ -156,12 +157,13 @@ class Plan:
     def _start(
         self, slot: float, at: float, deadline: float, now: float, *, held: bool, runs: bool
     ) -> Decision:
-        """Run a slot; but if another is about to, only see to it a little later that it does."""
+        """Run a slot that is due `at`; but if another is about to, only see a little later whether it does."""
+        start = max(at, now)
         if not held:
-            return Decision(RUN, slot, at, deadline=deadline)
+            return Decision(RUN, slot, start, deadline=deadline)
         if runs or now > at + _SETTLES_IN:
-            return Decision(QUEUE, slot, at, deadline=deadline)
-        return Decision(REST, slot, max(at, now) + 1.0 + 2.0 * self._chance())
+            return Decision(QUEUE, slot, start, deadline=deadline)
+        return Decision(REST, slot, start + 1.0 + 2.0 * self._chance())
 
     def _again(self, times: _Times, last: Record, now: float, until: float, *, held: bool) -> Decision | None:
         """The next attempt at the last slot, None if there is none before `until`."""
@@ -171,13 +173,14 @@ class Plan:
             return None
         if last["state"] == "running" and held:
             return Decision(QUEUE, last["slot"], now, deadline=until)
-        at = max(now, retry_at(last, settings))
+        due = retry_at(last, settings)
+        at = max(now, due)
         if at >= until:
             return None
         if at > now + self.lead:
             return Decision(REST, last["slot"], at - self.lead * self._chance())
         if held:
-            return self._start(last["slot"], at, until, now, held=True, runs=False)
+            return self._start(last["slot"], due, until, now, held=True, runs=False)
         return Decision(RUN, last["slot"], at, attempt=attempts + 1, deadline=until)
 
     def _of_one(self, times: _Times, last: Record | None, now: float, *, held: bool) -> Decision:
@@ -226,7 +229,7 @@ class _Times:
             self.grid = float(int(now)) if last is None else last["grid" if self._same else "slot"]
             self._slots = schedule.every(settings.every, self.grid)  # type: ignore[arg-type]
         self.text = self._slots.text
-        self.interval = self.next(now) - (self._slots.latest(now) or now)
+        self.interval = settings.every or self.next(now) - (self._slots.latest(now) or now)
 
     def next(self, at: float) -> float:
         return self._slots.next(at)

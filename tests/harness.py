@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -132,6 +133,17 @@ class Line:
         self.when = float(when)
 
 
+class Slot:
+    """That a command was started for a slot: its time and when it was by the command's clock (Unix seconds)."""
+
+    def __init__(self, line: Line) -> None:
+        _, self.name, attempt, started = line.what.split("=")
+        self.time = datetime.fromisoformat(self.name).timestamp()
+        self.attempt = int(attempt)
+        self.started = float(started)
+        self.turn = line.turn
+
+
 class Evidence:
     """The file to which the commands, and they alone, append what they do (see `job`)."""
 
@@ -151,6 +163,10 @@ class Evidence:
     def turns(self) -> list[int]:
         """The fencing tokens of the commands, in the order of their starts."""
         return [line.turn for line in self.lines() if line.what == "start"]
+
+    def slots(self) -> list[Slot]:
+        """The slots for which commands were started, in the order of their starts."""
+        return [Slot(line) for line in self.lines() if line.what.startswith("slot=")]
 
     def processes(self, turn: int) -> set[int]:
         """Every process that has written in a turn."""

@@ -3,7 +3,7 @@
     python -I -S job.py EVIDENCE [leave] [ignore] [until FILE] [status N]
 
 Every process of it appends lines "turn pid born what boot-clock" to one file, which orders them:
-`start`, then `beat` every few milliseconds as long as it runs, and `end`. A line `alive:PID:STATE`
+`start`, `slot=SLOT=ATTEMPT=wall-clock` if it is of one, then `beat` every few milliseconds as long as it runs, and `end`. A line `alive:PID:STATE`
 says that a process of an earlier turn was still there at the start. `leave` leaves behind a
 process in a session of its own, without environment and without a parent, and one that ignores
 SIGTERM; `ignore` ignores SIGTERM itself.
@@ -85,6 +85,9 @@ def main(path: str, words: list[str]) -> int:
         return 0
     witness = Witness(path, os.environ.get("SINGLETON_TOKEN", "none"))
     witness.note("start")
+    if "SINGLETON_SLOT" in os.environ:
+        slot, attempt = os.environ["SINGLETON_SLOT"], os.environ["SINGLETON_ATTEMPT"]
+        witness.note(f"slot={slot}={attempt}={time.time()!r}")
     witness.look_for_survivors()
     if "ignore" in words:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
