@@ -13,6 +13,7 @@ from singleton_run.environment import redact
 from singleton_run.errors import UNUSABLE, Refused, Unavailable
 from singleton_run.http.patience import Late
 from singleton_run.http.resolve import Lookup
+from singleton_run.http.url import whole_number
 from singleton_run_postgres.statements import MARKS
 
 TYPE_CHECKING = False
@@ -34,6 +35,10 @@ class Address:
 
     def __init__(self, lock: str) -> None:
         self.shown = redact(lock)
+        try:
+            lock.encode()
+        except UnicodeError:
+            raise Refused(f"{self.shown} is no PostgreSQL URL: it is not UTF-8", UNUSABLE) from None
         url, own = _split(lock)
         self.schema, self.table = own["schema"], own["table"]
         self._options = _parsed(url, self.shown)
@@ -69,11 +74,13 @@ class Address:
     def _find_places(self) -> list[tuple[str, str, str]]:
         """(host, hostaddr, port) of each server. Raises Refused if libpq can't use the options."""
         probe = {"host": "", "port": "", "hostaddr": _IMPOSSIBLE}
-        error = pq.PGconn.connect_start(_conninfo({**self._options, **probe})).error_message.decode()
+        error = pq.PGconn.connect_start(_conninfo({**self._options, **probe})).error_message.decode(
+            errors="replace"
+        )
         if f'"{_IMPOSSIBLE}"' not in error:  # it came that far only if all the rest is right
             raise Refused(f"postgres: {' '.join(error.split())}: correct {self.shown} or PG*", UNUSABLE)
         told = pq.PGconn.connect_start(_conninfo({**self._options, "sslmode": _IMPOSSIBLE})).info
-        found = {option.keyword: (option.val or b"").decode() for option in told}
+        found = {option.keyword: self._text(option.keyword, option.val) for option in told}
         self._attributes = found.get(b"target_session_attrs", "any")
         hosts, addresses, ports = (found.get(key, "").split(",") for key in (b"host", b"hostaddr", b"port"))
         count = max(len(hosts), len(addresses))
@@ -81,6 +88,13 @@ class Address:
             raise Refused(f"postgres: {self.shown}: give one port, or one for each host", UNUSABLE)
         columns = (column * (count // len(column)) for column in (hosts, addresses, ports))
         return list(zip(*columns, strict=True))
+
+    def _text(self, keyword: bytes, value: bytes | None) -> str:
+        try:
+            return (value or b"").decode()
+        except UnicodeDecodeError:
+            word = keyword.decode()
+            raise Refused(f"postgres: {word} is not UTF-8: correct {self.shown} or PG*", UNUSABLE) from None
 
     def _look_up(self, host: str, patience: Patience) -> list[str]:
         """The addresses of `host`, anew for each connection: a fail-over may have moved the name.
@@ -109,7 +123,7 @@ def _is_local(host: str) -> bool:
 
 
 def _is_port(text: str) -> bool:
-    return not text or (text.isdecimal() and 0 < int(text) < 1 << 16)
+    return not text or 0 < whole_number(text) < 1 << 16
 
 
 def _conninfo(options: dict[str, str]) -> bytes:
