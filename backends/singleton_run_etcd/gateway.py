@@ -74,7 +74,11 @@ class Gateway:
             if rejected.code == NOT_FOUND:
                 raise NoLease from None
             raise self._failure(rejected) from None
-        return _sense(lambda: _outcome(answer, then, otherwise))
+        outcome = _sense(lambda: _outcome(answer))
+        # Without compares they all hold; and there is an answer to each question.
+        if len(outcome.found) != len(then if outcome.held else otherwise) or not (compares or outcome.held):
+            raise _nonsense()
+        return outcome
 
     def grant(self, lease: int, ttl: int, patience: Patience) -> bool:
         """See `server.Server`."""
@@ -300,12 +304,9 @@ def _entries(response: Body) -> list[Entry]:
     ]
 
 
-def _outcome(answer: Body, then: Sequence[Operation], otherwise: Sequence[Operation]) -> Outcome:
-    held = bool(answer.get("succeeded", False))
+def _outcome(answer: Body) -> Outcome:
     found = [_entries(response) for response in answer.get("responses", ())]
-    if len(found) != len(then if held else otherwise):
-        raise ValueError("answers to other questions")
-    return Outcome(int(answer["header"]["revision"]), found, held=held)
+    return Outcome(int(answer["header"]["revision"]), found, held=bool(answer.get("succeeded", False)))
 
 
 def _sense(read: Callable[[], Result]) -> Result:
