@@ -260,3 +260,103 @@ def test_a_variable_of_libpq_is_understood_or_refused(
         patch.setenv(variable, value)
         opened("postgres", os.environ)
     assert_nobody_came(server)
+
+
+# The real program.
+
+BYTE = "\udcff"
+WRONG_OPTIONS = [
+    *(["--ttl", text] for text in ("", "x", "5s", "-1", "1e3", "\u0663s", "9" * 100_000, "nan", "inf", BYTE)),
+    *(["--wait", text] for text in ("", "never", "-1", "1 h")),
+    *(["--timeout", text] for text in ("0", "PT", "1m1h", "1_0", "200000d")),
+    *(["--kill-after", text] for text in ("", "soon", "1h1h")),
+    *(["--name", text] for text in ("", "..", "../x", "a/b", "a b", "x" * 201, "\u00e9", "a\nb", BYTE, "-x")),
+    *(["-E", text] for text in ("", "256", "-1", "1.5", "\u00b2", "x", "9" * 5000)),
+    *(["--stop-signal", text] for text in ("", "0", "65", "NOPE", "SIG", "RTMIN+99", "TERM\n", "_DFL")),
+    *(["--rewrite-signal", text] for text in ("TERM", "TERM:", ":TERM", "TERM:99", "0:TERM", "a:b:c")),
+    *(["--leftovers", text] for text in ("", "KILL", "kill ", "none")),
+    *(["--log-format", text] for text in ("", "xml", "JSON\r")),
+    *(["--lock", text] for text in ("", "/tmp/x", "file:x", ":", "://", "nosuch", "a b://", "x" * 100_000)),
+    *([word] for word in ("--nonsense", "-Z", "--ttl", "--no-wait=1", "-", "\x1b[2J", BYTE, "x" * 100_000)),
+    ["-n", "--wait", "5"],
+    ["-q", "-v"],
+]
+ETCD_PLACES = (
+    "{place}:x {place}0 [::1 {place}, {place}/%zz {place}/%ff {place}?tls=maybe {place}?x=1 {place}?cacert=/nowhere "
+    "{place}?cacert=%00 {place}?key=/dev/null a@{place} a:%ff@{place} {place}/singleton-run ftp://{place} a|b\r\nX:1"
+)
+POSTGRES_PLACES = (
+    "{place}0/app {place}/app?x=1 {place}/app?sslmode=1 {place}/%zz {place}/%00 [::1/app u:%zz@{place}/app "
+    "{place},a:1,b:/app {place}/app?port=1,2,3 {place}/app?singleton_run_x=1 {place}/app?service=nowhere"
+)
+FILE_PLACES = "relative /nowhere/%zz /dev/null /dev/null/x /%00 /tmp"
+WRONG_PLACES = [
+    *(f"{scheme}://{place}" for scheme in ("etcd", "etcd+grpc") for place in ETCD_PLACES.split(" ")),
+    *(f"postgres://{place}" for place in POSTGRES_PLACES.split(" ")),
+    *(f"file://{place}" for place in FILE_PLACES.split(" ")),
+    *(f"{scheme}://{BYTE}{{place}}" for scheme in ("etcd", "etcd+grpc", "postgres")),
+    f"postgres://{{place}}/app?singleton_run_table={'x' * 64}",
+    f"file:///{'x' * 300}",
+]
+HTTPS = {"SINGLETON_RUN_LOCK": "etcd", "ETCDCTL_ENDPOINTS": "https://e.example"}
+WRONG_VARIABLES: list[dict[str, str]] = [
+    *({option.variable: f"\x1b[2J\n{BYTE}"} for option in SETTABLE),
+    *({option.variable: "x" * 100_000} for option in SETTABLE),
+    *(
+        {"SINGLETON_RUN_LOCK": "etcd", "ETCDCTL_ENDPOINTS": text}
+        for text in ("{place}:1", "ftp://{place}", BYTE)
+    ),
+    *({**HTTPS, "HTTPS_PROXY": text} for text in ("socks5://{place}", "u:%zz@{place}", "{place}\u00b2")),
+    {**HTTPS, "ETCDCTL_USER": "root"},
+    {**HTTPS, "ETCDCTL_CACERT": "/nowhere"},
+    {**HTTPS, "ETCDCTL_KEY": "/dev/null"},
+    {**HTTPS, "ETCDCTL_INSECURE_SKIP_TLS_VERIFY": "perhaps"},
+    {"SINGLETON_RUN_LOCK": "etcd", "ETCDCTL_DISCOVERY_SRV": "e.example"},
+    *({"SINGLETON_RUN_LOCK": "postgres", "PGPORT": text} for text in ("x", "99999", "1,2,3")),
+    {"SINGLETON_RUN_LOCK": "postgres", "PGHOST": BYTE},
+    {"SINGLETON_RUN_LOCK": "postgres", "PGSSLMODE": "x"},
+    {"SINGLETON_RUN_LOCK": "postgres", "PGSERVICE": "nowhere"},
+    {"SINGLETON_RUN_LOCK": "postgres", "PGTARGETSESSIONATTRS": "best"},
+]
+
+
+def assert_all_refused(calls: Sequence[tuple[list[str], dict[str, str]]], server: socket.socket) -> None:
+    """Every call, a few at a time: status 2 or 78, one line that can be printed, nothing run."""
+    for start in range(0, len(calls), 4):
+        some = calls[start : start + 4]
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", "singleton_run", *words, "--", "echo", "ran"],
+                env=environment(**variables),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+            for words, variables in some
+        ]
+        for process, call in zip(processes, some, strict=True):
+            out, said = process.communicate(timeout=LIMIT)
+            line, shown = said.decode(), str(call)[:300]
+            assert process.returncode in (USAGE, UNUSABLE), (shown, line)
+            assert out == b"", shown
+            assert (line.count("\n"), line[-1:]) == (1, "\n"), (shown, line)
+            assert line[:-1].isprintable(), (shown, line)
+            assert len(line) < 5000, shown
+    assert_nobody_came(server)
+
+
+def test_wrong_options_end_in_one_line(server: socket.socket) -> None:
+    assert_all_refused([(words, {}) for words in WRONG_OPTIONS], server)
+
+
+def test_wrong_places_end_in_one_line(server: socket.socket) -> None:
+    place = f"127.0.0.1:{server.getsockname()[1]}"
+    assert_all_refused([(["--lock", lock.replace("{place}", place)], {}) for lock in WRONG_PLACES], server)
+
+
+def test_wrong_variables_end_in_one_line(server: socket.socket) -> None:
+    place = f"127.0.0.1:{server.getsockname()[1]}"
+    calls = [
+        {name: text.replace("{place}", place) for name, text in each.items()} for each in WRONG_VARIABLES
+    ]
+    assert_all_refused([([], variables) for variables in calls], server)
