@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,6 +22,7 @@ from singleton_run.errors import NOT_FOUND, UNUSABLE, USAGE, Failure
 from singleton_run.lookup import find
 from singleton_run.options import OPTIONS
 from singleton_run.settings import Settings, check
+from tests.harness import LIMIT, environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -276,14 +279,15 @@ WRONG_OPTIONS = [
     *(["--rewrite-signal", text] for text in ("TERM", "TERM:", ":TERM", "TERM:99", "0:TERM", "a:b:c")),
     *(["--leftovers", text] for text in ("", "KILL", "kill ", "none")),
     *(["--log-format", text] for text in ("", "xml", "JSON\r")),
-    *(["--lock", text] for text in ("", "/tmp/x", "file:x", ":", "://", "nosuch", "a b://", "x" * 100_000)),
+    *(["--lock", text] for text in ("", "/locks", "file:x", ":", "://", "nosuch", "a b://", "x" * 100_000)),
     *([word] for word in ("--nonsense", "-Z", "--ttl", "--no-wait=1", "-", "\x1b[2J", BYTE, "x" * 100_000)),
     ["-n", "--wait", "5"],
     ["-q", "-v"],
 ]
 ETCD_PLACES = (
-    "{place}:x {place}0 [::1 {place}, {place}/%zz {place}/%ff {place}?tls=maybe {place}?x=1 {place}?cacert=/nowhere "
-    "{place}?cacert=%00 {place}?key=/dev/null a@{place} a:%ff@{place} {place}/singleton-run ftp://{place} a|b\r\nX:1"
+    "{place}:x {place}0 [::1 {place}, {place}/%zz {place}/%ff {place}?tls=maybe {place}?x=1 "
+    "{place}?cacert=/nowhere {place}?cacert=%00 {place}?key=/dev/null a@{place} a:%ff@{place} "
+    "{place}/singleton-run ftp://{place} a|b\r\nX:1"
 )
 POSTGRES_PLACES = (
     "{place}0/app {place}/app?x=1 {place}/app?sslmode=1 {place}/%zz {place}/%00 [::1/app u:%zz@{place}/app "
@@ -327,7 +331,8 @@ def assert_all_refused(calls: Sequence[tuple[list[str], dict[str, str]]], server
         processes = [
             subprocess.Popen(
                 [sys.executable, "-m", "singleton_run", *words, "--", "echo", "ran"],
-                env=environment(**variables),
+                # Without a name there would be a word about that too.
+                env=environment(**{"SINGLETON_RUN_NAME": "n", **variables}),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

@@ -153,7 +153,8 @@ def square() -> Iterator[Path]:
 
 def attack(code: str, *words: Path) -> int:
     """Run Python as another user, who has no right of ours; the exit status."""
-    command = [sys.executable, "-I", "-S", "-c", f"import os, sys; a = sys.argv[1:]; {code}", *words]
+    script = f"import os, sys; a = sys.argv[1:]; {code}"
+    command = [sys.executable, "-I", "-S", "-c", script, *map(str, words)]
     command = ["/usr/bin/env", "python3", *command[1:]] if not _may_execute(sys.executable) else command
     done = subprocess.run(
         command, user=NOBODY, group=NOBODY, extra_groups=[], cwd="/", check=False, capture_output=True
