@@ -6,7 +6,7 @@ PIP := $(PY) -m pip --disable-pip-version-check --quiet
 ARGS ?=
 SEEDS ?=
 
-.PHONY: venv test lint bench peers demo simulate completions clean
+.PHONY: venv test lint audit bench peers demo simulate completions clean
 
 venv: $(VENV)/dev
 
@@ -45,6 +45,10 @@ lint: $(VENV)/dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+# Known weaknesses of what we need; where these can't be looked up, it says so.
+audit: $(VENV)/dev
+	$(PY) -m tests.audit $(VENV)/audit
 
 # Compiled again, or what was edited since would be measured with its compilation: twice the time.
 bench: $(VENV)/servers

@@ -16,7 +16,7 @@ from click.shell_completion import CompletionItem, ShellComplete
 
 from singleton_run import __version__
 from singleton_run.environment import redact
-from singleton_run.errors import USAGE, Failure
+from singleton_run.errors import USAGE, Failure, one_line
 from singleton_run.options import COMPLETE, OPTIONS, Option
 from singleton_run.reader import WITH_VALUE, Values, fill
 
@@ -170,7 +170,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Values:
     try:
         given = _options(words, dashes, environ)
     except click.ClickException as error:
-        message = _printable(" ".join(error.format_message().split()))
+        message = " ".join(error.format_message().split())
         _refuse(f"{redact(message).rstrip('.')} (see {NAME} --help)")
     command = words[dashes + 1 :]
     if "plan" in given:
@@ -342,7 +342,7 @@ def _forget(name: str, key: str, lock: str | None) -> NoReturn:
     except Failure as failure:
         _refuse(str(failure), failure.status)
     except ValueError as error:
-        _refuse(_printable(str(error)))
+        _refuse(str(error))
     if not forgotten:
         _refuse(f"nothing to forget: {_quoted(key)} has not succeeded under {name}", 1)
     _print(f"forgotten: {_quoted(key)} under {name}. It runs again with --once {_quoted(key)}\n")
@@ -414,10 +414,6 @@ def _quoted(word: str) -> str:
     return f"$'{''.join(plain)}'"
 
 
-def _printable(text: str) -> str:
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
-
-
 def _print(text: str) -> NoReturn:
     """Print to stdout and end: status 0, or 1 if it can't be written (`--help | head -1`)."""
     try:
@@ -430,7 +426,7 @@ def _print(text: str) -> NoReturn:
 def _refuse(message: str, status: int = USAGE) -> NoReturn:
     """Say in one line what is wrong, and end."""
     with suppress(OSError):
-        _write(2, f"{NAME}: {message}\n")
+        _write(2, f"{NAME}: {one_line(message)}\n")
     raise SystemExit(status)
 
 

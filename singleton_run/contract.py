@@ -10,6 +10,8 @@ Busy is a result (`Held`); errors are `Unavailable`, `Refused` and `Lost` of `si
 
 from __future__ import annotations
 
+from singleton_run.record import moment
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     Handle = dict[str, Any]
 else:
     Protocol = object
+
+
+_LONGEST_HOLDER = 300
 
 
 class Grant:
@@ -73,9 +78,10 @@ class Held:
         until: float | None = None,
         handle: Handle | None = None,
     ) -> None:
-        self.holder = holder
-        self.host = host
-        self.since = since
+        # A stranger may have written them.
+        self.holder = holder[:_LONGEST_HOLDER]
+        self.host = host[:_LONGEST_HOLDER]
+        self.since = moment(since)
         self.until = until
         self.handle = handle or {}
 

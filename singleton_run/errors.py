@@ -18,12 +18,30 @@ TIMED_OUT = 124
 NOT_EXECUTABLE = 126
 NOT_FOUND = 127
 
+_LONGEST_LINE = 4000
+
+
+def one_line(text: str) -> str:
+    """`text` as one line of at most 4000 characters: what can't be printed escaped, its middle left out.
+
+    What a user, a file or a server wrote is in our sentences too, and could rewrite a terminal's lines.
+    """
+    text = _cut(text)
+    if text.isprintable():
+        return text
+    return _cut("".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text))
+
+
+def _cut(text: str) -> str:
+    half = _LONGEST_LINE // 2 - 2
+    return text if len(text) <= _LONGEST_LINE else f"{text[:half]} … {text[-half:]}"
+
 
 class Failure(Exception):
     """Ends singleton-run with `status`; `str(error)` is the line that the user sees."""
 
     def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
+        super().__init__(one_line(message))
         self.status = status
 
 

@@ -1,7 +1,8 @@
 """JSON as the json module writes and reads it, without the 5 ms that importing it takes.
 
 The C parts of json are complete; what is heavy is `re` around them. Where they are missing or
-have changed, the module itself is used.
+have changed, the module itself is used. `loads` raises ValueError for all that isn't JSON, among it
+what Python's own adds (NaN), and for what is nested too deeply; `dumps` for what JSON can't say.
 """
 
 from __future__ import annotations
@@ -12,7 +13,12 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def _fast() -> tuple[Callable[[Any], str], Callable[[str], Any]]:
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+def fast() -> tuple[Callable[[Any], str], Callable[[str], Any]]:
+    """`dumps` and `loads` by the C parts of json; fails in one of many ways where they are others."""
     from _json import encode_basestring_ascii, make_encoder, make_scanner, scanstring
 
     class Context:
@@ -21,7 +27,7 @@ def _fast() -> tuple[Callable[[Any], str], Callable[[str], Any]]:
         object_pairs_hook = None
         parse_float = float
         parse_int = int
-        parse_constant = float
+        parse_constant = staticmethod(_refuse_constant)
         parse_string = staticmethod(scanstring)
         memo: dict[str, str] = {}  # noqa: RUF012 - read by the C scanner of some versions
 
@@ -39,6 +45,8 @@ def _fast() -> tuple[Callable[[Any], str], Callable[[str], Any]]:
             value, end = scan(text.strip(), 0)
         except (StopIteration, SystemError):  # the latter where the scanner misses json's own error
             raise ValueError("not JSON") from None
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
         if end != len(text.strip()):
             raise ValueError("more than one JSON value")
         return value
@@ -48,7 +56,23 @@ def _fast() -> tuple[Callable[[Any], str], Callable[[str], Any]]:
     return dumps, loads
 
 
+def slow() -> tuple[Callable[[Any], str], Callable[[str], Any]]:
+    """The same by json itself."""
+    import json
+
+    def dumps(value: Any) -> str:
+        return json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+    def loads(text: str) -> Any:
+        try:
+            return json.loads(text, parse_constant=_refuse_constant)
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
+
+    return dumps, loads
+
+
 try:
-    dumps, loads = _fast()
+    dumps, loads = fast()
 except (ImportError, TypeError, AttributeError, ValueError):
-    pass
+    dumps, loads = slow()

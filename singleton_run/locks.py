@@ -9,7 +9,7 @@ import os
 
 from singleton_run import channel, guarding, processes, record, system
 from singleton_run.contract import Grant, Held
-from singleton_run.errors import Failure
+from singleton_run.errors import Failure, one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -244,7 +244,7 @@ class KeeperLock:
                     plan=self._plan,
                 )
             except Exception as error:  # noqa: BLE001 - a stranger's backend may raise anything
-                text = f"the backend failed with {type(error).__name__}: {error}"
+                text = one_line(f"the backend failed with {type(error).__name__}: {error}")
                 channel.Writer(says_write).send("trouble", text)
                 os._exit(1)
 

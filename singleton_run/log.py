@@ -13,7 +13,7 @@ import stat
 
 from singleton_run import channel, fastjson, system
 from singleton_run.environment import redact
-from singleton_run.errors import HELD
+from singleton_run.errors import HELD, one_line
 from singleton_run.processes import reap_one
 
 TYPE_CHECKING = False
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _LEAST_VERBOSITY = {"error": -1, "final": -1, "warning": 0, "wait": 0, "info": 1}
 _FLUSH_MILLISECONDS = 1000
-_LONGEST_TEXT = 300
+_LONGEST_TEXT, _LONGEST_WORD = 300, 100
 
 
 class Log:
@@ -57,7 +57,7 @@ class Log:
             facts["text"] = facts["text"].replace(self._settings.lock, redact(self._settings.lock))
         line = _line(facts)
         if len(line) > select.PIPE_BUF:
-            line = _line({**facts, "text": str(facts.get("text"))[:_LONGEST_TEXT] + " …"})
+            line = _line({fact: _cut(fact, value) for fact, value in facts.items()})
         self._send(line)
 
     def _send(self, line: bytes) -> None:
@@ -109,9 +109,14 @@ def _line(facts: dict[str, Any]) -> bytes:
     return fastjson.dumps(facts).encode() + b"\n"
 
 
+def _cut(fact: str, value: Any) -> Any:
+    longest = _LONGEST_TEXT if fact in ("text", "name") else _LONGEST_WORD
+    return value[:longest] + " …" if isinstance(value, str) and len(value) > longest else value
+
+
 def last_words(text: str) -> None:
     """Write a line to stderr if that can be done without waiting, for one who has no writer."""
-    line = f"singleton-run: {text}\n".encode(errors="replace")
+    line = f"singleton-run: {one_line(text)}\n".encode(errors="replace")
     try:
         if stat.S_ISREG(os.fstat(2).st_mode):
             os.write(2, line)

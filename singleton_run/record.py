@@ -8,7 +8,7 @@ a schedule's last slot is in `slot` (see `slots`); a turn that is of no slot han
 
 from __future__ import annotations
 
-from singleton_run import system
+from singleton_run import fastjson, system
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +18,12 @@ if TYPE_CHECKING:
     Record = dict[str, Any]
 
 VERSION = 1
+LONGEST = 10_000  # a text that is longer is no record of ours, and would not fit through a pipe
+
 _EARLIER = 5
+_LONGEST_WORD = 300
+_DEEPEST = 4
+_YEAR_10000 = 253_402_300_800
 _OF_A_RUN = ("state", "token", "holder", "start", "end", "status")
 
 
@@ -69,11 +74,45 @@ def keep_for(keep: float, began: float) -> float:
     return max(0.0, began + keep - system.now()) if keep and began else 0.0
 
 
-def readable(value: object) -> Record | None:
-    """`value` if it is a record that this version can use, else None: a damaged one is ignored."""
-    if not isinstance(value, dict) or value.get("version") != VERSION:
+def parsed(text: str) -> Record | None:
+    """The record that `text` is, None if it is none that this version can use: a damaged one is ignored."""
+    if len(text) > LONGEST:
         return None
-    whole = isinstance(value.get("state"), str) and isinstance(value.get("runs"), list)
-    times = all(value.get(word) is None or isinstance(value[word], int | float) for word in ("start", "end"))
-    numbers = isinstance(value.get("token"), int) and isinstance(value.get("holder"), str)
-    return value if whole and times and numbers else None
+    try:
+        return readable(fastjson.loads(text))
+    except ValueError:
+        return None
+
+
+def readable(value: object) -> Record | None:
+    """`value` if it is a record that this version can use, else None."""
+    if not isinstance(value, dict) or value.get("version") != VERSION or not _is_plain(value, _DEEPEST):
+        return None
+    runs = value.get("runs")
+    whole = isinstance(runs, list) and len(runs) <= _EARLIER and all(_is_run(run) for run in runs)
+    return value if whole and _is_run(value) else None
+
+
+def moment(value: object) -> float | None:
+    """`value` as Unix seconds, None if it is no moment from 1970 to 9999."""
+    return value if isinstance(value, int | float) and 0 <= value < _YEAR_10000 else None
+
+
+def _is_run(value: object) -> bool:
+    if not isinstance(value, dict):
+        return False
+    texts = isinstance(value.get("state"), str) and isinstance(value.get("holder"), str)
+    times = all(value.get(word) is None or moment(value[word]) is not None for word in ("start", "end"))
+    numbers = isinstance(value.get("token"), int) and isinstance(value.get("status"), int | None)
+    return texts and times and numbers
+
+
+def _is_plain(value: object, depth: int) -> bool:
+    """Whether it can be written down again and shown: no infinite number, no endless word or depth."""
+    if isinstance(value, dict):
+        return depth > 0 and all(_is_plain(part, depth - 1) for item in value.items() for part in item)
+    if isinstance(value, list):
+        return depth > 0 and all(_is_plain(part, depth - 1) for part in value)
+    if isinstance(value, str):
+        return len(value) <= _LONGEST_WORD
+    return not isinstance(value, int | float) or abs(value) < 1 << 63

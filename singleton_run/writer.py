@@ -13,6 +13,7 @@ import time
 from singleton_run import durations, fastjson
 from singleton_run.channel import Reader
 from singleton_run.environment import moment
+from singleton_run.errors import one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def sentence(facts: Facts, waited: float | None) -> str:
     if facts["event"] == "gave up" and not facts["text"]:
         words["text"] = f"lock {facts['name']!r} is held{_held_by(facts, by=' by')}"
     text = SENTENCES[facts["event"]].format(**words)
-    return text + (f" ({facts['dropped']} messages were dropped)" if "dropped" in facts else "")
+    return one_line(text) + (f" ({facts['dropped']} messages were dropped)" if "dropped" in facts else "")
 
 
 def _held_by(facts: Facts, by: str = ": held by") -> str:

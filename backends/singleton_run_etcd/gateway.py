@@ -74,8 +74,11 @@ class Gateway:
             if rejected.code == NOT_FOUND:
                 raise NoLease from None
             raise self._failure(rejected) from None
-        found = [_entries(response) for response in answer.get("responses", ())]
-        return Outcome(_revision(answer), found, held=answer.get("succeeded", False))
+        outcome = _sense(lambda: _outcome(answer))
+        # Without compares they all hold; and there is an answer to each question.
+        if len(outcome.found) != len(then if outcome.held else otherwise) or not (compares or outcome.held):
+            raise _nonsense()
+        return outcome
 
     def grant(self, lease: int, ttl: int, patience: Patience) -> bool:
         """See `server.Server`."""
@@ -93,7 +96,7 @@ class Gateway:
             answer = self._call("/v3/lease/keepalive", {"ID": str(lease)}, patience)
         except Rejected as rejected:
             raise self._failure(rejected) from None
-        return int(answer.get("result", {}).get("TTL", 0)) > 0
+        return _sense(lambda: int(answer.get("result", {}).get("TTL", 0))) > 0
 
     def left(self, lease: int, patience: Patience) -> int:
         """See `server.Server`."""
@@ -160,7 +163,10 @@ class Gateway:
     def _with_login(self, work: Callable[[], Result], patience: Patience) -> Result:
         def authenticate(user: str, password: str) -> str:
             body = {"name": user, "password": password}
-            return str(self._post("/v3/auth/authenticate", body, patience).get("token", ""))
+            token = str(self._post("/v3/auth/authenticate", body, patience).get("token", ""))
+            if not (token.isascii() and token.isprintable()):
+                raise _nonsense()
+            return token
 
         return self._login.during(work, authenticate)
 
@@ -223,6 +229,8 @@ class GatewayWatch:
         if "error" in answer:
             raise _in_stream(answer["error"])
         result: Body = answer.get("result", {})
+        if not isinstance(result, dict):
+            raise _nonsense()
         if "canceled" in result and "compact_revision" not in result:
             # At its start for want of permission, the one thing that is looked at then.
             raise Rejected(DENIED, result.get("cancel_reason") or "the watch was canceled")
@@ -296,8 +304,21 @@ def _entries(response: Body) -> list[Entry]:
     ]
 
 
-def _revision(answer: Body) -> int:
-    return int(answer["header"]["revision"])
+def _outcome(answer: Body) -> Outcome:
+    found = [_entries(response) for response in answer.get("responses", ())]
+    return Outcome(int(answer["header"]["revision"]), found, held=bool(answer.get("succeeded", False)))
+
+
+def _sense(read: Callable[[], Result]) -> Result:
+    """What `read` takes from an answer. Raises Refused for an answer that etcd doesn't give."""
+    try:
+        return read()
+    except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError):
+        raise _nonsense() from None
+
+
+def _nonsense() -> Refused:
+    return Refused(f"what answers is not etcd's JSON gateway: {_CHECK}, or use etcd+grpc://", UNUSABLE)
 
 
 def _object(data: bytes) -> Body:
@@ -306,7 +327,7 @@ def _object(data: bytes) -> Body:
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise Refused(f"what answers is not etcd's JSON gateway: {_CHECK}, or use etcd+grpc://", UNUSABLE)
+        raise _nonsense()
     return value
 
 
@@ -315,7 +336,7 @@ def _rejected(answer: Answer, *, certificate: bool) -> Rejected:
     try:
         said = fastjson.loads(answer.body.decode())
         return Rejected(int(said["code"]), str(said.get("message") or said.get("error")))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, LookupError, TypeError, ArithmeticError):
         pass
     if answer.status == 404:
         raise Refused("etcd answers 404: its JSON gateway is switched off, so use etcd+grpc://", UNUSABLE)

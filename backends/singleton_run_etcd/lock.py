@@ -20,7 +20,7 @@ from singleton_run.contract import Grant, Held
 from singleton_run.errors import UNUSABLE, Failure, Lost, Refused, Unavailable
 from singleton_run.http.connection import Broken
 from singleton_run.http.patience import Late, Patience, Woken
-from singleton_run.record import readable
+from singleton_run.record import parsed
 from singleton_run_etcd.server import NoLease, Operation
 
 TYPE_CHECKING = False
@@ -313,7 +313,7 @@ class EtcdBackend:
         else:
             outcome = self._enter(place, holder, ttl, look, patience)
         own, first, record = outcome.found[:3]
-        if not own or own[0].lease != place.lease:
+        if not (own and first) or own[0].lease != place.lease:
             # Under another lease it is kept, for another keeper of ours has released it so.
             raise NoLease
         place.created = own[0].created
@@ -334,7 +334,7 @@ class EtcdBackend:
         """Who has the key; of a stranger only the lease is known, and until when only if nobody renews it."""
         try:
             value = fastjson.loads(entry.value)
-            holder, since = str(value["holder"]), float(value["since"])
+            holder, since = str(value["holder"]), value["since"]
         except (ValueError, TypeError, KeyError):
             return Held(f"etcd lease {entry.lease:x}", handle=handle)
         until = None
@@ -438,10 +438,7 @@ def _kept(holder: str, since: float) -> str:
 
 
 def _record(found: Sequence[Entry]) -> Mapping[str, Any] | None:
-    try:
-        return readable(fastjson.loads(found[0].value)) if found else None
-    except (ValueError, RecursionError):
-        return None
+    return parsed(found[0].value) if found else None
 
 
 def _was_released(outcome: Outcome, grant: Grant) -> bool:

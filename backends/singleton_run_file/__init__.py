@@ -20,7 +20,7 @@ import time
 from singleton_run import fastjson, system
 from singleton_run.contract import Grant, Held
 from singleton_run.errors import UNUSABLE, Lost, Refused, Unavailable
-from singleton_run.record import readable
+from singleton_run.record import LONGEST, parsed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,9 +31,10 @@ if TYPE_CHECKING:
 
 _TOKEN_WIDTH = 20
 _LONGEST_LOCK = 256
-_LONGEST_RECORD = 1 << 20
+_NO_TOKEN = 1 << 62
 _ROOT_DIRECTORY = "/var/lib/singleton-run"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_MOST_LINKS = 40  # as for the kernel
 _ASK = "name one with --lock file:///DIRECTORY"
 
 
@@ -78,6 +79,9 @@ def _unquoted(text: str) -> str:
 
 
 def _open_directory(directory: str, *, create: bool) -> int:
+    weakness = _weakness(directory)
+    if weakness:
+        raise Refused(f"{directory} could be exchanged, for {weakness}: {_ASK} that only you can", UNUSABLE)
     try:
         descriptor = os.open(directory, _DIRECTORY)
     except FileNotFoundError:
@@ -103,7 +107,50 @@ def _open_directory(directory: str, *, create: bool) -> int:
     return descriptor
 
 
+def _weakness(directory: str) -> str:
+    """Where, on the way to `directory`, another user could put something else; empty for nowhere.
+
+    Who exchanges a directory gives two callers two locks. In a sticky one like /tmp nobody can
+    exchange what is ours.
+    """
+    place = "/"
+    links = 0
+    parts = directory.split("/")[::-1]
+    while parts:
+        part = parts.pop()
+        if part in {"", "."}:
+            continue
+        path = os.path.dirname(place) if part == ".." else os.path.join(place, part)
+        try:
+            found = os.lstat(path)
+        except (OSError, ValueError):
+            return ""  # nothing can be exchanged that isn't there, and opening it says what is wrong
+        if stat.S_ISLNK(found.st_mode):
+            links += 1
+            if links > _MOST_LINKS:
+                return ""
+            target = os.readlink(path)
+            place = "/" if target.startswith("/") else place
+            parts += target.split("/")[::-1]
+        else:
+            place = path
+        if path != "/" and found.st_uid not in (os.geteuid(), 0):
+            return f"{path} belongs to another user"
+        if parts and stat.S_ISDIR(found.st_mode) and _is_open_to_others(found):
+            return f"{path} can be written by others"
+    return ""
+
+
+def _is_open_to_others(directory: os.stat_result) -> bool:
+    """Whether another user may rename what is in it; a group of ours alone is not another."""
+    mode = directory.st_mode
+    group = mode & stat.S_IWGRP and directory.st_gid not in (0, os.getegid())
+    return not mode & stat.S_ISVTX and bool(group or mode & stat.S_IWOTH)
+
+
 def _make_directory(directory: str) -> None:
+    mask = os.umask(0o022)
+    os.umask(mask | 0o022)  # else we would refuse tomorrow what we made today
     try:
         os.makedirs(os.path.dirname(directory), exist_ok=True)
         os.mkdir(directory, 0o700)
@@ -111,6 +158,8 @@ def _make_directory(directory: str) -> None:
         return
     except OSError as error:
         raise Refused(f"{directory} can't be made ({_reason(error)}): {_ASK}", UNUSABLE) from None
+    finally:
+        os.umask(mask)
 
 
 def _reason(error: OSError) -> str:
@@ -321,7 +370,7 @@ class FileBackend:
             self._directory = -1
 
     def _open(self, name: str) -> int:
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
         try:
             descriptor = os.open(f"{name}.lock", flags, 0o600, dir_fd=self._directory)
         except OSError as error:
@@ -357,7 +406,8 @@ class FileBackend:
 
     def _last_token(self) -> int:
         last = os.pread(self.lock, _TOKEN_WIDTH, 0).strip()
-        return int(last) if last.isdigit() else 0
+        # What was written there by hand is no token, and the clock is ahead of every one of ours.
+        return int(last) if last.isdigit() and int(last) < _NO_TOKEN else 0
 
     def _next_token(self) -> int:
         token = max(self._last_token() + 1, time.time_ns() // 1000)
@@ -373,7 +423,9 @@ class FileBackend:
         kept = None
         try:
             probe = os.open(
-                f"{name}.lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._directory
+                f"{name}.lock",
+                os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC,
+                dir_fd=self._directory,
             )
             kept = _kept_until(probe) or None
             os.close(probe)
@@ -388,8 +440,8 @@ class FileBackend:
 
     def _read_record(self, name: str) -> Mapping[str, Any] | None:
         try:
-            return readable(fastjson.loads(_read(self._directory, f"{name}.json")))
-        except (OSError, ValueError, RecursionError):
+            return parsed(_read(self._directory, f"{name}.json"))
+        except (OSError, ValueError):
             return None
 
     def _close_lock(self) -> None:
@@ -407,9 +459,11 @@ def _mark_of(key: str) -> str:
 
 
 def _read(directory: int, name: str) -> str:
-    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    # Without O_NONBLOCK a named pipe in its place would stop us here.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(name, flags, dir_fd=directory)
     try:
-        return os.read(descriptor, _LONGEST_RECORD).decode()
+        return os.read(descriptor, LONGEST + 1).decode()
     finally:
         os.close(descriptor)
 
@@ -418,7 +472,7 @@ def _replace(
     directory: int, name: str, temporary: str, value: Mapping[str, Any], *, lasting: bool = False
 ) -> None:
     """Put `value` into a file in one step; `lasting`: a failure of the machine doesn't take it back."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     descriptor = os.open(temporary, flags, 0o600, dir_fd=directory)
     try:
         os.write(descriptor, fastjson.dumps(value).encode())

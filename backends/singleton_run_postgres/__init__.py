@@ -33,4 +33,12 @@ def open_backend(lock: str, environ: Mapping[str, str]) -> PostgresBackend:
     from singleton_run_postgres.address import Address
     from singleton_run_postgres.backend import PostgresBackend
 
-    return PostgresBackend(Address(lock))
+    address = Address(lock)
+    if address.unchecked:
+        from singleton_run.log import last_words
+
+        last_words(
+            f"the certificate of postgres is not checked (sslmode={address.unchecked}), so anybody may be "
+            "answering in its place: say sslmode=verify-full (or disable, to trust the network)"
+        )
+    return PostgresBackend(address)

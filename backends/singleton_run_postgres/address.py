@@ -6,6 +6,8 @@ an attempt with an impossible option ends before anything is contacted, and tell
 
 from __future__ import annotations
 
+import os
+
 from psycopg import ProgrammingError, pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
@@ -13,10 +15,13 @@ from singleton_run.environment import redact
 from singleton_run.errors import UNUSABLE, Refused, Unavailable
 from singleton_run.http.patience import Late
 from singleton_run.http.resolve import Lookup
+from singleton_run.http.url import whole_number
 from singleton_run_postgres.statements import MARKS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from singleton_run.http.patience import Patience
 
 _OURS = "singleton_run_"
@@ -29,14 +34,20 @@ _IMPOSSIBLE = "?"
 class Address:
     """A database, by one or several ways to it, and the table in it. Raises Refused.
 
-    `shown` is the URL without its password.
+    `shown` is the URL without its password. `unchecked` is libpq's sslmode if by that nobody checks
+    who answers from another machine; it is empty too where encryption was switched off.
     """
 
     def __init__(self, lock: str) -> None:
         self.shown = redact(lock)
+        try:
+            lock.encode()
+        except UnicodeError:
+            raise Refused(f"{self.shown} is no PostgreSQL URL: it is not UTF-8", UNUSABLE) from None
         url, own = _split(lock)
         self.schema, self.table = own["schema"], own["table"]
         self._options = _parsed(url, self.shown)
+        self.unchecked = ""
         self._places = self._find_places()
         self._lookups: dict[str, Lookup] = {}
         self._known: dict[str, list[str]] = {}
@@ -69,18 +80,32 @@ class Address:
     def _find_places(self) -> list[tuple[str, str, str]]:
         """(host, hostaddr, port) of each server. Raises Refused if libpq can't use the options."""
         probe = {"host": "", "port": "", "hostaddr": _IMPOSSIBLE}
-        error = pq.PGconn.connect_start(_conninfo({**self._options, **probe})).error_message.decode()
+        refused = pq.PGconn.connect_start(_conninfo({**self._options, **probe}))
+        error = refused.error_message.decode(errors="replace")
         if f'"{_IMPOSSIBLE}"' not in error:  # it came that far only if all the rest is right
             raise Refused(f"postgres: {' '.join(error.split())}: correct {self.shown} or PG*", UNUSABLE)
         told = pq.PGconn.connect_start(_conninfo({**self._options, "sslmode": _IMPOSSIBLE})).info
-        found = {option.keyword: (option.val or b"").decode() for option in told}
+        found = {option.keyword: self._text(option.keyword, option.val) for option in told}
         self._attributes = found.get(b"target_session_attrs", "any")
+        modes = [option.val for option in refused.info if option.keyword == b"sslmode"]
+        mode = self._text(b"sslmode", modes[0] if modes else None)
         hosts, addresses, ports = (found.get(key, "").split(",") for key in (b"host", b"hostaddr", b"port"))
         count = max(len(hosts), len(addresses))
         if len(ports) not in (1, count) or not all(_is_port(port) for port in ports):
             raise Refused(f"postgres: {self.shown}: give one port, or one for each host", UNUSABLE)
         columns = (column * (count // len(column)) for column in (hosts, addresses, ports))
-        return list(zip(*columns, strict=True))
+        places = list(zip(*columns, strict=True))
+        here = all(_is_here(hostaddr or host) for host, hostaddr, _ in places)
+        if not (here or _is_checked(mode, found)):
+            self.unchecked = mode
+        return places
+
+    def _text(self, keyword: bytes, value: bytes | None) -> str:
+        try:
+            return (value or b"").decode()
+        except UnicodeDecodeError:
+            word = keyword.decode()
+            raise Refused(f"postgres: {word} is not UTF-8: correct {self.shown} or PG*", UNUSABLE) from None
 
     def _look_up(self, host: str, patience: Patience) -> list[str]:
         """The addresses of `host`, anew for each connection: a fail-over may have moved the name.
@@ -108,8 +133,20 @@ def _is_local(host: str) -> bool:
     return not host or host[0] in "/@"
 
 
+def _is_here(place: str) -> bool:
+    """Whether `place` is this machine, by its name alone."""
+    return _is_local(place) or place in ("localhost", "::1") or place.startswith("127.")
+
+
+def _is_checked(mode: str, options: Mapping[bytes, str]) -> bool:
+    """Whether the server's certificate is: with a file of authorities libpq does so for `require` too."""
+    if mode == "require":
+        return os.path.exists(options.get(b"sslrootcert") or os.path.expanduser("~/.postgresql/root.crt"))
+    return mode not in ("allow", "prefer")
+
+
 def _is_port(text: str) -> bool:
-    return not text or (text.isdecimal() and 0 < int(text) < 1 << 16)
+    return not text or 0 < whole_number(text) < 1 << 16
 
 
 def _conninfo(options: dict[str, str]) -> bytes:

@@ -8,7 +8,7 @@ from singleton_run.errors import Lost, Refused, Unavailable
 from singleton_run.http.patience import Patience, Woken
 from singleton_run.keys import plain
 from singleton_run.names import digest
-from singleton_run.record import readable
+from singleton_run.record import parsed
 from singleton_run_postgres.faults import (
     AGAIN,
     EXISTS,
@@ -280,12 +280,7 @@ def _plain(holder: str) -> str:
 
 
 def _loaded(record: str | None) -> Mapping[str, Any] | None:
-    if record is None:
-        return None
-    try:
-        return readable(fastjson.loads(record))
-    except (ValueError, RecursionError):
-        return None
+    return None if record is None else parsed(record)
 
 
 def _key(key: str) -> str:

@@ -26,6 +26,7 @@ _REFUSED = ("0A", "22", "23", "28", "3D", "3F", "42", "54")
 _ADVICE = {
     "28": "check user and password (in the URL, PGUSER, PGPASSWORD or ~/.pgpass) and pg_hba.conf",
     "3D": "name a database that exists (in the URL or PGDATABASE)",
+    "22003": "the lock's row has a token that can't grow: delete the row",
     "42703": "the table is no table of locks: choose another by ?singleton_run_table=NAME",
     READ_ONLY: "a standby can't lock: name the primary, or all servers",
     "53300": "the server has no connection left (max_connections)",

@@ -73,6 +73,8 @@ _WORDS = {
     "OR lock.until <= clock_timestamp())",
     # How often it was changed, and what was there before.
     "changes": "(SELECT count(*) FROM done), before.holder, before.token, before.generation, before.released",
+    # Infinity, which somebody may have written there, can't be subtracted from.
+    "left": "extract(epoch FROM least(until, timestamptz '9999-01-01') - clock_timestamp())",
     # There is always one row, for there is always the clock.
     "once": "(SELECT) AS once",
 }
@@ -86,7 +88,7 @@ HELLO = """
 # find it free one gets the row, and the others pass on: else each would lock it in turn, and write that down.
 _ACQUIRE = """
     WITH held AS (
-        SELECT holder, since, until FROM {table} AS lock WHERE name = $2 AND NOT {free}
+        SELECT holder, since, {left} AS seconds FROM {table} AS lock WHERE name = $2 AND NOT {free}
     ), free AS (
         SELECT FROM {table} AS lock WHERE name = $2 AND {free} FOR UPDATE SKIP LOCKED
     ), got AS (
@@ -101,8 +103,7 @@ _ACQUIRE = """
         WHERE {free} AND {in_time}
         RETURNING token, record
     )
-    SELECT {now}, got.token, got.record, held.holder, extract(epoch FROM held.since),
-           extract(epoch FROM held.until - clock_timestamp())
+    SELECT {now}, got.token, got.record, held.holder, extract(epoch FROM held.since), held.seconds
     FROM {once} LEFT JOIN got ON true LEFT JOIN held ON true"""
 
 # $6 ttl
@@ -139,7 +140,7 @@ _LEAVE = """
 # $1 name
 _READ = """
     SELECT {now}, lock.holder, extract(epoch FROM lock.since),
-           extract(epoch FROM lock.until - clock_timestamp()), lock.record
+           CASE WHEN lock.until > clock_timestamp() THEN {left} ELSE 0 END, lock.record
     FROM {once} LEFT JOIN {table} AS lock ON lock.name = $1"""
 
 # $1 name $2 key

@@ -10,6 +10,7 @@ import errno
 import os
 
 from singleton_run.http.patience import READ, WRITE
+from singleton_run.http.url import whole_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,6 +43,10 @@ else:
 _PIECE = 65536
 _LONGEST_HEAD = 1 << 16
 _LONGEST_BODY = 1 << 26
+_LONGEST_LINE = 1 << 23
+_MOST_INTERIM = 100
+_HEX = frozenset(b"0123456789abcdefABCDEF")
+_NOT_HTTP = "an answer that isn't HTTP/1.1"
 _KEEPALIVE = ((_socket.TCP_KEEPIDLE, 15), (_socket.TCP_KEEPINTVL, 5), (_socket.TCP_KEEPCNT, 3))
 _BODILESS = (204, 304)
 
@@ -169,8 +174,12 @@ class Connection:
             if isinstance(broken, Untrusted):
                 raise
         answer = self._head(patience)
-        while answer.status < 200:
+        for _ in range(_MOST_INTERIM):
+            if answer.status >= 200:
+                break
             answer = self._head(patience)
+        else:
+            raise Broken("an answer that never comes")
         self._chunked = answer.headers.get("transfer-encoding", "").lower() == "chunked"
         return answer
 
@@ -181,6 +190,8 @@ class Connection:
             if not piece:
                 return None
             self._line += piece
+            if len(self._line) > _LONGEST_LINE:
+                raise Broken("a line without end")
         line, _, self._line = self._line.partition(b"\n")
         return line
 
@@ -198,7 +209,7 @@ class Connection:
         first, *lines = self._buffer[:end].decode("latin-1").split("\r\n")
         self._buffer = self._buffer[end + 4 :]
         version, _, rest = first.partition(" ")
-        if not version.startswith("HTTP/1.") or not rest[:3].isdigit():
+        if not version.startswith("HTTP/1.") or len(rest) < 3 or whole_number(rest[:3]) < 0:
             raise Broken("what answers doesn't speak HTTP/1.1")
         headers = {}
         for line in lines:
@@ -212,27 +223,31 @@ class Connection:
         if answer.status in _BODILESS:
             return b""
         length = answer.headers.get("content-length", "")
-        if not self._chunked and length.isdigit():
-            self._fill(int(length), patience)
-            body, self._buffer = self._buffer[: int(length)], self._buffer[int(length) :]
+        if not self._chunked and length:
+            size = whole_number(length)
+            if size < 0:
+                raise Broken(_NOT_HTTP)
+            self._fill(size, patience)
+            body, self._buffer = self._buffer[:size], self._buffer[size:]
             return body
         if not self._chunked:
             self.reusable = False
-        body = b""
-        while len(body) <= _LONGEST_BODY:
-            piece = self._chunk(patience) if self._chunked else self._take_piece(patience)
-            if not piece:
-                return body
-            body += piece
+        pieces: list[bytes] = []
+        size = 0
+        while size <= _LONGEST_BODY:
+            pieces.append(self._chunk(patience) if self._chunked else self._take_piece(patience))
+            size += len(pieces[-1])
+            if not pieces[-1]:
+                return b"".join(pieces)
         raise Broken("an answer without end")
 
     def _chunk(self, patience: Patience) -> bytes:
         """The next chunk, empty for the last. Nothing is taken before the whole of it is here."""
         end = self._find(b"\r\n", 0, patience)
-        try:
-            size = int(self._buffer[:end].partition(b";")[0], 16)
-        except ValueError:
-            raise Broken("an answer that isn't HTTP/1.1") from None
+        digits = self._buffer[:end].partition(b";")[0].strip()
+        if not 0 < len(digits) <= 8 or not _HEX.issuperset(digits):
+            raise Broken(_NOT_HTTP)
+        size = int(digits, 16)
         if size == 0:
             self._buffer = self._buffer[self._find(b"\r\n\r\n", end, patience) + 4 :]
             return b""
@@ -255,12 +270,21 @@ class Connection:
     def _fill(self, size: int, patience: Patience) -> None:
         if size > _LONGEST_BODY:
             raise Broken(f"an answer of {size} bytes")
-        while len(self._buffer) < size:
-            self._more(patience)
+        pieces = [self._buffer]
+        missing = size - len(self._buffer)
+        try:
+            while missing > 0:
+                pieces.append(self._receive(patience))
+                missing -= len(pieces[-1])
+        finally:
+            self._buffer = b"".join(pieces)
 
     def _more(self, patience: Patience) -> None:
+        self._buffer += self._receive(patience)
+
+    def _receive(self, patience: Patience) -> bytes:
         data = self._wire.receive(patience)
         if not data:
             raise Broken(self._closed)
         self._closed = "the server closed the connection"
-        self._buffer += data
+        return data

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from singleton_run.errors import UNUSABLE, Refused
 from singleton_run.http.connection import Broken, Connection
+from singleton_run.http.url import host_and_port, unquoted, whole_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,20 +49,18 @@ def choose(host: str, port: int, environ: Mapping[str, str]) -> Proxy | None:
     if not mark:
         scheme, rest = "http", text
     login, _, place = rest.partition("/")[0].rpartition("@")
-    name, colon, number = place.rpartition(":")
-    if not colon or number.endswith("]"):
-        name, number = place, "80"
-    if scheme != "http" or not name or not number.isdigit():
-        raise Refused("HTTPS_PROXY must be like http://proxy.example:3128", UNUSABLE)
-    return Proxy(name.strip("[]"), int(number), _basic(login))
+    try:
+        if scheme == "http":
+            return Proxy(*host_and_port(place, 80), _basic(login))
+    except ValueError:
+        pass
+    raise Refused("HTTPS_PROXY must be like http://proxy.example:3128", UNUSABLE)
 
 
 def _basic(login: str) -> str:
     if not login:
         return ""
     from binascii import b2a_base64
-
-    from singleton_run.http.url import unquoted
 
     return "Basic " + b2a_base64(unquoted(login).encode(), newline=False).decode()
 
@@ -86,12 +85,12 @@ def _covers(entry: str, host: str, port: int, number: tuple[int, int] | None) ->
     network, slash, bits = entry.partition("/")
     if slash:
         base = _number(network)
-        if base is None or number is None or base[0] != number[0] or not bits.isdigit():
+        if base is None or number is None or base[0] != number[0] or whole_number(bits) < 0:
             return False
         shift = max(0, base[0] - int(bits))
         return base[1] >> shift == number[1] >> shift
     name, colon, ending = entry.rpartition(":")
-    if colon and ending.isdigit() and _number(entry) is None:
+    if colon and whole_number(ending) >= 0 and _number(entry) is None:
         if int(ending) != port:
             return False
         entry = name

@@ -68,6 +68,8 @@ def _use(path: str, load: Callable[[], object]) -> None:
         ) from None
     except OSError as error:
         raise Refused(f"the certificate file {path} or its key: {error.strerror}", UNUSABLE) from None
+    except ValueError as error:
+        raise Refused(f"{path!r} or its key can't be a file: {error}", UNUSABLE) from None
 
 
 def _context() -> Any:

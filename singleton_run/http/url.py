@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 _HEX = frozenset("0123456789abcdefABCDEF")
+_NOT_IN_HOSTS = frozenset(map(chr, range(33))) | frozenset("/?#@[]\\\x7f")
 
 
 def unquoted(text: str) -> str:
@@ -25,10 +26,25 @@ def host_and_port(text: str, default: int) -> tuple[str, int]:
     else:
         host, colon, number = text.partition(":")
         wrong = False
-    if wrong or not host or (colon and not number) or not set(host).isdisjoint(" /?#@[]\r\n\t\\"):
+    host = _ascii(host)
+    if wrong or not host or (colon and not number) or not set(host).isdisjoint(_NOT_IN_HOSTS):
         raise ValueError(f"{text!r} is not a host and port, as in db1.example:2379")
     if not number:
         return host, default
-    if not (number.isascii() and number.isdigit() and 0 < int(number) < 65536):
+    if not 0 < whole_number(number) < 65536:
         raise ValueError(f"{text!r} has no port from 1 to 65535")
     return host, int(number)
+
+
+def whole_number(text: str) -> int:
+    """The number that up to ten ASCII digits are, -1 for anything else."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 10 else -1
+
+
+def _ascii(host: str) -> str:
+    """A host's name as the DNS has it, empty if it can't."""
+    try:
+        # The codec `idna` costs 10 ms to import.
+        return host if host.isascii() else host.encode("idna").decode()
+    except UnicodeError:
+        return ""
