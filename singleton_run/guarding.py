@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import select
 
-from singleton_run import system
+from singleton_run import processes, system
 from singleton_run.channel import Reader, Writer
 from singleton_run.environment import for_command, of_slot
 from singleton_run.guard import GONE, IDLE, Guard
@@ -95,6 +95,7 @@ def run(task: Task, orders: int, tell: int, proof: int, lock: int, take: Take | 
     timer = system.Timer()
     reader = Reader(orders)
     front = Writer(tell)
+    listing = processes.hold_listing()
     tree = Tree(task.command, task.page, task.environ())
     guard = task.guard(tree, front.send)
     jobs = task.jobs()
@@ -109,7 +110,7 @@ def run(task: Task, orders: int, tell: int, proof: int, lock: int, take: Take | 
             tree.environ.update(of_slot(order[2:]))
             guard.start(now)
             system.close_standard(0, 1)
-            system.keep_only([orders, tell, proof, lock, signals.descriptor, timer.descriptor])
+            system.keep_only([orders, tell, proof, lock, signals.descriptor, timer.descriptor, *listing])
         elif order[0] == "signal":
             if order[1] == _signal.SIGCONT and jobs is not None:
                 jobs.go_on()
