@@ -117,6 +117,7 @@ class Front:
         self.command = -1
         self.run_record: dict[str, Any] = {}
         system.become_subreaper()
+        processes.hold_listing()
         system.set_title(f"singleton-run: front of {settings.name}")
 
     def _lock(self, job: Job, plan: Callable[[], Plan] | None, *, decides: bool) -> Lock:
