@@ -104,7 +104,7 @@ class Gateway:
             answer = self._call("/v3/lease/timetolive", {"ID": str(lease)}, patience)
         except Rejected as rejected:
             raise self._failure(rejected) from None
-        return max(0, int(answer.get("TTL", 0)))
+        return _sense(lambda: max(0, int(answer.get("TTL", 0))))
 
     def revoke(self, lease: int, patience: Patience) -> None:
         """See `server.Server`."""

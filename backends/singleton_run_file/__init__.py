@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _TOKEN_WIDTH = 20
 _LONGEST_LOCK = 256
+_LONGEST_KEEP = 1e10  # longer than any duration that can be asked for
 _NO_TOKEN = 1 << 62
 _ROOT_DIRECTORY = "/var/lib/singleton-run"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -508,4 +509,4 @@ def _kept_until(lock: int) -> float:
         left = min(left, float(seconds))
     except ValueError:
         return 0.0
-    return system.now() + left if left > 0 else 0.0
+    return system.now() + left if 0 < left < _LONGEST_KEEP else 0.0
