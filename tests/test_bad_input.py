@@ -291,7 +291,7 @@ ETCD_PLACES = (
 )
 POSTGRES_PLACES = (
     "{place}0/app {place}/app?x=1 {place}/app?sslmode=1 {place}/%zz {place}/%00 [::1/app u:%zz@{place}/app "
-    "{place},a:1,b:/app {place}/app?port=1,2,3 {place}/app?singleton_run_x=1 {place}/app?service=nowhere"
+    "{place},a:x/app {place}/app?port=1,2,3 {place}/app?singleton_run_x=1 {place}/app?service=nowhere"
 )
 FILE_PLACES = "relative /nowhere/%zz /dev/null /dev/null/x /%00 /tmp"
 WRONG_PLACES = [
@@ -302,10 +302,21 @@ WRONG_PLACES = [
     f"postgres://{{place}}/app?singleton_run_table={'x' * 64}",
     f"file:///{'x' * 300}",
 ]
+OF_A_SCHEDULE = ["tz", "jitter", "start_deadline", "no_loop", "retries"]
+OF_RETRIES = ["retry_delay", "retry_backoff", "retry_interrupted"]
+
+
+def beside(option: Option) -> dict[str, str]:
+    """What must be there for an option's variable to be looked at."""
+    if option.name in OF_RETRIES:
+        return {"SINGLETON_RUN_CRON": "@hourly", "SINGLETON_RUN_RETRIES": "1"}
+    return {"SINGLETON_RUN_CRON": "@hourly"} if option.name in OF_A_SCHEDULE else {}
+
+
 HTTPS = {"SINGLETON_RUN_LOCK": "etcd", "ETCDCTL_ENDPOINTS": "https://e.example"}
 WRONG_VARIABLES: list[dict[str, str]] = [
-    *({option.variable: f"\x1b[2J\n{BYTE}"} for option in SETTABLE),
-    *({option.variable: "x" * 100_000} for option in SETTABLE),
+    *({option.variable: f"\x1b[2J\n{BYTE}", **beside(option)} for option in SETTABLE),
+    *({option.variable: "x" * 100_000, **beside(option)} for option in SETTABLE),
     *(
         {"SINGLETON_RUN_LOCK": "etcd", "ETCDCTL_ENDPOINTS": text}
         for text in ("{place}:1", "ftp://{place}", BYTE)
