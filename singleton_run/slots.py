@@ -157,7 +157,7 @@ class Plan:
     def _start(
         self, slot: float, at: float, deadline: float, now: float, *, held: bool, runs: bool
     ) -> Decision:
-        """Run a slot that is due `at`; but if another is about to, only see a little later whether it does."""
+        """Run a slot that is due `at`; but if another is about to, see a little later whether it does."""
         start = max(at, now)
         if not held:
             return Decision(RUN, slot, start, deadline=deadline)
