@@ -98,6 +98,7 @@ def decide(
     exact: bool = True,
     since: float | None = None,
     chance: float = 0.5,
+    offset: float = 0.0,
     **wishes: Any,
 ) -> Told:
     """What is decided at a time, by a call that was made then (or `since`) for an hourly job."""
@@ -107,6 +108,7 @@ def decide(
         wishes.setdefault("every", HOUR)
     begin = NOON + (now if since is None else since)
     plan = slots.Plan(asked(**wishes), begin, lambda: chance)
+    plan.offset = offset
     return Told(plan.decide(record, NOON + now, held=held, exact=exact))
 
 
@@ -391,6 +393,15 @@ def test_one_that_comes_once_takes_the_latest_slot_by_cron() -> None:
     assert once(by_cron(), HOUR - 1.0, cron=CRON).ends("succeeded")
     assert once(by_cron(), HOUR + 1.0, cron=CRON).starts(HOUR, HOUR + 1.0)
     assert once(None, HOUR + 1.0, cron=CRON).starts(HOUR, HOUR + 1.0)
+
+
+def test_one_that_cron_calls_too_early_waits_for_its_slot() -> None:
+    assert once(by_cron(), HOUR - 1.9, cron=CRON, offset=-2.0).starts(HOUR, HOUR)
+    assert once(by_cron(), HOUR - 29.0, cron=CRON, offset=-30.0).starts(HOUR, HOUR)
+    assert once(by_cron(), HOUR + 1.0, cron=CRON, offset=-2.0).starts(HOUR, HOUR + 1.0)
+    assert once(by_cron(), HOUR - 2.1, cron=CRON, offset=-2.0).ends("succeeded")
+    assert once(by_cron(), HOUR - 29.0, cron=CRON, offset=-31.0).ends("succeeded")
+    assert once(by_cron(), HOUR - 1.9, cron=CRON, offset=2.0).ends("succeeded")
 
 
 def test_one_that_comes_once_and_first_sets_the_grid() -> None:
