@@ -136,6 +136,8 @@ def test_by_cron_nothing_is_started_that_was_due_before_the_first_call() -> None
     assert decide(None, HOUR + 5.0, since=HOUR + 1.0, cron=CRON).rests(2 * HOUR)
     assert decide(None, HOUR + 5.0, since=HOUR, cron=CRON).starts(HOUR, HOUR + 5.0)
     assert decide(None, HOUR + 5.0, since=HOUR - 1.0, cron=CRON).starts(HOUR, HOUR + 5.0)
+    assert decide(None, HOUR + 5.0, since=HOUR - 1.0, offset=2.0, cron=CRON).rests(2 * HOUR)
+    assert decide(None, HOUR + 5.0, since=HOUR + 1.0, offset=-2.0, cron=CRON).starts(HOUR, HOUR + 5.0)
 
 
 # The next.
@@ -375,6 +377,9 @@ def test_of_a_short_interval_half_is_much() -> None:
     short = last(0.0, schedule="every 10s")
     assert decide(short, -5.0, exact=False, every=10.0).notes == []
     assert decide(short, -6.0, exact=False, every=10.0).notes == [("behind", 6.0)]
+    seconds = "*/10 * * * * *"
+    short = last(0.0, schedule=f"cron {seconds} UTC", grid=0.0)
+    assert decide(short, -6.0, exact=False, cron=seconds).notes == [("behind", 6.0)]
 
 
 # --no-loop.
