@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import time
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -337,6 +338,16 @@ def test_of_forty_with_one_key_one_runs_and_all_end_well(lab: Place) -> None:
     other = lab.start("--once", "v2/ä", command=lab.job())
     assert other.wait() == 0
     lab.evidence.check(2)
+    assert _forget(lab, "v1").wait() == 0
+    assert _forget(lab, "v1").wait() == 1
+    assert lab.start("--once", "v1", command=lab.job()).wait() == 0
+    assert lab.start("--once", "v2/ä", command=lab.job()).wait() == 0
+    lab.evidence.check(3)
+
+
+def _forget(lab: Lab, key: str) -> Run:
+    argv = [sys.executable, "-m", "singleton_run", "forget", "--lock", lab.lock, lab.name, key]
+    return Run(argv, lab.directory)
 
 
 @pytest.mark.parametrize("lab", ["file", "etcd"], indirect=True)
