@@ -105,7 +105,7 @@ def _memory(folder: Path, server: Etcd) -> None:
     measure.table(title, head, rows)
 
 
-def _metrics(server: Etcd) -> dict[str, float]:
+def counters(server: Etcd) -> dict[str, float]:
     """The server's counters by name, summed over their labels."""
     connection = http.client.HTTPConnection(server.address, timeout=measure.PATIENCE)
     try:
@@ -132,14 +132,14 @@ class _Site:
 
     def span(self, before: dict[str, float]) -> list[float]:
         """Messages and calls a minute since `before`, and the watches that are open."""
-        now = _metrics(self.server)
+        now = counters(self.server)
         names = ("grpc_server_msg_received_total", "grpc_server_started_total")
         rates = [(now[name] - before[name]) * 60 / SECONDS for name in names]
         return [*rates, now["etcd_debugging_mvcc_watcher_total"]]
 
 
 def _spans(sites: list[_Site]) -> list[list[float]]:
-    before = [_metrics(site.server) for site in sites]
+    before = [counters(site.server) for site in sites]
     time.sleep(SECONDS)
     return [site.span(counters) for site, counters in zip(sites, before, strict=True)]
 

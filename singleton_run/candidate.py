@@ -84,7 +84,7 @@ def _run(job: Job, orders: Orders, got: Got) -> StepsToGrant:
         yield from _rest(decision, ahead)
         return None
     if decision.missed:
-        yield Do("tell", "missed", decision.missed)
+        yield Do("tell", "missed", decision.missed, decision.slot)
     done = yield Do("sleep", start - WRITE_AHEAD)
     if not orders.over() and done.now >= lease.renew_at(end, job.ttl):
         done = yield Do("renew", grant, limit)

@@ -374,8 +374,8 @@ class Front:
                 self.turn.lost_lock(facts[0], now)
             elif event == "rest":
                 self.turn.rested(*facts)
-            elif (event, round(facts[0])) not in self.log.said:
-                self.log.said.add((event, round(facts[0])))
+            elif (event, round(facts[-1])) not in self.log.said:
+                self.log.said.add((event, round(facts[-1])))
                 self.say("warning", event, number=facts[0])
 
     def _hear_signals(self) -> None:

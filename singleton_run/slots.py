@@ -157,7 +157,7 @@ class Plan:
     def _start(
         self, slot: float, at: float, deadline: float, now: float, *, held: bool, runs: bool
     ) -> Decision:
-        """Run a slot that is due `at`; but if another is about to, only see a little later whether it does."""
+        """Run a slot that is due `at`; but if another is about to, see a little later whether it does."""
         start = max(at, now)
         if not held:
             return Decision(RUN, slot, start, deadline=deadline)
@@ -185,7 +185,7 @@ class Plan:
 
     def _of_one(self, times: _Times, last: Record | None, now: float, *, held: bool) -> Decision:
         """Take part in the current slot only."""
-        slot = times.current(now)
+        slot = times.current(now, -self.offset)
         if slot is None:
             return Decision(REST, now, None, why="none")
         until = times.start(times.next(slot))
@@ -198,7 +198,7 @@ class Plan:
         deadline = self._deadline(times, slot, times.next(slot))
         if now > deadline:
             return Decision(REST, slot, None, why="skipped")
-        at = max(now, times.start(slot)) if self._settings.jitter else now
+        at = max(now, times.start(slot)) if self._settings.jitter or self._cron is not None else now
         if held and self._waits:
             return Decision(QUEUE, slot, at, deadline=deadline)
         return Decision(RUN, slot, at, deadline=deadline)
@@ -249,10 +249,15 @@ class _Times:
             return slot, self.next(now)
         return self._slots.latest(slot - _HAIR), slot
 
-    def current(self, now: float) -> float | None:
-        """The slot that a call which comes once, at about its time, is for."""
+    def current(self, now: float, early: float) -> float | None:
+        """The slot that a call which comes once, at about its time, is for.
+
+        By cron it comes at that time by its machine's clock, which is `early`: the slot may still be to come.
+        """
         slots = self._slots
-        return slots.nearest(now) if self._settings.every is not None else slots.latest(now)  # type: ignore[union-attr]
+        if self._settings.every is not None:
+            return slots.nearest(now)  # type: ignore[union-attr]
+        return slots.latest(now + early if 0 < early <= min(self.interval / 2, _MOST_BEHIND) else now)
 
     def floor(self, last: Record | None, since: float) -> float:
         """A slot must be later than this to be started.

@@ -77,7 +77,7 @@ def sentence(facts: Facts, waited: float | None) -> str:
     words["for"] = f" for {length}" if length else ""
     number = facts.get("number", 0.0)
     words["when"] = moment(float(facts.get("slot") or number))
-    words["length"] = durations.text(abs(number))
+    words["length"] = durations.text(round(abs(number), 1 if abs(number) < 60 else None))
     words["ahead"] = f"{words['length']} {'ahead of' if number > 0 else 'behind'}"
     words["state"] = _OF_SLOTS.get(facts.get("text", ""), f"it has {facts.get('text')}")
     if facts["event"] == "gave up" and not facts["text"]:

@@ -5,10 +5,16 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.harness import TREE, environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tests.harness import Run
 
 ADVICE = "needs libfaketime: apt-get install faketime"
 VIA = f'shift 3; exec "{sys.executable}" "{TREE / "tests" / "faked.py"}" "$@"'
@@ -48,10 +54,6 @@ class Clock:
         """Let it show this moment now, in Unix seconds."""
         self.set(moment - time.time())
 
-    def now(self) -> float:
-        """What it shows, in Unix seconds."""
-        return time.time() + self.ahead
-
     def environ(self, **changes: str) -> dict[str, str]:
         """The environment of a process that goes by it."""
         return environment(
@@ -63,3 +65,10 @@ class Clock:
             TZ="UTC",
             **changes,
         )
+
+
+def forget_shared(runs: Iterable[Run]) -> None:
+    """Remove what libfaketime has left of processes that ended by themselves, without its leave."""
+    for run in runs:
+        for name in (f"faketime_shm_{run.pid}", f"sem.faketime_sem_{run.pid}"):
+            Path("/dev", "shm", name).unlink(missing_ok=True)

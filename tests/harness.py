@@ -134,7 +134,7 @@ class Line:
 
 
 class Slot:
-    """That a command was started for a slot: its time and when it was by the command's clock (Unix seconds)."""
+    """A start for a slot: the slot's time, and when it was by the command's clock (Unix seconds)."""
 
     def __init__(self, line: Line) -> None:
         _, self.name, attempt, started = line.what.split("=")

@@ -3,10 +3,10 @@
     python -I -S job.py EVIDENCE [leave] [ignore] [until FILE] [status N]
 
 Every process of it appends lines "turn pid born what boot-clock" to one file, which orders them:
-`start`, `slot=SLOT=ATTEMPT=wall-clock` if it is of one, then `beat` every few milliseconds as long as it runs, and `end`. A line `alive:PID:STATE`
-says that a process of an earlier turn was still there at the start. `leave` leaves behind a
-process in a session of its own, without environment and without a parent, and one that ignores
-SIGTERM; `ignore` ignores SIGTERM itself.
+`start`, `slot=SLOT=ATTEMPT=wall-clock` if it is of one, then `beat` every few milliseconds as long as it
+runs, and `end`. A line `alive:PID:STATE` says that a process of an earlier turn was still there at the
+start. `leave` leaves behind a process in a session of its own, without environment and without a parent,
+and one that ignores SIGTERM; `ignore` ignores SIGTERM itself.
 """
 
 from __future__ import annotations

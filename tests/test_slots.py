@@ -98,6 +98,7 @@ def decide(
     exact: bool = True,
     since: float | None = None,
     chance: float = 0.5,
+    offset: float = 0.0,
     **wishes: Any,
 ) -> Told:
     """What is decided at a time, by a call that was made then (or `since`) for an hourly job."""
@@ -107,6 +108,7 @@ def decide(
         wishes.setdefault("every", HOUR)
     begin = NOON + (now if since is None else since)
     plan = slots.Plan(asked(**wishes), begin, lambda: chance)
+    plan.offset = offset
     return Told(plan.decide(record, NOON + now, held=held, exact=exact))
 
 
@@ -134,6 +136,8 @@ def test_by_cron_nothing_is_started_that_was_due_before_the_first_call() -> None
     assert decide(None, HOUR + 5.0, since=HOUR + 1.0, cron=CRON).rests(2 * HOUR)
     assert decide(None, HOUR + 5.0, since=HOUR, cron=CRON).starts(HOUR, HOUR + 5.0)
     assert decide(None, HOUR + 5.0, since=HOUR - 1.0, cron=CRON).starts(HOUR, HOUR + 5.0)
+    assert decide(None, HOUR + 5.0, since=HOUR - 1.0, offset=2.0, cron=CRON).rests(2 * HOUR)
+    assert decide(None, HOUR + 5.0, since=HOUR + 1.0, offset=-2.0, cron=CRON).starts(HOUR, HOUR + 5.0)
 
 
 # The next.
@@ -373,6 +377,9 @@ def test_of_a_short_interval_half_is_much() -> None:
     short = last(0.0, schedule="every 10s")
     assert decide(short, -5.0, exact=False, every=10.0).notes == []
     assert decide(short, -6.0, exact=False, every=10.0).notes == [("behind", 6.0)]
+    seconds = "*/10 * * * * *"
+    short = last(0.0, schedule=f"cron {seconds} UTC", grid=0.0)
+    assert decide(short, -6.0, exact=False, cron=seconds).notes == [("behind", 6.0)]
 
 
 # --no-loop.
@@ -391,6 +398,15 @@ def test_one_that_comes_once_takes_the_latest_slot_by_cron() -> None:
     assert once(by_cron(), HOUR - 1.0, cron=CRON).ends("succeeded")
     assert once(by_cron(), HOUR + 1.0, cron=CRON).starts(HOUR, HOUR + 1.0)
     assert once(None, HOUR + 1.0, cron=CRON).starts(HOUR, HOUR + 1.0)
+
+
+def test_one_that_cron_calls_too_early_waits_for_its_slot() -> None:
+    assert once(by_cron(), HOUR - 1.9, cron=CRON, offset=-2.0).starts(HOUR, HOUR)
+    assert once(by_cron(), HOUR - 29.0, cron=CRON, offset=-30.0).starts(HOUR, HOUR)
+    assert once(by_cron(), HOUR + 1.0, cron=CRON, offset=-2.0).starts(HOUR, HOUR + 1.0)
+    assert once(by_cron(), HOUR - 2.1, cron=CRON, offset=-2.0).ends("succeeded")
+    assert once(by_cron(), HOUR - 29.0, cron=CRON, offset=-31.0).ends("succeeded")
+    assert once(by_cron(), HOUR - 1.9, cron=CRON, offset=2.0).ends("succeeded")
 
 
 def test_one_that_comes_once_and_first_sets_the_grid() -> None:
