@@ -141,6 +141,10 @@ class Process:
         assert self._process is not None
         return self._process.pid
 
+    def runs(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
     def check(self) -> None:
         """Fail if it has ended."""
         assert self._process is not None

@@ -1,0 +1,99 @@
+"""`python -m tests.faults`: play rounds, a line of JSON each; `table FILE…`: what they came to."""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import random
+import sys
+import tempfile
+from contextlib import ExitStack
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.faults import results, scene, sites
+from tests.faults.table import FAULTS
+from tests.faults.tools import TOOLS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.faults.fault import Fault
+    from tests.faults.sites import Site
+    from tests.faults.tools import Tool
+
+KEEP = Path(tempfile.gettempdir(), "faults-kept")
+
+
+def chosen(patterns: list[str], site: str) -> list[Fault]:
+    """The faults whose names match one of the patterns and that can happen at a site."""
+    return [
+        fault
+        for fault in FAULTS
+        if any(fnmatch.fnmatchcase(fault.name, pattern) for pattern in patterns)
+        and (not fault.on or site in fault.on)
+    ]
+
+
+def rounds(site: str, faults: list[Fault], tool: Tool, count: int, seed: int) -> Iterator[results.Result]:
+    """Play `count` rounds of each fault, those of one world of the site together."""
+    ordered = sorted(faults, key=lambda fault: fault.world)
+    number = 0
+    for world, group in groupby(ordered, key=lambda fault: fault.world):
+        rows = list(group)
+        with ExitStack() as stack:
+            folder = stack.enter_context(sites.folder())
+            place = stack.enter_context(sites.opened(site, world, folder))
+            for turn in range(count):
+                for fault in rows:
+                    number += 1
+                    yield play(place, fault, tool, f"{seed}:{site}:{fault.name}:{turn}", number)
+
+
+def play(site: Site, fault: Fault, tool: Tool, seed: str, number: int) -> results.Result:
+    """One round; what it left is kept if something is wrong with it."""
+    with tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True) as name:
+        directory = Path(name)
+        chance = random.Random(seed)  # noqa: S311 - to be repeatable is what is asked of it
+        played = scene.Scene(directory, site, tool, fault, chance, number).play()
+        result = {"tool": tool.name, "site": site.name, "fault": fault.name, "seed": seed, **played}
+        result["excuse"] = fault.excuse(site.name)
+        wrong = results.wrong(result)
+        if wrong and tool.name == "singleton-run":
+            result["wrong"] = wrong
+            result["kept"] = str(KEEP / directory.name)
+            scene.keep(directory, KEEP / directory.name)
+    site.heal()
+    return result
+
+
+def main() -> int:
+    """Play, print each round as it ends, and a line for each that is wrong to stderr."""
+    if sys.argv[1:2] == ["table"]:
+        print(results.table(results.read(sys.argv[2:])))
+        return 0
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument("--site", action="append", choices=sorted(sites.SITES), help="default: all")
+    parser.add_argument("--fault", action="append", metavar="PATTERN", help="default: '*'")
+    parser.add_argument("--tool", choices=sorted(TOOLS), default="singleton-run")
+    parser.add_argument("--rounds", type=int, default=1, help="of each fault at each site")
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6))  # noqa: S311
+    options = parser.parse_args()
+    bad = 0
+    for site in options.site or sorted(sites.SITES):
+        faults = chosen(options.fault or ["*"], site)
+        for result in rounds(site, faults, TOOLS[options.tool], options.rounds, options.seed):
+            print(json.dumps(result), flush=True)
+            if "wrong" in result:
+                bad += 1
+                print(
+                    f"{site}, {result['fault']}: {', '.join(result['wrong'])}: {result['kept']}",
+                    file=sys.stderr,
+                )
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""Four contenders on one lock: each calls the wrapper again and again, until the round is over."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tests.harness import below, gone, parents, send_if_there, title
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+CONTENDERS = 4
+PAUSE = 0.2
+END = 30.0
+
+
+@dataclass
+class Call:
+    """One call of the wrapper that has ended: its status as subprocess gives it, and its stderr."""
+
+    run: str
+    status: int
+    said: str
+
+
+class Contender:
+    """One of them. `argv` gives the next call's arguments; what has ended is in `calls`.
+
+    `prepare` is called in the child before the wrapper (without it the child is spawned cheaply).
+    With `stderr`, the wrapper's standard error is that descriptor, else a file.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        argv: Callable[[], list[str]],
+        environ: Mapping[str, str],
+        directory: Path,
+        *,
+        stderr: int | None = None,
+        wrap: tuple[str, ...] = (),
+    ) -> None:
+        self.number = number
+        self.argv = argv
+        self.environ = environ
+        self.directory = directory
+        self.stderr = stderr
+        self.wrap = wrap
+        self.calls: list[Call] = []
+        self.popen: subprocess.Popen[bytes] | None = None
+        self.over = threading.Event()
+        self.failure: Exception | None = None
+        self.thread = threading.Thread(target=self._work, daemon=True)
+
+    def start(self) -> None:
+        """Begin to call."""
+        self.thread.start()
+
+    def stop(self) -> None:
+        """Call no more; what runs is left to end."""
+        self.over.set()
+
+    def join(self, seconds: float) -> bool:
+        """Wait for the last call to end; whether it did."""
+        self.thread.join(seconds)
+        return not self.thread.is_alive()
+
+    def end(self) -> None:
+        """SIGKILL what runs, and wait for its end."""
+        self.stop()
+        while self.thread.is_alive():
+            if self.popen is not None:
+                for process in (self.popen.pid, *below(self.popen.pid)):
+                    send_if_there(signal.SIGKILL, process)
+            self.thread.join(0.1)
+
+    def _work(self) -> None:
+        while not self.over.is_set():
+            try:
+                status = self._call(f"{self.number}.{len(self.calls)}")
+            except OSError as error:
+                self.failure = error
+                return
+            if status:
+                self.over.wait(PAUSE)
+
+    def _call(self, run: str) -> int:
+        path = self.directory / f"stderr.{run}"
+        with path.open("wb") as file:
+            self.popen = subprocess.Popen(
+                [*self.wrap, *self.argv()],
+                cwd=self.directory,
+                env={**self.environ, "FAULTS_RUN": run},
+                stdin=subprocess.DEVNULL,
+                stderr=file if self.stderr is None else self.stderr,
+                start_new_session=True,
+            )
+        status = self.popen.wait()
+        self.calls.append(Call(run, status, path.read_text(errors="replace")))
+        return status
+
+    def processes(self) -> dict[str, int]:
+        """The running call's processes by role: front, guard, keeper, command, where there are."""
+        if self.popen is None or self.popen.poll() is not None:
+            return {}
+        every = [self.popen.pid, *below(self.popen.pid)]
+        found: dict[str, int] = {}
+        for process in every:
+            name = title(process)
+            for role in ("front", "guard", "keeper"):
+                if name.startswith(f"singleton-run: {role} of "):
+                    found[role] = process
+        return _with_command(found)
+
+
+def _with_command(found: dict[str, int]) -> dict[str, int]:
+    """The command is the guard's oldest child that isn't one of ours."""
+    children = sorted(child for child, parent in parents().items() if parent == found.get("guard"))
+    return {**found, "command": children[0]} if children else found
+
+
+def left(directory: Path, lock: str) -> dict[int, str]:
+    """What is still there of that round's wrappers and commands: process ids, and what they are called."""
+    words = (str(directory), f" of {lock}", f" for {lock}")
+    found = {}
+    for process in parents():
+        name = title(process).replace("\0", " ")
+        if process != os.getpid() and any(word in name for word in words) and not gone(process):
+            found[process] = name
+    return found
