@@ -30,6 +30,7 @@ class Proxy:
         for flow in self._flows.values():
             flow.set()
         self._delay = 0.0
+        self._trickles = False
         self._word = b""
         self._at_word: tuple[str, ...] = ()
         self._is_cut = False
@@ -58,11 +59,16 @@ class Proxy:
         """Hand on each piece that much later, in both directions."""
         self._delay = seconds
 
+    def trickle(self) -> None:
+        """Hand on one byte a second, in each direction of each connection."""
+        self._trickles = True
+
     def mend(self) -> None:
         """Be a proxy like any other; what was held back is handed on."""
         self._is_cut = False
         self._word = b""
         self._delay = 0.0
+        self._trickles = False
         for flow in self._flows.values():
             flow.set()
 
@@ -89,7 +95,10 @@ class Proxy:
             try:
                 server = socket.create_connection(("127.0.0.1", self._target))
             except OSError:
-                _reset(client)
+                if all(flow.is_set() for flow in self._flows.values()):
+                    _reset(client)
+                else:  # a machine that is gone doesn't say so
+                    self._pairs.append((client, client))
                 continue
             self._pairs.append((client, server))
             self.accepted += 1  # only now: whoever sees it may cut, and must cut this one too
@@ -105,9 +114,16 @@ class Proxy:
                         self.deafen(*self._at_word)
                 self._closing.wait(self._delay)
                 self._flows[direction].wait()
-                sink.sendall(data)
+                self._send(sink, data)
             self._flows[direction].wait()
             sink.shutdown(socket.SHUT_WR)
+
+    def _send(self, sink: socket.socket, data: bytes) -> None:
+        while self._trickles and data and not self._closing.is_set():
+            sink.sendall(data[:1])
+            data = data[1:]
+            self._closing.wait(1.0)
+        sink.sendall(data)
 
 
 def _reset(*ends: socket.socket) -> None:

@@ -63,7 +63,7 @@ def play(site: Site, fault: Fault, tool: Tool, seed: str, number: int) -> result
         wrong = results.wrong(result)
         if wrong and tool.name == "singleton-run":
             result["wrong"] = wrong
-            result["kept"] = str(KEEP / directory.name)
+            result["files"] = str(KEEP / directory.name)
             scene.keep(directory, KEEP / directory.name)
     site.heal()
     return result
@@ -89,7 +89,7 @@ def main() -> int:
             if "wrong" in result:
                 bad += 1
                 print(
-                    f"{site}, {result['fault']}: {', '.join(result['wrong'])}: {result['kept']}",
+                    f"{site}, {result['fault']}: {', '.join(result['wrong'])}: {result['files']}",
                     file=sys.stderr,
                 )
     return 1 if bad else 0

@@ -111,8 +111,11 @@ def _defy(log: str, turn: str) -> int:
 
 def _end(process: int) -> None:
     """SIGKILL a process, and wait until it is gone, whoever its parent is."""
-    descriptor = os.pidfd_open(process)
-    os.kill(process, signal.SIGKILL)
+    try:
+        descriptor = os.pidfd_open(process)
+        os.kill(process, signal.SIGKILL)
+    except ProcessLookupError:
+        return
     select.select([descriptor], [], [])
     os.close(descriptor)
 

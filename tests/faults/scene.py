@@ -26,6 +26,7 @@ LIMIT = 40.0
 LINGER = 3.0
 MORE = 2
 KEPT = 6
+KEPT_FOR_EVER = "is kept: nothing proves that its command is gone"
 
 
 def now() -> float:
@@ -194,6 +195,7 @@ class Scene:
             "tracebacks": sum("Traceback" in call.said for call in calls),
             "silent": sum(_is_silent(call) for call in calls) if self.fault.stderr(self) is None else 0,
             "stuck": stuck,
+            "kept": any(KEPT_FOR_EVER in path.read_text() for path in self.directory.glob("stderr.*")),
             "ttl": self.ttl,
             "long": self.is_long,
             "hit": self.hit,
@@ -204,8 +206,10 @@ class Scene:
         record = self.site.record(self.name, self.directory)
         runs = [record, *record.get("runs", [])] if record else []
         noted = {run["token"] for run in runs if run["state"] == "succeeded"}
+        # It may have runs that are not in the log: of a wrapper that was killed before its command began.
+        oldest = min(run["token"] for run in runs) if len(runs) == KEPT else 0
         told = {call.run for call in calls if call.status == 0 and "could not be" not in call.said}
-        last = sorted(found, key=lambda turn: turn.token)[-KEPT:]
+        last = [turn for turn in found if turn.token >= oldest]
         return sum(turn.run in told and turn.token not in noted for turn in last)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.faults import processes
+from tests.faults import network, processes
 
-FAULTS = [*processes.ROWS]
+FAULTS = [*processes.ROWS, *network.ROWS]
 NAMES = {fault.name: fault for fault in FAULTS}
