@@ -6,6 +6,7 @@ import argparse
 import fnmatch
 import json
 import random
+import signal
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -81,6 +82,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=1, help="of each fault at each site")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))  # noqa: S311
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # servers end with us
     bad = 0
     for site in options.site or sorted(sites.SITES):
         faults = chosen(options.fault or ["*"], site)
