@@ -32,7 +32,7 @@ def etcd(folder: Path, *, tls: bool = False) -> Iterator[etcds.Etcd]:
 def postgres(**settings: str) -> Iterator[postgreses.Postgres]:
     """One PostgreSQL that serves with these settings."""
     try:
-        with postgreses.running(**settings) as server:
+        with postgreses.running(settings=settings) as server:
             yield server
     except pytest.skip.Exception as missing:
         raise measure.Broken(str(missing)) from None

@@ -17,8 +17,11 @@ class Fault:
     which sites it can happen (empty: all), `world` in which state of theirs. With `waits_lease`
     others may have to wait out the ttl. `exception` names the row of docs/promises.md by which it
     may end in an overlap at a site with leases, `file_exception` with `file`. `long` means that the
-    command must be in the middle of its work. `wrap` is put before a contender's call, `environ` is
-    added to its environment, `stderr` is a descriptor for its standard error, `lock` changes its URL.
+    command must be in the middle of its work.
+
+    `prepare` is called before the contenders start; `wrap` is put before a contender's call, `environ`
+    is added to its environment, `stderr` is a descriptor for its standard error, `lock` changes its
+    URL. Without `speaks` nobody hears what the wrapper says.
     """
 
     name: str
@@ -30,9 +33,11 @@ class Fault:
     exception: str = ""
     file_exception: str = ""
     long: bool = False
+    prepare: Strike = lambda scene: None
     heal: Strike = lambda scene: None
     wrap: Callable[[Any, int], tuple[str, ...]] = lambda scene, index: ()
     environ: Callable[[Any], dict[str, str]] = lambda scene: {}
+    speaks: bool = True
     stderr: Callable[[Any], int | None] = lambda scene: None
     lock: Callable[[str], str] = lambda lock: lock
 

@@ -49,11 +49,9 @@ def _half_open(scene: Scene) -> None:
         between.cut()
 
 
-def _knowing_names(scene: Scene, index: int) -> tuple[str, ...]:
-    """The call in a mount namespace in which /etc/hosts is the scene's, which knows the server."""
-    hosts = scene.directory / "hosts"
-    hosts.write_text(f"127.0.0.1 localhost {HOST}\n")
-    script = f'mount --bind {shlex.quote(str(hosts))} /etc/hosts && exec "$@"'
+def _with_hosts(scene: Scene, index: int) -> tuple[str, ...]:
+    """The call in a mount namespace in which /etc/hosts is the scene's."""
+    script = f'mount --bind {shlex.quote(str(scene.directory / "hosts"))} /etc/hosts && exec "$@"'
     return ("unshare", "--mount", "sh", "-c", script, "sh")
 
 
@@ -67,7 +65,7 @@ def _forget_names(scene: Scene) -> None:
     scene.wait(scene.chance.choice((0.3, 2.0, scene.ttl + 1.5)))
 
 
-def _know_names_again(scene: Scene) -> None:
+def _know_names(scene: Scene) -> None:
     (scene.directory / "hosts").write_text(f"127.0.0.1 localhost {HOST}\n")
 
 
@@ -88,9 +86,10 @@ ROWS = [
         3,
         _forget_names,
         on=("etcd", "etcd+grpc", "postgres", "pgbouncer"),
-        heal=_know_names_again,
+        prepare=_know_names,
+        heal=_know_names,
         waits_lease=True,
-        wrap=_knowing_names,
+        wrap=_with_hosts,
         lock=lambda lock: lock.replace("127.0.0.1", HOST),
     ),
 ]

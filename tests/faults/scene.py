@@ -7,6 +7,7 @@ import shutil
 import signal
 import time
 from collections import Counter
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from tests.faults import check, command
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.faults.fault import Fault
-    from tests.faults.sites import Site
     from tests.faults.tools import Tool
 
 LIMIT = 40.0
@@ -42,7 +42,7 @@ class Scene:
     """What a fault sees and does: the contenders, the site, and a source of chance."""
 
     def __init__(
-        self, directory: Path, site: Site, tool: Tool, fault: Fault, chance: random.Random, number: int
+        self, directory: Path, site: Any, tool: Tool, fault: Fault, chance: random.Random, number: int
     ) -> None:
         self.directory = directory
         self.site = site
@@ -59,8 +59,10 @@ class Scene:
         # A long command is in the middle of its work when the fault comes; short ones also start and end.
         self.is_long = fault.long or chance.random() < 0.6
         self.target: Contender | None = None
-        self.contenders = [self._contender(index) for index in range(CONTENDERS)]
         self.hit = 0
+        self.undo = ExitStack()
+        fault.prepare(self)
+        self.contenders = [self._contender(index) for index in range(CONTENDERS)]
 
     def _contender(self, index: int) -> Contender:
         environ = environment(**self.site.environ())
@@ -155,6 +157,7 @@ class Scene:
             self.finish.touch()
             for contender in self.contenders:
                 contender.end()
+            self.undo.close()
         result = self._judge(struck, healed, stuck)
         return {**result, "left": self._left(), "seconds": round(now() - began, 1)}
 
@@ -193,7 +196,7 @@ class Scene:
             "lost": self._lost_records(found, calls) if self.tool.has_records and not stuck else 0,
             "told": dict(Counter(str(call.status) for call in calls)),
             "tracebacks": sum("Traceback" in call.said for call in calls),
-            "silent": sum(_is_silent(call) for call in calls) if self.fault.stderr(self) is None else 0,
+            "silent": sum(_is_silent(call) for call in calls) if self.fault.speaks else 0,
             "stuck": stuck,
             "kept": any(KEPT_FOR_EVER in path.read_text() for path in self.directory.glob("stderr.*")),
             "ttl": self.ttl,
@@ -208,7 +211,8 @@ class Scene:
         noted = {run["token"] for run in runs if run["state"] == "succeeded"}
         # It may have runs that are not in the log: of a wrapper that was killed before its command began.
         oldest = min(run["token"] for run in runs) if len(runs) == KEPT else 0
-        told = {call.run for call in calls if call.status == 0 and "could not be" not in call.said}
+        # A record that couldn't be written is not lost if that was said.
+        told = {call.run for call in calls if call.status == 0 and f"lock {self.name!r}: " not in call.said}
         last = [turn for turn in found if turn.token >= oldest]
         return sum(turn.run in told and turn.token not in noted for turn in last)
 

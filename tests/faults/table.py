@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.faults import network, processes
+from tests.faults import network, processes, servers
 
-FAULTS = [*processes.ROWS, *network.ROWS]
+FAULTS = [*processes.ROWS, *network.ROWS, *servers.ROWS]
 NAMES = {fault.name: fault for fault in FAULTS}

@@ -99,6 +99,13 @@ def folder() -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
+@contextmanager
+def given(path: Path) -> Iterator[Path]:
+    """A folder made the servers' user's."""
+    _give(path)
+    yield path
+
+
 def _give(path: Path) -> None:
     user = _user()
     if user is not None:
@@ -123,17 +130,23 @@ def free_port() -> int:
 
 
 class Process:
-    """A server's process: it can be stopped for good or for a while, and started again."""
+    """A server's process: it can be stopped for good or for a while, and started again.
+
+    `environ` is added to its environment.
+    """
 
     def __init__(self, command: list[str], log: Path) -> None:
         self._command = command
         self._log = log
+        self.environ: dict[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
 
     def begin(self, settings: list[str]) -> None:
         """Start it; it need not serve yet when this returns."""
+        how = _as_user()
+        how["env"] = {**how["env"], **self.environ}
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen([*self._command, *settings], stderr=log, **_as_user())
+            self._process = subprocess.Popen([*self._command, *settings], stderr=log, **how)
 
     @property
     def pid(self) -> int:
@@ -344,11 +357,19 @@ class Pgbouncer(Process):
 
 
 @contextmanager
-def running(**settings: str) -> Iterator[Postgres]:
-    """A server that serves, with role and database."""
+def running(
+    place: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    settings: Mapping[str, str] | None = None,
+) -> Iterator[Postgres]:
+    """A server that serves, with role and database.
+
+    Its data are below `place`, else in a folder of their own; `environ` is added to its environment.
+    """
     binaries()
-    with folder() as place:
-        server = Postgres(place / "data")
+    with folder() if place is None else given(place) as own:
+        server = Postgres(own / "data")
+        server.environ.update(environ or {})
         try:
             server.make()
             if settings:

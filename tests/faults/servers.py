@@ -1,0 +1,68 @@
+"""Group 4: the server."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.faults.fault import Fault, Strike
+
+if TYPE_CHECKING:
+    from tests.faults.scene import Scene
+
+ETCD = ("etcd", "etcd+grpc")
+POSTGRES = ("postgres", "pgbouncer")
+SERVERS = (*ETCD, *POSTGRES, "k8s-lease")
+LEAPS = "the server's clock leaps forward"
+
+
+def _lasting(name: str) -> Strike:
+    """Call that method of the site, and leave it so for a moment or for longer than the lease."""
+
+    def strike(scene: Scene) -> None:
+        getattr(scene.site, name)()
+        scene.hit += 1
+        scene.wait(scene.chance.choice((0.3, 2.0, scene.ttl + 1.5)))
+
+    return strike
+
+
+def _heal(scene: Scene) -> None:
+    scene.site.heal()
+
+
+def _frozen(scene: Scene) -> None:
+    scene.site.freeze()
+    scene.hit += 1
+    scene.wait(scene.ttl + 0.2, scene.ttl + 1.5)
+
+
+def _step(seconds: int) -> Strike:
+    def strike(scene: Scene) -> None:
+        scene.site.step_clock(seconds)
+        scene.hit += 1
+        scene.wait(1.0)
+
+    return strike
+
+
+def _row(name: str, strike: Strike, on: tuple[str, ...], world: str = "plain", exception: str = "") -> Fault:
+    return Fault(name, 4, strike, on=on, world=world, heal=_heal, waits_lease=True, exception=exception)
+
+
+ROWS = [
+    _row("server killed", _lasting("crash"), SERVERS),
+    _row("server stopped", _frozen, SERVERS),
+    _row("pooler killed", _lasting("crash_pooler"), ("pgbouncer",)),
+    _row("disk full", _lasting("fill_disk"), (*ETCD, *POSTGRES), "small disk"),
+    _row("read-only", _lasting("forbid_writes"), ETCD, "quota"),
+    _row("read-only", _lasting("forbid_writes"), POSTGRES),
+    _row("too many connections", _lasting("refuse_connections"), (*ETCD, *POSTGRES)),
+    _row("password changed", _lasting("change_password"), ETCD, "users"),
+    _row("password changed", _lasting("change_password"), POSTGRES),
+    _row("sessions ended", _lasting("end_sessions"), POSTGRES),
+    _row("leader killed", _lasting("kill_leader"), ETCD, "cluster"),
+    _row("leader stopped", _lasting("stop_leader"), ETCD, "cluster"),
+    _row("leader moved", _lasting("move_leader"), ETCD, "cluster"),
+    _row("clock 1 h forward", _step(3600), POSTGRES, "faketime", LEAPS),
+    _row("clock 1 h back", _step(-3600), POSTGRES, "faketime"),
+]
