@@ -30,10 +30,10 @@ class Call:
 
 
 class Contender:
-    """One of them. `argv` gives the next call's arguments; what has ended is in `calls`.
+    """One of them. `argv` gives the next call's arguments, which come after `wrap`.
 
-    `prepare` is called in the child before the wrapper (without it the child is spawned cheaply).
-    With `stderr`, the wrapper's standard error is that descriptor, else a file.
+    What has ended is in `calls`. With `stderr`, the wrapper's standard error is that descriptor, else
+    a file.
     """
 
     def __init__(

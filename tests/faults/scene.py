@@ -61,6 +61,7 @@ class Scene:
         self.target: Contender | None = None
         self.hit = 0
         self.undo = ExitStack()
+        self.pipe: tuple[int, int] | None = None
         fault.prepare(self)
         self.contenders = [self._contender(index) for index in range(CONTENDERS)]
 
@@ -197,12 +198,18 @@ class Scene:
             "told": dict(Counter(str(call.status) for call in calls)),
             "tracebacks": sum("Traceback" in call.said for call in calls),
             "silent": sum(_is_silent(call) for call in calls) if self.fault.speaks else 0,
+            "noticed": self._noticed(found, struck),
             "stuck": stuck,
             "kept": any(KEPT_FOR_EVER in path.read_text() for path in self.directory.glob("stderr.*")),
             "ttl": self.ttl,
             "long": self.is_long,
             "hit": self.hit,
         }
+
+    def _noticed(self, found: list[check.Turn], struck: float) -> float | None:
+        """How long a command that ran when the fault came went on, in seconds, if it was stopped for it."""
+        running = [turn for turn in found if turn.start < struck <= turn.last and not turn.ended]
+        return round(max(turn.last for turn in running) - struck, 3) if running else None
 
     def _lost_records(self, found: list[check.Turn], calls: list[Call]) -> int:
         """How many of the last runs that their callers saw succeed are not in the record as such."""
