@@ -39,6 +39,9 @@ def main() -> NoReturn:
         status = front.run(asked, path, signals, mask)
     except Failure as failure:
         status = _fail(failure)
+    except OSError as error:  # the guard kills a command that it finds without a front
+        what = f"this machine refuses what a run takes ({error.strerror})"
+        status = _fail(Failure(UNUSABLE, f"{what}: see `ulimit -a`, and the limits of the container"))
     if status < 0 and os.getpid() != 1:
         _die_of(-status)
     os._exit(status if status >= 0 else 128 - status)

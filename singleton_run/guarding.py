@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import select
 
-from singleton_run import system
+from singleton_run import processes, system
 from singleton_run.channel import Reader, Writer
 from singleton_run.environment import for_command, of_slot
 from singleton_run.guard import GONE, IDLE, Guard
@@ -117,6 +117,7 @@ class _Process:
         self.timer = system.Timer()
         self.reader = Reader(orders)
         self.front = Writer(tell)
+        self.listing = processes.hold_listing()
         self.tree = Tree(task.command, task.page, task.environ())
         self.guard = task.guard(self.tree, self.tell)
         self.poll = select.poll()
@@ -167,7 +168,8 @@ class _Process:
             self.guard.start(now)
             system.close_standard(0, 1)
             ends = (self.reader.descriptor, self.front.descriptor, self.proof)
-            system.keep_only([*ends, self.lock, self.signals.descriptor, self.timer.descriptor])
+            own = (self.signals.descriptor, self.timer.descriptor, *self.listing)
+            system.keep_only([*ends, self.lock, *own])
         elif order[0] == "signal":
             if order[1] == _signal.SIGCONT and self.jobs is not None:
                 self.jobs.go_on()

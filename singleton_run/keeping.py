@@ -58,6 +58,7 @@ def run(
     except Failure as failure:
         front.send("gave up", failure.status, str(failure))
         return
+    page.reported = system.now()  # what was loaded took its time, which is not the first attempt's
     process = _Keeper(backend, job, page, Reader(orders), front, Reader(proof), guard)
     steps = keeper.keep(job, process.orders, resumed)
     try:

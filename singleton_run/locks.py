@@ -43,6 +43,17 @@ def forked(work: Callable[[], None]) -> int:
         os._exit(1)
 
 
+def _two_pipes() -> tuple[int, int, int, int]:
+    """Two pipes, or none and an OSError."""
+    first = channel.pipe()
+    try:
+        return (*first, *channel.pipe())
+    except OSError:
+        for descriptor in first:
+            os.close(descriptor)
+        raise
+
+
 class GuardEnds:
     """The pipes to and from the guard, and the one by which it tells the keeper of the end.
 
@@ -215,8 +226,8 @@ class KeeperLock:
     def keep(self, grant: Mapping[str, Any] | None, turn: Turn) -> None:
         """Fork a keeper: the first forks the guard at once, a later one resumes `grant`."""
         self._close()
-        orders_read, orders_write = channel.pipe()
-        says_read, says_write = channel.pipe()
+        self._orders = channel.Writer(-1)
+        orders_read, orders_write, says_read, says_write = pipes = _two_pipes()
         self.generation += 1
         first = self.generation == 0 and self.job.leased
         resumed = None
@@ -248,7 +259,12 @@ class KeeperLock:
                 channel.Writer(says_write).send("trouble", text)
                 os._exit(1)
 
-        self.process = forked(work)
+        try:
+            self.process = forked(work)
+        except OSError:
+            for descriptor in pipes:
+                os.close(descriptor)
+            raise
         os.close(orders_read)
         os.close(says_write)
         if first:
@@ -279,8 +295,9 @@ class KeeperLock:
         return ""
 
     def tell(self, turn: Turn, *order: object) -> None:
-        """Send the keeper an order."""
-        self._orders.send(*order)
+        """Send the keeper an order, if there is one."""
+        if self._orders.descriptor >= 0:
+            self._orders.send(*order)
 
     def kill(self) -> None:
         """SIGKILL the keeper."""

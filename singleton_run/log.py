@@ -58,11 +58,15 @@ class Log:
         line = _line(facts)
         if len(line) > select.PIPE_BUF:
             line = _line({fact: _cut(fact, value) for fact, value in facts.items()})
+        try:
+            if self._pipe < 0:
+                self._fork()
+        except OSError:  # no process or descriptor is to be had, so no module either that knows sentences
+            last_words(f"lock {self._settings.name!r}: {facts.get('text') or event}")
+            return
         self._send(line)
 
     def _send(self, line: bytes) -> None:
-        if self._pipe < 0:
-            self._fork()
         try:
             os.write(self._pipe, line)
             self._dropped = 0
@@ -70,8 +74,14 @@ class Log:
             self._dropped += 1
 
     def _fork(self) -> None:
-        read, self._pipe = channel.pipe()
-        self.process = os.fork()
+        read, write = channel.pipe()
+        try:
+            self.process = os.fork()
+        except OSError:
+            os.close(read)
+            os.close(write)
+            raise
+        self._pipe = write
         if self.process:
             os.close(read)
             return

@@ -20,6 +20,7 @@ _WALL = 0x40000000
 _MOST_PROCESSES = 4_194_304
 _IDS_AT_ONCE = 16_384
 _SHELL = "/bin/sh"
+_LOOK = 10
 
 
 def reap() -> tuple[list[tuple[int, int]], bool]:
@@ -69,9 +70,22 @@ def exited(process: int, milliseconds: int) -> bool:
         descriptor = os.pidfd_open(process)
     except ProcessLookupError:
         return True
+    except OSError:  # no descriptor is left: look at it again and again
+        return _exited_by_looking(process, milliseconds)
     in_time = readable(descriptor, milliseconds)
     os.close(descriptor)
     return in_time
+
+
+def _exited_by_looking(process: int, milliseconds: int) -> bool:
+    for _ in range(milliseconds // _LOOK + 1):
+        try:
+            if os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT | _WALL):
+                return True
+        except ChildProcessError:
+            return True
+        select.poll().poll(_LOOK)
+    return False
 
 
 def reap_one(process: int, milliseconds: int) -> bool:
@@ -85,6 +99,25 @@ def reap_one(process: int, milliseconds: int) -> bool:
     return in_time
 
 
+_listing = (0, -1)
+
+
+def hold_listing() -> list[int]:
+    """Keep the list of our children open, for a time in which nothing can be opened; its descriptor, if any.
+
+    Without it whoever has to kill them would have to ask about every process id that there may be.
+    """
+    global _listing  # noqa: PLW0603 - there is one for each process
+    own = os.getpid()
+    if not proc_is_ours():
+        return []
+    try:
+        _listing = own, os.open(f"/proc/{own}/task/{own}/children", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return []
+    return [_listing[1]]
+
+
 def children() -> list[int]:
     """Our children now, ended ones that weren't waited for among them.
 
@@ -92,13 +125,19 @@ def children() -> list[int]:
     for proving anything.
     """
     own = os.getpid()
+    if _listing[0] == own:
+        return [int(word) for word in _read_from_start(_listing[1]).split()]
     if not proc_is_ours():
         return _search.more()
     try:
         with open(f"/proc/{own}/task/{own}/children", "rb") as listing:
             return [int(word) for word in listing.read().split()]
-    except OSError:  # the kernel was built without it
+    except OSError:  # the kernel was built without it, or nothing can be opened
+        pass
+    try:
         return [int(entry) for entry in os.listdir("/proc") if entry.isdecimal() and parent(entry) == own]
+    except OSError:
+        return _search.more()
 
 
 def proc_is_ours() -> bool:
@@ -110,6 +149,14 @@ def proc_is_ours() -> bool:
         return os.readlink("/proc/self") == str(os.getpid())
     except OSError:
         return False
+
+
+def _read_from_start(descriptor: int) -> bytes:
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    content = b""
+    while piece := os.read(descriptor, 65536):
+        content += piece
+    return content
 
 
 def parent(process: int | str) -> int:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         """What the front can do. Nothing here waits."""
 
         def keep(self, grant: dict[str, Any] | None) -> None:
-            """Fork a keeper: to take the lock, or to resume `grant`."""
+            """Fork a keeper: to take the lock, or to resume `grant`. Raises OSError where none can be had."""
 
         def kill_keeper(self) -> None:
             """SIGKILL the keeper; its death is an event, once it was waited for."""
@@ -66,6 +66,7 @@ GUARD_ANSWERS_IN = 1.0
 LEAVE_LIMIT = 2.0
 LEAVE_LIMIT_IN_TROUBLE = 0.5
 TAKE_OVER_PAUSE = 0.1
+KEEP_AGAIN = 0.5
 NONE, ALIVE, KILLED = "none", "alive", "killed"
 
 
@@ -319,7 +320,7 @@ class Turn:
             return
         if now >= self.keep_again_at:
             self.keep_again_at = FOREVER
-            self._keep()
+            self._keep_again(now)
         if self.phase == WAITING:
             self._look_waiting(now)
         elif self.phase in (STARTING, RUNNING):
@@ -427,6 +428,14 @@ class Turn:
         if self.phase == SETTLING:
             self.settles_since = None
             self.hands.tell_keeper("settle", self.status)
+
+    def _keep_again(self, now: float) -> None:
+        try:
+            self._keep()
+        except OSError as error:
+            self.keeper = NONE
+            self.trouble_came(f"another keeper can't be had ({error.strerror})", now)
+            self.keep_again_at = now + KEEP_AGAIN
 
     def _kill_keeper(self) -> None:
         if self.keeper == ALIVE:

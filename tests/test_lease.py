@@ -414,8 +414,11 @@ class Hands:
         self.end = 1e9
         self.reported = 0.0
         self.has_begun = True
+        self.is_scarce = False
 
     def keep(self, grant: dict[str, Any] | None) -> None:
+        if self.is_scarce:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
         self.done.append(("keep", grant is not None))
 
     def kill_keeper(self) -> None:
@@ -494,6 +497,21 @@ def test_a_keeper_that_hangs_in_the_release_is_replaced_and_told_again() -> None
     one.keeper_died(due)
     one.look(due)
     assert [done[:2] for done in hands.done if done[0] == "keeper"] == [("keeper", "settle")] * 2
+
+
+def test_a_keeper_that_can_not_be_forked_is_tried_again_until_the_lease_is_over() -> None:
+    one, hands = fronting()
+    hands.is_scarce = True
+    one.keeper_died(1.0)
+    one.look(one.next_look())
+    assert hands.done.count(("say", "trouble")) == 1
+    hands.is_scarce = False
+    one.look(one.next_look())
+    assert ("keep", True) in hands.done
+    hands.is_scarce = True
+    one.keeper_died(one.next_look())
+    one.look(lease.kill_at(TTL, TTL))
+    assert ("guard", "kill") in hands.done
 
 
 def test_a_keeper_that_can_not_be_waited_for_costs_the_command() -> None:
