@@ -17,9 +17,7 @@ VIA = f'shift 3; exec "{sys.executable}" "{TREE / "tests" / "faked.py"}" "$@"'
 def library() -> str:
     """The path of libfaketime. Skips the test without one."""
     for folder in (Path("/usr/lib"), Path("/usr/lib64"), Path("/usr/local/lib")):
-        for path in sorted(
-            [*folder.glob("faketime/libfaketime.so.1"), *folder.glob("*/faketime/libfaketime.so.1")]
-        ):
+        for path in sorted([*folder.glob("faketime/libfaketime.so.1"), *folder.glob("*/faketime/libfaketime.so.1")]):
             return str(path)
     pytest.skip(ADVICE)
 

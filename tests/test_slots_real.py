@@ -132,9 +132,7 @@ def test_of_three_replicas_one_runs_each_slot(lab: Place) -> None:
 
 
 def test_between_slots_there_is_one_process_without_a_connection(lab: Place) -> None:
-    run = lab.start(
-        "--ttl", "6s", "--cron", "*/2 * * * * *", "--tz", "UTC", command=[*_SAYS_SLOT, *lab.job()]
-    )
+    run = lab.start("--ttl", "6s", "--cron", "*/2 * * * * *", "--tz", "UTC", command=[*_SAYS_SLOT, *lab.job()])
     for count in (1, 3):
         lab.slots(count)
         lab.idle(run)
@@ -316,8 +314,7 @@ def test_a_refusal_ends_it_at_the_start_and_is_only_said_later(
 
 
 @pytest.mark.parametrize(
-    ("lock", "options"),
-    [("file:///proc/nowhere", []), ("file", ["--cron", "@daily", "--tz", "Mars/Olympus"])],
+    ("lock", "options"), [("file:///proc/nowhere", []), ("file", ["--cron", "@daily", "--tz", "Mars/Olympus"])]
 )
 def test_what_cannot_be_here_ends_it_at_the_start(tmp_path: Path, lock: str, options: list[str]) -> None:
     with Place(tmp_path) as lab:
@@ -445,9 +442,7 @@ def test_etcdctl_waits_too_for_a_lock_that_is_kept(etcd: etcds.Etcd, tmp_path: P
     with Place(tmp_path) as lab:
         lab.put_at(etcd)
         assert lab.start("--lock-at-least-for", "3s", command=lab.job()).wait() == 0
-        theirs = etcd.ctl_command(
-            "lock", lab.name, "sh", "-c", 'SINGLETON_TOKEN=999999 exec "$@"', "sh", *lab.job()
-        )
+        theirs = etcd.ctl_command("lock", lab.name, "sh", "-c", 'SINGLETON_TOKEN=999999 exec "$@"', "sh", *lab.job())
         Run(theirs, lab.directory).wait()
         starts = [line.when for line in lab.evidence.lines() if line.what == "start"]
         assert starts[1] - starts[0] >= 2.5

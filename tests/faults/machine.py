@@ -17,6 +17,8 @@ from tests.faults.fault import Fault, Strike
 from tests.faults.sites.site import fill, need_root, small_disk, with_clock
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.faults.scene import Scene
 
 SERVERS = ("etcd", "etcd+grpc", "postgres", "pgbouncer", "k8s-lease")
@@ -46,21 +48,27 @@ def _step(seconds: int) -> Strike:
 def _take_descriptors(scene: Scene) -> None:
     """One of our processes, or each of them, can't open anything for a while."""
     chosen = scene.chance.choice((("front",), ("guard",), ("keeper",), HELPERS))
-    _limit(scene, resource.RLIMIT_NOFILE, 3, chosen if scene.site.leased else ("front", "guard"))
+    _limit(scene, resource.RLIMIT_NOFILE, _descriptors, chosen if scene.site.leased else ("front", "guard"))
+
+
+def _descriptors(process: int) -> int:
+    """As many as it has, up to the first gap; but 8, for poll(2) takes no more than the limit."""
+    used = {int(entry) for entry in os.listdir(f"/proc/{process}/fd")}
+    return max(8, min(set(range(len(used) + 1)) - used))
 
 
 def _take_memory(scene: Scene) -> None:
     """The keeper gets no more memory for a while, as with `ulimit -v`."""
-    _limit(scene, resource.RLIMIT_AS, 1 << 20, ("keeper",))
+    _limit(scene, resource.RLIMIT_AS, lambda process: 1 << 20, ("keeper",))
 
 
-def _limit(scene: Scene, limit: int, value: int, roles: tuple[str, ...]) -> None:
+def _limit(scene: Scene, limit: int, value: Callable[[int], int], roles: tuple[str, ...]) -> None:
     before: dict[int, tuple[int, int]] = {}
     for process in scene.roles(*roles).values():
         try:
             before[process] = resource.prlimit(process, limit)
-            resource.prlimit(process, limit, (value, before[process][1]))
-        except ProcessLookupError:
+            resource.prlimit(process, limit, (value(process), before[process][1]))
+        except (ProcessLookupError, FileNotFoundError):
             continue
         scene.hit += 1
     scene.wait(scene.chance.choice((0.3, 3.0, scene.ttl + 1.5)))

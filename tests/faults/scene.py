@@ -158,8 +158,10 @@ class Scene:
             self.finish.touch()
             for contender in self.contenders:
                 contender.end()
+        try:
+            result = self._judge(struck, healed, stuck)
+        finally:
             self.undo.close()
-        result = self._judge(struck, healed, stuck)
         return {**result, "left": self._left(), "seconds": round(now() - began, 1)}
 
     def _left(self) -> list[str]:
@@ -196,7 +198,7 @@ class Scene:
             "over": None if idle is None else round(max(0.0, idle - allowed), 3),
             "lost": self._lost_records(found, calls) if self.tool.has_records and not stuck else 0,
             "told": dict(Counter(str(call.status) for call in calls)),
-            "tracebacks": sum("Traceback" in call.said for call in calls),
+            "tracebacks": sum("Traceback" in call.said and "/singleton_run/" in call.said for call in calls),
             "silent": sum(_is_silent(call) for call in calls) if self.fault.speaks else 0,
             "noticed": self._noticed(found, struck),
             "stuck": stuck,
@@ -211,6 +213,10 @@ class Scene:
         running = [turn for turn in found if turn.start < struck <= turn.last and not turn.ended]
         return round(max(turn.last for turn in running) - struck, 3) if running else None
 
+    def _told_trouble(self, call: Call) -> bool:
+        said = (f"singleton-run: lock {self.name!r}: ", "could not be given back")
+        return not self.fault.speaks or any(words in call.said for words in said)
+
     def _lost_records(self, found: list[check.Turn], calls: list[Call]) -> int:
         """How many of the last runs that their callers saw succeed are not in the record as such."""
         record = self.site.record(self.name, self.directory)
@@ -219,7 +225,7 @@ class Scene:
         # It may have runs that are not in the log: of a wrapper that was killed before its command began.
         oldest = min(run["token"] for run in runs) if len(runs) == KEPT else 0
         # A record that couldn't be written is not lost if that was said.
-        told = {call.run for call in calls if call.status == 0 and f"lock {self.name!r}: " not in call.said}
+        told = {call.run for call in calls if call.status == 0 and not self._told_trouble(call)}
         last = [turn for turn in found if turn.token >= oldest]
         return sum(turn.run in told and turn.token not in noted for turn in last)
 

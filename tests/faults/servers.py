@@ -63,6 +63,6 @@ ROWS = [
     _row("leader killed", _lasting("kill_leader"), ETCD, "cluster"),
     _row("leader stopped", _lasting("stop_leader"), ETCD, "cluster"),
     _row("leader moved", _lasting("move_leader"), ETCD, "cluster"),
-    _row("clock 1 h forward", _step(3600), POSTGRES, "faketime", LEAPS),
-    _row("clock 1 h back", _step(-3600), POSTGRES, "faketime"),
+    _row("clock 1 h forward", _step(3600), POSTGRES, "own clock", LEAPS),
+    _row("clock 1 h back", _step(-3600), POSTGRES, "own clock"),
 ]

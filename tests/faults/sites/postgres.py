@@ -152,7 +152,7 @@ def opened(name: str, world: str, folder: Path) -> Iterator[Site]:
             place = stack.enter_context(small_disk(folder / "disk", 160))
             folder.chmod(0o755)
         clock = stack.enter_context(postgres.folder()) / "clock"
-        environ = with_clock(clock) if world == "faketime" else {}
+        environ = with_clock(clock) if world == "own clock" else {}
         server = stack.enter_context(postgres.running(place, environ))
         pooler = stack.enter_context(postgres.pooled(server)) if name == "pgbouncer" else None
         site = PostgresSite(name, server, pooler, place or folder, clock)
