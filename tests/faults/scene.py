@@ -152,7 +152,7 @@ class Scene:
             finally:
                 self.fault.heal(self)
                 healed = now()
-            self.wait(0.0, 0.3)
+            self._linger(healed)
             self.finish.touch()
             what = f"{MORE} commands after the fault"
             self.until(lambda: self._went_on(healed), what, self.ttl + self.limit)
@@ -177,6 +177,15 @@ class Scene:
         for process in found:
             send_if_there(signal.SIGKILL, process)
         return list(found.values())
+
+    def _linger(self, healed: float) -> None:
+        """Let a long command go on for a moment; in some rounds past its lease, so that an orphan is seen."""
+        if not self.is_long or (self.tool.has_records and self.chance.random() < 0.6):
+            self.wait(0.0, 0.3)
+            return
+        end = healed + self.ttl + 1.5
+        while now() < end and not any(turn.start > healed for turn in self.turns()):
+            time.sleep(0.05)
 
     def _went_on(self, healed: float) -> bool:
         return sum(turn.ended and turn.start > healed for turn in self.turns()) >= MORE
