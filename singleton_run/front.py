@@ -219,16 +219,13 @@ class Front:
         if self.turn.leased and not self.settings.named:
             self.say("warning", "unnamed")
         self.turn.begin()
-        while self.turn.phase != OVER:
-            self._wait()
-            now = system.now()
-            self.turn.look(now)
+        try:
+            while self.turn.phase != OVER:
+                self._step()
+        except OSError:  # something can't be had that we can't do without
             if self.own_guard is not None:
-                self.own_guard.look(now)
-            self._hear_guard()
-            self._hear_command()
-            self._hear_lock()
-            self._hear_signals()
+                _kill_children()
+            raise
         self.page.over = True
         self.lock.close()
         if self.keeps_open:
@@ -238,6 +235,17 @@ class Front:
         if self.turn.conflict:
             return self.settings.conflict_status
         return -self.turn.raised if self.turn.raised == _signal.SIGINT else self.turn.status
+
+    def _step(self) -> None:
+        self._wait()
+        now = system.now()
+        self.turn.look(now)
+        if self.own_guard is not None:
+            self.own_guard.look(now)
+        self._hear_guard()
+        self._hear_command()
+        self._hear_lock()
+        self._hear_signals()
 
     def _close(self) -> None:
         """Between two turns: nothing of the last one stays open."""
@@ -439,6 +447,14 @@ class Front:
             self.lock.kill()
         self.log.close()
         return not self.lock.process or processes.exited(self.lock.process, 1000)
+
+
+def _kill_children() -> None:
+    """SIGKILL all that is below us, for there is no guard that would do it after us."""
+    while not processes.reap()[1]:
+        for process in processes.children():
+            processes.send(process, KILL)
+        select.poll().poll(10)
 
 
 class _Adopted(Tree):

@@ -167,8 +167,9 @@ class _Process:
             self.tree.environ.update(of_slot(order[2:]))
             self.guard.start(now)
             system.close_standard(0, 1)
-            ends = (self.reader.descriptor, self.front.descriptor, self.proof, *self.listing)
-            system.keep_only([*ends, self.lock, self.signals.descriptor, self.timer.descriptor])
+            ends = (self.reader.descriptor, self.front.descriptor, self.proof)
+            own = (self.signals.descriptor, self.timer.descriptor, *self.listing)
+            system.keep_only([*ends, self.lock, *own])
         elif order[0] == "signal":
             if order[1] == _signal.SIGCONT and self.jobs is not None:
                 self.jobs.go_on()

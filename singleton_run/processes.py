@@ -134,8 +134,12 @@ def children() -> list[int]:
     try:
         with open(f"/proc/{own}/task/{own}/children", "rb") as listing:
             return [int(word) for word in listing.read().split()]
-    except OSError:  # the kernel was built without it
+    except OSError:  # the kernel was built without it, or nothing can be opened
+        pass
+    try:
         return [int(entry) for entry in os.listdir("/proc") if entry.isdecimal() and parent(entry) == own]
+    except OSError:
+        return _search.more()
 
 
 def proc_is_ours() -> bool:

@@ -189,12 +189,18 @@ def reserve_standard() -> None:
 
 
 def close_standard(*numbers: int) -> None:
-    """Put /dev/null in the place of these standard descriptors."""
-    null = os.open(os.devnull, os.O_RDWR)
+    """Put /dev/null in the place of these standard descriptors; where nothing can be opened, close them."""
     for number in numbers:
-        os.dup2(null, number, inheritable=True)
-    if null > 2:
-        os.close(null)
+        try:
+            os.close(number)  # first: then there is a number for what takes its place
+            null = os.open(os.devnull, os.O_RDWR)
+        except OSError:
+            continue
+        if null == number:
+            os.set_inheritable(null, True)
+        else:
+            os.dup2(null, number, inheritable=True)
+            os.close(null)
 
 
 def wait(until: float, descriptors: Iterable[int]) -> list[int]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 CONTENDERS = 4
 PAUSE = 0.2
-END = 30.0
+COMMAND = "tests/faults/command.py"
 
 
 @dataclass
@@ -98,6 +98,7 @@ class Contender:
                 cwd=self.directory,
                 env={**self.environ, "FAULTS_RUN": run},
                 stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
                 stderr=file if self.stderr is None else self.stderr,
                 start_new_session=True,
             )
@@ -106,23 +107,21 @@ class Contender:
         return status
 
     def processes(self) -> dict[str, int]:
-        """The running call's processes by role: front, guard, keeper, command, where there are."""
+        """The running call's processes by role: front, guard, keeper, command, where there are.
+
+        The front of a peer is the process that was started.
+        """
         if self.popen is None or self.popen.poll() is not None:
             return {}
         every = [self.popen.pid, *below(self.popen.pid)]
-        found: dict[str, int] = {}
+        found = {"front": self.popen.pid}
         for process in every:
             name = title(process)
             for role in ("front", "guard", "keeper"):
                 if name.startswith(f"singleton-run: {role} of "):
                     found[role] = process
-        return _with_command(found)
-
-
-def _with_command(found: dict[str, int]) -> dict[str, int]:
-    """The command is the guard's oldest child that isn't one of ours."""
-    children = sorted(child for child, parent in parents().items() if parent == found.get("guard"))
-    return {**found, "command": children[0]} if children else found
+        commands = [process for process in every[1:] if COMMAND in title(process)]
+        return {**found, "command": commands[0]} if commands else found
 
 
 def left(directory: Path, lock: str) -> dict[int, str]:

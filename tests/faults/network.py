@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     Break = Callable[[Proxy], None]
 
-SERVERS = ("etcd", "etcd+grpc", "postgres", "pgbouncer", "k8s-lease")
+SERVERS = ("etcd", "etcd+grpc", "postgres", "pgbouncer", "k8s-lease", "redis")
 HOST = "faults.test"
 
 

@@ -1,4 +1,4 @@
-"""Rounds as lines of JSON, and the table that is made of them."""
+"""Rounds as lines of JSON, and the tables that are made of them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,25 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from tests.faults.table import ANYBODYS, FAULTS
+from tests.faults.tools import OURS, TOOLS
+
 Result = dict[str, Any]
+
+GROUPS = {
+    1: "Killed",
+    2: "Stopped for longer than the ttl",
+    3: "The network",
+    4: "The server",
+    5: "The machine",
+    6: "By hand",
+}
 
 
 def read(files: list[str]) -> list[Result]:
-    """The rounds in these files."""
-    return [json.loads(line) for file in files for line in Path(file).read_text().splitlines() if line]
+    """The rounds in these files in which the fault struck something."""
+    every = [json.loads(line) for file in files for line in Path(file).read_text().splitlines() if line]
+    return [result for result in every if result["hit"]]
 
 
 def wrong(result: Result) -> list[str]:
@@ -29,29 +42,84 @@ def wrong(result: Result) -> list[str]:
 
 
 def table(rounds: list[Result]) -> str:
-    """The table in Markdown: a line for each fault and site."""
+    """All tables in Markdown: our faults by their groups, then the peers beside us."""
+    own = [result for result in rounds if result["tool"] == OURS.name]
+    parts = [_counts(own)]
+    for group, title in GROUPS.items():
+        names = list(dict.fromkeys(fault.name for fault in FAULTS if fault.group == group))
+        lines = [_row(name, found) for name in names if (found := _of(own, name))]
+        parts.append(f"### {title}\n\n{HEAD}\n" + "\n".join(lines))
+    parts.append(_beside(rounds))
+    return "\n\n".join(parts)
+
+
+def _of(rounds: list[Result], fault: str) -> list[Result]:
+    return [result for result in rounds if result["fault"] == fault]
+
+
+def _counts(own: list[Result]) -> str:
+    plain = [result for result in own if not result["excuse"]]
+    overlaps = sum(result["overlaps"] > 0 for result in plain)
+    excused = [result for result in own if result["excuse"]]
+    others = sum(result["overlaps"] > 0 for result in excused)
+    commands = sum(result["turns"] for result in own)
+    return (
+        f"{len(own):,} rounds, in which {commands:,} commands ran. {len(plain):,} of faults that the promise "
+        f"covers: **{overlaps} overlaps**. {len(excused):,} of faults that it does not: {others} with one."
+    )
+
+
+HEAD = """\
+| fault | rounds | with overlap | orphans | nobody ran, over what is allowed (s): median, most | lost | told |
+| --- | --- | --: | --: | --- | --: | --- |"""
+
+
+def _row(name: str, some: list[Result]) -> str:
+    sites = Counter(result["site"] for result in some)
+    where = ", ".join(f"{site} {count}" for site, count in sorted(sites.items()))
+    excuses = sorted({result["site"] for result in some if result["excuse"]})
+    overlaps = str(sum(result["overlaps"] > 0 for result in some))
+    if excuses:
+        overlaps += " *"
+    over = sorted(result["over"] for result in some if result["over"] is not None) or [0.0]
+    lost = sum(result["lost"] for result in some)
+    cells = [name, where, overlaps, sum(result["orphans"] for result in some)]
+    cells += [f"{over[len(over) // 2]:.1f}, {over[-1]:.1f}", lost, _told(some)]
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def _told(some: list[Result]) -> str:
+    """The exit statuses of the calls, without 0 and without those that the fault itself killed."""
+    told: Counter[str] = Counter()
+    for result in some:
+        told.update({status: count for status, count in result["told"].items() if status not in ("0", "-9")})
+    return ", ".join(f"{status}: {count}" for status, count in told.most_common()) or "–"
+
+
+def _beside(rounds: list[Result]) -> str:
+    """The faults that can befall any wrapper: a column for each wrapper and site."""
+    columns = [(tool.name, site) for tool in TOOLS.values() for site in tool.sites]
+    ran = {(result["tool"], result["site"]) for result in rounds}
+    columns = [column for column in columns if column in ran]
     lines = [
-        "| fault | site | rounds | with overlap | orphans | idle: p50, most (s) | over (s) | lost | told |",
-        "| --- | --- | --: | --: | --: | --- | --: | --: | --- |",
+        "### Beside the field\n",
+        f"| fault | {' | '.join(f'{tool} ({site})' for tool, site in columns)} |",
+        f"| --- {'| --: ' * len(columns)}|",
     ]
-    rounds = [result for result in rounds if result["hit"]]
-    keys = sorted({(result["tool"], result["fault"], result["site"]) for result in rounds})
-    for key in keys:
-        some = [result for result in rounds if (result["tool"], result["fault"], result["site"]) == key]
-        lines.append(_line(key, some))
+    for fault in ANYBODYS:
+        some = [[result for result in _of(rounds, fault) if _is_of(result, *column)] for column in columns]
+        lines.append(f"| {fault} | {' | '.join(_shares(found) for found in some)} |")
     return "\n".join(lines)
 
 
-def _line(key: tuple[str, str, str], some: list[Result]) -> str:
-    idle = sorted(result["idle"] for result in some if result["idle"] is not None) or [0.0]
-    over = [result["over"] for result in some if result["over"] is not None] or [0.0]
-    told: Counter[str] = Counter()
-    for result in some:
-        told.update(result["told"])
-    words = ", ".join(
-        f"{status}: {count}" for status, count in sorted(told.items(), key=lambda item: -item[1])
-    )
-    cells = [key[1], key[2], len(some), sum(result["overlaps"] > 0 for result in some)]
-    cells += [sum(result["orphans"] for result in some), f"{idle[len(idle) // 2]:.2f}, {idle[-1]:.2f}"]
-    cells += [f"{max(over):.2f}", sum(result["lost"] for result in some), words]
-    return f"| {' | '.join(map(str, cells))} |"
+def _is_of(result: Result, tool: str, site: str) -> bool:
+    return bool(result["tool"] == tool and result["site"] == site)
+
+
+def _shares(some: list[Result]) -> str:
+    """Of a hundred rounds: those with an overlap, orphans, those after which nobody could run; of how many."""
+    if not some:
+        return "–"
+    found = [sum(result["overlaps"] > 0 for result in some), sum(result["orphans"] for result in some)]
+    found.append(sum(bool(result["stuck"]) for result in some))
+    return f"{' / '.join(f'{count * 100 / len(some):.0f}' for count in found)} ({len(some)})"

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 ETCD = ("etcd", "etcd+grpc")
 POSTGRES = ("postgres", "pgbouncer")
-SERVERS = (*ETCD, *POSTGRES, "k8s-lease")
+SERVERS = (*ETCD, *POSTGRES, "k8s-lease", "redis")
 LEAPS = "the server's clock leaps forward"
 
 

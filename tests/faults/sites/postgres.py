@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from tests.servers.postgres import Pgbouncer, Postgres
 
 ROLE = sql.Identifier(postgres.ROLE)
+# What the peer dislock wants to find; ours makes its own table.
+DISLOCK_TABLE = "CREATE TABLE key_value (key text PRIMARY KEY, value text NOT NULL, expire_at timestamptz)"
 
 
 class PostgresSite(Site):
@@ -155,6 +157,8 @@ def opened(name: str, world: str, folder: Path) -> Iterator[Site]:
         environ = with_clock(clock) if world == "own clock" else {}
         server = stack.enter_context(postgres.running(place, environ))
         pooler = stack.enter_context(postgres.pooled(server)) if name == "pgbouncer" else None
+        server.run(DISLOCK_TABLE)
+        server.run(sql.SQL("GRANT ALL ON key_value TO {}").format(ROLE))
         site = PostgresSite(name, server, pooler, place or folder, clock)
         door = pooler or server
         site.proxies = [stack.enter_context(proxy(door.port)) for _ in range(CONTENDERS)]
