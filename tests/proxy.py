@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import threading
+from email.utils import formatdate, parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_DATE = re.compile(rb"(?<=\r\nDate: )[^\r]{29}")
 UP, DOWN = "to the server", "to the client"
 
 
 class Proxy:
     """Hands on what comes to `port` to another port, and back.
 
-    `seen` is every byte that clients sent, in the order in which it came, whether handed on or not.
+    `shift` is by how many seconds the `Date` of HTTP answers is moved. `seen` is every byte that clients
+    sent, in the order in which it came, whether handed on or not.
     """
 
     def __init__(self, target: int) -> None:
@@ -29,6 +33,7 @@ class Proxy:
         self._flows = {UP: threading.Event(), DOWN: threading.Event()}
         for flow in self._flows.values():
             flow.set()
+        self.shift = 0.0
         self._delay = 0.0
         self._trickles = False
         self._word = b""
@@ -112,6 +117,8 @@ class Proxy:
                     self.seen += data
                     if self._word and self._word in data:
                         self.deafen(*self._at_word)
+                if direction == DOWN and self.shift:
+                    data = _DATE.sub(self._move, data)
                 self._closing.wait(self._delay)
                 self._flows[direction].wait()
                 self._send(sink, data)
@@ -124,6 +131,10 @@ class Proxy:
             data = data[1:]
             self._closing.wait(1.0)
         sink.sendall(data)
+
+    def _move(self, date: re.Match[bytes]) -> bytes:
+        moment = parsedate_to_datetime(date[0].decode()).timestamp() + self.shift
+        return formatdate(moment, usegmt=True).encode()
 
 
 def _reset(*ends: socket.socket) -> None:
