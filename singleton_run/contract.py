@@ -123,7 +123,8 @@ class Job:
 class Backend(Protocol):
     """One kind of lock. A module offers it as `open_backend(url, environ) -> Backend`.
 
-    `open_backend` contacts nobody; it raises `Refused` for an address it can't use.
+    `open_backend` contacts nobody; it raises `Refused` for an address it can't use. A backend may have an
+    attribute `warning`: a level, "error" or "warning", and a sentence that the user is told once.
     """
 
     def acquire(self, name: str, holder: str, ttl: float, limit: float) -> Grant | Held:

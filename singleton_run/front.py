@@ -382,9 +382,15 @@ class Front:
                 self.turn.lost_lock(facts[0], now)
             elif event == "rest":
                 self.turn.rested(*facts)
-            elif (event, round(facts[-1])) not in self.log.said:
-                self.log.said.add((event, round(facts[-1])))
-                self.say("warning", event, number=facts[0])
+            elif event == "insecure":
+                self._say_once(event, 0, facts[0], text=facts[1])
+            else:
+                self._say_once(event, round(facts[-1]), "warning", number=facts[0])
+
+    def _say_once(self, event: str, which: int, level: str, **facts: object) -> None:
+        if (event, which) not in self.log.said:
+            self.log.said.add((event, which))
+            self.say(level, event, **facts)
 
     def _hear_signals(self) -> None:
         for number, code, sender in self.signals.read():

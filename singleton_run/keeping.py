@@ -53,6 +53,8 @@ def run(
     front = Writer(tell)
     try:
         backend = open_backend()
+        if warning := getattr(backend, "warning", None):
+            front.send("insecure", *warning)
         if plan is not None:
             job.plan = plan()
     except Failure as failure:

@@ -47,6 +47,7 @@ SENTENCES = {
     "unnamed": "without --name, lock {name!r} depends on the command's arguments: "
     "change one, and old and new run side by side",
     "gave up": "{text}",
+    "insecure": "{text}",
     "rest": "the next slot of {name!r} is {when}",
     "slot over": "slot {when} of {name!r}: nothing to do, {state}",
     "once done": "{key!r} is done already under {name!r}",

@@ -19,10 +19,6 @@ if TYPE_CHECKING:
 def open_backend(lock: str, environ: Mapping[str, str]) -> EtcdBackend:
     """The backend for `etcd`, `etcd+grpc` or a URL of them; nobody is contacted. Raises Refused."""
     address = Address(lock, environ)
-    if address.insecure:
-        from singleton_run.log import last_words
-
-        last_words("the certificate of etcd is not checked: anybody may be answering in its place")
     server: Server
     if lock.partition("://")[0] == "etcd+grpc":
         from singleton_run_etcd.grpc import Grpc
@@ -32,4 +28,8 @@ def open_backend(lock: str, environ: Mapping[str, str]) -> EtcdBackend:
         from singleton_run_etcd.gateway import Gateway
 
         server = Gateway(address, environ)
-    return EtcdBackend(server, address.prefix)
+    backend = EtcdBackend(server, address.prefix)
+    if address.insecure:
+        text = "the certificate of etcd is not checked: anybody may be answering in its place"
+        backend.warning = "error", text
+    return backend

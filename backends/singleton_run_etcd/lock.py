@@ -67,6 +67,7 @@ class EtcdBackend:
     """Locks whose keys begin with `prefix`, in the cluster of `server`. See `contract.Backend`."""
 
     def __init__(self, server: Server, prefix: str) -> None:
+        self.warning: tuple[str, str] | None = None
         self._server = server
         self._prefix = prefix
         self._place: _Place | None = None

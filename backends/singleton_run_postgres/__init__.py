@@ -34,11 +34,11 @@ def open_backend(lock: str, environ: Mapping[str, str]) -> PostgresBackend:
     from singleton_run_postgres.backend import PostgresBackend
 
     address = Address(lock)
+    backend = PostgresBackend(address)
     if address.unchecked:
-        from singleton_run.log import last_words
-
-        last_words(
+        text = (
             f"the certificate of postgres is not checked (sslmode={address.unchecked}), so anybody may be "
             "answering in its place: say sslmode=verify-full (or disable, to trust the network)"
         )
-    return PostgresBackend(address)
+        backend.warning = "warning", text
+    return backend

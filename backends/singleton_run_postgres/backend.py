@@ -51,6 +51,7 @@ class PostgresBackend:
     """Locks in one table of one database. See `contract.Backend`."""
 
     def __init__(self, address: Address) -> None:
+        self.warning: tuple[str, str] | None = None
         self._address = address
         table, marks = table_name(address.schema, address.table), marks_name(address.schema, address.table)
         self._statements = Statements(table, marks)
