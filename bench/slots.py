@@ -121,14 +121,15 @@ def _idle_at(lock: str, between: Proxy | None) -> list[str]:
 
 
 def _come_to_rest(pids: list[int]) -> None:
-    """Wait until the first slot is over and nothing but the replicas themselves is left."""
+    """Wait until nothing but the replicas themselves has been seen for some time."""
     deadline = time.monotonic() + 10 * measure.PATIENCE
-    while True:
-        measure.settle(pids)
-        if len(measure.tree(*pids)) == len(pids):
-            return
+    since = time.monotonic()
+    while time.monotonic() - since < 1.0:
+        if len(measure.tree(*pids)) > len(pids):
+            since = time.monotonic()
         if time.monotonic() > deadline:
             raise measure.Broken("the replicas did not come to rest")
+        time.sleep(0.1)
 
 
 def _requests(sites: list[Site]) -> None:
