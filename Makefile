@@ -6,7 +6,7 @@ PIP := $(PY) -m pip --disable-pip-version-check --quiet
 ARGS ?=
 SEEDS ?=
 
-.PHONY: venv test lint audit bench peers demo simulate completions kube-programs clean
+.PHONY: venv test lint audit bench peers demo simulate completions kube-apiserver clean
 
 venv: $(VENV)/dev
 
@@ -39,7 +39,7 @@ $(VENV)/peers/done: | $(VENV)/package
 	@touch $@
 
 # kube-apiserver and a client-go elector, built by Go and kept outside the tree: once, for 5 minutes.
-kube-programs: $(VENV)/servers
+kube-apiserver: $(VENV)/servers
 	@$(PY) -m tests.servers.programs
 
 test: $(VENV)/dev

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from kubernetes import client, config
 
-from tests.servers import kube, kubeaccess
+from tests.servers import kube, kubeaccess, programs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,6 +97,12 @@ def test_requests_are_counted(cluster: Cluster, namespace: Namespace, account: A
     for _ in range(3):
         read(cluster, namespace, account.token())
     assert cluster.server.requests()[kind] == before + 3
+
+
+def test_without_the_program_the_reason_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBE_APISERVER_BIN", "/none/kube-apiserver")
+    with pytest.raises(pytest.skip.Exception, match="make kube-apiserver"):
+        programs.apiserver()
 
 
 def test_a_killed_server_comes_back_with_its_leases(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ import pytest
 SOURCES = Path(__file__).parent / "kube"
 GO = ("/usr/local/go/bin", "/usr/lib/go/bin")
 ADVICE = (
-    "needs kube-apiserver: `make kube-programs` builds it (Go 1.26 or later, 5 minutes), "
+    "needs kube-apiserver: `make kube-apiserver` builds it (Go 1.26 or later, 5 minutes), "
     "or name it in KUBE_APISERVER_BIN, or its folder in KUBEBUILDER_ASSETS"
 )
 
@@ -52,7 +52,7 @@ def elector() -> str:
     """The path of the client-go elector of these sources. Skips the test without it."""
     found = shutil.which(_elector_kept())
     if found is None:
-        pytest.skip("needs the client-go elector: `make kube-programs` builds it (Go 1.26 or later)")
+        pytest.skip("needs the client-go elector: `make kube-apiserver` builds it (Go 1.26 or later)")
     return found
 
 
@@ -84,7 +84,7 @@ def _build(source: Path, kept: Path) -> Path:
         if not kept.exists():
             print(f"building {kept}", file=sys.stderr, flush=True)
             part = kept.with_name(f"{kept.name}.part")
-            _go(source, "build", "-trimpath", "-ldflags", "-s -w", "-o", str(part), ".")
+            _go(source, "build", "-buildvcs=false", "-trimpath", "-ldflags", "-s -w", "-o", str(part), ".")
             part.rename(kept)
     return kept
 
@@ -103,4 +103,4 @@ if __name__ == "__main__":
     try:
         print(*build(), sep="\n")
     except Missing as error:
-        sys.exit(f"kube-programs: {error}")
+        sys.exit(f"kube-apiserver: {error}")
