@@ -1,9 +1,10 @@
 // Command elector takes part in a client-go leader election and says on stdout when it leads.
 //
-// Lines: "leading" when it starts to lead, "stopped" when it takes part no more. SIGTERM and SIGINT
-// end it: by -release it then gives the Lease away, else it leaves it to lapse. With words after the
-// flags it runs these as a command while it leads, and ends with it; told to end, it passes SIGTERM on
-// and waits for the command, but as client-go does it: after the Lease was given away.
+// Lines: "leading" when it starts to lead, "sees ID" when it learns who leads, "stopped" when it takes
+// part no more. SIGTERM and SIGINT end it: by -release it then gives the Lease away, else it leaves it
+// to lapse. With words after the flags it runs these as a command while it leads, and ends with it;
+// told to end, it passes SIGTERM on and waits for the command, but as client-go does it: after the
+// Lease was given away.
 package main
 
 import (
@@ -61,6 +62,7 @@ func main() {
 					cancel()
 				}
 			},
+			OnNewLeader:      func(leader string) { fmt.Println("sees", leader) },
 			OnStoppedLeading: func() { fmt.Println("stopped") },
 		},
 	})
