@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import etcd, handover, idle, measure, memory, postgres, signals, startup
+from bench import etcd, handover, idle, kubernetes, measure, memory, postgres, signals, startup
 
 SECTIONS = {
     "startup": startup,
@@ -17,6 +17,7 @@ SECTIONS = {
     "signals": signals,
     "etcd": etcd,
     "postgres": postgres,
+    "kubernetes": kubernetes,
 }
 
 

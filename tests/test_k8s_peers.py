@@ -59,21 +59,16 @@ def room(lab: Lab, namespace: Namespace, pod: Pod, kubeconfig: Path) -> Iterator
 
 
 class Elector:
-    """One process of client-go's; `leads` and `sees` wait for its lines."""
+    """One process of client-go's; what it says goes to a file."""
 
-    def __init__(self, argv: list[str], out: Path) -> None:
-        self._out = out
-        with out.open("wb") as file:
-            self.popen = subprocess.Popen(argv, stdout=file, stdin=subprocess.DEVNULL, env=environment())
-
-    def leads(self) -> None:
-        self._says("leading")
+    def __init__(self, argv: list[str], err: Path) -> None:
+        self._err = err
+        with err.open("wb") as file:
+            self.popen = subprocess.Popen(argv, stderr=file, stdin=subprocess.DEVNULL, env=environment())
 
     def sees_another(self) -> None:
-        self._says("sees .+")
-
-    def _says(self, line: str) -> None:
-        until(lambda: re.search(f"^{line}$", self._out.read_text(), re.MULTILINE), line)
+        """Wait until it has learnt who leads."""
+        until(lambda: re.search("^sees .", self._err.read_text(), re.MULTILINE), "it sees a leader")
 
 
 class Room:
@@ -101,7 +96,7 @@ class Room:
         argv += ["-namespace", self._namespace.name, "-lease", self._lab.name, "-identity", who]
         argv += ["-release"] if release else []
         argv += ["--", *self._command(who, until_there)]
-        self._electors.append(Elector(argv, self._folder / f"{who}.out"))
+        self._electors.append(Elector(argv, self._folder / f"{who}.err"))
         return self._electors[-1]
 
     def let_go(self, name: str) -> None:

@@ -63,9 +63,8 @@ def test_a_token_that_has_ended_or_is_none_is_refused(
     cluster: Cluster, namespace: Namespace, account: Account
 ) -> None:
     assert read(cluster, namespace, "none") == 401
-    if cluster.server:
-        assert read(cluster, namespace, account.short_token(600)) == 404
-        assert read(cluster, namespace, account.short_token(-1)) == 401
+    assert read(cluster, namespace, account.short_token(600)) == 404
+    assert read(cluster, namespace, account.short_token(-1)) == 401
 
 
 @pytest.mark.parametrize("way", ["token", "exec", "certificate"])
@@ -90,13 +89,12 @@ def test_a_pod_has_its_three_files(
 
 
 def test_requests_are_counted(cluster: Cluster, namespace: Namespace, account: Account) -> None:
-    if cluster.server is None:
-        return
+    server = cluster.own_server()
     kind = kube.Request(account.user, "get", "leases")
-    before = cluster.server.requests()[kind]
+    before = server.requests()[kind]
     for _ in range(3):
         read(cluster, namespace, account.token())
-    assert cluster.server.requests()[kind] == before + 3
+    assert server.requests()[kind] == before + 3
 
 
 def test_without_the_program_the_reason_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -50,6 +51,12 @@ class Cluster:
         self.url = str(settings.host)
         self.ca = str(settings.ssl_ca_cert)
         self._client = client.ApiClient(settings)
+
+    def own_server(self) -> kube.Server:
+        """The server, where it is the tests' own one. Skips the test elsewhere."""
+        if self.server is None:
+            pytest.skip("needs a server of the tests' own: run it without --kube-context")
+        return self.server
 
     def call(self, method: str, path: str, body: object = None) -> dict[str, Any]:
         """One request; the object that is answered. Raises Failed."""
@@ -249,9 +256,7 @@ class Account:
             "exp": now + seconds - LEEWAY,
             "kubernetes.io": names,
         }
-        server = self.namespace.cluster.server
-        assert server is not None
-        return _signed(claims, Path(server.signer))
+        return _signed(claims, Path(self.namespace.cluster.own_server().signer))
 
     def pod(self, folder: Path, token: str | None = None) -> Pod:
         """What a pod of this account has, in `folder`."""
@@ -274,8 +279,7 @@ class Account:
 
     def certificate_kubeconfig(self, folder: Path) -> Path:
         """A kubeconfig that logs in by the client certificate of a user who may do what this account may."""
-        server = self.namespace.cluster.server
-        assert server is not None, "only the tests' own server's authority is at hand"
+        server = self.namespace.cluster.own_server()
         user = f"{self.namespace.name}-{self.name}-user"
         cert, key = server.login(user)
         self.bind(user)

@@ -50,10 +50,15 @@ def apiserver() -> str:
 
 def elector() -> str:
     """The path of the client-go elector of these sources. Skips the test without it."""
-    found = shutil.which(_elector_kept())
+    found = elector_built()
     if found is None:
         pytest.skip("needs the client-go elector: `make kube-apiserver` builds it (Go 1.26 or later)")
     return found
+
+
+def elector_built() -> str | None:
+    """The path of the elector; None if it isn't built."""
+    return shutil.which(_elector_kept())
 
 
 def _apiserver_kept() -> Path:

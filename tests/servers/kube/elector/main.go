@@ -1,4 +1,4 @@
-// Command elector takes part in a client-go leader election and says on stdout when it leads.
+// Command elector takes part in a client-go leader election and says on stderr when it leads.
 //
 // Lines: "leading" when it starts to lead, "sees ID" when it learns who leads, "stopped" when it takes
 // part no more. SIGTERM and SIGINT end it: by -release it then gives the Lease away, else it leaves it
@@ -30,7 +30,7 @@ func main() {
 		kubeconfig = flag.String("kubeconfig", "", "path of the kubeconfig")
 		namespace  = flag.String("namespace", "default", "namespace of the Lease")
 		lease      = flag.String("lease", "", "name of the Lease")
-		identity   = flag.String("identity", "", "identity of this candidate")
+		identity   = flag.String("identity", fmt.Sprintf("elector-%d", os.Getpid()), "identity of this candidate")
 		duration   = flag.Duration("lease-duration", 15*time.Second, "how long others wait for a silent holder")
 		deadline   = flag.Duration("renew-deadline", 10*time.Second, "how long the holder tries to renew")
 		period     = flag.Duration("retry-period", 2*time.Second, "time between two tries")
@@ -54,7 +54,7 @@ func main() {
 		ReleaseOnCancel: *release,
 		Callbacks: leaderelection.LeaderCallbacks{
 			OnStartedLeading: func(leading context.Context) {
-				fmt.Println("leading")
+				say("leading")
 				if flag.NArg() > 0 {
 					work.Add(1)
 					defer work.Done()
@@ -62,12 +62,16 @@ func main() {
 					cancel()
 				}
 			},
-			OnNewLeader:      func(leader string) { fmt.Println("sees", leader) },
-			OnStoppedLeading: func() { fmt.Println("stopped") },
+			OnNewLeader:      func(leader string) { say("sees", leader) },
+			OnStoppedLeading: func() { say("stopped") },
 		},
 	})
 	work.Wait()
 	os.Exit(status)
+}
+
+func say(words ...any) {
+	fmt.Fprintln(os.Stderr, words...)
 }
 
 func leaseLock(kubeconfig, namespace, name, identity string) (resourcelock.Interface, error) {
