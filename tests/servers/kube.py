@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ISSUER = "https://kubernetes.default.svc.cluster.local"
+# Seconds: 4 of two cores, ten times that where other tests keep these busy.
+STARTED = 150.0
 # Every request of a client's, once: a watch when it opens, all others when they have ended.
 AUDIT = {
     "apiVersion": "audit.k8s.io/v1",
@@ -115,7 +117,7 @@ class Server:
 
     def serves(self) -> Server:
         """Wait until it serves all that it will serve."""
-        until(self._is_ready, f"kube-apiserver at {self.url} serves; see {self._log}")
+        until(self._is_ready, f"kube-apiserver at {self.url} serves; see {self._log}", STARTED)
         return self
 
     def _is_ready(self) -> bool:
