@@ -542,7 +542,7 @@ def test_a_record_is_no_longer_than_four_kibibytes(opened: Opened, namespace: Na
     backend, name = in_pod(opened, pod), fresh()
     grant = takes(backend, name)
     record = record_of(grant)
-    record["runs"] = [{**record_of(grant), "runs": [], "holder": "h" * 900} for _ in range(5)]
+    record["runs"] = [{**record_of(grant), "runs": [], "notes": ["x" * 300] * 3} for _ in range(5)]
     backend.release(grant, record, LIMIT)
     found = namespace.lease(name)
     assert found is not None

@@ -6,13 +6,12 @@ object that isn't there is a result.
 
 from __future__ import annotations
 
-import time
-
 from singleton_run import __version__, fastjson, system
 from singleton_run.errors import UNUSABLE, Failure, Refused, Unavailable
 from singleton_run.http.connection import Broken
 from singleton_run.http.patience import Woken
-from singleton_run_k8s import refusals, times
+from singleton_run.http.url import whole_number
+from singleton_run_k8s import lease, refusals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,8 +44,8 @@ class MayNotWatch(Exception):
 class Api:
     """Leases in one namespace; `namespace` is empty for that of the login.
 
-    `date` is what the server said of its time with the last answer: a Unix time, a whole second that had
-    begun, None if it said nothing; `offset` is the same as `contract.Backend.offset` wants it.
+    `told` is the `Date` of the last answer (empty without one), and the boot clock's readings when its
+    request was sent and when it was heard; None before one.
     """
 
     def __init__(self, login: Login, namespace: str) -> None:
@@ -56,8 +55,7 @@ class Api:
         self._refused_since: float | None = None
         self._recalled: Any = ()
         self._access: Access | None = None
-        self.date: float | None = None
-        self.offset: tuple[float, float] | None = None
+        self.told: tuple[str, float, float] | None = None
 
     def get(self, name: str, patience: Patience) -> Lease | None:
         """The Lease of that name, None if there is none."""
@@ -86,12 +84,15 @@ class Api:
         more = ""
         while True:
             path = f"leases?labelSelector={_quoted(selector)}&limit={_PAGE}{more}"
-            page = self._object(self._call("list", "GET", path, None, patience))
-            found += page.get("items") or ()
-            token = page["metadata"].get("continue")
+            page = self._json(self._call("list", "GET", path, None, patience))
+            items, about = page.get("items"), page.get("metadata")
+            if not isinstance(items, list) or not isinstance(about, dict):
+                raise Refused(refusals.NOT_KUBERNETES, UNUSABLE)
+            found += [one for one in items if lease.is_whole(one)]
+            token = about.get("continue")
             if not token:
                 return found
-            more = f"&continue={_quoted(token)}"
+            more = f"&continue={_quoted(str(token))}"
 
     def watch(self, name: str, version: str, patience: Patience) -> Watch:
         """What becomes of a Lease from that version on. Raises Gone, MayNotWatch too."""
@@ -162,9 +163,9 @@ class Api:
         renewed = False
         while True:
             access, headers = self._prepared(patience)
-            before, began = time.time(), system.now()
+            sent = system.now()
             answer = access.client.request(method, self._path(access, rest), headers, data, patience)
-            self._set_clock(answer, before, began)
+            self.told = answer.headers.get("date", ""), sent, system.now()
             if answer.status == 401 and not renewed:
                 renewed = True
                 if self._login.again(headers.get("Authorization", ""), patience):
@@ -198,26 +199,18 @@ class Api:
         return failure
 
     def _object(self, answer: Answer) -> Lease:
-        try:
-            value = fastjson.loads(answer.body.decode())
-        except ValueError:
-            value = None
-        if isinstance(value, dict) and isinstance(value.get("metadata"), dict):
-            return value
-        if isinstance(value, dict) and value.get("kind") == "Status":  # of a deletion
+        found = self._json(answer)
+        if not lease.is_whole(found):
+            raise Refused(refusals.NOT_KUBERNETES, UNUSABLE)
+        return found
+
+    def _json(self, answer: Answer) -> dict[str, Any]:
+        value = _parsed(answer.body)
+        if isinstance(value, dict):
             return value
         if answer.body[:1] == b"{":
             raise Unavailable("kubernetes: an answer was cut off")
         raise Refused(refusals.NOT_KUBERNETES, UNUSABLE)
-
-    def _set_clock(self, answer: Answer, before: float, began: float) -> None:
-        self.date = times.read_http(answer.headers.get("date", ""))
-        if self.date is None:
-            self.offset = None
-            return
-        took = system.now() - began
-        # It has cut the second off, so half of one later is the best guess.
-        self.offset = self.date + 0.5 - (before + took / 2), 0.5 + took / 2
 
 
 class Watch:
@@ -232,17 +225,17 @@ class Watch:
             line = self._stream.line(patience)
             if not line.strip():
                 continue
-            try:
-                event = fastjson.loads(line.decode())
-                kind, found = event["type"], event["object"]
-            except (ValueError, TypeError, KeyError):
-                raise Broken("what the watch says is not JSON of Kubernetes") from None
-            if kind == "ERROR":
+            event = _parsed(line)
+            kind, found = (event.get("type"), event.get("object")) if isinstance(event, dict) else ("", None)
+            if kind == "ERROR" and isinstance(found, dict):
                 if found.get("code") == 410:
                     raise Gone
                 raise Broken(f"the watch ended: {found.get('message')}")
-            if kind != "BOOKMARK":
-                return None if kind == "DELETED" else found
+            if kind == "BOOKMARK":
+                continue
+            if not lease.is_whole(found):
+                raise Broken("what the watch says is not of Kubernetes")
+            return None if kind == "DELETED" else found
 
     def close(self) -> None:
         """Never raises."""
@@ -251,17 +244,22 @@ class Watch:
 
 def _status(answer: Answer) -> Mapping[str, Any] | None:
     """The Status object that an API server's error is, None if it is not one."""
-    try:
-        value = fastjson.loads(answer.body.decode())
-    except ValueError:
-        return None
+    value = _parsed(answer.body)
     return value if isinstance(value, dict) and value.get("kind") == "Status" else None
+
+
+def _parsed(data: bytes) -> Any:
+    """What the JSON says, None if it is none."""
+    try:
+        return fastjson.loads(data.decode())
+    except (ValueError, RecursionError):
+        return None
 
 
 def _pause(answer: Answer, patience: Patience) -> bool:
     """Wait as long as a server that is too busy wants; false if there is not that much time."""
     said = answer.headers.get("retry-after", "")
-    until = system.now() + max(_LEAST_PAUSE, float(said) if said.isascii() and said.isdigit() else 0.0)
+    until = system.now() + max(_LEAST_PAUSE, float(max(0, whole_number(said))))
     if until >= patience.until:
         return False
     if system.wait(until, [patience.wake] if patience.wake >= 0 else []):

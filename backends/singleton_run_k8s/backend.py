@@ -13,6 +13,7 @@ from singleton_run import system
 from singleton_run.contract import Grant, Held
 from singleton_run.errors import UNUSABLE, Lost, Refused, Unavailable
 from singleton_run.http.connection import Broken
+from singleton_run.http.date import ahead, seconds
 from singleton_run.http.patience import Late, Patience, Woken
 from singleton_run_k8s import lease, objects, refusals, times
 from singleton_run_k8s.api import Gone, MayNotWatch
@@ -192,7 +193,7 @@ class LeaseBackend:
 
     def offset(self) -> tuple[float, float] | None:
         """By the `Date` of the last answer, of which the part of a second is cut off."""
-        return self._api.offset
+        return None if self._api.told is None else ahead(*self._api.told)
 
     def close(self) -> None:
         """Say in Events what is still to be said, if that can be done soon; drop every connection."""
@@ -209,7 +210,8 @@ class LeaseBackend:
 
     def _look(self, patience: Patience) -> Sight:
         """Read the Lease."""
-        return self._see(self._api.get(self._name, patience), self._api.date)
+        found = self._api.get(self._name, patience)
+        return self._see(found, None if self._api.told is None else seconds(self._api.told[0]))
 
     def _see(self, found: Lease | None, date: float | None = None) -> Sight:
         stamp = date if self._stamps else None

@@ -6,7 +6,7 @@ A Lease is the object as the API server gives it, a dict. It is never changed in
 from __future__ import annotations
 
 from singleton_run import fastjson
-from singleton_run.record import readable
+from singleton_run.record import parsed
 from singleton_run_k8s import times
 
 TYPE_CHECKING = False
@@ -119,10 +119,7 @@ def token_of(lease: Lease) -> int:
 
 def record_of(lease: Lease) -> Mapping[str, Any] | None:
     """The record beside it, if there is one that can be read."""
-    try:
-        return readable(fastjson.loads(_note(lease, RECORD)))
-    except (ValueError, RecursionError):
-        return None
+    return parsed(_note(lease, RECORD))
 
 
 def mark_of(lease: Lease) -> Mapping[str, Any] | None:
@@ -145,16 +142,31 @@ def duration_of(lease: Lease, default: float) -> float:
     return float(seconds) if isinstance(seconds, int) and seconds > 0 else default
 
 
+def is_whole(value: object) -> bool:
+    """Whether this can be worked with as a Lease: what is read without a look is there, and of its kind."""
+    if not isinstance(value, dict) or not isinstance(value.get("metadata"), dict):
+        return False
+    metadata, spec = value["metadata"], value.get("spec") or {}
+    texts = [metadata.get(word) for word in ("name", "namespace", "uid", "resourceVersion")]
+    tables = [spec, metadata.get("annotations") or {}, metadata.get("labels") or {}]
+    if not all(isinstance(text, str) for text in texts) or not all(isinstance(one, dict) for one in tables):
+        return False
+    return isinstance(spec.get("leaseTransitions") or 0, int)
+
+
 def stamp_of(lease: Lease) -> float | None:
     """When its renewTime was last written, in Unix seconds by the API server's clock; None if unknown.
 
     Of several who own that field the latest.
     """
     found = []
-    for entry in lease["metadata"].get("managedFields") or ():
-        fields = entry.get("fieldsV1") or {}
-        if "f:renewTime" in (fields.get("f:spec") or {}):
-            found.append(times.read(entry.get("time")))
+    try:
+        for entry in lease["metadata"].get("managedFields") or ():
+            fields = entry.get("fieldsV1") or {}
+            if "f:renewTime" in (fields.get("f:spec") or {}):
+                found.append(times.read(entry.get("time")))
+    except (AttributeError, TypeError):
+        return None
     known = [stamp for stamp in found if stamp is not None]
     return max(known) if known and len(known) == len(found) else None
 

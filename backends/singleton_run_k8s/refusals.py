@@ -38,7 +38,7 @@ def failure(
         )
     if code == 403 and not _is_ending(status):
         return Refused(f"kubernetes: {_may_not(verb, message, namespace)}", DENIED)
-    if code == 404 and (status.get("details") or {}).get("kind") == "namespaces":
+    if code == 404 and _details(status).get("kind") == "namespaces":
         return Refused(
             f"kubernetes: there is no namespace {namespace}: name another as k8s-lease://NAMESPACE, "
             f"or kubectl create namespace {namespace}",
@@ -72,8 +72,12 @@ def _may_not(verb: str, said: str, namespace: str) -> str:
 
 def _is_ending(status: Mapping[str, Any]) -> bool:
     """Whether what is forbidden is to make something in a namespace that is being deleted."""
-    causes = (status.get("details") or {}).get("causes") or ()
-    return any(cause.get("reason") == "NamespaceTerminating" for cause in causes)
+    return "NamespaceTerminating" in str(_details(status).get("causes"))
+
+
+def _details(status: Mapping[str, Any]) -> Mapping[str, Any]:
+    details = status.get("details")
+    return details if isinstance(details, dict) else {}
 
 
 def _short(text: str) -> str:
