@@ -6,7 +6,7 @@ PIP := $(PY) -m pip --disable-pip-version-check --quiet
 ARGS ?=
 SEEDS ?=
 
-.PHONY: venv test lint audit bench peers demo simulate completions clean
+.PHONY: venv test lint audit bench peers demo simulate completions kube-apiserver clean
 
 venv: $(VENV)/dev
 
@@ -37,6 +37,10 @@ $(VENV)/peers/done: | $(VENV)/package
 	$(PYTHON) -m venv $(VENV)/peers
 	$(VENV)/peers/bin/python -m pip --disable-pip-version-check --quiet install --compile dislock==0.1.0
 	@touch $@
+
+# kube-apiserver and a client-go elector, built by Go and kept outside the tree: once, for 5 minutes.
+kube-apiserver: $(VENV)/servers
+	@$(PY) -m tests.servers.programs
 
 test: $(VENV)/dev
 	$(PY) -m pytest $(ARGS)

@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import etcd, handover, idle, measure, memory, postgres, signals, slots, startup
+from bench import etcd, handover, idle, kubernetes, measure, memory, postgres, signals, slots, startup
 
 SECTIONS = {
     "startup": startup,
@@ -18,6 +18,7 @@ SECTIONS = {
     "etcd": etcd,
     "postgres": postgres,
     "slots": slots,
+    "kubernetes": kubernetes,
 }
 
 

@@ -7,6 +7,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from tests.servers import programs
+
 PYTHON = sys.executable
 OURS = Path(sys.executable).with_name("singleton-run")
 DISLOCK = Path(sys.prefix, "peers", "bin", "dislock")
@@ -31,6 +33,10 @@ def advice(label: str) -> str:
         return "make venv"
     if name == DISLOCK.name:
         return "make peers"
+    if name == "klock":
+        return "see KLOCK_BIN"
+    if name == "elector":
+        return "make kube-apiserver"
     return f"apt-get install {PACKAGES[name]}"
 
 
@@ -68,3 +74,22 @@ def dislock(url: str, name: str, *command: str) -> list[str] | None:
         return None
     settings = [f"DATABASE_URL={url}", f"LOCK_KEY={name}", "LOCK_STRATEGY=lease"]
     return [program("env") or "/usr/bin/env", *settings, str(DISLOCK), "DATABASE_URL", *command]
+
+
+def klock(kubeconfig: str, namespace: str, name: str, *options: str) -> list[str] | None:
+    """What runs the command that is appended behind klock's lock; None if that is not installed.
+
+    It is KLOCK_BIN, if that is set, or on PATH, or where this puts it:
+    `go install github.com/berquerant/k8s-lease/cmd/klock@latest`. It must know --generate-identity.
+    """
+    places = [os.environ.get("PATH", os.defpath), os.path.expanduser("~/go/bin")]
+    path = shutil.which(os.environ.get("KLOCK_BIN") or "klock", path=os.pathsep.join(places))
+    login = ["--kubeconfig", kubeconfig, "--namespace", namespace, "--lease", name]
+    return [path, *login, "--generate-identity", *options, "--"] if path else None
+
+
+def elector(kubeconfig: str, namespace: str, name: str, *options: str) -> list[str] | None:
+    """What runs the command that is appended in a client-go leader election; None if that isn't built."""
+    path = programs.elector_built()
+    login = ["-kubeconfig", kubeconfig, "-namespace", namespace, "-lease", name]
+    return [path, *login, "-release", *options, "--"] if path else None

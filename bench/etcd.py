@@ -7,12 +7,11 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from bench import commands, handover, measure, servers, startup
+from bench import commands, footprint, handover, measure, servers, startup
 from bench.baton import Baton
 from bench.pair import Pair
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from bench.handover import Maker
@@ -45,7 +44,8 @@ def report(folder: Path) -> None:
         _startup(folder, server)
         title = f"etcd: hand-over, {{}} (target: p50 and p99 <= 1.5 x {PEER})"
         handover.table(title, _makers(server), PEER, folder, (2, 50))
-        _memory(folder, server)
+        title = "etcd: memory without the command (targets: PSS <= 0.8 x holding, <= 1.2 x waiting)"
+        footprint.table(title, _makers(server), PEER, folder)
     _requests(folder)
 
 
@@ -61,48 +61,6 @@ def _startup(folder: Path, server: Etcd) -> None:
             f"x {PEER}": lambda name: f"{PEER}, TLS" if name.endswith(", TLS") else PEER,
         }
         startup.table(title, ROUNDS, candidates, bases)
-
-
-class _Footprint:
-    """What a wrapper's processes take, in MB."""
-
-    def __init__(self, pids: Sequence[int]) -> None:
-        self.count = len(pids)
-        self.pss, self.alone = measure.memory(pids)
-        self.rss = measure.resident(pids)
-
-    def cells(self, peer: _Footprint | None) -> list[str]:
-        sizes = [str(self.count), *(f"{size:.1f}" for size in (self.pss, self.alone, self.rss))]
-        if peer is None:
-            return [*sizes, "-", "-", "-"]
-        ratios = (self.pss / peer.pss, self.alone / peer.alone, self.pss / peer.rss)
-        return [*sizes, *(f"{ratio:.2f}" for ratio in ratios)]
-
-
-def _memory(folder: Path, server: Etcd) -> None:
-    found: dict[str, list[_Footprint]] = {}
-    for name, make in _makers(server).items():
-        own = folder / f"memory-{name}"
-        own.mkdir()
-        baton = Baton(own)
-        if argv := make(own, *baton.argv):
-            pair = Pair(argv, baton)
-            try:
-                found[name] = [_Footprint(pair.holding), _Footprint(pair.wait())]
-            finally:
-                pair.close()
-    rows = []
-    for number, state in enumerate(("holding", "waiting")):
-        for name in (PEER, "singleton-run"):
-            label = f"{name}, {state}"
-            if name in found:
-                peer = found[PEER][number] if PEER in found else None
-                rows.append([label, *found[name][number].cells(peer)])
-            else:
-                rows.append([label, *"------", commands.advice(name)])
-    title = "etcd: memory without the command (targets: PSS <= 0.8 x holding, <= 1.2 x waiting)"
-    head = ["", "processes", "PSS MB", "alone MB", "RSS MB", "x its PSS", "x its alone", "PSS / its RSS"]
-    measure.table(title, head, rows)
 
 
 def counters(server: Etcd) -> dict[str, float]:

@@ -9,6 +9,8 @@ import pytest
 
 from bench import measure
 from tests.servers import etcd as etcds
+from tests.servers import kube as kubes
+from tests.servers import kubeaccess
 from tests.servers import postgres as postgreses
 
 if TYPE_CHECKING:
@@ -24,6 +26,17 @@ def etcd(folder: Path, *, tls: bool = False) -> Iterator[etcds.Etcd]:
         certificates = etcds.Certificates(folder / "certificates") if tls else None
         with etcds.running(folder, certificates=certificates) as server:
             yield server
+    except pytest.skip.Exception as missing:
+        raise measure.Broken(str(missing)) from None
+
+
+@contextmanager
+def kubernetes(folder: Path) -> Iterator[kubeaccess.Cluster]:
+    """One cluster that serves, its data in `folder`, which is made."""
+    folder.mkdir()
+    try:
+        with kubes.running(folder) as server:
+            yield kubeaccess.own(server)
     except pytest.skip.Exception as missing:
         raise measure.Broken(str(missing)) from None
 

@@ -15,6 +15,7 @@ BUILTINS = {
     "file": "singleton_run_file",
     "etcd": "singleton_run_etcd",
     "etcd+grpc": "singleton_run_etcd",
+    "k8s-lease": "singleton_run_k8s",
     "postgres": "singleton_run_postgres",
     "postgresql": "singleton_run_postgres",
 }

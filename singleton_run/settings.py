@@ -193,8 +193,8 @@ def _check_place(settings: Settings, environ: Mapping[str, str], *, lock_given: 
     if not lock_given and environ.get("KUBERNETES_SERVICE_HOST"):
         raise Failure(
             UNUSABLE,
-            "in a pod the default lock, a file, would be one per container: say --lock etcd or postgres "
-            "(or --lock file, if that is what you want)",
+            "in a pod the default lock, a file, would be one per container: say --lock k8s-lease, etcd or "
+            "postgres (or --lock file, if that is what you want)",
         )
     if nested(environ, settings.lock, settings.name):
         raise Failure(

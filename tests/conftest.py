@@ -1,4 +1,4 @@
-"""In CI nothing may skip: there a skipped test is a failed one."""
+"""In CI nothing may skip: there a skipped test is a failed one. And the cluster that tests share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,37 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
+
+    from tests.servers.kubeaccess import Cluster, Namespace
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add --kube-context."""
+    text = "run the tests for Kubernetes in new namespaces of this context's cluster, not on their own server"
+    parser.addoption("--kube-context", metavar="NAME", help=text)
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """The one cluster of all tests that don't hurt it."""
+    # Not above: the client takes half a second to import, and most runs have no use for it.
+    from tests.servers import kube, kubeaccess
+
+    if context := request.config.getoption("--kube-context"):
+        with kubeaccess.existing(context) as cluster:
+            yield cluster
+    else:
+        with kube.running(tmp_path_factory.mktemp("kube")) as server:
+            yield kubeaccess.own(server)
+
+
+@pytest.fixture(scope="module")
+def namespace(cluster: Cluster) -> Iterator[Namespace]:
+    """A namespace for a module's tests."""
+    namespace = cluster.namespace()
+    yield namespace
+    namespace.remove()
 
 
 def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:

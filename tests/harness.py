@@ -27,14 +27,14 @@ LIMIT = 40.0
 LONG = "600s"
 
 
-def until(condition: Callable[[], Value], what: str) -> Value:
+def until(condition: Callable[[], Value], what: str, limit: float = LIMIT) -> Value:
     """Wait for a condition to hold; what it gave. An AssertionError says what didn't come."""
-    end = time.monotonic() + LIMIT
+    end = time.monotonic() + limit
     while True:
         value = condition()
         if value:
             return value
-        assert time.monotonic() < end, f"not within {LIMIT:.0f} s: {what}"
+        assert time.monotonic() < end, f"not within {limit:.0f} s: {what}"
         time.sleep(0.005)
 
 

@@ -282,7 +282,7 @@ def test_in_a_pod_a_file_lock_must_be_asked_for() -> None:
     pod = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
     failure = refusal("--name", "x", environ=pod)
     assert failure.status == UNUSABLE
-    assert "--lock etcd" in str(failure)
+    assert "--lock k8s-lease, etcd" in str(failure)
     assert "--lock file" in str(failure)
     assert checked("--lock", "file", environ=pod).lock == "file"
     from_variable = read(["--", "true"], {"SINGLETON_RUN_LOCK": "file"})

@@ -16,10 +16,10 @@ def seconds(date: str) -> int | None:
         hour, minute, second = (int(part) for part in clock.split(":"))
         if zone != "GMT":
             return None
-        days = _days(int(year), _MONTHS.index(month) + 1, int(day))
+        since = days(int(year), _MONTHS.index(month) + 1, int(day))
     except ValueError:
         return None
-    return days * 86400 + hour * 3600 + minute * 60 + second
+    return since * 86400 + hour * 3600 + minute * 60 + second
 
 
 def ahead(date: str, sent: float, heard: float) -> tuple[float, float] | None:
@@ -35,8 +35,8 @@ def ahead(date: str, sent: float, heard: float) -> tuple[float, float] | None:
     return now - time.time(), 0.5 + (heard - sent) / 2
 
 
-def _days(year: int, month: int, day: int) -> int:
-    """Days since 1970 in the Gregorian calendar, whose years are taken to begin in March."""
+def days(year: int, month: int, day: int) -> int:
+    """How many since 1970 in the Gregorian calendar, whose years are taken to begin in March."""
     year -= month < 3
     era, of_era = divmod(year, 400)
     of_year = (153 * ((month + 9) % 12) + 2) // 5 + day - 1

@@ -45,6 +45,11 @@ def choose(host: str, port: int, environ: Mapping[str, str]) -> Proxy | None:
     exempt = environ.get("NO_PROXY") or environ.get("no_proxy", "")
     if not text or _is_exempt(host, port, exempt):
         return None
+    return parsed(text, "HTTPS_PROXY")
+
+
+def parsed(text: str, said_by: str) -> Proxy:
+    """The proxy at an address that `said_by` has. Raises Refused for a bad one."""
     scheme, mark, rest = text.partition("://")
     if not mark:
         scheme, rest = "http", text
@@ -54,7 +59,7 @@ def choose(host: str, port: int, environ: Mapping[str, str]) -> Proxy | None:
             return Proxy(*host_and_port(place, 80), _basic(login))
     except ValueError:
         pass
-    raise Refused("HTTPS_PROXY must be like http://proxy.example:3128", UNUSABLE)
+    raise Refused(f"{said_by} must be like http://proxy.example:3128", UNUSABLE)
 
 
 def _basic(login: str) -> str:

@@ -1,0 +1,31 @@
+"""The lock in Kubernetes: a Lease with client-go's record, which keeps leader elections and us apart.
+
+In a pod it needs the standard library alone; a kubeconfig is logged in with by the official client.
+"""
+
+from __future__ import annotations
+
+from singleton_run_k8s.address import Address
+from singleton_run_k8s.api import Api
+from singleton_run_k8s.backend import LeaseBackend
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from singleton_run_k8s.login import Login
+
+
+def open_backend(lock: str, environ: Mapping[str, str]) -> LeaseBackend:
+    """The backend for `k8s-lease` or a URL of it; nobody is contacted. Raises Refused."""
+    address = Address(lock, environ)
+    login: Login
+    if address.account:
+        from singleton_run_k8s.login_pod import PodLogin
+
+        login = PodLogin(address, environ)
+    else:
+        from singleton_run_k8s.login_kubeconfig import KubeconfigLogin
+
+        login = KubeconfigLogin(address, environ)
+    return LeaseBackend(Api(login, address.namespace), stamps=address.stamps)

@@ -1,0 +1,73 @@
+"""Which cluster and namespace a lock's URL means: `k8s-lease://NAMESPACE?context=CONTEXT&clock=observed`."""
+
+from __future__ import annotations
+
+from singleton_run.errors import UNUSABLE, Refused
+from singleton_run.http.url import unquoted
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import NoReturn
+
+ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
+_FORM = "k8s-lease://NAMESPACE?context=CONTEXT"
+_WORDS = ("context", "clock", "service-account")
+_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
+
+
+class Address:
+    """Where the Leases are, as far as the URL and the environment say.
+
+    `namespace` and `context` are empty where they say nothing. `account` is the folder of the service
+    account to log in with, empty to log in by a kubeconfig: then `kubeconfig` is its path, or several
+    with colons between them, empty for the user's own. `stamps`: the API server's clock may be used.
+    """
+
+    __slots__ = ("account", "context", "kubeconfig", "namespace", "stamps")
+
+    def __init__(self, lock: str, environ: Mapping[str, str]) -> None:
+        place, _, query = lock.partition("://")[2].partition("?")
+        words = _words(query)
+        named = _unquoted(place.rstrip("/"))
+        if named and not (_LETTERS.issuperset(named) and len(named) < 64):
+            _refuse(f"{named!r} is not a namespace: the form is {_FORM}")
+        self.namespace = named or environ.get("POD_NAMESPACE") or environ.get("NAMESPACE") or ""
+        self.context = words.get("context", "")
+        self.stamps = _clock(words.get("clock", ""))
+        self.kubeconfig = environ.get("KUBECONFIG", "")
+        by_file = bool(self.context or self.kubeconfig)
+        in_pod = bool(environ.get("KUBERNETES_SERVICE_HOST"))
+        self.account = words.get("service-account") or (ACCOUNT if in_pod and not by_file else "")
+        if self.account and self.context:
+            _refuse("a context is of a kubeconfig, which isn't used with a service account: leave one out")
+        if self.account and not in_pod:
+            _refuse("a service account is for pods: KUBERNETES_SERVICE_HOST must say where the API server is")
+
+
+def _refuse(why: str) -> NoReturn:
+    raise Refused(f"--lock: {why}", UNUSABLE)
+
+
+def _unquoted(text: str) -> str:
+    try:
+        return unquoted(text)
+    except ValueError as error:
+        _refuse(f"in the address of k8s-lease {error}")
+
+
+def _words(query: str) -> dict[str, str]:
+    words = {}
+    for item in query.split("&") if query else []:
+        word, _, value = item.partition("=")
+        if word not in _WORDS:
+            _refuse(f"{word!r} is not an option of k8s-lease: there are {', '.join(_WORDS)}")
+        words[word] = _unquoted(value)
+    return words
+
+
+def _clock(text: str) -> bool:
+    """Whether the API server's own stamps may be used."""
+    if text not in ("", "server", "observed"):
+        _refuse(f"clock must be server or observed, not {text!r}")
+    return text != "observed"

@@ -1,0 +1,361 @@
+"""The contract's calls on one Lease. Every write says of which version it is a change, and so happens or not.
+
+To take a free Lease is one read and one write; to hold it one write every third of the ttl; to wait for
+it one watch. Who waited takes it by what the watch has told, without another read.
+"""
+
+from __future__ import annotations
+
+import time
+
+from singleton_run import lease as clock
+from singleton_run import system
+from singleton_run.contract import Grant, Held
+from singleton_run.errors import UNUSABLE, Lost, Refused, Unavailable
+from singleton_run.http.connection import Broken
+from singleton_run.http.date import ahead, seconds
+from singleton_run.http.patience import Late, Patience, Woken
+from singleton_run_k8s import lease, objects, refusals, times
+from singleton_run_k8s.api import Gone, MayNotWatch
+from singleton_run_k8s.events import Events
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from singleton_run_k8s.api import Api, Watch
+    from singleton_run_k8s.lease import Lease, Sight
+
+    Names = list[str]  # named here, for `list` is a method below
+
+_LOOK_EVERY = 2.0
+# A stream that broke sooner than that after it was opened is not opened again at once.
+_LEAST_LIFE = 1.0
+# What a write collided with is told by the watch in a moment, or the watch is of no use.
+_TOLD_WITHIN = 1.0
+# A command that ends sooner doesn't pay for an Event about its start.
+_SAY_AFTER = 0.05
+_SAY_LIMIT, _SAY_SOON = 1.0, 0.2
+
+
+class LeaseBackend:
+    """Leases in one namespace. `stamps`: the API server's clock may be used. See `contract.Backend`."""
+
+    def __init__(self, api: Api, *, stamps: bool) -> None:
+        self._api = api
+        self._stamps = stamps
+        self._events = Events(api)
+        # What is to be waited for: its name, how it was last seen, and the watch on it.
+        self._name = ""
+        self._sight: Sight | None = None
+        self._watch: Watch | None = None
+        self._opened = 0.0
+        self._may_watch = True
+        self._default = clock.LEAST_TTL
+        # What we have: who asked for it, and how we last wrote or read it.
+        self._mine: tuple[str, str] | None = None
+        self._own: Lease | None = None
+
+    def acquire(self, name: str, holder: str, ttl: float, limit: float) -> Grant | Held:
+        """Take the Lease if it is free, its time is over, or it is `holder`'s already."""
+        patience = Patience(system.now() + limit)
+        self._turn_to(name, ttl)
+        sight = self._latest() or self._look(patience)
+        while sight.is_free(holder, system.now()):
+            self._mine = (self._name, holder)
+            body = lease.taken(sight.lease, name, holder, ttl, time.time(), self._name)
+            write = self._api.create if sight.lease is None else self._api.update
+            written = write(body, patience)
+            if written is not None:
+                return self._granted(written, name, holder, ttl)
+            if system.now() >= patience.until:
+                raise Unavailable("kubernetes: others change the Lease all the time")
+            sight = self._look_after_conflict(patience)
+        if self._mine is not None and not _is_ours(sight, holder):
+            self._mine = None
+        return self._held(sight)
+
+    def wait(self, held: Held, until: float, wake: int) -> None:
+        """Watch the Lease until it is free or its time is over; without the permission read it every 2 s."""
+        while (now := system.now()) < until:
+            sight = self._sight
+            if sight is None or sight.over is None or sight.over <= now:
+                return
+            patience = Patience(min(until, sight.over), wake)
+            try:
+                if self._may_watch:
+                    self._wait_by_watch(patience)
+                else:
+                    self._wait_by_looking(patience)
+            except (Woken, Late):
+                return
+            except Unavailable:
+                if system.now() < until:
+                    raise
+
+    def leave(self, limit: float) -> None:
+        """Give back a grant that `acquire` may have got; there is no queue."""
+        self._close_watch()
+        if self._mine is None:
+            return
+        patience = Patience(system.now() + limit)
+        name, holder = self._mine
+        while (found := self._api.get(name, patience)) is not None and lease.is_held_by(found, holder):
+            body = lease.released(found, 0, None, lease.generation_of(found), 0.0, time.time())
+            if self._api.update(body, patience) is not None:
+                break
+            _check_time(patience)
+        self._mine = None
+
+    def renew(self, grant: Grant, limit: float) -> None:
+        """Write the time of now, which is proof that nobody has written anything else."""
+
+        def change(found: Lease) -> Lease:
+            return lease.renewed(found, grant.ttl, grant.generation, time.time())
+
+        try:
+            self._change(grant, change, limit)
+        except Lost:
+            self._events.note(f"{grant.holder} lost the lease", warning=True)
+            # There may be no later: whoever has lost a lock is killed as soon as its command is gone.
+            self._events.say(Patience(system.now() + _SAY_SOON))
+            raise
+
+    def hold(self, grant: Grant, until: float, wake: int) -> None:
+        """Return at `until` or when `wake` is readable: a holder asks for nothing between its renewals."""
+        now = system.now()
+        if self._events.waiting and until > now + _SAY_AFTER + _SAY_LIMIT:
+            if system.wait(now + _SAY_AFTER, [wake]):
+                return
+            self._events.say(Patience(system.now() + _SAY_LIMIT, wake))
+        system.wait(until, [wake])
+
+    def write(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
+        """Put the record into an annotation."""
+        self._change(grant, lambda found: lease.recorded(found, record), limit)
+
+    def release(self, grant: Grant, record: Mapping[str, Any], limit: float, keep: float = 0.0) -> None:
+        """Take the holder's name off it, or leave it on for as long as it is kept; with the record."""
+
+        def change(found: Lease) -> Lease:
+            return lease.released(found, grant.token, record, grant.generation, keep, time.time())
+
+        self._change(grant, change, limit, once=True)
+        self._mine = None
+        self._events.note(f"{grant.holder} stopped leading")
+
+    def read(self, name: str, limit: float) -> tuple[Held | None, Mapping[str, Any] | None]:
+        """Who holds it by the server's stamps, and the record."""
+        self._turn_to(name, clock.LEAST_TTL)
+        self._sight = None
+        sight = self._look(Patience(system.now() + limit))
+        if sight.lease is None:
+            return None, None
+        held = None if sight.is_free("", system.now()) else self._held(sight)
+        return held, lease.record_of(sight.lease)
+
+    def list(self, limit: float) -> Names:
+        """The names of the Leases that are labelled as ours."""
+        labels = [*(f"{label}={value}" for label, value in lease.MANAGED.items()), f"!{lease.MARK}"]
+        found = self._api.list(",".join(labels), Patience(system.now() + limit))
+        return sorted({lease.name_of(one) for one in found})
+
+    def done(self, name: str, key: str, limit: float) -> Mapping[str, Any] | None:
+        """What is in the object of the key, if there is one."""
+        stored_as = objects.of_key(name, key)
+        found = self._api.get(stored_as, Patience(system.now() + limit))
+        if found is None:
+            return None
+        mark = lease.mark_of(found)
+        if mark is None:
+            raise Refused(f"kubernetes: the mark in the Lease {stored_as} is damaged: delete it", UNUSABLE)
+        return mark
+
+    def mark(self, grant: Grant, key: str, mark: Mapping[str, Any], limit: float) -> None:
+        """See that the Lease is still ours, and make the object of the key, or make it anew."""
+        patience = Patience(system.now() + limit)
+        self._own = None
+        self._find_own(grant, patience)
+        stored_as = objects.of_key(grant.name, key)
+        body = lease.marked(stored_as, grant.name, key, mark)
+        while self._api.create(body, patience) is None:
+            found = self._api.get(stored_as, patience)
+            if found is not None:
+                named = {**body, "metadata": {**found["metadata"], **body["metadata"]}}
+                if self._api.update(named, patience) is not None:
+                    return
+            _check_time(patience)
+
+    def forget(self, name: str, key: str, limit: float) -> bool:
+        """Delete the object of the key, which takes the permission to delete."""
+        return self._api.delete(objects.of_key(name, key), Patience(system.now() + limit))
+
+    def offset(self) -> tuple[float, float] | None:
+        """By the `Date` of the last answer, of which the part of a second is cut off."""
+        return None if self._api.told is None else ahead(*self._api.told)
+
+    def close(self) -> None:
+        """Say in Events what is still to be said, if that can be done soon; drop every connection."""
+        self._close_watch()
+        self._events.say(Patience(system.now() + _SAY_LIMIT))
+        self._api.close()
+
+    def _turn_to(self, name: str, ttl: float) -> None:
+        stored_as = objects.of_lock(name)
+        if stored_as != self._name:
+            self._close_watch()
+            self._name, self._sight = stored_as, None
+        self._default = ttl
+
+    def _look(self, patience: Patience) -> Sight:
+        """Read the Lease."""
+        found = self._api.get(self._name, patience)
+        return self._see(found, None if self._api.told is None else seconds(self._api.told[0]))
+
+    def _see(self, found: Lease | None, date: float | None = None) -> Sight:
+        stamp = date if self._stamps else None
+        self._sight = lease.look(found, self._sight, system.now(), self._default, stamp)
+        return self._sight
+
+    def _latest(self) -> Sight | None:
+        """The Lease as the watch has told of it up to now; None if there is no watch."""
+        try:
+            while self._watch is not None:
+                self._see(self._watch.next(Patience(system.now())))
+        except Late:
+            return self._sight
+        except (Broken, Gone):
+            self._close_watch()
+        return None
+
+    def _look_after_conflict(self, patience: Patience) -> Sight:
+        """The Lease as another has just written it: soon the watch tells. If not, it is read."""
+        if self._watch is not None:
+            try:
+                soon = min(patience.until, system.now() + _TOLD_WITHIN)
+                return self._see(self._watch.next(Patience(soon, patience.wake)))
+            except (Late, Broken, Gone):
+                self._close_watch()
+        return self._look(patience)
+
+    def _wait_by_watch(self, patience: Patience) -> None:
+        """Wait for one event. Raises Late, Woken, Unavailable, Refused."""
+        try:
+            if self._watch is None:
+                self._open_watch(patience)
+            if self._watch is not None:
+                self._see(self._watch.next(patience))
+        except Gone:
+            self._close_watch()
+            self._look(self._request(patience))
+        except MayNotWatch:
+            self._may_watch = False
+            _say_no_watch(self._api.namespace)
+        except Broken as broken:
+            self._close_watch()
+            if system.now() < self._opened + _LEAST_LIFE:
+                raise Unavailable(f"kubernetes: {broken}") from None
+
+    def _open_watch(self, patience: Patience) -> None:
+        sight = self._sight
+        if sight is None or sight.lease is None:
+            return
+        version = sight.lease["metadata"]["resourceVersion"]
+        self._opened = system.now()
+        self._watch = self._api.watch(self._name, version, self._request(patience))
+
+    def _wait_by_looking(self, patience: Patience) -> None:
+        """Wait for a while, then read. Raises the same."""
+        soon = min(patience.until, system.now() + _LOOK_EVERY)
+        if system.wait(soon, [patience.wake]):
+            raise Woken
+        if soon == patience.until:
+            raise Late
+        self._look(self._request(patience))
+
+    def _request(self, patience: Patience) -> Patience:
+        """What a single request may take of the time that there is to wait."""
+        limit = clock.request_limit(self._default)
+        return Patience(min(patience.until, system.now() + limit), patience.wake)
+
+    def _close_watch(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+
+    def _granted(self, written: Lease, name: str, holder: str, ttl: float) -> Grant:
+        self._close_watch()
+        self._own = written
+        try:
+            token = lease.token_of(written)
+        except ValueError:
+            raise Refused(
+                "kubernetes: this API server's resourceVersions are no numbers, and make no token", UNUSABLE
+            ) from None
+        self._events.about = written
+        self._events.note(f"{holder} became leader")
+        handle = {"acquired": written["spec"]["acquireTime"], "known": self._api.known()}
+        return Grant(name, holder, token, ttl, handle, lease.record_of(written))
+
+    def _held(self, sight: Sight) -> Held:
+        found = sight.lease or {}
+        holder = lease.holder_of(found)
+        host, colon, _ = holder.partition(":")
+        since = times.read((found.get("spec") or {}).get("acquireTime"))
+        return Held(holder, host if colon else "", since, sight.over)
+
+    def _change(
+        self, grant: Grant, change: Callable[[Lease], Lease], limit: float, *, once: bool = False
+    ) -> None:
+        """Change the Lease if it is still the grant's; Lost if it is not.
+
+        `once`: to have given the grant back before is as good.
+        """
+        patience = Patience(system.now() + limit)
+        while True:
+            found = self._find_own(grant, patience, once=once)
+            if found is None:
+                return
+            self._own = None
+            written = self._api.update(change(found), patience)
+            if written is not None:
+                self._own = self._events.about = written
+                return
+            _check_time(patience)
+
+    def _find_own(self, grant: Grant, patience: Patience, *, once: bool = False) -> Lease | None:
+        """The Lease, which is the grant's; None if `once` and it was given back. Raises Lost."""
+        name = objects.of_lock(grant.name)
+        found = self._own
+        if found is None or found["metadata"]["name"] != name:
+            self._api.recall(grant.handle["known"])
+            found = self._own = self._api.get(name, patience)
+        if found is None:
+            raise Lost("its Lease was deleted")
+        if lease.is_of(found, grant.holder, grant.handle["acquired"], grant.generation):
+            return found
+        self._own = None
+        if once and lease.was_released_by(found, grant.token, grant.generation):
+            return None
+        if lease.generation_of(found) > grant.generation and lease.holder_of(found) == grant.holder:
+            raise Lost("another keeper of this turn has taken over")
+        raise Lost(f"{lease.holder_of(found) or 'nobody'} holds its Lease")
+
+
+def _is_ours(sight: Sight, holder: str) -> bool:
+    return sight.lease is not None and lease.is_held_by(sight.lease, holder)
+
+
+def _check_time(patience: Patience) -> None:
+    if system.now() >= patience.until:
+        raise Unavailable("kubernetes: others change the Lease all the time")
+
+
+def _say_no_watch(namespace: str) -> None:
+    from singleton_run.log import last_words
+
+    last_words(
+        "the Role lacks the verb watch for leases, so this looks every 2 s whether the lock is free: "
+        f"{refusals.role('get,create,update,watch', namespace or 'NAMESPACE', '')}"
+    )

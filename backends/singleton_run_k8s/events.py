@@ -1,0 +1,71 @@
+"""Events about a Lease, for those who ask `kubectl describe lease`. The lock never waits for one."""
+
+from __future__ import annotations
+
+import time
+
+from singleton_run.errors import Failure
+from singleton_run.http.patience import Woken
+from singleton_run_k8s import times
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from singleton_run.http.patience import Patience
+    from singleton_run_k8s.api import Api
+    from singleton_run_k8s.lease import Lease
+
+
+class Events:
+    """What was noted and is to be said. `about` is the Lease, None while none is known.
+
+    `waiting` is empty if there is nothing to say, or we may not.
+    """
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._refused = False
+        self.about: Lease | None = None
+        self.waiting: list[dict[str, Any]] = []
+
+    def note(self, message: str, *, warning: bool = False) -> None:
+        """To be said of the Lease when there is time."""
+        if self.about is None or self._refused:
+            return
+        metadata = self.about["metadata"]
+        second = times.written(time.time()).partition(".")[0] + "Z"
+        self.waiting.append(
+            {
+                "apiVersion": "v1",
+                "kind": "Event",
+                "involvedObject": {
+                    "apiVersion": "coordination.k8s.io/v1",
+                    "kind": "Lease",
+                    "name": metadata["name"],
+                    "namespace": metadata["namespace"],
+                    "uid": metadata["uid"],
+                    "resourceVersion": metadata["resourceVersion"],
+                },
+                "reason": "LeaderElection",
+                "message": message,
+                "type": "Warning" if warning else "Normal",
+                "source": {"component": "singleton-run"},
+                "firstTimestamp": second,
+                "lastTimestamp": second,
+                "count": 1,
+            }
+        )
+
+    def say(self, patience: Patience) -> None:
+        """Say all that is waiting; what can't be said now never is. Never raises."""
+        waiting, self.waiting = self.waiting, []
+        for event in waiting:
+            if self._refused:
+                return
+            try:
+                self._refused = not self._api.say(event, patience)
+            except Failure:
+                self._refused = True
+            except Woken:
+                return

@@ -1,0 +1,66 @@
+"""What logging in gives, whichever way it is done."""
+
+from __future__ import annotations
+
+from singleton_run.errors import UNUSABLE, Refused
+from singleton_run.http.client import Client, Endpoint
+from singleton_run.http.url import host_and_port
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Protocol
+
+    from singleton_run.http.patience import Patience
+    from singleton_run.http.proxy import Proxy
+    from singleton_run.http.tls import Tls
+
+    class Login(Protocol):
+        """One way to be somebody for an API server."""
+
+        def access(self, patience: Patience) -> Access:
+            """The way in, made at the first call. Raises Unavailable, Refused, Woken."""
+
+        def authorization(self, patience: Patience) -> str:
+            """What the header `Authorization` says now, empty for nothing. Raises the same."""
+
+        def again(self, refused: str, patience: Patience) -> bool:
+            """Log in anew after the server refused that header: whether there is something else to try."""
+
+        def close(self) -> None:
+            """Drop every connection. Never raises."""
+
+
+class Access:
+    """Where requests go: `path` stands before every path, `namespace` is where the login itself is."""
+
+    __slots__ = ("client", "namespace", "path", "place")
+
+    def __init__(self, url: str, namespace: str, tls: Tls | None, proxy: Proxy | None) -> None:
+        host, port, self.path = parts(url)
+        self.place = f"{host}:{port}"
+        self.namespace = namespace
+        self.client = Client([Endpoint(host, port, tls, proxy)])
+
+
+def parts(url: str) -> tuple[str, int, str]:
+    """Host, port and path of an API server's address. Raises Refused."""
+    scheme, mark, rest = url.partition("://")
+    place, slash, path = rest.partition("/")
+    if not mark or scheme not in ("http", "https"):
+        raise Refused(f"the API server's address {url!r} is not https://HOST:PORT", UNUSABLE)
+    try:
+        host, port = host_and_port(place, 443 if scheme == "https" else 80)
+    except ValueError as error:
+        raise Refused(f"the API server's address: {error}", UNUSABLE) from None
+    return host, port, (slash + path).rstrip("/")
+
+
+def proxy_for(url: str, environ: Mapping[str, str]) -> Proxy | None:
+    """The proxy that HTTPS_PROXY and NO_PROXY say for that address. Raises Refused."""
+    if not (environ.get("HTTPS_PROXY") or environ.get("https_proxy")) or not url.startswith("https://"):
+        return None
+    from singleton_run.http.proxy import choose
+
+    host, port, _ = parts(url)
+    return choose(host, port, environ)

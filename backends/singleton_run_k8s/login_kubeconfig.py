@@ -1,0 +1,221 @@
+"""Logging in by a kubeconfig, with all that the official `kubernetes` client knows of that.
+
+It is used for nothing else. What it does may take any time (a program is run, a token is asked for), so
+it is done in a thread that nobody waits for longer than there is time.
+"""
+
+from __future__ import annotations
+
+import _thread
+import os
+
+from singleton_run.errors import UNUSABLE, Failure, Refused, Unavailable
+from singleton_run.http.patience import READ, Late
+from singleton_run_k8s.login import Access, proxy_for
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from singleton_run.http.patience import Patience
+    from singleton_run.http.proxy import Proxy
+    from singleton_run.http.tls import Tls
+    from singleton_run_k8s.address import Address
+
+_DEFAULT = "~/.kube/config"
+# What the official client meets where a file is YAML, but not of the right form.
+_MALFORMED = (AttributeError, LookupError, TypeError, ValueError)
+
+
+class KubeconfigLogin:
+    """See `login.Login`."""
+
+    def __init__(self, address: Address, environ: Mapping[str, str]) -> None:
+        self._context = address.context
+        self._environ = environ
+        self._files = address.kubeconfig or os.path.expanduser(_DEFAULT)
+        if not any(os.path.exists(os.path.expanduser(file)) for file in self._files.split(os.pathsep)):
+            raise Refused(f"there is no kubeconfig at {self._files}: name one in KUBECONFIG", UNUSABLE)
+        self._settings = _Settings()
+        self._header = ""
+        self._access: Access | None = None
+        self._work: _Work | None = None
+
+    def access(self, patience: Patience) -> Access:
+        """By the context that was named, or the current one."""
+        self._finish(patience)
+        if self._access is None:
+            self._work = _Work(self._log_in)
+            self._finish(patience)
+        if self._access is None:
+            raise Unavailable("kubernetes: the login has not come to its end")
+        return self._access
+
+    def authorization(self, patience: Patience) -> str:
+        """The token, renewed by whatever gave it when its time is over; or user and password."""
+        self.access(patience)
+        self._work = _Work(self._ask_token)
+        self._finish(patience)
+        return self._header
+
+    def again(self, refused: str, patience: Patience) -> bool:
+        """Log in anew: files may have been replaced, a program may give something else."""
+        old, self._access = self._access, None
+        new = self.access(patience)
+        if old is not None:
+            old.client.close()
+            new.client.addresses.update(old.client.addresses)
+        return self.authorization(patience) != refused
+
+    def close(self) -> None:
+        """Drop the connection."""
+        if self._access is not None:
+            self._access.client.close()
+
+    def _finish(self, patience: Patience) -> None:
+        """Wait for the work that is under way, if any, and raise what it raised."""
+        work = self._work
+        if work is None:
+            return
+        try:
+            work.wait(patience)
+        except Late:
+            raise Unavailable("kubernetes: the login by the kubeconfig takes too long") from None
+        self._work = None
+        if work.error is not None:
+            raise work.error
+
+    def _log_in(self) -> None:
+        config = _client()
+        settings = _Settings()
+        context = self._context or None
+        try:
+            with _Said() as said:
+                config.load_kube_config(self._files, context, settings)
+                contexts, active = config.list_kube_config_contexts(self._files)
+            tls = _tls(settings) if settings.host.startswith("https://") else None
+        except (config.ConfigException, config.kube_config.yaml.YAMLError, *_MALFORMED) as error:
+            raise Refused(f"kubeconfig: {_line(error) or 'it is not one'}", UNUSABLE) from None
+        finally:
+            config.kube_config._cleanup_temp_files()  # noqa: SLF001 - else it waits for an exit that we skip
+        if said.text and not (settings.api_key or settings.cert_file):
+            raise Unavailable(f"kubeconfig: the login failed: {said.text}")
+        chosen = next((found for found in contexts if found["name"] == context), active)
+        namespace = chosen["context"].get("namespace") or "default"
+        self._settings = settings
+        self._access = Access(settings.host, namespace, tls, self._proxy(settings))
+
+    def _ask_token(self) -> None:
+        """The official client looks at the token's time, and gets another one when that is over."""
+        settings = self._settings
+        with _Said() as said:
+            if settings.refresh_api_key_hook is not None:
+                settings.refresh_api_key_hook(settings)
+        if said.text:
+            raise Unavailable(f"kubeconfig: the login failed: {said.text}")
+        # Earlier versions of it knew the token by the second name.
+        self._header = settings.api_key.get("BearerToken") or settings.api_key.get("authorization") or ""
+
+    def _proxy(self, settings: _Settings) -> Proxy | None:
+        if not settings.proxy:
+            return proxy_for(settings.host, self._environ)
+        from singleton_run.http.proxy import parsed
+
+        return parsed(settings.proxy, "the kubeconfig's proxy-url")
+
+
+class _Settings:
+    """What the official client writes into its Configuration, without what that takes from elsewhere."""
+
+    def __init__(self) -> None:
+        self.host = ""
+        self.api_key: dict[str, str] = {}
+        self.refresh_api_key_hook: Callable[[_Settings], None] | None = None
+        self.ssl_ca_cert: str | None = None
+        self.cert_file: str | None = None
+        self.key_file: str | None = None
+        self.tls_server_name: str | None = None
+        self.verify_ssl = True
+        self.proxy: str | None = None
+
+
+class _Said:
+    """Within it, what the official client logs as an error is kept in `text` and goes nowhere else."""
+
+    def __init__(self) -> None:
+        import logging
+
+        self.text = ""
+        self._root = logging.getLogger()
+        self._handler = logging.Handler(logging.ERROR)
+        setattr(self._handler, "emit", self._keep)  # noqa: B010 - a class would need logging to be imported
+
+    def _keep(self, entry: Any) -> None:
+        self.text = _line(entry.getMessage())
+
+    def __enter__(self) -> _Said:  # noqa: PYI034 - typing's Self would be for nothing but this
+        self._root.addHandler(self._handler)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._root.removeHandler(self._handler)
+
+
+class _Work:
+    """A task that is done in a thread of its own. `error` is what it raised."""
+
+    def __init__(self, task: Callable[[], None]) -> None:
+        self.error: Failure | None = None
+        self._done = False
+        self._read, self._write = os.pipe()
+        _thread.start_new_thread(self._run, (task,))
+
+    def _run(self, task: Callable[[], None]) -> None:
+        try:
+            task()
+        except Failure as failure:
+            self.error = failure
+        except Exception as error:  # noqa: BLE001 - whatever a login of the client's raises is for the user
+            self.error = Unavailable(f"kubeconfig: the login failed: {_line(error) or type(error).__name__}")
+        self._done = True
+        os.close(self._write)
+
+    def wait(self, patience: Patience) -> None:
+        """Wait until it is done. Raises Late, Woken: then it goes on."""
+        if not self._done:
+            patience.wait(self._read, READ)
+        os.close(self._read)
+
+
+def _client() -> Any:
+    """The official client's module for logging in. Raises Refused."""
+    try:
+        from kubernetes import config
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] != "kubernetes":
+            raise Refused(f"the package kubernetes can't be used: {error}", UNUSABLE) from None
+        raise Refused(
+            "a kubeconfig needs the package kubernetes: pip install 'singleton-run[k8s-lease]'", UNUSABLE
+        ) from None
+    return config
+
+
+def _tls(settings: _Settings) -> Tls:
+    from singleton_run.http.tls import Tls
+
+    if not settings.verify_ssl:
+        from singleton_run.log import last_words
+
+        last_words("the certificate of the API server is not checked: anybody may be answering in its place")
+    return Tls(
+        settings.ssl_ca_cert or "",
+        settings.cert_file or "",
+        settings.key_file or "",
+        settings.tls_server_name or "",
+        insecure=not settings.verify_ssl,
+    )
+
+
+def _line(said: object) -> str:
+    return " ".join(str(said).split())

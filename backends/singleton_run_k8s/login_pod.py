@@ -1,0 +1,71 @@
+"""Logging in as a pod does: by the files of its service account. Nothing but the standard library."""
+
+from __future__ import annotations
+
+from singleton_run.errors import UNUSABLE, Refused
+from singleton_run_k8s.login import Access, proxy_for
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from singleton_run.http.patience import Patience
+    from singleton_run_k8s.address import Address
+
+
+class PodLogin:
+    """See `login.Login`. The token is read before each request: the kubelet replaces it now and then."""
+
+    def __init__(self, address: Address, environ: Mapping[str, str]) -> None:
+        self._folder = address.account
+        self._environ = environ
+        self._access: Access | None = None
+        self._token = ""
+        if not self._read():
+            raise Refused(
+                f"this pod has no token in {self._folder}: give it a service account "
+                "(automountServiceAccountToken: true), or name a kubeconfig in KUBECONFIG",
+                UNUSABLE,
+            )
+
+    def access(self, patience: Patience) -> Access:
+        """What the environment and the folder say."""
+        if self._access is None:
+            from singleton_run.http.tls import Tls
+
+            host = self._environ["KUBERNETES_SERVICE_HOST"]
+            port = self._environ.get("KUBERNETES_SERVICE_PORT_HTTPS") or self._environ.get(
+                "KUBERNETES_SERVICE_PORT", "443"
+            )
+            url = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+            namespace = _text(f"{self._folder}/namespace") or "default"
+            tls = Tls(f"{self._folder}/ca.crt")
+            self._access = Access(url, namespace, tls, proxy_for(url, self._environ))
+        return self._access
+
+    def authorization(self, patience: Patience) -> str:
+        """The token as it is now."""
+        self._read()
+        return f"Bearer {self._token}"
+
+    def again(self, refused: str, patience: Patience) -> bool:
+        """Whether the file has another token by now."""
+        return self.authorization(patience) != refused
+
+    def close(self) -> None:
+        """Drop the connection."""
+        if self._access is not None:
+            self._access.client.close()
+
+    def _read(self) -> bool:
+        """Whether there is a token. One that can't be read for a moment leaves us with the last."""
+        self._token = _text(f"{self._folder}/token") or self._token
+        return bool(self._token)
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read().strip()
+    except (OSError, UnicodeError):
+        return ""
