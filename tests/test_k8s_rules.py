@@ -307,6 +307,7 @@ def test_an_address_that_contradicts_itself_is_refused() -> None:
     assert "context" in refusal("k8s-lease://?context=a&service-account=/x", POD)
     assert "KUBERNETES_SERVICE_HOST" in refusal("k8s-lease://?service-account=/x", {})
     assert "Jobs" in refusal("k8s-lease://Jobs", {})
+    assert "not a namespace" in refusal("k8s-lease", {"POD_NAMESPACE": "a/b"})
     assert "kontext" in refusal("k8s-lease://?kontext=a", {})
     assert "observed" in refusal("k8s-lease://?clock=mine", {})
 

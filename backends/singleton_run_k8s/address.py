@@ -30,9 +30,7 @@ class Address:
         place, _, query = lock.partition("://")[2].partition("?")
         words = _words(query)
         named = _unquoted(place.rstrip("/"))
-        if named and not (_LETTERS.issuperset(named) and len(named) < 64):
-            _refuse(f"{named!r} is not a namespace: the form is {_FORM}")
-        self.namespace = named or environ.get("POD_NAMESPACE") or environ.get("NAMESPACE") or ""
+        self.namespace = checked(named or environ.get("POD_NAMESPACE") or environ.get("NAMESPACE") or "")
         self.context = words.get("context", "")
         self.stamps = _clock(words.get("clock", ""))
         self.kubeconfig = environ.get("KUBECONFIG", "")
@@ -43,6 +41,13 @@ class Address:
             _refuse("a context is of a kubeconfig, which isn't used with a service account: leave one out")
         if self.account and not in_pod:
             _refuse("a service account is for pods: KUBERNETES_SERVICE_HOST must say where the API server is")
+
+
+def checked(namespace: str) -> str:
+    """The same, if it can be a namespace's name or is empty. Raises Refused."""
+    if not _LETTERS.issuperset(namespace) or len(namespace) > 63:
+        _refuse(f"{namespace[:80]!r} is not a namespace: the form is {_FORM}")
+    return namespace
 
 
 def _refuse(why: str) -> NoReturn:

@@ -150,6 +150,8 @@ class Api:
         self._recalled = ()
         headers = {"Accept": "application/json", "User-Agent": f"singleton-run/{__version__}"}
         said = self._login.authorization(patience)
+        if not (said.isascii() and said.isprintable()):
+            raise Refused("the login gives a token with characters in it that no token has", UNUSABLE)
         if said:
             headers["Authorization"] = said
         return access, headers

@@ -5,6 +5,7 @@ from __future__ import annotations
 from singleton_run.errors import UNUSABLE, Refused
 from singleton_run.http.client import Client, Endpoint
 from singleton_run.http.url import host_and_port
+from singleton_run_k8s.address import checked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Access:
     def __init__(self, url: str, namespace: str, tls: Tls | None, proxy: Proxy | None) -> None:
         host, port, self.path = parts(url)
         self.place = f"{host}:{port}"
-        self.namespace = namespace
+        self.namespace = checked(namespace)
         self.client = Client([Endpoint(host, port, tls, proxy)])
 
 
