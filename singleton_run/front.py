@@ -382,6 +382,9 @@ class Front:
                 self.turn.lost_lock(facts[0], now)
             elif event == "rest":
                 self.turn.rested(*facts)
+            elif event == "ready":
+                if not self.guarded:  # it takes some milliseconds, which the slot's time is ahead
+                    self.fork_guard()
             elif event == "insecure":
                 self._say_once(event, 0, facts[0], text=facts[1])
             else:

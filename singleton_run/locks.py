@@ -368,7 +368,7 @@ class SlotLock:
 
     def guard(self, ends: GuardEnds, task: Task) -> None:
         """Be the guard: hold the lock with the front."""
-        self._flock.guard(ends, task)
+        ends.run(task, self._flock.backend.lock)
 
     def begun(self, run: Record) -> str:
         """Write down that the command is about to start; why that could not be done, or ''."""

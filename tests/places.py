@@ -66,6 +66,7 @@ class Place(Lab):
 
 
 def _open_files(process: int) -> list[str]:
-    """What the process has open beside its standard streams: no pipe, no file and no socket is at rest."""
+    """What the process has open: no pipe, file or socket is, at rest, but the list of its own children."""
     folder = Path(f"/proc/{process}/fd")
-    return sorted(os.readlink(entry).partition(":")[0] for entry in folder.iterdir() if int(entry.name) > 2)
+    files = [os.readlink(entry) for entry in folder.iterdir() if int(entry.name) > 2]
+    return sorted(file.partition(":")[0] for file in files if not file.endswith("/children"))

@@ -65,6 +65,11 @@ def _kill_all(run: Run) -> None:
     run.wait()
 
 
+def _check_after_kill(lab: Lab) -> None:
+    """Nobody of an earlier turn ran on; who had to reap them was killed, so some may not be buried yet."""
+    assert all(survivor.endswith(":Z") for survivor in lab.evidence.survivors())
+
+
 # Loops.
 
 
@@ -178,7 +183,7 @@ def test_a_replica_that_dies_is_followed_by_another_with_retries(lab: Place) -> 
     assert slots[0] == slots[1]
     assert [slot.attempt for slot in lab.evidence.slots()] == [1, 2]
     lab.slot_is("succeeded")
-    lab.evidence.check(2)
+    _check_after_kill(lab)
 
 
 @pytest.mark.parametrize("lab", ["postgres"], indirect=True)
@@ -369,9 +374,9 @@ def test_a_key_that_was_not_done_is_tried_by_the_next(lab: Place) -> None:
     fourth.hears("waiting for lock")
     send(signal.SIGKILL, third.pid)
     assert fourth.wait() == 0
-    lab.evidence.check(4)
     assert lab.start(*options, command=lab.job()).wait() == 0
-    lab.evidence.check(4)
+    assert len(lab.evidence.turns()) == 4
+    _check_after_kill(lab)
 
 
 def _marked(lab: Lab, what: str) -> list[str]:
