@@ -66,7 +66,9 @@ def take_slot(job: Job, orders: Orders) -> StepsToGrant:
 def _was_held(job: Job, held: Held, decision: Decision) -> Steps:
     """Another was quicker, or has had it all the time: look again in a moment what it does."""
     done = yield Do("sleep", 0.0)
-    if job.plan is not None and not job.plan.second_look and (done.now < job.wait_until or not job.waits):
+    plan: Plan = job.plan  # type: ignore[assignment] # there is one, or we would not be here
+    in_time = done.now < job.wait_until or not job.waits
+    if plan.loops or (in_time and not plan.second_look):
         yield Do("tell", "rest", done.now + (0.0 if decision.kind == QUEUE else AGAIN), 0.0, "held")
         return
     yield Do("tell", "held", held.holder, held.host, held.since)

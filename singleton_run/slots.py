@@ -77,6 +77,7 @@ class Plan:
     def __init__(
         self, settings: Settings, since: float, chance: Callable[[], float], *, second_look: bool = False
     ) -> None:
+        self.loops = settings.loop
         self.second_look = second_look
         self.offset = 0.0
         self._settings = settings

@@ -5,13 +5,16 @@ All times are written as seconds after noon, NOON, of an hourly job, if nothing 
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
 
-from singleton_run import schedule, slots
+from singleton_run import candidate, schedule, slots
+from singleton_run.contract import Held, Job
+from singleton_run.keeper import Done, Orders
 from singleton_run.settings import Settings
-from singleton_run.slots import QUEUE, REST, RUN, Decision
+from singleton_run.slots import QUEUE, REST, RUN, Decision, Plan
 
 HOUR = 3600.0
 DAY = 24 * HOUR
@@ -523,3 +526,19 @@ def test_replicas_are_spread() -> None:
     numbers = {slots.chance() for _ in range(100)}
     assert len(numbers) > 90
     assert all(0.0 <= number < 1.0 for number in numbers)
+
+
+@pytest.mark.parametrize(("loop", "ends"), [(True, "rest"), (False, "gave up")])
+def test_a_loop_goes_on_though_another_was_quicker_twice(*, loop: bool, ends: str) -> None:
+    plan = Plan(asked(every=3600.0, loop=loop), NOON, lambda: 0.5, second_look=True)
+    job = Job("lock", "me", 30.0, float("inf"), plan=plan, waits=False)
+    answers = {"read": (None, None), "clock": (NOON, None), "acquire": Held()}
+    steps = candidate.take_slot(job, Orders())
+    told = []
+    do = next(steps)
+    with contextlib.suppress(StopIteration):
+        while True:
+            if do.name == "tell":
+                told.append(do.arguments[0])
+            do = steps.send(Done(0.0, 0.0, answers.get(do.name)))
+    assert told[-1] == ends
