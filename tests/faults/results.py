@@ -117,7 +117,7 @@ def _is_of(result: Result, tool: str, site: str) -> bool:
 
 
 def _shares(some: list[Result]) -> str:
-    """Of a hundred rounds: those with an overlap, orphans, those after which nobody could run; of how many."""
+    """Of a hundred rounds: those with an overlap, orphans, those after which nobody could run."""
     if not some:
         return "–"
     found = [sum(result["overlaps"] > 0 for result in some), sum(result["orphans"] for result in some)]

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from tests.faults.tools import Tool
 
 LIMIT = 40.0
-PEERS_LIMIT = 10.0
 LINGER = 3.0
 MORE = 2
 KEPT = 6
@@ -50,8 +49,6 @@ class Scene:
         self.site = site
         self.tool = tool
         self.fault = fault
-        # A peer's lock may be held for ever by what was left behind: that is seen soon enough.
-        self.limit = LIMIT if tool.has_records else PEERS_LIMIT
         self.chance = chance
         self.name = f"faults-{os.getpid()}-{number}"
         self.ttl = chance.choice((6.0, 6.0, 6.0, 7.5))
@@ -155,7 +152,7 @@ class Scene:
             self._linger(healed)
             self.finish.touch()
             what = f"{MORE} commands after the fault"
-            self.until(lambda: self._went_on(healed), what, self.ttl + self.limit)
+            self.until(lambda: self._went_on(healed), what, self.ttl + LIMIT)
             stuck = self._stop()
         except Stuck as error:
             stuck = str(error)
@@ -193,7 +190,7 @@ class Scene:
     def _stop(self) -> str:
         for contender in self.contenders:
             contender.stop()
-        ended = [contender.join(self.ttl + self.limit) for contender in self.contenders]
+        ended = [contender.join(self.ttl + LIMIT) for contender in self.contenders]
         return "" if all(ended) else "a call did not end"
 
     def _judge(self, struck: float, healed: float, stuck: str) -> dict[str, Any]:
