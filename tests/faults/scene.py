@@ -67,7 +67,7 @@ class Scene:
         self.contenders = [self._contender(index) for index in range(CONTENDERS)]
 
     def _contender(self, index: int) -> Contender:
-        environ = environment(**self.site.environ())
+        environ = environment(**self.site.environ(index))
         environ = {**environ, **self.fault.environ(self)}
         lock = self.fault.lock(self.site.lock(index, self.directory))
         return Contender(

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.faults.sites import etcd, file, postgres, redis
+from tests.faults.sites import etcd, file, k8s, postgres, redis
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +21,7 @@ SITES: dict[str, Any] = {
     "etcd+grpc": etcd,
     "postgres": postgres,
     "pgbouncer": postgres,
+    "k8s-lease": k8s,
     "redis": redis,
 }
 PLAIN = "plain"

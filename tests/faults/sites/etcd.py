@@ -49,7 +49,7 @@ class EtcdSite(Site):
         """By the contender's own proxy."""
         return f"{self.name}://{self.user}{self.proxies[contender].address}"
 
-    def environ(self) -> dict[str, str]:
+    def environ(self, contender: int) -> dict[str, str]:
         """Nothing said of other servers."""
         return dict(etcd.environment())
 

@@ -47,7 +47,7 @@ class PostgresSite(Site):
         door = self.pooler or self.server
         return door.url.replace(f":{door.port}/", f":{self.proxies[contender].port}/")
 
-    def environ(self) -> dict[str, str]:
+    def environ(self, contender: int) -> dict[str, str]:
         """Nothing said of other servers."""
         return dict(postgres.client_environment())
 

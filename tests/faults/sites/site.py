@@ -37,7 +37,7 @@ class Site:
         """The lock's URL for one contender."""
         raise NotImplementedError
 
-    def environ(self) -> dict[str, str]:
+    def environ(self, contender: int) -> dict[str, str]:
         """What the wrapper needs to know besides."""
         return {}
 
