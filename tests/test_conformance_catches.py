@@ -90,7 +90,7 @@ CATCHES = {
     },
     "TooPatient": {"during_an_outage_every_call_ends_in_its_time": STUCK},
     "TellsSecrets": {"what_cannot_be_used_says_so_in_time": "shows the password"},
-    "TellsTooMuch": {"what_cannot_be_used_says_so_in_time": "is one line for the user"},
+    "TellsNothing": {"what_cannot_be_used_says_so_in_time": "says nothing to the user"},
     "ClosesWithAnError": {"close_never_raises": "closed already"},
     "ClosesNothing": {"close_never_raises": "leaves a connection open"},
     "EndsTheLeaseEarly": {"a_lease_lapses_and_not_before_its_end": "too early"},

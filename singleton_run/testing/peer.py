@@ -241,7 +241,6 @@ class Peer:
     def _failure(self, kind: str, status: int, text: str, began: float, ended: float) -> Failure:
         self.began, self.ended = began, ended
         assert text, f"a {kind} says nothing to the user"
-        assert "\n" not in text, f"a {kind} is one line for the user, not {text!r}"
         return Refused(text, status) if kind == "Refused" else _KINDS[kind](text)
 
 

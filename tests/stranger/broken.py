@@ -430,14 +430,14 @@ class TellsSecrets(QueueFile):
             raise Refused("no access by the password 'wrong'") from None
 
 
-class TellsTooMuch(QueueFile):
-    """An error has several lines."""
+class TellsNothing(QueueFile):
+    """An error has no words."""
 
     def _meet_faults(self, limit: float) -> None:
         try:
             super()._meet_faults(limit)
-        except Refused as error:
-            raise Refused(f"{error}\n{json.dumps({'code': 7})}") from None
+        except Refused:
+            raise Refused("") from None
 
 
 class NeverComesBack(QueueFile):
