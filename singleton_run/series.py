@@ -12,6 +12,7 @@ import select
 import time
 
 from singleton_run import processes, slots, system
+from singleton_run.errors import Failure
 from singleton_run.front import Front
 from singleton_run.jobs import shell_of
 from singleton_run.log import Log
@@ -58,7 +59,15 @@ class _Series:
         result = 0
         second_look = False
         while True:
-            front = self._front(attempt, second_look=second_look)
+            try:
+                front = self._front(attempt, second_look=second_look)
+            except Failure as failure:
+                if not (begun and self.settings.loop):
+                    raise
+                self.log.say("final", "gave up", status=failure.status, text=str(failure))
+                if not self._rest(system.now() + self._pause()):
+                    return self._end(0)
+                continue
             status = front.run()
             turn = front.turn
             ran = turn.grant is not None
@@ -107,7 +116,7 @@ class _Series:
         if turn.grant is None:
             if first or not settings.loop:
                 return None
-            return now + _AFTER_A_FAILURE if turn.rest is None else turn.rest
+            return now + self._pause() if turn.rest is None else turn.rest
         if settings.loop:
             return now
         if turn.outcome == "succeeded" or attempt > settings.retries:
@@ -117,6 +126,10 @@ class _Series:
         if turn.outcome == "interrupted" and not settings.retry_interrupted:
             return None
         return now + settings.retry_delay * settings.retry_backoff ** (attempt - 1)
+
+    def _pause(self) -> float:
+        """How long to wait where nothing is known of the next slot, in seconds."""
+        return min(self.settings.every or _AFTER_A_FAILURE, _AFTER_A_FAILURE)
 
     def _tell(self, turn: Turn) -> None:
         if turn.rests in ("held", "not started") or not turn.rests:

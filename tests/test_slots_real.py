@@ -274,6 +274,21 @@ def test_a_refusal_ends_it_at_the_start_and_is_only_said_later(
         lab.lock = granted
 
 
+def test_a_directory_that_goes_away_between_slots_is_said_and_looked_for_again(tmp_path: Path) -> None:
+    with Place(tmp_path) as lab:
+        run = lab.start("--every", "1s", command=lab.job())
+        lab.slots(1)
+        lab.locks.rename(lab.directory / "away")
+        lab.locks.write_text("")
+        run.hears("it is a symbolic link or not a directory")
+        assert run.popen.poll() is None
+        lab.locks.unlink()
+        (lab.directory / "away").rename(lab.locks)
+        lab.slots(len(lab.evidence.slots()) + 1)
+        send(signal.SIGTERM, run.pid)
+        assert run.wait() in (0, INTERRUPTED)
+
+
 @pytest.mark.parametrize(
     ("lock", "options"),
     [("file:///proc/nowhere", []), ("file", ["--cron", "@daily", "--tz", "Mars/Olympus"])],
