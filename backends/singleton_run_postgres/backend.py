@@ -239,7 +239,7 @@ class PostgresBackend:
         """
         while True:
             try:
-                self._session.connect(patience)
+                self._session.connect(patience, to_look=not (change or make))
                 deadline: Values = [self._session.server_time(patience.until)] if change else []
                 return self._session.ask(statement, [*deadline, *values], patience)
             except ServerError as error:

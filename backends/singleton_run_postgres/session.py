@@ -45,19 +45,25 @@ class Session:
         self.pooled = False
         self.role = ""
         self._channel = ""
+        self._is_known = False
 
-    def connect(self, patience: Patience) -> None:
-        """Be connected. Raises Unavailable, Refused, Woken."""
+    def connect(self, patience: Patience, *, to_look: bool = False) -> None:
+        """Be connected. Raises Unavailable, Refused, Woken.
+
+        `to_look`: that nothing will be changed, so the server's time and who it is need not be known.
+        """
         if self._connection is not None and not self._is_alive(self._connection):
             self.drop()
         if self._connection is not None:
+            if not (to_look or self._is_known):
+                self._meet(self._connection, patience)
             return
         # Where nobody answered last time is tried last.
         routes = sorted(self._address.routes(patience), key=self._failed.__contains__)
         failure: Failure | None = None
         for number, route in enumerate(routes):
             try:
-                self._open(route, patience.share(len(routes) - number))
+                self._open(route, patience.share(len(routes) - number), to_look=to_look)
             except Unavailable as error:
                 self._failed.add(route)
                 failure = failure or error
@@ -127,6 +133,7 @@ class Session:
         """Close the connection, without waiting for anything."""
         connection, self._connection = self._connection, None
         self._channel = ""
+        self._is_known = False
         if connection is not None:
             connection.finish()
 
@@ -142,7 +149,7 @@ class Session:
         except Error:
             return False
 
-    def _open(self, route: bytes, patience: Patience) -> None:
+    def _open(self, route: bytes, patience: Patience, *, to_look: bool) -> None:
         connection = pq.PGconn.connect_start(route)
         try:
             make_verbose(connection)
@@ -159,6 +166,12 @@ class Session:
             raise
         connection.nonblocking = 1
         self._connection = connection
+        self.role = connection.user.decode(errors="replace")
+        if not to_look:
+            self._meet(connection, patience)
+
+    def _meet(self, connection: PGconn, patience: Patience) -> None:
+        """Ask the server for its time and who we are, and whether a pooler is between us."""
         try:
             ((_, same, role, _),) = self.ask(HELLO, [connection.backend_pid], patience)
         except ServerError as error:
@@ -166,6 +179,7 @@ class Session:
             raise error.failure() from None
         self.pooled = same != "t"
         self.role = role or ""
+        self._is_known = True
 
     @staticmethod
     def _log_in(connection: PGconn, patience: Patience) -> None:
