@@ -37,6 +37,7 @@ CHOSEN = {
     "etcd+grpc": ["kill keeper", "half-open"],
     "postgres": ["kill guard + keeper", "server stopped", "sessions ended", "a byte a second", "read-only"],
     "pgbouncer": ["kill wrapper's group", "pooler killed"],
+    "k8s-lease": ["kill front + guard", "stop keeper", "black hole both ways"],
 }
 
 
