@@ -102,7 +102,7 @@ def test_the_time_in_which_nobody_ran_begins_with_the_end_or_with_what_was_mende
 def test_every_name_that_is_used_is_that_of_a_fault() -> None:
     used = {name for names in CHOSEN.values() for name in names} | set(ANYBODYS)
     assert used <= set(NAMES)
-    assert set(CHOSEN) == set(OURS.sites) - {"k8s-lease"}
+    assert set(CHOSEN) == set(OURS.sites)
 
 
 @pytest.mark.parametrize(("tool", "fault"), [("none", "kill command"), ("flock -o", "kill front")])
