@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,21 +15,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PEERS = Path(sys.prefix, "peers", "bin")
+UNQUOTED = Path(__file__).with_name("unquoted.sh")
+KLOCK = os.environ.get("KLOCK_BIN") or "klock"
 
 
 @dataclass(frozen=True)
 class Tool:
     """A wrapper. `argv` gives the call for a lock's URL, a name, a ttl in seconds and a command.
 
-    `sites` are where its lock can be, `version` are the words that print its version.
-    `ends_leftovers`: what the command leaves behind when it ends is the wrapper's business, so the
-    command needn't tidy up. `has_records`: it writes down how a run ended.
+    `sites` are where its lock can be. `ends_leftovers`: what the command leaves behind when it ends is the
+    wrapper's business, so the command needn't tidy up. `has_records`: it writes down how a run ended.
     """
 
     name: str
     argv: Callable[[str, str, float, list[str]], list[str]]
     sites: tuple[str, ...]
-    version: tuple[str, ...] = ()
     ends_leftovers: bool = False
     has_records: bool = False
 
@@ -62,21 +64,25 @@ def _single_beat(lock: str, name: str, ttl: float, command: list[str]) -> list[s
     return ["env", *words, str(PEERS / "single-beat"), *command]
 
 
-def _of(package: str) -> tuple[str, ...]:
-    code = f"from importlib.metadata import version; print({package!r}, version({package!r}))"
-    return (str(PEERS / "python"), "-c", code)
+def _klock(lock: str, name: str, ttl: float, command: list[str]) -> list[str]:
+    # Its login is the contender's KUBECONFIG; it quotes what it runs. The times are client-go's shares.
+    times = [f"--lease-duration={ttl}s", f"--renew-deadline={ttl / 1.5}s", f"--retry-period={ttl / 7.5}s"]
+    place = ["--namespace", lock.removeprefix("k8s-lease://").partition("?")[0], "--lease", name]
+    options = [*place, "--generate-identity", *times]
+    return ["env", f"FAULTS_COMMAND={shlex.join(command)}", KLOCK, *options, "--", str(UNQUOTED)]
 
 
 SERVED = ("file", "etcd", "etcd+grpc", "postgres", "pgbouncer", "k8s-lease")
 OURS = Tool("singleton-run", _ours, SERVED, ends_leftovers=True, has_records=True)
 _ALL = [
     OURS,
-    Tool("flock", _flock, ("file",), ("flock", "--version")),
+    Tool("flock", _flock, ("file",)),
     # Two that must be caught: one whose lock is free with the process in front, and no lock at all.
-    Tool("flock -o", _flock_o, ("file",), ("flock", "--version")),
+    Tool("flock -o", _flock_o, ("file",)),
     Tool("none", lambda lock, name, ttl, command: command, ("file",)),
-    Tool("etcdctl lock", _etcdctl, ("etcd",), ("etcdctl", "version")),
-    Tool("dislock", _dislock, ("postgres",), _of("dislock")),
-    Tool("single-beat", _single_beat, ("redis",), _of("single-beat")),
+    Tool("etcdctl lock", _etcdctl, ("etcd",)),
+    Tool("dislock", _dislock, ("postgres",)),
+    Tool("single-beat", _single_beat, ("redis",)),
+    Tool("klock", _klock, ("k8s-lease",)),
 ]
 TOOLS = {tool.name: tool for tool in _ALL}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.faults.sites.site import Record
-    from tests.servers.kubeaccess import Namespace, Pod
+    from tests.servers.kubeaccess import Namespace
 
 RECORD = "singleton-run.dev/record"
 
@@ -25,11 +25,14 @@ RECORD = "singleton-run.dev/record"
 class KubernetesSite(Site):
     """One server. A lock's name is that of its Lease, for the rounds' names are DNS names."""
 
-    def __init__(self, name: str, server: kube.Server, namespace: Namespace, pod: Pod) -> None:
+    def __init__(self, name: str, server: kube.Server, namespace: Namespace, folder: Path) -> None:
         super().__init__(name)
+        account = namespace.account()
         self.server = server
         self.namespace = namespace
-        self.pod = pod
+        self.folder = folder
+        self.pod = account.pod(folder / "pod")
+        self.kubeconfig = account.token_kubeconfig(folder)
         self.is_frozen = False
 
     def lock(self, contender: int, round_directory: Path) -> str:
@@ -37,8 +40,12 @@ class KubernetesSite(Site):
         return f"{self.name}://{self.namespace.name}?service-account={self.pod.folder}"
 
     def environ(self, contender: int) -> dict[str, str]:
-        """The API server's address, as a pod has it."""
-        return {**self.pod.environ, "KUBERNETES_SERVICE_PORT": str(self.proxies[contender].port)}
+        """The API server's address, as a pod has it, and a kubeconfig for who knows no other login."""
+        port = self.proxies[contender].port
+        kubeconfig = self.folder / f"{contender}.kubeconfig"
+        kubeconfig.write_text(self.kubeconfig.read_text().replace(f":{self.server.port}", f":{port}"))
+        own = {"KUBERNETES_SERVICE_PORT": str(port), "KUBECONFIG": str(kubeconfig)}
+        return {**self.pod.environ, **own}
 
     def crash(self) -> None:
         """SIGKILL."""
@@ -78,7 +85,6 @@ def opened(name: str, world: str, folder: Path) -> Iterator[Site]:
     with ExitStack() as stack:
         server = stack.enter_context(kube.running(folder))
         namespace = kubeaccess.own(server).namespace()
-        pod = namespace.account().pod(folder / "pod")
-        site = KubernetesSite(name, server, namespace, pod)
+        site = KubernetesSite(name, server, namespace, folder)
         site.proxies = [stack.enter_context(proxy(server.port)) for _ in range(CONTENDERS)]
         yield site
