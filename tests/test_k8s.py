@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -195,15 +196,22 @@ def exec_kubeconfig(account: Account, folder: Path, first: str) -> Path:
     """A login program that gives `first`, and from then on a token that is good. It counts its runs."""
     (folder / "next").write_text(first)
     (folder / "good").write_text(account.token())
-    api = "client.authentication.k8s.io/v1"
-    answer = f'{{"apiVersion": "{api}", "kind": "ExecCredential", "status": {{"token": "%s"}}}}'
-    script = f"cd {folder}; echo >> runs; printf '{answer}' \"$(cat next)\"; cp good next"
-    run = {
-        "apiVersion": api,
-        "command": "sh",
-        "args": ["-c", f"cd {folder}; {script}"],
-        "interactiveMode": "Never",
-    }
+    answer = credential({"token": "%s"})
+    return by_script(account, folder, f"echo >> runs; printf '{answer}' \"$(cat next)\"; cp good next")
+
+
+API = "client.authentication.k8s.io/v1"
+
+
+def credential(status: Mapping[str, str]) -> str:
+    """What a login program says."""
+    return json.dumps({"apiVersion": API, "kind": "ExecCredential", "status": status})
+
+
+def by_script(account: Account, folder: Path, script: str) -> Path:
+    """A kubeconfig whose login program is that script, run in `folder`."""
+    args = ["-c", f"cd {folder}; {script}"]
+    run = {"apiVersion": API, "command": "sh", "args": args, "interactiveMode": "Never"}
     return account.namespace.kubeconfig(folder, "by-program", {"exec": run})
 
 
@@ -229,6 +237,115 @@ def test_a_login_program_that_fails_is_tried_again(opened: Opened, account: Acco
     assert token not in str(caught.value)
     (tmp_path / "in").touch()
     a_turn(backend)
+
+
+def is_refused(cluster: Cluster, token: str) -> bool:
+    """Whether the server takes a token no more."""
+    review = {"kind": "TokenReview", "apiVersion": "authentication.k8s.io/v1", "spec": {"token": token}}
+    place = "/apis/authentication.k8s.io/v1/tokenreviews"
+    return not cluster.call("POST", place, review)["status"].get("authenticated")
+
+
+SOON = 3.0
+
+
+def kubeconfigs(account: Account, folder: Path, token: str) -> list[tuple[Path, Callable[[str], object]]]:
+    """Each kind that has a token, and how it is given another one."""
+    by_program = account.exec_kubeconfig(folder, token)
+    inside = account.token_kubeconfig(folder, token)
+    file = folder / "token"
+    file.write_text(token)
+    beside = account.namespace.kubeconfig(folder, "token-file", {"tokenFile": file.name})
+    return [
+        (by_program, (folder / "exec-token").write_text),
+        (inside, lambda new: account.token_kubeconfig(folder, new)),
+        (beside, file.write_text),
+    ]
+
+
+def test_a_token_of_a_kubeconfig_that_ends_in_the_middle_is_replaced(
+    opened: Opened, cluster: Cluster, account: Account, tmp_path: Path
+) -> None:
+    """Whoever holds renews and gives back, whoever waits opens its watch and takes over."""
+    token = account.short_token(SOON)
+    turns = []
+    for file, replace in kubeconfigs(account, tmp_path, token):
+        holder, waiter, name = by_file(opened, file), by_file(opened, file), fresh()
+        grant = takes(holder, name)
+        turns.append((holder, waiter, grant, is_held(waiter, name)))
+        replace(account.token())
+    until(lambda: is_refused(cluster, token), "the token to end")
+    read, write = os.pipe()
+    for holder, waiter, grant, held in turns:
+        holder.renew(grant, LIMIT)
+        waiter.wait(held, system.now() + 0.3, read)
+        holder.release(grant, record_of(grant), LIMIT)
+        waiter.wait(held, system.now() + LIMIT, read)
+        takes(waiter, grant.name, "host:2:b")
+    os.close(read)
+    os.close(write)
+
+
+def test_a_command_goes_on_when_the_token_of_its_login_program_ends(
+    cluster: Cluster, account: Account, namespace: Namespace, tmp_path: Path
+) -> None:
+    token = account.short_token(SOON)
+    environ = environment(KUBECONFIG=str(account.exec_kubeconfig(tmp_path, token)))
+    for lab in labs(tmp_path, "k8s-lease"):
+        lab.lock = "k8s-lease"
+        run = lab.start("--ttl", "6s", command=lab.long_job(), environ=environ)
+        lab.ready()
+        (tmp_path / "exec-token").write_text(account.token())
+        until(lambda: is_refused(cluster, token), "the token to end")
+        for _ in range(2):
+            last = spec_of(namespace, lab.name)["renewTime"]
+            until(lambda: spec_of(namespace, lab.name)["renewTime"] != last, "a renewal")  # noqa: B023 - at once
+        lab.finish()
+        assert run.wait() == 0, run.said
+        assert "refuses the login" not in run.said
+        lab.evidence.check(1)
+
+
+def test_a_token_is_used_as_long_as_it_is_good_where_there_is_no_other(
+    opened: Opened, cluster: Cluster, account: Account, tmp_path: Path
+) -> None:
+    """The official client asks for the next one five minutes before the end."""
+    token = account.short_token(SOON)
+    soon = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 60))
+    answer = tmp_path / "answer"
+    answer.write_text(credential({"token": token, "expirationTimestamp": soon}))
+    script = "cat answer || { echo please log in first >&2; exit 3; }"
+    backend = by_file(opened, by_script(account, tmp_path, script))
+    grant = takes(backend, fresh())
+    answer.unlink()
+    backend.renew(grant, LIMIT)
+    until(lambda: is_refused(cluster, token), "the token to end")
+    with pytest.raises(Unavailable, match="please log in first"):
+        backend.renew(grant, LIMIT)
+    answer.write_text(credential({"token": account.token(), "expirationTimestamp": soon}))
+    backend.renew(grant, LIMIT)
+    backend.release(grant, record_of(grant), LIMIT)
+
+
+def test_a_certificate_of_a_login_program_that_ends_in_the_middle_is_replaced(
+    opened: Opened, cluster: Cluster, account: Account, tmp_path: Path
+) -> None:
+    server = cluster.own_server()
+    account.certificate_kubeconfig(tmp_path)  # which lets this user do what the account may
+    user = f"{account.namespace.name}-{account.name}-user"
+    end = datetime.now(UTC) + timedelta(seconds=SOON)
+
+    def give(cert: str, key: str) -> None:
+        parts = {"clientCertificateData": Path(cert).read_text(), "clientKeyData": Path(key).read_text()}
+        (tmp_path / "answer").write_text(credential(parts))
+
+    give(*server.login(user, ends=end))
+    backend = by_file(opened, by_script(account, tmp_path, "cat answer"))
+    grant = takes(backend, fresh())
+    give(*server.login(user))
+    until(lambda: datetime.now(UTC) > end + timedelta(seconds=1), "the certificate to end")
+    backend.renew(grant, LIMIT)
+    backend.release(grant, record_of(grant), LIMIT)
 
 
 def test_a_login_program_that_hangs_takes_no_longer_than_the_limit(

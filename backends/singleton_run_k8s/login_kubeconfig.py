@@ -44,7 +44,8 @@ class KubeconfigLogin:
 
     def access(self, patience: Patience) -> Access:
         """By the context that was named, or the current one."""
-        self._finish(patience)
+        if self._access is None:
+            self._finish(patience)
         if self._access is None:
             self._work = _Work(self._log_in)
             self._finish(patience)
@@ -53,10 +54,19 @@ class KubeconfigLogin:
         return self._access
 
     def authorization(self, patience: Patience) -> str:
-        """The token, renewed by whatever gave it when its time is over; or user and password."""
+        """The token, or user and password.
+
+        The next token is asked for minutes before the end of this one. Where that fails or takes long
+        this one is used on: it is for the server to say that its time is over.
+        """
         self.access(patience)
-        self._work = _Work(self._ask_token)
-        self._finish(patience)
+        if self._work is None:
+            self._work = _Work(self._ask_token)
+        try:
+            self._finish(patience.share(2) if self._header else patience)
+        except Unavailable:
+            if not self._header:
+                raise
         return self._header
 
     def again(self, refused: str, patience: Patience) -> bool:
@@ -66,7 +76,8 @@ class KubeconfigLogin:
         if old is not None:
             old.client.close()
             new.client.addresses.update(old.client.addresses)
-        return self.authorization(patience) != refused
+        # Without a token it is by a certificate, and that may be another one.
+        return self.authorization(patience) != refused or not refused
 
     def close(self) -> None:
         """Drop the connection."""
@@ -107,7 +118,7 @@ class KubeconfigLogin:
         self._access = Access(settings.host, namespace, tls, self._proxy(settings))
 
     def _ask_token(self) -> None:
-        """The official client looks at the token's time, and gets another one when that is over."""
+        """The official client looks at the token's time, and gets another one when that is nearly over."""
         settings = self._settings
         with _Said() as said:
             if settings.refresh_api_key_hook is not None:
