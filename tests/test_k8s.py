@@ -309,16 +309,22 @@ def test_a_command_goes_on_when_the_token_of_its_login_program_ends(
 def test_a_token_is_used_as_long_as_it_is_good_where_there_is_no_other(
     opened: Opened, cluster: Cluster, account: Account, tmp_path: Path
 ) -> None:
-    """The official client asks for the next one five minutes before the end."""
+    """The official client asks for the next one five minutes before the end; its program fails, and hangs."""
     token = account.short_token(SOON)
     soon = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 60))
     answer = tmp_path / "answer"
-    answer.write_text(credential({"token": token, "expirationTimestamp": soon}))
+    first = credential({"token": token, "expirationTimestamp": soon})
+    answer.write_text(first)
     script = "cat answer || { echo please log in first >&2; exit 3; }"
     backend = by_file(opened, by_script(account, tmp_path, script))
     grant = takes(backend, fresh())
     answer.unlink()
     backend.renew(grant, LIMIT)
+    os.mkfifo(answer)
+    backend.renew(grant, LIMIT)
+    # What it gives in the end, after it has hung, is used.
+    answer.write_text(first)
+    answer.unlink()
     until(lambda: is_refused(cluster, token), "the token to end")
     with pytest.raises(Unavailable, match="please log in first"):
         backend.renew(grant, LIMIT)

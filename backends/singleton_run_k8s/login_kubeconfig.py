@@ -71,10 +71,10 @@ class KubeconfigLogin:
 
     def again(self, refused: str, patience: Patience) -> bool:
         """Log in anew: files may have been replaced, a program may give something else."""
+        self.close()
         old, self._access = self._access, None
         new = self.access(patience)
         if old is not None:
-            old.client.close()
             new.client.addresses.update(old.client.addresses)
         # Without a token it is by a certificate, and that may be another one.
         return self.authorization(patience) != refused or not refused
