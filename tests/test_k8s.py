@@ -857,16 +857,21 @@ def test_the_examples_are_accepted_by_the_server(cluster: Cluster, namespace: Na
         cluster.call("POST", where, document)
 
 
-def test_with_the_role_of_the_examples_everything_works_as_any_user(
-    cluster: Cluster, namespace: Namespace, tmp_path: Path
-) -> None:
-    """Also one whom the password file doesn't know, without a home or a time zone."""
+def account_of_the_examples(namespace: Namespace) -> Account:
+    """The account that the docs have one make, with its Role."""
     for document in documents(EXAMPLES / "role.yaml", namespace):
-        cluster.call("POST", place_of(document, namespace), document)
+        namespace.cluster.call("POST", place_of(document, namespace), document)
     account = kubeaccess.Account(namespace, "singleton-run", "")
     for verb in kubeaccess.WATCHING:
         until(lambda: account._may(verb), f"the Role to be known for {verb}")  # noqa: B023, SLF001 - at once
-    pod = account.pod(tmp_path / "pod")
+    return account
+
+
+def test_with_the_role_of_the_examples_everything_works_as_any_user(
+    namespace: Namespace, tmp_path: Path
+) -> None:
+    """Also one whom the password file doesn't know, without a home or a time zone."""
+    pod = account_of_the_examples(namespace).pod(tmp_path / "pod")
     environ = environment(**pod.environ, SINGLETON_RUN_LOCK=lock_of(pod), TMPDIR="/none")
     for name in ("HOME", "USER", "LOGNAME", "TZ"):
         environ.pop(name, None)

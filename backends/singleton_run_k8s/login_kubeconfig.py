@@ -108,6 +108,14 @@ class KubeconfigLogin:
             tls = _tls(settings) if settings.host.startswith("https://") else None
         except (config.ConfigException, config.kube_config.yaml.YAMLError, *_MALFORMED) as error:
             raise Refused(f"kubeconfig: {_line(error) or 'it is not one'}", UNUSABLE) from None
+        except FileNotFoundError as error:
+            if error.filename is not None:
+                raise
+            raise Refused(
+                "kubeconfig: for the certificates inside, the official client needs a directory that it can "
+                "write to: name one in TMPDIR",
+                UNUSABLE,
+            ) from None
         finally:
             config.kube_config._cleanup_temp_files()  # noqa: SLF001 - else it waits for an exit that we skip
         if said.text and not (settings.api_key or settings.cert_file):
