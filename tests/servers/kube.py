@@ -168,7 +168,9 @@ class Server:
             opened = event["stage"] == "ResponseStarted"
             if opened == (event["verb"] == "watch"):
                 resource = event.get("objectRef", {}).get("resource", "")
-                found[Request(event["user"]["username"], event["verb"], resource)] += 1
+                # Whoever was refused the login has no name.
+                user = event["user"].get("username", "")
+                found[Request(user, event["verb"], resource)] += 1
         return found
 
 
