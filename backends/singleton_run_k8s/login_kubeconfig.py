@@ -123,6 +123,7 @@ class KubeconfigLogin:
         chosen = next((found for found in contexts if found["name"] == context), active)
         namespace = chosen["context"].get("namespace") or "default"
         self._settings = settings
+        self._header = settings.authorization()
         self._access = Access(settings.host, namespace, tls, self._proxy(settings))
 
     def _ask_token(self) -> None:
@@ -133,8 +134,7 @@ class KubeconfigLogin:
                 settings.refresh_api_key_hook(settings)
         if said.text:
             raise Unavailable(f"kubeconfig: the login failed: {said.text}")
-        # Earlier versions of it knew the token by the second name.
-        self._header = settings.api_key.get("BearerToken") or settings.api_key.get("authorization") or ""
+        self._header = settings.authorization()
 
     def _proxy(self, settings: _Settings) -> Proxy | None:
         if not settings.proxy:
@@ -157,6 +157,11 @@ class _Settings:
         self.tls_server_name: str | None = None
         self.verify_ssl = True
         self.proxy: str | None = None
+
+    def authorization(self) -> str:
+        """The header of that name; empty for none."""
+        # Earlier versions of the client knew the token by the second name.
+        return self.api_key.get("BearerToken") or self.api_key.get("authorization") or ""
 
 
 class _Said:
