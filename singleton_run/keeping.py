@@ -48,6 +48,7 @@ def run(
     `guard` is the guard's process id if it is our child, else 0. `plan` makes the plan of `job`: here,
     for it loads what is only needed here.
     """
+    gc.freeze()  # what the front has made stays shared with it: no collection here writes to it
     gc.enable()
     system.set_title(f"singleton-run: keeper of {job.name}")
     front = Writer(tell)

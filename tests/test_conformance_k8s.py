@@ -1,7 +1,12 @@
-"""The backend `k8s-lease` passes what every lock under a lease must, in a pod and with a kubeconfig."""
+"""The backend `k8s-lease` passes what every lock under a lease must, with each login, with and without watch.
+
+Every pair of the two would take twice as long. In a pod without watch is in `test_k8s`.
+"""
 
 from __future__ import annotations
 
+import json
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from singleton_run.errors import Failure
     from tests.servers.kubeaccess import Account, Namespace, Pod
 
 # What listing the locks and forgetting a key take beside the least Role.
@@ -120,12 +126,57 @@ class TestCertificateWithoutWatch(LeasedConformance):
     @classmethod
     def site(cls, place: Namespace, least: Account, tmp_path_factory: pytest.TempPathFactory) -> Site:
         file = least.certificate_kubeconfig(tmp_path_factory.mktemp("certificate"))
-        opener = "tests.servers.kubeconfig_opener"
-        return site_at(place, "k8s-lease", {"KUBECONFIG": str(file)}, faults_by_file(place, file), opener)
+        return site_by(place, file, [])
+
+
+class TestTokenWithoutWatch(LeasedConformance):
+    """By a kubeconfig with a token in it, with the same permissions."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def site(cls, place: Namespace, least: Account, tmp_path_factory: pytest.TempPathFactory) -> Site:
+        folder = tmp_path_factory.mktemp("token")
+        tokens = {
+            "a token that is none": "none",
+            "a token that has ended": least.short_token(-1),
+            "a token of somebody without permission": place.account("nobody", ()).token(),
+        }
+        faults = []
+        for what, token in tokens.items():
+            wrong = folder / what.replace(" ", "-")
+            wrong.mkdir()
+            faults.append(fault(what, Refused, least.token_kubeconfig(wrong, token), secret=token))
+        return site_by(place, least.token_kubeconfig(folder), faults)
+
+
+class TestProgram(LeasedConformance):
+    """By a kubeconfig with a program that gives a token, and everybody may watch."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def site(cls, place: Namespace, tmp_path_factory: pytest.TempPathFactory) -> Site:
+        account = place.account("by-program", (*kubeaccess.WATCHING, *MORE))
+        file = account.exec_kubeconfig(tmp_path_factory.mktemp("program"))
+        return site_by(place, file, faults_of_program(account, file))
+
+
+def site_by(place: Namespace, file: Path, faults: list[Fault]) -> Site:
+    """Where that kubeconfig logs in; `faults` are those of the way in which it does."""
+    every = [*faults_by_file(place, file), *faults]
+    return site_at(place, "k8s-lease", by(file), every, "tests.servers.kubeconfig_opener")
+
+
+def by(file: Path) -> dict[str, str]:
+    return {"KUBECONFIG": str(file), "PATH": os.environ["PATH"]}
+
+
+def fault(what: str, kind: type[Failure], file: Path, secret: str = "") -> Fault:
+    """One of a kubeconfig."""
+    return Fault(what, kind, "k8s-lease", by(file), secret=secret)
 
 
 def faults_by_file(place: Namespace, file: Path) -> list[Fault]:
-    """What is wrong with a kubeconfig."""
+    """What is wrong with a kubeconfig, whatever it logs in by."""
     text = file.read_text()
     broken = {
         "no YAML": "a: [",
@@ -134,10 +185,38 @@ def faults_by_file(place: Namespace, file: Path) -> list[Fault]:
         "a certificate that is none": text.replace(".crt", ".none"),
         "no address": text.replace(place.cluster.url, "nowhere"),
     }
-    faults = [Fault("no such context", Refused, "k8s-lease://?context=other", {"KUBECONFIG": str(file)})]
+    faults = [Fault("no such context", Refused, "k8s-lease://?context=other", by(file))]
     for what, content in broken.items():
         assert content != text
         wrong = file.parent / what.replace(" ", "-")
         wrong.write_text(content)
-        faults.append(Fault(what, Refused, "k8s-lease", {"KUBECONFIG": str(wrong)}))
+        faults.append(fault(what, Refused, wrong))
     return faults
+
+
+def faults_of_program(account: Account, file: Path) -> list[Fault]:
+    """What is wrong with the program that a kubeconfig names. It may be better the next time."""
+    content = json.loads(file.read_text())
+    run = content["users"][0]["user"]["exec"]
+    scripts = {
+        "a program that fails": "echo please log in >&2; exit 3",
+        "a program that says nothing": "true",
+        "a program that says something else": "echo hello",
+    }
+    faults = []
+    for what, script in scripts.items():
+        run["args"] = ["-c", script]
+        wrong = file.parent / what.replace(" ", "-")
+        wrong.write_text(json.dumps(content))
+        faults.append(fault(what, Unavailable, wrong))
+    run["command"] = str(file.parent / "none")
+    wrong = file.parent / "no-program"
+    wrong.write_text(json.dumps(content))
+    other = file.parent / "other"
+    other.mkdir()
+    refused = account.exec_kubeconfig(other, "none")
+    return [
+        *faults,
+        fault("no program", Unavailable, wrong),
+        fault("a program whose token is refused", Refused, refused),
+    ]

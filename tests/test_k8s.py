@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -195,15 +196,22 @@ def exec_kubeconfig(account: Account, folder: Path, first: str) -> Path:
     """A login program that gives `first`, and from then on a token that is good. It counts its runs."""
     (folder / "next").write_text(first)
     (folder / "good").write_text(account.token())
-    api = "client.authentication.k8s.io/v1"
-    answer = f'{{"apiVersion": "{api}", "kind": "ExecCredential", "status": {{"token": "%s"}}}}'
-    script = f"cd {folder}; echo >> runs; printf '{answer}' \"$(cat next)\"; cp good next"
-    run = {
-        "apiVersion": api,
-        "command": "sh",
-        "args": ["-c", f"cd {folder}; {script}"],
-        "interactiveMode": "Never",
-    }
+    answer = credential({"token": "%s"})
+    return by_script(account, folder, f"echo >> runs; printf '{answer}' \"$(cat next)\"; cp good next")
+
+
+API = "client.authentication.k8s.io/v1"
+
+
+def credential(status: Mapping[str, str]) -> str:
+    """What a login program says."""
+    return json.dumps({"apiVersion": API, "kind": "ExecCredential", "status": status})
+
+
+def by_script(account: Account, folder: Path, script: str) -> Path:
+    """A kubeconfig whose login program is that script, run in `folder`."""
+    args = ["-c", f"cd {folder}; {script}"]
+    run = {"apiVersion": API, "command": "sh", "args": args, "interactiveMode": "Never"}
     return account.namespace.kubeconfig(folder, "by-program", {"exec": run})
 
 
@@ -229,6 +237,130 @@ def test_a_login_program_that_fails_is_tried_again(opened: Opened, account: Acco
     assert token not in str(caught.value)
     (tmp_path / "in").touch()
     a_turn(backend)
+
+
+def is_refused(cluster: Cluster, token: str) -> bool:
+    """Whether the server takes a token no more."""
+    review = {"kind": "TokenReview", "apiVersion": "authentication.k8s.io/v1", "spec": {"token": token}}
+    place = "/apis/authentication.k8s.io/v1/tokenreviews"
+    return not cluster.call("POST", place, review)["status"].get("authenticated")
+
+
+def kubeconfigs(account: Account, folder: Path, token: str) -> list[tuple[Path, Callable[[str], object]]]:
+    """Each kind that has a token, and how it is given another one. The first is of a login program."""
+    (folder / "answer").write_text(credential({"token": token}))
+    by_program = by_script(account, folder, "cat answer || { echo please log in first >&2; exit 3; }")
+    inside = account.token_kubeconfig(folder, token)
+    file = folder / "token"
+    file.write_text(token)
+    beside = account.namespace.kubeconfig(folder, "token-file", {"tokenFile": file.name})
+    return [
+        (by_program, lambda new: (folder / "answer").write_text(credential({"token": new}))),
+        (inside, lambda new: account.token_kubeconfig(folder, new)),
+        (beside, file.write_text),
+    ]
+
+
+# Seconds in which somebody logs in for the first time on a busy machine, and where all is imported already.
+AWHILE, SOON = 15.0, 5.0
+
+
+def test_a_token_that_ends_in_the_middle_is_replaced(
+    opened: Opened, cluster: Cluster, account: Account, namespace: Namespace, tmp_path: Path
+) -> None:
+    """By a command that goes on, by whoever renews and gives back, and by whoever opens a watch to wait."""
+    token = account.short_token(AWHILE)
+    ways = kubeconfigs(account, tmp_path, token)
+    for lab in labs(tmp_path, "k8s-lease"):
+        lab.lock = "k8s-lease"
+        environ = environment(KUBECONFIG=str(ways[0][0]))
+        run = lab.start("--ttl", "6s", command=lab.long_job(), environ=environ)
+        turns = []
+        for file, _ in ways:
+            holder, waiter, name = by_file(opened, file), by_file(opened, file), fresh()
+            grant = takes(holder, name)
+            turns.append((holder, waiter, grant, is_held(waiter, name)))
+        lab.ready()
+        for _, replace in ways:
+            replace(account.token())
+        until(lambda: is_refused(cluster, token), "the token to end")
+        for turn in turns:
+            goes_on(*turn)
+        for _ in range(2):
+            last = spec_of(namespace, lab.name)["renewTime"]
+            until(lambda: spec_of(namespace, lab.name)["renewTime"] != last, "a renewal")  # noqa: B023 - at once
+        lab.finish()
+        assert run.wait() == 0, run.said
+        assert "refuses the login" not in run.said
+        lab.evidence.check(1)
+
+
+def goes_on(holder: LeaseBackend, waiter: LeaseBackend, grant: Grant, held: Held) -> None:
+    """The lock is renewed, waited for by a watch, given back, and taken by whoever waited."""
+    read, write = os.pipe()
+    holder.renew(grant, LIMIT)
+    waiter.wait(held, system.now() + 0.3, read)
+    holder.release(grant, record_of(grant), LIMIT)
+    waiter.wait(held, system.now() + LIMIT, read)
+    takes(waiter, grant.name, "host:2:b")
+    os.close(read)
+    os.close(write)
+
+
+def test_a_token_is_used_as_long_as_it_is_good_where_there_is_no_other(
+    opened: Opened, account: Account, tmp_path: Path
+) -> None:
+    """The official client asks for the next one five minutes before the end; its program fails, and hangs."""
+    soon = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 60))
+    said = credential({"token": account.token(), "expirationTimestamp": soon})
+    answer = tmp_path / "answer"
+    answer.write_text(said)
+    backend = by_file(opened, by_script(account, tmp_path, "cat answer"))
+    grant = takes(backend, fresh())
+    answer.unlink()
+    backend.renew(grant, LIMIT)
+    os.mkfifo(answer)
+    backend.renew(grant, LIMIT)
+    answer.write_text(said)
+    answer.unlink()
+    answer.write_text(said)
+    backend.release(grant, record_of(grant), LIMIT)
+
+
+def test_a_login_program_that_fails_after_its_token_has_ended_is_tried_again(
+    opened: Opened, cluster: Cluster, account: Account, tmp_path: Path
+) -> None:
+    token = account.short_token(SOON)
+    (file, replace), *_ = kubeconfigs(account, tmp_path, token)
+    backend = by_file(opened, file)
+    grant = takes(backend, fresh())
+    (tmp_path / "answer").unlink()
+    until(lambda: is_refused(cluster, token), "the token to end")
+    with pytest.raises(Unavailable, match="please log in first"):
+        backend.renew(grant, LIMIT)
+    replace(account.token())
+    backend.renew(grant, LIMIT)
+
+
+def test_a_certificate_of_a_login_program_that_ends_in_the_middle_is_replaced(
+    opened: Opened, cluster: Cluster, account: Account, tmp_path: Path
+) -> None:
+    server = cluster.own_server()
+    account.certificate_kubeconfig(tmp_path)  # which lets this user do what the account may
+    user = f"{account.namespace.name}-{account.name}-user"
+    end = datetime.now(UTC) + timedelta(seconds=SOON)
+
+    def give(cert: str, key: str) -> None:
+        parts = {"clientCertificateData": Path(cert).read_text(), "clientKeyData": Path(key).read_text()}
+        (tmp_path / "answer").write_text(credential(parts))
+
+    give(*server.login(user, ends=end))
+    backend = by_file(opened, by_script(account, tmp_path, "cat answer"))
+    grant = takes(backend, fresh())
+    give(*server.login(user))
+    until(lambda: datetime.now(UTC) > end + timedelta(seconds=1), "the certificate to end")
+    backend.renew(grant, LIMIT)
+    backend.release(grant, record_of(grant), LIMIT)
 
 
 def test_a_login_program_that_hangs_takes_no_longer_than_the_limit(
@@ -734,16 +866,21 @@ def test_the_examples_are_accepted_by_the_server(cluster: Cluster, namespace: Na
         cluster.call("POST", where, document)
 
 
-def test_with_the_role_of_the_examples_everything_works_as_any_user(
-    cluster: Cluster, namespace: Namespace, tmp_path: Path
-) -> None:
-    """Also one whom the password file doesn't know, without a home or a time zone."""
+def account_of_the_examples(namespace: Namespace) -> Account:
+    """The account that the docs have one make, with its Role."""
     for document in documents(EXAMPLES / "role.yaml", namespace):
-        cluster.call("POST", place_of(document, namespace), document)
+        namespace.cluster.call("POST", place_of(document, namespace), document)
     account = kubeaccess.Account(namespace, "singleton-run", "")
     for verb in kubeaccess.WATCHING:
         until(lambda: account._may(verb), f"the Role to be known for {verb}")  # noqa: B023, SLF001 - at once
-    pod = account.pod(tmp_path / "pod")
+    return account
+
+
+def test_with_the_role_of_the_examples_everything_works_as_any_user(
+    namespace: Namespace, tmp_path: Path
+) -> None:
+    """Also one whom the password file doesn't know, without a home or a time zone."""
+    pod = account_of_the_examples(namespace).pod(tmp_path / "pod")
     environ = environment(**pod.environ, SINGLETON_RUN_LOCK=lock_of(pod), TMPDIR="/none")
     for name in ("HOME", "USER", "LOGNAME", "TZ"):
         environ.pop(name, None)

@@ -44,7 +44,8 @@ class KubeconfigLogin:
 
     def access(self, patience: Patience) -> Access:
         """By the context that was named, or the current one."""
-        self._finish(patience)
+        if self._access is None:
+            self._finish(patience)
         if self._access is None:
             self._work = _Work(self._log_in)
             self._finish(patience)
@@ -53,20 +54,30 @@ class KubeconfigLogin:
         return self._access
 
     def authorization(self, patience: Patience) -> str:
-        """The token, renewed by whatever gave it when its time is over; or user and password."""
+        """The token, or user and password.
+
+        The next token is asked for minutes before the end of this one. Where that fails or takes long
+        this one is used on: it is for the server to say that its time is over.
+        """
         self.access(patience)
-        self._work = _Work(self._ask_token)
-        self._finish(patience)
+        if self._work is None:
+            self._work = _Work(self._ask_token)
+        try:
+            self._finish(patience.share(2) if self._header else patience)
+        except Unavailable:
+            if not self._header:
+                raise
         return self._header
 
     def again(self, refused: str, patience: Patience) -> bool:
         """Log in anew: files may have been replaced, a program may give something else."""
+        self.close()
         old, self._access = self._access, None
         new = self.access(patience)
         if old is not None:
-            old.client.close()
             new.client.addresses.update(old.client.addresses)
-        return self.authorization(patience) != refused
+        # Without a token it is by a certificate, and that may be another one.
+        return self.authorization(patience) != refused or not refused
 
     def close(self) -> None:
         """Drop the connection."""
@@ -97,6 +108,14 @@ class KubeconfigLogin:
             tls = _tls(settings) if settings.host.startswith("https://") else None
         except (config.ConfigException, config.kube_config.yaml.YAMLError, *_MALFORMED) as error:
             raise Refused(f"kubeconfig: {_line(error) or 'it is not one'}", UNUSABLE) from None
+        except FileNotFoundError as error:
+            if error.filename is not None:
+                raise
+            raise Refused(
+                "kubeconfig: for the certificates inside, the official client needs a directory that it can "
+                "write to: name one in TMPDIR",
+                UNUSABLE,
+            ) from None
         finally:
             config.kube_config._cleanup_temp_files()  # noqa: SLF001 - else it waits for an exit that we skip
         if said.text and not (settings.api_key or settings.cert_file):
@@ -104,18 +123,18 @@ class KubeconfigLogin:
         chosen = next((found for found in contexts if found["name"] == context), active)
         namespace = chosen["context"].get("namespace") or "default"
         self._settings = settings
+        self._header = settings.authorization()
         self._access = Access(settings.host, namespace, tls, self._proxy(settings))
 
     def _ask_token(self) -> None:
-        """The official client looks at the token's time, and gets another one when that is over."""
+        """The official client looks at the token's time, and gets another one when that is nearly over."""
         settings = self._settings
         with _Said() as said:
             if settings.refresh_api_key_hook is not None:
                 settings.refresh_api_key_hook(settings)
         if said.text:
             raise Unavailable(f"kubeconfig: the login failed: {said.text}")
-        # Earlier versions of it knew the token by the second name.
-        self._header = settings.api_key.get("BearerToken") or settings.api_key.get("authorization") or ""
+        self._header = settings.authorization()
 
     def _proxy(self, settings: _Settings) -> Proxy | None:
         if not settings.proxy:
@@ -138,6 +157,11 @@ class _Settings:
         self.tls_server_name: str | None = None
         self.verify_ssl = True
         self.proxy: str | None = None
+
+    def authorization(self) -> str:
+        """The header of that name; empty for none."""
+        # Earlier versions of the client knew the token by the second name.
+        return self.api_key.get("BearerToken") or self.api_key.get("authorization") or ""
 
 
 class _Said:

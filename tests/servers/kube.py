@@ -21,6 +21,7 @@ from tests.servers import etcd, programs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
     from pathlib import Path
 
 ISSUER = "https://kubernetes.default.svc.cluster.local"
@@ -104,10 +105,12 @@ class Server:
             self._write(f"{name}.crt", chain), self._write(f"{name}.key", signed.private_key_pem.bytes())
         )
 
-    def login(self, user: str, group: str = "singleton-run:testers") -> Login:
-        """The client certificate of a user in a group, made now."""
-        signed = self._authority.issue_cert("client.example", common_name=user, organization_name=group)
-        return self._login(user, signed)
+    def login(self, user: str, group: str = "singleton-run:testers", ends: datetime | None = None) -> Login:
+        """The client certificate of a user in a group, made now. One that `ends` has files of its own."""
+        signed = self._authority.issue_cert(
+            "client.example", common_name=user, organization_name=group, not_after=ends
+        )
+        return self._login(f"{user}-ending" if ends else user, signed)
 
     def start(self) -> Server:
         """Start it; it need not serve yet when this returns."""
@@ -165,7 +168,9 @@ class Server:
             opened = event["stage"] == "ResponseStarted"
             if opened == (event["verb"] == "watch"):
                 resource = event.get("objectRef", {}).get("resource", "")
-                found[Request(event["user"]["username"], event["verb"], resource)] += 1
+                # Whoever was refused the login has no name.
+                user = event["user"].get("username", "")
+                found[Request(user, event["verb"], resource)] += 1
         return found
 
 

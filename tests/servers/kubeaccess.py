@@ -290,9 +290,10 @@ class Account:
 
 
 class Pod:
-    """What a pod sees of its service account: the folder with the three files, and the environment."""
+    """What a pod sees of its service `account`: the folder with the three files, and the environment."""
 
     def __init__(self, account: Account, folder: Path, token: str) -> None:
+        self.account = account
         self.folder = folder
         cluster = account.namespace.cluster
         folder.mkdir(parents=True, exist_ok=True)
