@@ -86,7 +86,10 @@ class Shell(Terminal):
         self.line(shlex.join(argv))
 
     def stop(self, *processes: int) -> None:
-        """Press Ctrl-Z until they are stopped: the shell may just be about to continue them."""
+        """Press Ctrl-Z until they are stopped: the shell may just be about to continue them.
+
+        What is being shown meanwhile may be lost: with each the terminal throws away what is under way.
+        """
 
         def press() -> bool:
             self.type(CTRL_Z)
@@ -223,7 +226,7 @@ def test_a_loop_in_a_shell_ends_by_ctrl_c(lab: Lab, name: str) -> None:
         shell.shows("again")
         assert shell.shown.count("running") == 1
         assert "survived" not in shell.shown
-        assert not lab.left()
+        until(lambda: not lab.left(), "singleton-run to end")
         shell.leave()
 
 
@@ -429,7 +432,7 @@ def test_a_shell_with_job_control_inside(lab: Lab, name: str) -> None:
         shell.type(CTRL_Z)
         shell.shows("inside> ", times=3)
         are(jobs, letter=STOPPED)
-        assert state(front) == "S"
+        assert state(front) != STOPPED
         assert shell.foreground not in (os.getpgid(front), os.getpgid(jobs), os.getpgid(shell.pid))
         shell.line("fg")
         until(lambda: shell.foreground == os.getpgid(jobs), "the job to have the terminal")

@@ -6,15 +6,15 @@ import json
 import os
 import signal
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.harness import LONG, Lab, Run, gone, labs, send, until
+from tests.harness import LONG, Lab, Run, gone, labs, open_files, send, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 BRIEF = ("--ttl", LONG, "--kill-after", "100ms")
 BOTH = pytest.mark.parametrize("backend", ["file", "leasefile"])
@@ -124,11 +124,11 @@ def test_nobody_but_the_front_keeps_the_writer_waiting(lab: Lab) -> None:
     run = lab.start("-vv", "--ttl", LONG, command=lab.job())
     run.hears("waiting for lock")
     writer = run.one("writer")
-    read = {os.readlink(entry) for entry in Path(f"/proc/{writer}/fd").iterdir()}
+    read = {file for file in open_files(writer).values() if file.startswith("pipe:")}
+    assert read
     for role in ("guard", "keeper"):
         for process in run.all(role):
-            other = {os.readlink(entry) for entry in Path(f"/proc/{process}/fd").iterdir()}
-            assert not {name for name in read & other if name.startswith("pipe:")}
+            assert not read & set(open_files(process).values())
 
 
 @BOTH
