@@ -142,21 +142,19 @@ def send_if_there(number: int, process: int) -> None:
         pass
 
 
-def kill_together(*processes: int) -> None:
-    """SIGKILL processes, some of which may have ended already; none can do anything after another's death."""
-    for number in (signal.SIGSTOP, signal.SIGKILL):
-        for process in processes:
-            send_if_there(number, process)
+def kill_tree(*processes: int) -> None:
+    """SIGKILL processes and all below them, as when a machine is lost; returns when they are gone.
 
-
-def kill_tree(process: int) -> None:
-    """The same with a process and all that is below it, which may just be forking."""
+    First all are stopped, so that nobody does anything about another's death.
+    """
     found: list[int] = []
-    while new := [each for each in (process, *below(process)) if each not in found]:
+    while new := [each for top in processes for each in (top, *below(top)) if each not in found]:
         for each in new:
             send_if_there(signal.SIGSTOP, each)
         found += new
-    kill_together(*reversed(found))
+    for each in reversed(found):
+        send_if_there(signal.SIGKILL, each)
+        until(lambda: gone(each), "the process to be gone")  # noqa: B023 - called at once
 
 
 class Line:
