@@ -231,7 +231,7 @@ class Front:
         if self.keeps_open:
             self._close()
         else:
-            self.log.close()
+            self.log.close(at_end=True)
         if self.turn.conflict:
             return self.settings.conflict_status
         return -self.turn.raised if self.turn.raised == _signal.SIGINT else self.turn.status

@@ -10,13 +10,23 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.harness import LONG, Lab, Run, gone, labs, open_files, send, until
+from tests.harness import LONG, Lab, Run, environment, gone, labs, open_files, send, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 BRIEF = ("--ttl", LONG, "--kill-after", "100ms")
+# Loaded at the start of every Python: a writer that is slow to get a turn.
+SLOW_WRITER = """
+import os, time
+write = os.write
+def slow_write(descriptor, data):
+    if descriptor == 2:
+        time.sleep(1.5)
+    return write(descriptor, data)
+os.write = slow_write
+"""
 BOTH = pytest.mark.parametrize("backend", ["file", "leasefile"])
 
 
@@ -115,6 +125,18 @@ def test_a_writer_that_is_killed_is_replaced(lab: Lab) -> None:
     lab.finish()
     assert run.wait() == 0
     assert "the command left process" in run.said
+
+
+def test_a_writer_that_gets_no_processor_is_waited_for(tmp_path: Path) -> None:
+    """A busy machine costs time, and not the reason of a refusal."""
+    with Lab(tmp_path) as lab:
+        lab.start(command=lab.long_job())
+        lab.ready()
+        (lab.directory / "sitecustomize.py").write_text(SLOW_WRITER)
+        path = f"{lab.directory}{os.pathsep}{environment()['PYTHONPATH']}"
+        run = lab.start("-n", command=lab.job(), environ=environment(PYTHONPATH=path))
+        assert run.wait() == 75
+        assert "is held" in run.said
 
 
 @BOTH
