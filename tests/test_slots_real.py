@@ -251,13 +251,13 @@ def test_a_refusal_ends_it_at_the_start_and_is_only_said_later(
         granted = lab.lock
         lab.lock = postgres.url_of("guest")
         postgres.run("GRANT app TO guest")
-        run = lab.start("--ttl", "6s", "--every", "3s", command=lab.job())
+        run = lab.start("--ttl", "6s", "--every", "8s", command=lab.job())
         lab.slots(1)
         lab.idle(run)
         postgres.run("ALTER ROLE guest NOLOGIN")
         try:
             run.hears("not permitted to log in")
-            refused = lab.start("--every", "3s", command=lab.job())
+            refused = lab.start("--every", "8s", command=lab.job())
             assert refused.wait() == DENIED, refused.said
             assert run.popen.poll() is None
         finally:
