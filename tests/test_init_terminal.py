@@ -200,6 +200,19 @@ def test_what_a_process_sends_goes_on_to_the_command(lab: Listening, name: str) 
         shell.leave()
 
 
+def test_what_stops_its_own_group_is_not_stopped_again(lab: Listening) -> None:
+    """The front is in that group: passed on, the signal might come after the shell's `fg`."""
+    with Shell("bash", lab.directory) as shell:
+        shell.call(lab.argv(command=lab.listener("stop")))
+        lab.hears(signal.SIGTSTP)
+        front = front_of(lab)
+        send(signal.SIGUSR1, front)
+        lab.hears(signal.SIGTSTP, signal.SIGUSR1)
+        send(END, front)
+        shell.prompt()
+        shell.leave()
+
+
 def test_only_the_front_is_in_the_command_s_group_and_all_are_in_its_session(tmp_path: Path) -> None:
     """So nothing that the terminal sends comes to guard and keeper, and it stays the shell's."""
     with Listening(tmp_path, "leasefile") as lab, Shell("bash", lab.directory) as shell:
