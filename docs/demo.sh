@@ -20,11 +20,11 @@ trap 'exit 143' TERM
 export dir SINGLETON_RUN_LOCK="file://$dir/locks"
 mkdir -m 700 "$dir/locks"
 
-until_there() { # FILE: wait until it has a line, at most 10 s
+until_there() { # FILE: wait until it has a line, at most a minute
     tries=0
     until [ -s "$1" ]; do
         tries=$((tries + 1))
-        if [ "$tries" -gt 200 ]; then echo "demo: $1 did not appear in 10 s" >&2; exit 1; fi
+        if [ "$tries" -gt 1200 ]; then echo "demo: $1 did not appear in a minute" >&2; exit 1; fi
         sleep 0.05
     done
 }

@@ -231,7 +231,7 @@ class Front:
         if self.keeps_open:
             self._close()
         else:
-            self.log.close()
+            self.log.close(at_end=True)
         if self.turn.conflict:
             return self.settings.conflict_status
         return -self.turn.raised if self.turn.raised == _signal.SIGINT else self.turn.status
@@ -404,7 +404,14 @@ class Front:
             if self._is_ours(sender):  # a pipe that nobody reads, or another's help to go on
                 continue
             runs = self.turn.phase in (STARTING, RUNNING) and not self.turn.ended
-            heard = runs and self.shares_terminal and code == system.FROM_KERNEL
+            heard = (
+                runs
+                and self.shares_terminal
+                and (
+                    code == system.FROM_KERNEL
+                    or (number == _signal.SIGTSTP and self._is_the_command_s(sender))
+                )
+            )
             self.turn.signal(number, system.now(), heard=heard)
             if number == _signal.SIGTSTP and not runs:
                 self._stop()
@@ -415,6 +422,19 @@ class Front:
 
         if self.shares_terminal and shell_of(os.getpid()):
             os.kill(os.getpid(), _signal.SIGSTOP)
+
+    def _is_the_command_s(self, process: int) -> bool:
+        """Whether it is below us and in our group: it stops that, like an editor, and so itself.
+
+        Passed on, the signal might come after the shell has continued them, and stop it again.
+        """
+        try:
+            is_here = process != 0 and os.getpgid(process) == os.getpgrp()
+        except ProcessLookupError:
+            return False
+        while is_here and process not in (0, os.getpid()):
+            process = processes.parent(process)
+        return is_here and process != 0
 
     def _is_ours(self, process: int) -> bool:
         guard = self.page.guard if self.guarded else 0

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from singleton_run.settings import Settings
 
 _LEAST_VERBOSITY = {"error": -1, "final": -1, "warning": 0, "wait": 0, "info": 1}
-_FLUSH_MILLISECONDS = 1000
+_FLUSH_MILLISECONDS, _STARVED_MILLISECONDS = 1000, 4000
 _LONGEST_TEXT, _LONGEST_WORD = 300, 100
 
 
@@ -95,13 +95,20 @@ class Log:
         finally:
             os._exit(0)
 
-    def close(self) -> None:
-        """Let the writer finish, for a second at most, and end it."""
+    def close(self, *, at_end: bool = False) -> None:
+        """Let the writer finish, for a second at most, and end it.
+
+        `at_end`, when nothing else is left to do, for five where stderr would take more: then it is only
+        that a busy machine gives it no turn.
+        """
         if not self.process:
             return
         os.close(self._pipe)
         self._pipe = -1
-        if not reap_one(self.process, _FLUSH_MILLISECONDS):
+        in_time = reap_one(self.process, _FLUSH_MILLISECONDS)
+        if not in_time and at_end and _takes_more(2):
+            in_time = reap_one(self.process, _STARVED_MILLISECONDS)
+        if not in_time:
             os.kill(self.process, 9)
             reap_one(self.process, _FLUSH_MILLISECONDS)
         self.process = 0
@@ -112,6 +119,13 @@ class Log:
         if self._pipe >= 0:
             os.close(self._pipe)
             self._pipe = -1
+
+
+def _takes_more(descriptor: int) -> bool:
+    """Whether a write to it wouldn't block."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    return poll.poll(0) == [(descriptor, select.POLLOUT)]
 
 
 def _line(facts: dict[str, Any]) -> bytes:

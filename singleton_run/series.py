@@ -175,5 +175,5 @@ class _Series:
         return True
 
     def _end(self, status: int) -> int:
-        self.log.close()
+        self.log.close(at_end=True)
         return status

@@ -1,4 +1,7 @@
-"""In CI nothing may skip: there a skipped test is a failed one. And the cluster that tests share."""
+"""In CI nothing may skip: there a skipped test is a failed one. And the cluster that tests share.
+
+No property fails for want of time: on a busy machine an example may take as long as it likes.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,17 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     from tests.servers.kubeaccess import Cluster, Namespace
+
+
+# On top of what hypothesis itself chooses here or in CI.
+settings.register_profile("busy", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -17,7 +17,7 @@ import sys
 import time
 
 BEAT = 0.01
-LONGEST = 120.0
+LONGEST = 600.0
 
 
 def born(process: int) -> tuple[str, str] | None:
@@ -39,10 +39,10 @@ class Witness:
         self.file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         self.own = f"{os.getpid()} {(born(os.getpid()) or ('0', ''))[0]}"
 
-    def note(self, what: str) -> None:
-        """Append one line."""
+    def note(self, *words: str) -> None:
+        """Append a line for each word: all of them, or none if we are killed meanwhile."""
         now = time.clock_gettime(time.CLOCK_BOOTTIME)
-        os.write(self.file, f"{self.turn} {self.own} {what} {now!r}\n".encode())
+        os.write(self.file, "".join(f"{self.turn} {self.own} {what} {now!r}\n" for what in words).encode())
 
     def lines(self) -> list[list[str]]:
         """What all processes have noted up to now."""
@@ -84,10 +84,11 @@ def main(path: str, words: list[str]) -> int:
         Witness(path, words[1]).beat("")
         return 0
     witness = Witness(path, os.environ.get("SINGLETON_TOKEN", "none"))
-    witness.note("start")
+    of_slot = []
     if "SINGLETON_SLOT" in os.environ:
         slot, attempt = os.environ["SINGLETON_SLOT"], os.environ["SINGLETON_ATTEMPT"]
-        witness.note(f"slot={slot}={attempt}={time.time()!r}")
+        of_slot = [f"slot={slot}={attempt}={time.time()!r}"]
+    witness.note("start", *of_slot)
     witness.look_for_survivors()
     if "ignore" in words:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from singleton_run import registry
-from tests.harness import Lab, Run, below, until
+from tests.harness import Lab, Run, below, open_files, until
 from tests.servers.etcd import Etcd
 
 if TYPE_CHECKING:
@@ -39,7 +38,10 @@ class Place(Lab):
     def idle(self, run: Run) -> None:
         """Wait until a replica is at rest: one process that waits for signals, its time, and the clock."""
         rest = ["anon_inode"] * 3
-        until(lambda: not below(run.pid) and _open_files(run.pid) == rest, f"one at rest; {self._said()}")
+        until(
+            lambda: not below(run.pid) and _kinds_of_open_files(run.pid) == rest,
+            f"one at rest; {self._said()}",
+        )
 
     def record(self) -> dict[str, Any]:
         """The record beside the lock."""
@@ -65,8 +67,7 @@ class Place(Lab):
             self.server.start()
 
 
-def _open_files(process: int) -> list[str]:
+def _kinds_of_open_files(process: int) -> list[str]:
     """What the process has open: no pipe, file or socket is, at rest, but the list of its own children."""
-    folder = Path(f"/proc/{process}/fd")
-    files = [os.readlink(entry) for entry in folder.iterdir() if int(entry.name) > 2]
+    files = [file for number, file in open_files(process).items() if number > 2]
     return sorted(file.partition(":")[0] for file in files if not file.endswith("/children"))

@@ -38,14 +38,14 @@ class Proxy:
         self._trickles = False
         self._word = b""
         self._at_word: tuple[str, ...] = ()
-        self._is_cut = False
+        self._cutting = threading.Event()
         self._closing = threading.Event()
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:
         """Break every connection with a reset, and each new one, until `mend`."""
-        self._is_cut = True
+        self._cutting.set()
         pairs, self._pairs = self._pairs, []
         for pair in pairs:
             _reset(*pair)
@@ -70,7 +70,7 @@ class Proxy:
 
     def mend(self) -> None:
         """Be a proxy like any other; what was held back is handed on."""
-        self._is_cut = False
+        self._cutting.clear()
         self._word = b""
         self._delay = 0.0
         self._trickles = False
@@ -93,7 +93,7 @@ class Proxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            if self._is_cut:
+            if self._cutting.is_set():
                 self.accepted += 1
                 _reset(client)
                 continue
@@ -107,6 +107,8 @@ class Proxy:
                 continue
             self._pairs.append((client, server))
             self.accepted += 1  # only now: whoever sees it may cut, and must cut this one too
+            if self._cutting.is_set():  # since it was asked for above
+                _reset(client, server)
             threading.Thread(target=self._pump, args=(client, server, UP), daemon=True).start()
             threading.Thread(target=self._pump, args=(server, client, DOWN), daemon=True).start()
 

@@ -82,8 +82,9 @@ class Terminal:
         """Wait until a text has been shown so often."""
         end = time.monotonic() + LIMIT
         while self.shown.count(text) < times:
-            alive = self.read(0.1) or self.popen.poll() is None
-            assert alive, f"ended without {text!r}: {self.shown!r}"
+            has_ended = self.popen.poll() is not None  # asked first, for what comes last is read after it
+            more = self.read(0.1)
+            assert more or not has_ended, f"ended without {text!r}: {self.shown!r}"
             assert time.monotonic() < end, f"{text!r} isn't in {self.shown!r}"
 
     def wait(self) -> int:

@@ -46,7 +46,7 @@ WORDS = st.one_of(
 LONG = st.text(LETTERS, min_size=1, max_size=3).map(lambda text: text * (MILLION // len(text)))
 RUBBISH = st.one_of(WORDS, LONG)
 VALID = ["file", "30s", "1", "TERM", "TERM:INT", "kill", "json", "backup", "forever"]
-NOISY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+NOISY = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
 @st.composite

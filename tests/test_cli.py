@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from singleton_run import __version__, cli
@@ -171,7 +170,6 @@ def test_a_refusal_without_stderr_stays_a_refusal() -> None:
     assert (result.returncode, result.stdout) == (USAGE, "")
 
 
-@hypothesis_settings(deadline=None)
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0")), max_size=4))
 def test_after_the_dashes_nothing_is_looked_at(arguments: list[str]) -> None:
     assert cli.parse(["--", "true", *arguments], {}).command == ["true", *arguments]

@@ -166,8 +166,15 @@ def nursery() -> Iterator[Nursery]:
 def crew(
     request: pytest.FixtureRequest, nursery: Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Crew]:
-    """Around the backend with the bug that the test names; it is given little time, and small crowds."""
+    """Around the backend with the bug that the test names, with small crowds.
+
+    It is given little time where the bug is that something never comes, which has to be waited for, and
+    elsewhere what a busy machine may need.
+    """
+    said = request.node.callspec.params["said"]
     monkeypatch.setattr(peer, "LIMIT", 0.5)
+    if said == STUCK:
+        monkeypatch.setattr(peer, "SLACK", 0.4)
     monkeypatch.setattr(suite, "CONTENDERS", 10)
     monkeypatch.setattr(suite, "MARKS", 10)
     lock = f"leasefile://{tmp_path}?{request.param}"
@@ -176,7 +183,7 @@ def crew(
         Fault("wrong password", Refused, lock, during=lambda: marked(tmp_path, "denied"), secret=WRONG),
     ]
     site = site_in(tmp_path, f"{MODULE}:open_backend", lock=lock, faults=faults, fifo=True, watches=True)
-    crew = Crew(replace(site, ttl=0.4, patience=0.4), nursery)
+    crew = Crew(replace(site, ttl=1.0, patience=0.4 if said in (STUCK, NOT_HAD) else 4.0), nursery)
     yield crew
     crew.leave()
 

@@ -212,7 +212,7 @@ def test_a_connection_that_the_server_gave_up_is_replaced(goodbye: list[bytes] |
     ],
 )
 @given(data=st.data())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_an_answer_is_the_same_however_it_is_cut_in_pieces(answer: bytes, data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.sets(st.integers(1, len(answer) - 1), max_size=6)))
     pieces = [answer[start:end] for start, end in zip([0, *cuts], [*cuts, len(answer)], strict=True)]
@@ -247,7 +247,6 @@ class _Canned:
     lines=st.lists(st.binary(max_size=9).filter(lambda line: b"\n" not in line), min_size=1),
     data=st.data(),
 )
-@settings(deadline=None)
 def test_lines_are_the_same_however_they_are_chunked_cut_and_interrupted(
     lines: list[bytes], data: st.DataObject
 ) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import psycopg
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from psycopg import sql
 
@@ -91,7 +91,6 @@ VALUES = st.recursive(LEAVES, lambda deeper: st.lists(deeper) | st.dictionaries(
 CHANGES = st.dictionaries(st.sampled_from([*WHOLE, "extra"]), VALUES, max_size=3)
 
 
-@settings(deadline=None)
 @given(CHANGES, CHANGES)
 def test_what_is_taken_for_a_record_can_be_written_down_again(
     outer: dict[str, Any], inner: dict[str, Any]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from singleton_run import durations
@@ -59,7 +58,6 @@ def test_blanks_and_endless_numbers_are_refused(text: str) -> None:
         durations.seconds(text)
 
 
-@hypothesis_settings(deadline=None)
 @given(st.text())
 def test_nothing_but_a_plain_duration_or_a_refusal_comes_of_any_text(text: str) -> None:
     try:
@@ -70,7 +68,6 @@ def test_nothing_but_a_plain_duration_or_a_refusal_comes_of_any_text(text: str) 
     assert text[-1] in "0123456789dhmsWDHMS"
 
 
-@hypothesis_settings(deadline=None)
 @given(st.integers(min_value=0, max_value=36_500 * 86_400_000))
 def test_what_is_written_reads_as_the_same(milliseconds: int) -> None:
     seconds = milliseconds / 1000

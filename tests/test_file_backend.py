@@ -457,7 +457,7 @@ def asked(lab: Lab) -> Grant | Held:
 
 
 def test_a_kept_lock_is_waited_for_by_the_guard_and_lost_to_the_command(lab: Lab) -> None:
-    _, end = kept(lab, 1.0)
+    _, end = kept(lab, 5.0)
     assert lab.start("-n", command=["true"]).wait() == 75
     run = lab.start(command=["true"])
     assert run.wait() == 0
@@ -467,7 +467,7 @@ def test_a_kept_lock_is_waited_for_by_the_guard_and_lost_to_the_command(lab: Lab
 
 
 def test_whoever_waits_for_a_kept_lock_is_next(lab: Lab) -> None:
-    _, end = kept(lab, 1.0)
+    _, end = kept(lab, 5.0)
     first = lab.start(command=lab.long_job())
     until(partial(locks, first.one("guard")), "the guard to have the file")
     assert system.now() < end

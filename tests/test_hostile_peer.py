@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from singleton_run import registry, system
@@ -178,7 +178,7 @@ NEARLY = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 @given(
     st.one_of(SHAPES, NEARLY),
     st.sampled_from([b"200 OK", b"200 OK", b"403 No", b"500 No", b"503 No"]),

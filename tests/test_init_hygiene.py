@@ -9,15 +9,15 @@ import signal
 import subprocess
 import sys
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.harness import LIMIT, Lab, Run, below, environment, labs, ours, send, title, until
+from tests.harness import LIMIT, Lab, Run, below, environment, labs, open_files, ours, send, title, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 BOTH = pytest.mark.parametrize("backend", ["file", "leasefile"])
@@ -36,11 +36,7 @@ def python(script: str) -> list[str]:
 
 def held_by(process: int) -> set[str]:
     """What a process has open from descriptor 3 on, and as stdin and stdout."""
-    found = set()
-    for entry in Path(f"/proc/{process}/fd").iterdir():
-        if entry.name != "2":
-            found.add(os.readlink(entry))
-    return found
+    return {file for number, file in open_files(process).items() if number != 2}
 
 
 def pipe_name(descriptor: int) -> str:
@@ -122,9 +118,9 @@ def test_none_of_our_processes_has_what_was_passed_to_the_command(lab: Lab) -> N
     run = lab.start("-vv", command=python(RUN.format("pass")), via=via)
     started(lab)
     run.hears("the command runs as process")
+    command = int(run.said.rpartition("the command runs as process ")[2].split()[0])
     everyone = ours(lab.name)
     assert len(everyone) >= 3
-    (command,) = [process for process in below(run.pid) if process not in everyone]
     assert held_by(command) == {str(path) for path in passed}
     until(
         lambda: not any(held_by(process) & held_by(command) for process in everyone), "all of it to be let go"
@@ -223,7 +219,8 @@ os.execv(sys.argv[1], sys.argv[1:])
 @BOTH
 def test_a_signal_mask_is_handed_on_and_does_not_blind_us(lab: Lab) -> None:
     mask = "sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, [])))"
-    command = python(f"import signal; print({mask}, flush=True); signal.pause()")
+    pause = f"signal.signal(2, signal.SIG_DFL); print({mask}, flush=True); signal.pause()"
+    command = python(f"import signal; {pause}")
     run = lab.start(command=command, via=behind(BLOCKING))
     until(lambda: run.out == b"[10, 15, 17]\n", "the command to run")
     send(signal.SIGINT, run.pid)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.harness import Lab, Run, below, ours, parents, send, state, title, until
+from tests.harness import Lab, Run, below, children_of, ours, parents, send, state, title, until
 from tests.terminal import Terminal
 from tests.test_init_signals import EVERY, Listening, one_by_one
 
@@ -181,7 +181,7 @@ def test_an_orphan_s_id_that_is_the_command_s_later(tmp_path: Path) -> None:
         container = Container(lab, "-v", command=["sh", "-c", "read line < go; exit 4"])
         container.run.hears("waiting for lock")
         guard = container.run.one("guard")
-        ours_now = everyone_below(container.first)
+        ours_now = children_of(container.first)
         enter = ["nsenter", "--target", str(container.first), "--pid", "--mount"]
         number = 20000
         next_id = f"echo {number - 1} > /proc/sys/kernel/ns_last_pid"
@@ -189,7 +189,7 @@ def test_an_orphan_s_id_that_is_the_command_s_later(tmp_path: Path) -> None:
         assert Run([*enter, "sh", "-c", f"{next_id}; {orphan}"], lab.directory).wait() == 0
         told = lab.directory / "orphan"
         until(lambda: told.exists() and told.read_text().endswith("\n"), "the orphan to run")
-        until(lambda: everyone_below(container.first) == ours_now, "it to be reaped")
+        until(lambda: children_of(container.first) == ours_now, "it to be reaped")
         orphan_id = int(told.read_text())
         next_id = f"echo {orphan_id - 1} > /proc/sys/kernel/ns_last_pid"
         assert Run([*enter, "sh", "-c", next_id], lab.directory).wait() == 0
@@ -200,11 +200,6 @@ def test_an_orphan_s_id_that_is_the_command_s_later(tmp_path: Path) -> None:
         container.run.hears("the guard of the command was killed")
         (lab.directory / "go").write_text("\n")
         assert container.run.wait() == 4
-
-
-def everyone_below(process: int) -> set[int]:
-    """Every child of a process, zombies among them."""
-    return {child for child, parent in parents().items() if parent == process}
 
 
 LEAVES = """

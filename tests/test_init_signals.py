@@ -220,7 +220,8 @@ def child_of(process: int) -> int:
 
 
 def test_a_rewritten_stop_is_still_a_stop_for_kill_after(lab: Listening) -> None:
-    run = lab.listen("--rewrite-signal", "TERM:USR1", "--kill-after", "100ms")
+    # Long enough for a busy machine to let the command write down what came.
+    run = lab.listen("--rewrite-signal", "TERM:USR1", "--kill-after", "3s")
     send(signal.SIGTERM, run.pid)
     assert run.wait() == 128 + signal.SIGKILL
     lab.hears(signal.SIGUSR1)

@@ -795,7 +795,8 @@ def test_a_turn_holding_and_waiting_take_as_few_requests_as_the_docs_say(
     held = is_held(waiter, name)
     for number in range(1, 6):
         holder.renew(grant, LIMIT)
-        waiter.wait(held, system.now() + 0.3, read)
+        # The first has to open the watch, and on a busy machine one is given up that takes longer.
+        waiter.wait(held, system.now() + (2.0 if number == 1 else 0.3), read)
         held = is_held(waiter, name)
         until(lambda: count(holding).get("update leases") == number, "each renewal to be one update")  # noqa: B023 - at once
     holder.release(grant, record_of(grant), LIMIT)

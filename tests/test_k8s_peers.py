@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-import signal
 import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.harness import LIMIT, Lab, below, environment, labs, send, until
+from tests.harness import LIMIT, Lab, environment, kill_tree, labs, until
 from tests.servers import kubeaccess, programs
 
 if TYPE_CHECKING:
@@ -129,7 +128,7 @@ class Room:
         """End the electors and what they run."""
         for elector in self._electors:
             if elector.popen.poll() is None:
-                send(signal.SIGKILL, *below(elector.popen.pid), elector.popen.pid)
+                kill_tree(elector.popen.pid)
             elector.popen.wait(LIMIT)
 
 
@@ -170,7 +169,7 @@ def test_we_take_over_from_a_killed_one_no_earlier_than_its_leases_end(room: Roo
     room.came_in("dead")
     ours = room.ours("ours")
     ours.hears("waiting for lock")
-    kill_all(dead.popen.pid)
+    kill_tree(dead.popen.pid)
     end = room.lease_end()
     room.empty()
     assert room.came_in("ours") >= end
@@ -182,7 +181,7 @@ def test_they_take_over_from_us_killed_no_earlier_than_our_leases_end(room: Room
     room.came_in("dead")
     theirs = room.theirs("theirs")
     theirs.sees_another()
-    kill_all(dead.pid)
+    kill_tree(dead.pid)
     end = room.lease_end()
     room.empty()
     assert room.came_in("theirs") >= end
@@ -199,10 +198,3 @@ def test_one_that_left_without_giving_it_back_has_it_until_its_end(room: Room) -
     assert waited.wait() == 0, waited.said
     assert room.came_in("waited") >= end
     assert room.log() == ["left", "waited"]
-
-
-def kill_all(process: int) -> None:
-    """SIGKILL a process and all below it, none of which can do anything before."""
-    everybody = [process, *below(process)]
-    send(signal.SIGSTOP, *everybody)
-    send(signal.SIGKILL, *everybody)

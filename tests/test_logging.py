@@ -6,17 +6,27 @@ import json
 import os
 import signal
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.harness import LONG, Lab, Run, gone, labs, send, until
+from tests.harness import LONG, Lab, Run, environment, gone, labs, open_files, send, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 BRIEF = ("--ttl", LONG, "--kill-after", "100ms")
+# Loaded at the start of every Python: a writer that is slow to get a turn.
+SLOW_WRITER = """
+import os, time
+write = os.write
+def slow_write(descriptor, data):
+    if descriptor == 2:
+        time.sleep(1.5)
+    return write(descriptor, data)
+os.write = slow_write
+"""
 BOTH = pytest.mark.parametrize("backend", ["file", "leasefile"])
 
 
@@ -117,6 +127,18 @@ def test_a_writer_that_is_killed_is_replaced(lab: Lab) -> None:
     assert "the command left process" in run.said
 
 
+def test_a_writer_that_gets_no_processor_is_waited_for(tmp_path: Path) -> None:
+    """A busy machine costs time, and not the reason of a refusal."""
+    with Lab(tmp_path) as lab:
+        lab.start(command=lab.long_job())
+        lab.ready()
+        (lab.directory / "sitecustomize.py").write_text(SLOW_WRITER)
+        path = f"{lab.directory}{os.pathsep}{environment()['PYTHONPATH']}"
+        run = lab.start("-n", command=lab.job(), environ=environment(PYTHONPATH=path))
+        assert run.wait() == 75
+        assert "is held" in run.said
+
+
 @BOTH
 def test_nobody_but_the_front_keeps_the_writer_waiting(lab: Lab) -> None:
     lab.start("--ttl", LONG, command=lab.long_job())
@@ -124,11 +146,11 @@ def test_nobody_but_the_front_keeps_the_writer_waiting(lab: Lab) -> None:
     run = lab.start("-vv", "--ttl", LONG, command=lab.job())
     run.hears("waiting for lock")
     writer = run.one("writer")
-    read = {os.readlink(entry) for entry in Path(f"/proc/{writer}/fd").iterdir()}
+    read = {file for file in open_files(writer).values() if file.startswith("pipe:")}
+    assert read
     for role in ("guard", "keeper"):
         for process in run.all(role):
-            other = {os.readlink(entry) for entry in Path(f"/proc/{process}/fd").iterdir()}
-            assert not {name for name in read & other if name.startswith("pipe:")}
+            assert not read & set(open_files(process).values())
 
 
 @BOTH

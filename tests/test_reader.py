@@ -88,7 +88,6 @@ def spellings(draw: st.DrawFn) -> tuple[list[str], dict[str, str | int | None]]:
     return argv, expected
 
 
-@settings(deadline=None)
 @given(spellings(), st.lists(st.one_of(words, values), min_size=1))
 def test_an_ordinary_call_needs_no_click_and_click_agrees(
     spelling: tuple[list[str], dict[str, str | int | None]], command: list[str]
@@ -99,7 +98,7 @@ def test_an_ordinary_call_needs_no_click_and_click_agrees(
     assert cli.parse(call, {}) == Values(expected, command)
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(st.lists(words, max_size=6), st.lists(words, max_size=3), environs)
 def test_what_the_reader_understands_click_reads_the_same(
     head: list[str], command: list[str], environ: dict[str, str]
@@ -110,7 +109,6 @@ def test_what_the_reader_understands_click_reads_the_same(
         assert cli.parse(call, environ) == plain
 
 
-@settings(deadline=None)
 @given(st.lists(words.filter(lambda word: word != "--"), max_size=4), environs)
 def test_without_dashes_there_is_never_anything_to_run(head: list[str], environ: dict[str, str]) -> None:
     assert read(head, environ) is None

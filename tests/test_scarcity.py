@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.harness import TREE, Lab, gone, labs, send, until
+from tests.harness import TREE, Lab, gone, labs, open_files, send, state, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,9 +38,14 @@ def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lab]:
     yield from labs(tmp_path, request.param)
 
 
+def rests(front: int) -> bool:
+    """Whether a front has let go of what the command has now, and waits."""
+    return open_files(front).get(1) == "/dev/null" and state(front) == "S"
+
+
 def take_descriptors(process: int) -> int:
     """From now on it can't open anything, but poll(2) what it has; the limit that it had."""
-    used = {int(entry) for entry in os.listdir(f"/proc/{process}/fd")}
+    used = set(open_files(process))
     lowest_free = min(set(range(len(used) + 1)) - used)
     soft, hard = resource.prlimit(process, resource.RLIMIT_NOFILE)
     resource.prlimit(process, resource.RLIMIT_NOFILE, (max(8, lowest_free), hard))
@@ -75,6 +79,7 @@ def test_a_guard_that_can_open_nothing_kills_all_the_same(lab: Lab) -> None:
 def test_what_no_writer_can_be_had_for_is_said_all_the_same(lab: Lab) -> None:
     run = lab.start(command=lab.long_job("leave"))
     lab.ready()
+    until(lambda: rests(run.pid), "the front to rest")
     take_descriptors(run.pid)
     lab.finish()
     assert run.wait() == 0
@@ -87,6 +92,7 @@ def test_a_keeper_that_can_not_be_had_is_tried_again(lab: Lab) -> None:
     run = lab.start("--ttl", "600s", command=lab.long_job())
     lab.ready()
     keeper = run.one("keeper")
+    until(lambda: rests(run.pid), "the front to rest")
     limit = take_descriptors(run.pid)
     send(SIGKILL, keeper)
     run.hears("another keeper can't be had (Too many open files)")

@@ -198,7 +198,7 @@ def fields(draw: st.DrawFn, low: int, high: int) -> str:
 lines = st.tuples(*(fields(low, high) for low, high in NUMBERS.values())).map(" ".join)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(lines, st.integers(START, END))
 def test_any_expression_means_what_cron_reads_in_it(line: str, at: int) -> None:
     entry = debian_cron.Entry(line)
@@ -216,7 +216,6 @@ def test_any_expression_means_what_cron_reads_in_it(line: str, at: int) -> None:
     assert not any(map(entry.matches, near))
 
 
-@settings(deadline=None)
 @given(st.sampled_from(ZONES), st.sampled_from(FIXED + WILDCARD + ("15 */9 2 * * *",)), st.floats(START, END))
 def test_latest_and_next_meet(zone: str, line: str, at: float) -> None:
     cron = schedule.cron(line, zone)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from singleton_run import environment, names, settings
@@ -367,14 +366,12 @@ def test_passwords_are_not_shown(url: str, shown: str) -> None:
 SAFE = st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1)
 
 
-@hypothesis_settings(deadline=None)
 @given(SAFE, st.text(st.characters(codec="ascii", exclude_categories=["Cc", "Nd"]), min_size=3), SAFE)
 def test_no_password_is_shown_whatever_is_in_it(user: str, password: str, host: str) -> None:
     shown = environment.redact(f"redis://{user}:{password}@{host}/0")
     assert shown == f"redis://{user}:***@{host}/0"
 
 
-@hypothesis_settings(deadline=None)
 @given(COMMANDS)
 def test_a_default_name_is_legal_and_always_the_same(command: list[str]) -> None:
     name = names.default_name(command)
@@ -383,7 +380,6 @@ def test_a_default_name_is_legal_and_always_the_same(command: list[str]) -> None
     assert len(name.rsplit("-", 1)[1]) * 5 >= 50
 
 
-@hypothesis_settings(deadline=None)
 @given(COMMANDS, COMMANDS)
 def test_two_commands_have_two_names(one: list[str], other: list[str]) -> None:
     assert (names.default_name(one) == names.default_name(other)) == (one == other)

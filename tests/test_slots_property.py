@@ -320,7 +320,7 @@ def _story(seed: int, *, knows: bool, retries: int, every: bool, jitter: float) 
     retries=st.integers(0, 2),
     jitter=st.sampled_from([0.0, 60.0]),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_no_slot_runs_more_often_than_allowed_and_none_is_lost(
     *, every: bool, seed: int, knows: bool, retries: int, jitter: float
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import signal
 import sys
 import time
@@ -10,9 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from singleton_run import system
 from singleton_run.durations import text
 from singleton_run.errors import DENIED, HELD, UNUSABLE
-from tests.harness import LONG, Lab, Run, below, gone, send, until
+from tests.harness import LONG, Lab, Run, kill_tree, send, until
 from tests.places import Place
 from tests.proxy import proxy
 from tests.servers import etcd as etcds
@@ -54,17 +57,6 @@ def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
         yield place
 
 
-def _kill_all(run: Run) -> None:
-    """SIGKILL a replica with all that is below it, as when its machine is lost."""
-    processes = [run.pid, *below(run.pid)]
-    for process in processes:
-        send(signal.SIGSTOP, process)  # so that nobody sees another's death
-    for process in reversed(processes):
-        send(signal.SIGKILL, process)
-        until(lambda: gone(process), "the process to be gone")  # noqa: B023 - called at once
-    run.wait()
-
-
 def _check_after_kill(lab: Lab) -> None:
     """Nobody of an earlier turn ran on; who had to reap them was killed, so some may not be buried yet."""
     assert all(survivor.endswith(":Z") for survivor in lab.evidence.survivors())
@@ -84,21 +76,21 @@ def test_of_three_replicas_one_runs_each_slot(lab: Place) -> None:
     assert {slot.attempt for slot in lab.evidence.slots()} == {1}
     assert all(slot.started >= slot.time for slot in lab.evidence.slots())
     lab.evidence.check(len(lab.evidence.slots()))
-    assert lab.left() == []
+    until(lambda: not lab.left(), "all processes to end")
 
 
 def test_between_slots_there_is_one_process_without_a_connection(lab: Place) -> None:
     run = lab.start(
-        "--ttl", "6s", "--cron", "*/3 * * * * *", "--tz", "UTC", command=[*_SAYS_SLOT, *lab.job()]
+        "--ttl", "6s", "--cron", "*/6 * * * * *", "--tz", "UTC", command=[*_SAYS_SLOT, *lab.job()]
     )
     for count in (1, 2):
         lab.slots(count)
         lab.idle(run)
     send(signal.SIGTERM, run.pid)
-    assert run.wait() == 0
+    assert run.wait() in (0, INTERRUPTED)
     slots = lab.evidence.slots()
     assert run.out.decode().split() == [slot.name for slot in slots]
-    assert all(slot.time % 3 == 0 for slot in slots)
+    assert all(slot.time % 6 == 0 for slot in slots)
     assert all(later.time > earlier.time for earlier, later in pairwise(slots))
 
 
@@ -116,7 +108,9 @@ def test_a_slot_longer_than_the_interval_is_never_joined_by_the_next(lab: Place)
         run.wait()
     assert slots == sorted(set(slots))
     lab.evidence.check(len(lab.evidence.slots()))
-    assert lab.record()["slot"]["missed"] > 0
+    last = lab.record()["slot"]
+    before = max(slot.time for slot in lab.evidence.slots() if slot.time < last["slot"] - 0.5)
+    assert last["missed"] == round(last["slot"] - before) - 1
 
 
 @pytest.mark.parametrize("lab", ["postgres"], indirect=True)
@@ -178,7 +172,7 @@ def test_a_replica_that_dies_is_followed_by_another_with_retries(lab: Place) -> 
     lab.slots(1)
     second = lab.start(*options, command=lab.job())
     second.hears("waiting for lock")
-    _kill_all(first)
+    kill_tree(first.pid)
     slots = lab.slots(2)
     assert slots[0] == slots[1]
     assert [slot.attempt for slot in lab.evidence.slots()] == [1, 2]
@@ -233,17 +227,17 @@ def test_a_server_that_is_away_at_the_slots_time_is_tried_until_the_deadline(
 ) -> None:
     with proxy(served.port) as between:
         served.lock = served.behind(between)
-        run = served.start("--ttl", "6s", "--every", "4s", *deadline, command=served.job())
+        run = served.start("--ttl", "6s", "--every", "8s", *deadline, command=served.job())
         first = served.slots(1)[0]
         served.idle(run)
         before = run.said
         between.cut()
         until(lambda: len(run.said) > len(before), "trouble to be told")
-        until(lambda: time.time() > first + 4 + 1.5, "the slot and its deadline to pass")
+        until(lambda: time.time() > first + 8 + 1.5, "the slot and its deadline to pass")
         between.mend()
         second = served.slots(2)[1]
-        assert second > first + 4 if deadline else second >= first + 4
-        if second == first + 8:
+        assert second > first + 8 if deadline else second >= first + 8
+        if second == first + 16:
             assert ("is skipped" in run.said) == bool(deadline)
 
 
@@ -257,13 +251,13 @@ def test_a_refusal_ends_it_at_the_start_and_is_only_said_later(
         granted = lab.lock
         lab.lock = postgres.url_of("guest")
         postgres.run("GRANT app TO guest")
-        run = lab.start("--ttl", "6s", "--every", "3s", command=lab.job())
+        run = lab.start("--ttl", "6s", "--every", "8s", command=lab.job())
         lab.slots(1)
         lab.idle(run)
         postgres.run("ALTER ROLE guest NOLOGIN")
         try:
             run.hears("not permitted to log in")
-            refused = lab.start("--every", "3s", command=lab.job())
+            refused = lab.start("--every", "8s", command=lab.job())
             assert refused.wait() == DENIED, refused.said
             assert run.popen.poll() is None
         finally:
@@ -274,16 +268,23 @@ def test_a_refusal_ends_it_at_the_start_and_is_only_said_later(
         lab.lock = granted
 
 
+def exchange(one: Path, other: Path) -> None:
+    """Each gets the other's name, at one stroke: a slot in between would make a new directory."""
+    here, both = -100, 2
+    names = os.fsencode(one), os.fsencode(other)
+    assert ctypes.CDLL(None).renameat2(here, names[0], here, names[1], both) == 0
+
+
 def test_a_directory_that_goes_away_between_slots_is_said_and_looked_for_again(tmp_path: Path) -> None:
     with Place(tmp_path) as lab:
         run = lab.start("--every", "1s", command=lab.job())
         lab.slots(1)
-        lab.locks.rename(lab.directory / "away")
-        lab.locks.write_text("")
+        other = lab.directory / "other"
+        other.write_text("")
+        exchange(lab.locks, other)
         run.hears("it is a symbolic link or not a directory")
         assert run.popen.poll() is None
-        lab.locks.unlink()
-        (lab.directory / "away").rename(lab.locks)
+        exchange(lab.locks, other)
         lab.slots(len(lab.evidence.slots()) + 1)
         send(signal.SIGTERM, run.pid)
         assert run.wait() in (0, INTERRUPTED)
@@ -372,10 +373,10 @@ def _forget(lab: Lab, key: str) -> Run:
 
 @pytest.mark.parametrize("lab", ["file", "etcd"], indirect=True)
 def test_a_key_that_was_not_done_is_tried_by_the_next(lab: Place) -> None:
-    options = ["--ttl", "6s", "--once", "v1"]
+    options = ["--once", "v1"]
     fails = lab.start(*options, command=lab.long_job("status", "3"))
     lab.ready()
-    next_one = lab.start(*options, command=_marked(lab, "second"))
+    next_one = lab.start("--ttl", "6s", *options, command=_marked(lab, "second"))
     next_one.hears("waiting for lock")
     lab.finish()
     assert fails.wait() == 3
@@ -383,7 +384,7 @@ def test_a_key_that_was_not_done_is_tried_by_the_next(lab: Place) -> None:
     (lab.directory / "finish").unlink()
     third = lab.start(*options, command=lab.long_job())
     third.hears("waiting for lock")
-    _kill_all(next_one)
+    kill_tree(next_one.pid)
     lab.ready(3)
     fourth = lab.start(*options, command=lab.job())
     fourth.hears("waiting for lock")
@@ -413,7 +414,7 @@ def test_a_key_is_retried_by_the_one_that_was_asked_to(lab: Place) -> None:
 def test_a_lock_is_kept_without_a_process_also_when_the_server_is_restarted(lab: Place) -> None:
     run = lab.start("--lock-at-least-for", LONG, command=lab.job("status", "3"))
     assert run.wait() == 3
-    assert lab.left() == []
+    until(lambda: not lab.left(), "all processes to end")
     assert lab.start("-n", command=lab.job()).wait() == HELD
     lab.restart()
     assert lab.start("-n", command=lab.job()).wait() == HELD
@@ -422,19 +423,21 @@ def test_a_lock_is_kept_without_a_process_also_when_the_server_is_restarted(lab:
 
 def test_a_lock_that_was_kept_is_free_afterwards(lab: Place) -> None:
     keep = 3.0
+    before = system.now()
     assert lab.start("--lock-at-least-for", text(keep), command=lab.job()).wait() == 0
     lab.next_one()
     starts = [line.when for line in lab.evidence.lines() if line.what == "start"]
-    # The first number is read a moment after the start from which the lock is kept.
-    assert starts[1] - starts[0] >= keep - 0.5
+    # The server's clock may run a little faster than ours.
+    assert starts[1] >= before + keep * 0.99
 
 
 def test_etcdctl_waits_too_for_a_lock_that_is_kept(etcd: etcds.Etcd, tmp_path: Path) -> None:
     with Place(tmp_path) as lab:
         lab.put_at(etcd)
+        before = system.now()
         assert lab.start("--lock-at-least-for", "3s", command=lab.job()).wait() == 0
         theirs = etcd.ctl_command("lock", lab.name, "--", "env", "SINGLETON_TOKEN=999999", *lab.job())
         run = Run(theirs, lab.directory)
         assert run.wait() == 0, run.said
         starts = [line.when for line in lab.evidence.lines() if line.what == "start"]
-        assert starts[1] - starts[0] >= 2.5
+        assert starts[1] >= before + 3.0 * 0.99

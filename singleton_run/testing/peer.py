@@ -31,6 +31,9 @@ STEADY = 60.0
 SLACK = 5.0
 """What a loaded machine may need on top of a limit, in seconds: far less than a call that hangs."""
 
+START = 60.0
+"""What a loaded machine may need to start a process, in seconds: it has nothing to do with the backend."""
+
 _KINDS = {"Unavailable": Unavailable, "Lost": Lost}
 
 
@@ -58,7 +61,7 @@ class Peer:
 
     def begin(self) -> Peer:
         """Wait until the process is there."""
-        self.process = self._hear(self.site.patience)
+        self.process = self._hear(START)
         return self
 
     def open(self, lock: str | None = None, environ: Mapping[str, str] | None = None) -> Peer:
@@ -94,7 +97,7 @@ class Peer:
         seconds = self.site.patience if patience is None else patience
         until = system.now() + seconds
         self.start("get", name, self.holder, ttl, LIMIT, until, until=until)
-        self.first = _result(self._hear(LIMIT + min(SLACK, self.site.patience)))
+        self.first = _result(self._hear(LIMIT + SLACK))
 
     def start_turns(self, name: str, times: int, folder: str, until: float) -> None:
         """Begin `times` turns, in each of which it must be alone in `folder`; `result` says what was wrong.
@@ -104,7 +107,7 @@ class Peer:
         where = [self.site.opener, self.site.lock, dict(self.site.environ)]
         how = [name, self.holder, STEADY, LIMIT, until]
         self.start("turns", times, folder, where, how, until=until)
-        self.first = _result(self._hear(LIMIT + min(SLACK, self.site.patience)))
+        self.first = _result(self._hear(LIMIT + SLACK))
 
     def got(self) -> Grant:
         """The end of `start_get`: the lock must have been had in time."""
@@ -210,7 +213,7 @@ class Peer:
 
     def result(self, patience: float | None = None) -> Any:
         """What the call that was begun gave, or what it raised; Stuck if nothing by its end."""
-        left = max(0.0, self.due - system.now()) + min(SLACK, self.site.patience)
+        left = max(0.0, self.due - system.now()) + SLACK
         return self._hear(left if patience is None else patience)
 
     def crash(self) -> None:

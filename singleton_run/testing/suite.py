@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 CONTENDERS = 50
 HAMMERS, BLOWS = 8, 10
+CROWD = 600.0
+"""What all turns of a crowd may take together on a loaded machine, in seconds."""
+
 MOST_RETURNS = 20
 """How often a wait of a second may return before its time although nothing has happened."""
 
@@ -678,9 +681,9 @@ def _contend(crew: Crew, contenders: int, times: int, folder: Path) -> tuple[lis
     """Who came, and who then had the lock, in order: nobody met another, and the tokens grew."""
     name = crew.name()
     holder = crew.peer()
-    grant = holder.takes(name)
+    grant = holder.takes(name, CROWD)
     peers = [crew.closed_peer() for _ in range(contenders)]
-    until = system.now() + STEADY
+    until = system.now() + CROWD
     for peer in peers:
         peer.start_turns(name, times, str(folder), until)
         assert isinstance(peer.first, Held)

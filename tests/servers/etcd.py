@@ -237,14 +237,20 @@ class Cluster:
         return self
 
     def leader(self) -> Etcd:
-        """The member that leads."""
-        for member in self.members:
-            if member.process is None:
-                continue
-            status = json.loads(member.ctl("endpoint", "status", "-w", "json"))[0]["Status"]
-            if status["leader"] == status["header"]["member_id"]:
-                return member
-        raise AssertionError("the cluster has no leader")
+        """The member that leads; where none does just now, the next one."""
+
+        def look() -> Etcd | None:
+            for member in self.members:
+                if member.process is None:
+                    continue
+                status = json.loads(member.ctl("endpoint", "status", "-w", "json"))[0]["Status"]
+                if status["leader"] == status["header"]["member_id"]:
+                    return member
+            return None
+
+        found = until(look, "a leader")
+        assert found is not None
+        return found
 
     def kill(self) -> None:
         """SIGKILL all of them."""
