@@ -22,9 +22,9 @@ from singleton_run.errors import Refused, Unavailable
 from singleton_run.http import proxy as proxies
 from singleton_run.http.client import Client, Endpoint
 from singleton_run.http.connection import Broken, Connection, Socket
-from singleton_run.http.patience import Late, Patience, Woken
 from singleton_run.http.tls import Tls
-from singleton_run.http.url import host_and_port, unquoted
+from singleton_run.patience import Late, Patience, Woken
+from singleton_run.url import host_and_port, unquoted
 from tests.harness import until
 from tests.proxy import proxy
 

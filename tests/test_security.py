@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 
 from singleton_run.errors import Failure
 from singleton_run.http.proxy import choose
-from singleton_run.http.url import host_and_port
 from singleton_run.names import check_name, default_name
+from singleton_run.url import host_and_port
 from singleton_run_etcd.address import Address as EtcdAddress
 from singleton_run_etcd.lock import EtcdBackend
 from singleton_run_postgres import open_backend as open_postgres

@@ -11,7 +11,7 @@ from singleton_run import fastjson, system
 from singleton_run.errors import UNUSABLE, Failure, Refused, Unavailable
 from singleton_run.http.client import Client, Endpoint
 from singleton_run.http.connection import Broken
-from singleton_run.http.patience import Late, Woken
+from singleton_run.patience import Late, Woken
 from singleton_run_etcd.server import (
     DENIED,
     NOT_FOUND,
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
     from singleton_run.http.client import Stream
     from singleton_run.http.connection import Answer
-    from singleton_run.http.patience import Patience
     from singleton_run.http.proxy import Proxy
     from singleton_run.http.tls import Tls
+    from singleton_run.patience import Patience
     from singleton_run_etcd.address import Address
     from singleton_run_etcd.server import Compare, Operation
 

@@ -13,7 +13,7 @@ import os
 from singleton_run import system
 from singleton_run.errors import UNUSABLE, Failure, Refused, Unavailable
 from singleton_run.http.connection import Broken
-from singleton_run.http.patience import READ, Late, Patience, Woken
+from singleton_run.patience import READ, Late, Patience, Woken
 from singleton_run_etcd.server import (
     DENIED,
     INVALID,

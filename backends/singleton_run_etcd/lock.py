@@ -19,7 +19,7 @@ from singleton_run import fastjson, lease, system
 from singleton_run.contract import Grant, Held
 from singleton_run.errors import UNUSABLE, Failure, Lost, Refused, Unavailable
 from singleton_run.http.connection import Broken
-from singleton_run.http.patience import Late, Patience, Woken
+from singleton_run.patience import Late, Patience, Woken
 from singleton_run.record import parsed
 from singleton_run_etcd.server import NoLease, Operation
 

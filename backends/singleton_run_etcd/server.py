@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, Protocol, TypeVar
 
-    from singleton_run.http.patience import Patience
+    from singleton_run.patience import Patience
     from singleton_run_etcd.address import Address
 
     Result = TypeVar("Result")

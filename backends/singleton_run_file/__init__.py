@@ -71,7 +71,7 @@ def default_directory() -> str:
 def _unquoted(text: str) -> str:
     if "%" not in text:
         return text
-    from singleton_run.http.url import unquoted
+    from singleton_run.url import unquoted
 
     try:
         return unquoted(text)

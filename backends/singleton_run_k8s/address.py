@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from singleton_run.errors import UNUSABLE, Refused
-from singleton_run.http.url import unquoted
+from singleton_run.url import unquoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from singleton_run import __version__, fastjson, system
 from singleton_run.errors import UNUSABLE, Failure, Refused, Unavailable
 from singleton_run.http.connection import Broken
-from singleton_run.http.patience import Woken
-from singleton_run.http.url import whole_number
+from singleton_run.patience import Woken
+from singleton_run.url import whole_number
 from singleton_run_k8s import lease, refusals
 
 TYPE_CHECKING = False
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from singleton_run.http.client import Stream
     from singleton_run.http.connection import Answer
-    from singleton_run.http.patience import Patience
+    from singleton_run.patience import Patience
     from singleton_run_k8s.lease import Lease
     from singleton_run_k8s.login import Access, Login
 

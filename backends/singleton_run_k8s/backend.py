@@ -14,7 +14,7 @@ from singleton_run.contract import Grant, Held
 from singleton_run.errors import UNUSABLE, Lost, Refused, Unavailable
 from singleton_run.http.connection import Broken
 from singleton_run.http.date import ahead, seconds
-from singleton_run.http.patience import Late, Patience, Woken
+from singleton_run.patience import Late, Patience, Woken
 from singleton_run_k8s import lease, objects, refusals, times
 from singleton_run_k8s.api import Gone, MayNotWatch
 from singleton_run_k8s.events import Events

@@ -10,7 +10,7 @@ import _thread
 import os
 
 from singleton_run.errors import UNUSABLE, Failure, Refused, Unavailable
-from singleton_run.http.patience import READ, Late
+from singleton_run.patience import READ, Late
 from singleton_run_k8s.login import Access, proxy_for
 
 TYPE_CHECKING = False
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from singleton_run.http.patience import Patience
     from singleton_run.http.proxy import Proxy
     from singleton_run.http.tls import Tls
+    from singleton_run.patience import Patience
     from singleton_run_k8s.address import Address
 
 _DEFAULT = "~/.kube/config"

@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from singleton_run.http.patience import Patience
+    from singleton_run.patience import Patience
     from singleton_run_k8s.address import Address
 
 

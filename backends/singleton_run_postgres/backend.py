@@ -5,9 +5,9 @@ from __future__ import annotations
 from singleton_run import fastjson, system
 from singleton_run.contract import Grant, Held
 from singleton_run.errors import Lost, Refused, Unavailable
-from singleton_run.http.patience import Patience, Woken
 from singleton_run.keys import plain
 from singleton_run.names import digest
+from singleton_run.patience import Patience, Woken
 from singleton_run.record import parsed
 from singleton_run_postgres.faults import (
     AGAIN,

@@ -12,7 +12,7 @@ from psycopg import Error, pq
 
 from singleton_run import system
 from singleton_run.errors import Failure, Unavailable
-from singleton_run.http.patience import READ, WRITE, Late, Patience, Woken
+from singleton_run.patience import READ, WRITE, Late, Patience, Woken
 from singleton_run_postgres.faults import READ_ONLY, ServerError, login_error, make_verbose, one_line
 from singleton_run_postgres.statements import HELLO, LOOK_EVERY, quoted
 

@@ -8,18 +8,19 @@ A request whose answer was lost is sent again, so it must be one that may be don
 from __future__ import annotations
 
 from singleton_run.errors import UNUSABLE, Refused, Unavailable
-from singleton_run.http.connection import Broken, Connection, Socket, Untrusted, literal
-from singleton_run.http.patience import Late, Patience
+from singleton_run.http.connection import Broken, Connection, Socket, Untrusted
+from singleton_run.patience import Late, Patience
+from singleton_run.resolve import Lookup, literal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import TypeVar
 
-    from singleton_run.http.connection import Address, Answer, Wire
+    from singleton_run.http.connection import Answer, Wire
     from singleton_run.http.proxy import Proxy
-    from singleton_run.http.resolve import Lookup
     from singleton_run.http.tls import Tls
+    from singleton_run.resolve import Address
 
     Result = TypeVar("Result", "Answer", "Stream")
     Place = tuple[str, int]
@@ -184,8 +185,6 @@ class Client:
         return known
 
     def _look_up(self, place: Place) -> Lookup:
-        from singleton_run.http.resolve import Lookup
-
         if place not in self._lookups:
             self._lookups[place] = Lookup(*place)
         return self._lookups[place]

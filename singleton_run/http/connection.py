@@ -9,19 +9,17 @@ from __future__ import annotations
 import errno
 import os
 
-from singleton_run.http.patience import READ, WRITE
-from singleton_run.http.url import whole_number
+from singleton_run.patience import READ, WRITE
+from singleton_run.url import whole_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket as _socket
     from collections.abc import Mapping
-    from typing import Any, Protocol
+    from typing import Protocol
 
-    from singleton_run.http.patience import Patience
-
-    # Family (AF_INET or AF_INET6) and what `connect` takes.
-    Address = tuple[int, tuple[Any, ...]]
+    from singleton_run.patience import Patience
+    from singleton_run.resolve import Address
 
     class Wire(Protocol):
         """Bytes to and from a peer."""
@@ -57,22 +55,6 @@ class Broken(Exception):
 
 class Untrusted(Broken):
     """The two sides can't agree to trust each other: trying again is of no use."""
-
-
-def addresses(host: str, port: int, flags: int = 0) -> list[Address]:
-    """What the system knows of a host, which may take any time. Raises OSError, UnicodeError."""
-    # As bytes: a str goes through the codec `idna`, whose import costs 10 ms.
-    name = host.encode("ascii" if host.isascii() else "idna")
-    found = _socket.getaddrinfo(name, port, 0, _socket.SOCK_STREAM, 0, flags)
-    return [(int(family), address) for family, _, _, _, address in found]
-
-
-def literal(host: str, port: int) -> list[Address]:
-    """The address, if `host` is one; empty if it is a name."""
-    try:
-        return addresses(host, port, _socket.AI_NUMERICHOST)
-    except (OSError, UnicodeError):
-        return []
 
 
 class Socket:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from singleton_run.errors import UNUSABLE, Refused
 from singleton_run.http.connection import Broken, Connection
-from singleton_run.http.url import host_and_port, unquoted, whole_number
+from singleton_run.url import host_and_port, unquoted, whole_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from singleton_run.http.connection import Wire
-    from singleton_run.http.patience import Patience
+    from singleton_run.patience import Patience
 else:
     try:
         import _socket

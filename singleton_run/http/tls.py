@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from singleton_run.http.connection import Wire
-    from singleton_run.http.patience import Patience
+    from singleton_run.patience import Patience
 
     Result = TypeVar("Result")
 else:
