@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
 _HEX = frozenset("0123456789abcdefABCDEF")
 _NOT_IN_HOSTS = frozenset(map(chr, range(33))) | frozenset("/?#@[]\\\x7f")
 
@@ -15,6 +19,17 @@ def unquoted(text: str) -> str:
             raise ValueError("% must be followed by two hexadecimal digits")
         data += bytes.fromhex(part[:2]) + part[2:].encode()
     return data.decode()
+
+
+def options(query: str, known: Collection[str]) -> dict[str, str]:
+    """What `query` gives to each word that it names. Raises ValueError for a word that isn't `known`."""
+    found = {}
+    for item in query.split("&") if query else []:
+        word, _, value = item.partition("=")
+        if word not in known:
+            raise ValueError(f"{word!r} is not an option: there are {', '.join(known)}")
+        found[word] = unquoted(value)
+    return found
 
 
 def host_and_port(text: str, default: int) -> tuple[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from singleton_run.errors import UNUSABLE, Refused
-from singleton_run.url import host_and_port, unquoted
+from singleton_run.url import host_and_port, options, unquoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,13 +80,11 @@ def _parts(lock: str) -> tuple[str, str, str, str]:
 
 
 def _words(query: str, environ: Mapping[str, str]) -> dict[str, str]:
-    words = {word: environ.get(variable, "") for word, variable in _WORDS.items()}
-    for item in query.split("&") if query else []:
-        word, _, value = item.partition("=")
-        if word not in _WORDS:
-            _refuse(f"{word!r} is not an option of etcd: there are {', '.join(_WORDS)}")
-        words[word] = _unquoted(value)
-    return words
+    variables = {word: environ.get(variable, "") for word, variable in _WORDS.items()}
+    try:
+        return variables | options(query, _WORDS)
+    except ValueError as error:
+        _refuse(f"in the address of etcd {error}")
 
 
 def _truth(word: str, text: str) -> bool:

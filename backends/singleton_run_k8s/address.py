@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from singleton_run.errors import UNUSABLE, Refused
-from singleton_run.url import unquoted
+from singleton_run.url import options, unquoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,8 +28,11 @@ class Address:
 
     def __init__(self, lock: str, environ: Mapping[str, str]) -> None:
         place, _, query = lock.partition("://")[2].partition("?")
-        words = _words(query)
-        named = _unquoted(place.rstrip("/"))
+        try:
+            words = options(query, _WORDS)
+            named = unquoted(place.rstrip("/"))
+        except ValueError as error:
+            _refuse(f"in the address of k8s-lease {error}")
         self.namespace = checked(named or environ.get("POD_NAMESPACE") or environ.get("NAMESPACE") or "")
         self.context = words.get("context", "")
         self.stamps = _clock(words.get("clock", ""))
@@ -52,23 +55,6 @@ def checked(namespace: str) -> str:
 
 def _refuse(why: str) -> NoReturn:
     raise Refused(f"--lock: {why}", UNUSABLE)
-
-
-def _unquoted(text: str) -> str:
-    try:
-        return unquoted(text)
-    except ValueError as error:
-        _refuse(f"in the address of k8s-lease {error}")
-
-
-def _words(query: str) -> dict[str, str]:
-    words = {}
-    for item in query.split("&") if query else []:
-        word, _, value = item.partition("=")
-        if word not in _WORDS:
-            _refuse(f"{word!r} is not an option of k8s-lease: there are {', '.join(_WORDS)}")
-        words[word] = _unquoted(value)
-    return words
 
 
 def _clock(text: str) -> bool:
