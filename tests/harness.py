@@ -40,11 +40,14 @@ def until(condition: Callable[[], Value], what: str, limit: float = LIMIT) -> Va
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """An environment in which the tree's singleton-run and the stranger's backend are found."""
+    """An environment in which the tree's singleton-run and the stranger's backend are found.
+
+    Of the servers that whoever runs the tests may have it says nothing.
+    """
     environ = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("SINGLETON", "KUBERNETES_")) and name != "PYTHONDONTWRITEBYTECODE"
+        if not name.startswith(("SINGLETON", "KUBERNETES_", "ETCDCTL_")) and name != "PYTHONDONTWRITEBYTECODE"
     }
     places = [TREE / "tests" / "stranger", TREE, TREE / "backends"]
     environ["PYTHONPATH"] = os.pathsep.join(map(str, places))

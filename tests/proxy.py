@@ -43,6 +43,11 @@ class Proxy:
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
+    @property
+    def connections(self) -> int:
+        """How many were handed on to the server, and not cut since."""
+        return len(self._pairs)
+
     def cut(self) -> None:
         """Break every connection with a reset, and each new one, until `mend`."""
         self._cutting.set()

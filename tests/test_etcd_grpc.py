@@ -1,6 +1,7 @@
 """The lock in etcd by gRPC: what every lock under a lease must pass, and what could be its own.
 
-`test_etcd` has the cases that are run by both transports: fail-over, tokens, users by certificate.
+`test_etcd` has the cases that are run by both transports: beside etcdctl, lost answers, fail-over, tokens,
+permissions, users by certificate.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ import importlib.util
 import os
 import select
 import socket
-import subprocess
 import threading
 from contextlib import contextmanager, suppress
 from types import MappingProxyType
@@ -22,8 +22,8 @@ from singleton_run.errors import Lost, Refused, Unavailable
 from singleton_run.testing import Crew, Fault, LeasedConformance, Site
 from singleton_run.testing.peer import Nursery
 from singleton_run.testing.suite import record_of
-from tests.harness import Lab, environment, labs, until
-from tests.proxy import DOWN, UP, Proxy, proxy
+from tests.harness import Lab, environment, labs
+from tests.proxy import DOWN, Proxy, proxy
 from tests.servers import etcd
 
 if TYPE_CHECKING:
@@ -43,13 +43,6 @@ OPENER = "tests.servers.etcd_grpc_opener:open_backend"
 PASSWORD = "horse"  # noqa: S105 - of servers that live as long as the tests
 # A lease that no test waits for.
 LONG = 60.0
-
-
-@pytest.fixture(autouse=True)
-def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever runs the tests may have an etcd of their own."""
-    for name in [name for name in os.environ if name.startswith("ETCDCTL_")]:
-        monkeypatch.delenv(name)
 
 
 @pytest.fixture(scope="module")
@@ -162,50 +155,7 @@ class TestGrpc(LeasedConformance):
         )
 
 
-# The whole program, and etcdctl.
-
-
-@contextmanager
-def etcdctl_lock(server: Etcd, name: str, folder: Path) -> Iterator[None]:
-    """`etcdctl lock NAME` around a command that makes the file `has` and waits for `go`."""
-    script = 'echo > "$1/has"; until [ -e "$1/go" ]; do sleep 0.02; done'
-    command = server.ctl_command("lock", "--", name, "sh", "-c", script, "sh", str(folder))
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=etcd.environment())
-    try:
-        yield
-    finally:
-        folder.joinpath("go").touch()
-        process.terminate()
-        process.wait()
-
-
-def queue(server: Etcd, name: str, length: int) -> None:
-    """Wait until so many keys are in the queue for a lock."""
-    until(lambda: len(server.keys(f"{name}/")) >= length, f"{length} keys for {name}")
-
-
-def test_etcdctl_keeps_us_out(lab: Lab, server: Etcd, tmp_path: Path) -> None:
-    with etcdctl_lock(server, lab.name, tmp_path):
-        until(tmp_path.joinpath("has").exists, "etcdctl to have the lock")
-        assert lab.start("-n", command=lab.job()).wait() == 75
-        waiting = lab.start(command=lab.job())
-        queue(server, lab.name, 2)
-        assert lab.evidence.turns() == []
-        tmp_path.joinpath("go").touch()
-        assert waiting.wait() == 0, waiting.said
-    assert len(lab.evidence.turns()) == 1
-
-
-def test_we_keep_etcdctl_out(lab: Lab, server: Etcd, tmp_path: Path) -> None:
-    holding = lab.start(command=lab.long_job())
-    lab.ready()
-    with etcdctl_lock(server, lab.name, tmp_path):
-        queue(server, lab.name, 2)
-        assert not tmp_path.joinpath("has").exists()
-        lab.finish()
-        assert holding.wait() == 0, holding.said
-        until(tmp_path.joinpath("has").exists, "etcdctl to have the lock")
-    assert server.get(f"singleton-run/record/{lab.name}")
+# The whole program.
 
 
 def test_a_command_runs_on_through_an_outage_with_a_new_keeper(tmp_path: Path) -> None:
@@ -226,24 +176,6 @@ def test_a_command_runs_on_through_an_outage_with_a_new_keeper(tmp_path: Path) -
 
 
 # Connections that break, answers that are lost.
-
-
-def test_a_waiter_whose_connections_break_keeps_its_place_and_is_woken(
-    crew: Crew, crew_at: CrewAt, between: Proxy
-) -> None:
-    name = crew.name()
-    holder, later = crew.peer(), crew.peer()
-    waiter = crew_at(between.address).peer()
-    grant = holder.takes(name, LONG)
-    waiter.start_get(name, LONG)
-    later.is_refused(name, LONG)
-    for _ in range(3):
-        between.cut()
-        between.mend()
-        # Not `accepted`: what was accepted only just is not cut by the next `cut`.
-        until(lambda: between._pairs, "the waiter to come back")  # noqa: SLF001 - nothing else tells
-    holder.release(grant, record_of(grant))
-    waiter.got()
 
 
 def test_a_holder_whose_connections_break_sees_a_deletion(
@@ -280,35 +212,6 @@ def test_an_acquire_whose_answer_was_lost_is_undone_by_leave(
     crew.peer().takes(name, LONG)
 
 
-def test_a_release_whose_answer_was_lost_is_repeated_and_done(
-    crew: Crew, crew_at: CrewAt, between: Proxy
-) -> None:
-    name = crew.name()
-    holder, other = crew_at(between.address).peer(), crew.peer()
-    grant = holder.takes(name, LONG)
-    record = record_of(grant)
-    between.deafen(DOWN)
-    with pytest.raises(Unavailable):
-        holder.release(grant, record)
-    new = other.gets(name, LONG)
-    assert new.record == record
-    between.mend()
-    holder.release(grant, record)
-    other.renew(new)
-
-
-def test_an_endpoint_that_swallows_everything_costs_a_share_of_the_limit(
-    crew: Crew, crew_at: CrewAt, between: Proxy, server: Etcd
-) -> None:
-    name = crew.name()
-    holder = crew_at(f"{between.address},{server.address}").peer()
-    grant = holder.takes(name, LONG)
-    between.deafen(UP, DOWN)
-    holder.renew(grant)
-    holder.release(grant, record_of(grant))
-    crew.peer().takes(name, LONG)
-
-
 @pytest.mark.parametrize("attempts", [1, 2])
 def test_who_is_told_to_leave_does_not_wait_for_an_answer(crew: Crew, server: Etcd, attempts: int) -> None:
     """Neither to a watch nor, as after a second attempt, to the question whom to watch."""
@@ -337,22 +240,6 @@ def guarded(tmp_path: Path) -> Iterator[Etcd]:
             server.ctl("role", "grant-permission", "singleton", "readwrite", prefix, "--prefix=true")
         server.enable_users(PASSWORD)
         yield server
-
-
-def test_two_permissions_are_enough(crew_at: CrewAt, guarded: Etcd) -> None:
-    crew = crew_at(f"worker:{PASSWORD}@{guarded.address}/jobs")
-    name = crew.name()
-    holder, waiter = crew.peer(), crew.peer()
-    grant = holder.takes(name, LONG)
-    waiter.start_get(name, LONG)
-    holder.hold(grant, system.now() + 0.3)
-    holder.renew(grant)
-    holder.write(grant, record_of(grant, "running"))
-    assert holder.list() == [name]
-    holder.release(grant, record_of(grant))
-    waiter.got()
-    with pytest.raises(Refused, match="permission"):
-        crew_at(f"worker:{PASSWORD}@{guarded.address}").peer().acquire(name)
 
 
 def test_a_watch_that_is_not_permitted_is_refused_and_one_with_an_old_token_is_made(
