@@ -36,7 +36,7 @@ def _faults(place: postgres.Postgres | postgres.Pgbouncer) -> list[Fault]:
     return [
         Fault("nobody listens", Unavailable, "postgres://127.0.0.1:1/app"),
         Fault("no such host", Unavailable, "postgres://host.invalid/app"),
-        Fault("the server is stopped", Unavailable, place.url, during=place.frozen),
+        Fault("the server is stopped", Unavailable, place.url, during=place.stopped),
         Fault("no permission", Refused, user, secret=postgres.QUOTED),
         Fault("no such schema", Refused, f"{place.url}?singleton_run_schema=none"),
     ]
@@ -72,7 +72,7 @@ class TestDirect(LeasedConformance):
             environ=postgres.client_environment(),
             delete=server.delete_lock,
             take=server.take_lock,
-            outage=server.frozen,
+            outage=server.stopped,
             restart=server.restart,
             faults=[*_faults(server), *wrong, *_bad_addresses()],
             ttl=2.0,
@@ -95,7 +95,7 @@ class TestPooled(LeasedConformance):
             environ=postgres.client_environment(),
             delete=server.delete_lock,
             take=server.take_lock,
-            outage=server.frozen,
+            outage=server.stopped,
             restart=server.restart,
             faults=_faults(pooler),
             ttl=2.0,

@@ -434,7 +434,7 @@ def test_what_was_given_up_while_the_server_was_stopped_changes_nothing_later(
     one, other = opened(server.url), opened(server.url)
     one.read(name, LIMIT)
     grant = take(other, f"{name}-held")
-    with server.frozen():
+    with server.stopped():
         with pytest.raises(Unavailable):
             one.acquire(name, "host:1:a", LONG, 0.3)
         with pytest.raises(Unavailable):

@@ -10,7 +10,6 @@ import importlib.util
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ import pytest
 import trustme
 
 from tests.harness import until
+from tests.servers.process import Process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -87,8 +87,8 @@ class Certificates:
         )
 
 
-class Etcd:
-    """One server process. It can be stopped for a while, killed, and started again on its data."""
+class Etcd(Process):
+    """One server."""
 
     def __init__(
         self,
@@ -105,20 +105,18 @@ class Etcd:
         self._user = ""
         scheme = "https" if certificates else "http"
         self.url = f"{scheme}://{self.address}"
-        self._log = folder.with_suffix(".log")
-        self._command = [program("etcd"), "--unsafe-no-fsync", "--data-dir", str(folder)]
-        self._command += ["--listen-client-urls", self.url, "--advertise-client-urls", self.url, *flags]
+        command = [program("etcd"), "--unsafe-no-fsync", "--data-dir", str(folder)]
+        command += ["--listen-client-urls", self.url, "--advertise-client-urls", self.url, *flags]
         if certificates:
-            self._command += ["--cert-file", certificates.cert, "--key-file", certificates.key]
-            self._command += ["--trusted-ca-file", certificates.ca]
+            command += ["--cert-file", certificates.cert, "--key-file", certificates.key]
+            command += ["--trusted-ca-file", certificates.ca]
         if know_users:
-            self._command += ["--client-cert-auth"]
-        self.process: subprocess.Popen[bytes] | None = None
+            command += ["--client-cert-auth"]
+        super().__init__(command, folder.with_suffix(".log"))
 
     def start(self) -> Etcd:
         """Start it; it need not serve yet when this returns."""
-        with self._log.open("ab") as log:
-            self.process = subprocess.Popen(self._command, stdout=log, stderr=log, env=environment())
+        self.begin(env=environment())
         return self
 
     def serves(self) -> Etcd:
@@ -127,9 +125,7 @@ class Etcd:
         return self
 
     def _is_healthy(self) -> bool:
-        assert self.process is not None
-        status = self.process.poll()
-        assert status is None, f"etcd ended with {status}: {self._log.read_text()[-2000:]}"
+        self.check()
         return self._run("endpoint", "health").returncode == 0
 
     def ctl(self, *arguments: str, user: str | None = None) -> str:
@@ -181,31 +177,10 @@ class Etcd:
         found = json.loads(self.ctl("get", key, "-w", "json")).get("kvs", [{}])
         return dict(found[0])
 
-    def send(self, number: int) -> None:
-        """Send the process a signal."""
-        assert self.process is not None
-        self.process.send_signal(number)
-
-    def kill(self) -> None:
-        """SIGKILL it; it can be started again."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
-
     def restart(self) -> None:
         """SIGKILL it, start it again, and wait until it serves."""
         self.kill()
         self.start().serves()
-
-    @contextmanager
-    def stopped(self) -> Iterator[None]:
-        """SIGSTOP: the kernel still takes connections, nobody answers."""
-        self.send(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self.send(signal.SIGCONT)
 
 
 class Cluster:

@@ -6,9 +6,7 @@ What there is in it, and who may do what, is the business of `kubeaccess`.
 from __future__ import annotations
 
 import json
-import signal
 import ssl
-import subprocess
 import urllib.request
 from collections import Counter
 from contextlib import contextmanager
@@ -18,6 +16,7 @@ import trustme
 
 from tests.harness import until
 from tests.servers import etcd, programs
+from tests.servers.process import Process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +50,7 @@ class Login(NamedTuple):
     key: str
 
 
-class Server:
+class Server(Process):
     """One kube-apiserver and its etcd. Both can be stopped for a while, killed, and started again.
 
     `url` is its address, `ca` the path of the certificate that vouches for it, `admin` logs in
@@ -69,9 +68,8 @@ class Server:
         self.admin = self.login("admin", group="system:masters")
         self.signer = self._write("accounts.key", trustme.CA().private_key_pem.bytes())
         self._audit = folder / "audit.log"
-        self._log = folder / "kube-apiserver.log"
-        self._command = [programs.apiserver(), f"--etcd-servers={store.url}", *self._flags(server)]
-        self.process: subprocess.Popen[bytes] | None = None
+        command = [programs.apiserver(), f"--etcd-servers={store.url}", *self._flags(server)]
+        super().__init__(command, folder / "kube-apiserver.log")
 
     def _flags(self, server: Login) -> list[str]:
         policy = self._write("audit-policy.json", json.dumps(AUDIT).encode())
@@ -114,8 +112,7 @@ class Server:
 
     def start(self) -> Server:
         """Start it; it need not serve yet when this returns."""
-        with self._log.open("ab") as log:
-            self.process = subprocess.Popen(self._command, stdout=log, stderr=log)
+        self.begin()
         return self
 
     def serves(self) -> Server:
@@ -124,9 +121,7 @@ class Server:
         return self
 
     def _is_ready(self) -> bool:
-        assert self.process is not None
-        status = self.process.poll()
-        assert status is None, f"kube-apiserver ended with {status}: {self._log.read_text()[-2000:]}"
+        self.check()
         context = ssl.create_default_context(cafile=self.ca)
         context.load_cert_chain(*self.admin)
         try:
@@ -134,27 +129,6 @@ class Server:
                 return True
         except OSError:
             return False
-
-    def send(self, number: int) -> None:
-        """Send the process a signal."""
-        assert self.process is not None
-        self.process.send_signal(number)
-
-    def kill(self) -> None:
-        """SIGKILL it; it can be started again, on the same data."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
-
-    @contextmanager
-    def stopped(self) -> Iterator[None]:
-        """SIGSTOP: the kernel still takes connections, nobody answers."""
-        self.send(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self.send(signal.SIGCONT)
 
     def requests(self) -> Counter[Request]:
         """How many requests of each kind have ended since the first start; a watch counts when it opens."""

@@ -25,6 +25,7 @@ import trustme
 from psycopg import sql
 
 from tests.harness import gone, parents, until
+from tests.servers.process import Process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -129,63 +130,34 @@ def free_port() -> int:
     return port
 
 
-class Process:
-    """A server's process: it can be stopped for good or for a while, and started again.
-
-    `environ` is added to its environment.
-    """
+class _OfUser(Process):
+    """A server that isn't run by root. `environ` is added to its environment."""
 
     def __init__(self, command: list[str], log: Path) -> None:
-        self._command = command
-        self._log = log
+        super().__init__(command, log)
         self.environ: dict[str, str] = {}
-        self._process: subprocess.Popen[bytes] | None = None
 
-    def begin(self, settings: list[str]) -> None:
+    def begin(self, *settings: str, **how: Any) -> None:
         """Start it; it need not serve yet when this returns."""
-        how = _as_user()
-        how["env"] = {**how["env"], **self.environ}
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen([*self._command, *settings], stderr=log, **how)
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        assert self._process is not None
-        return self._process.pid
-
-    def runs(self) -> bool:
-        """Whether it was started and has not ended."""
-        return self._process is not None and self._process.poll() is None
-
-    def check(self) -> None:
-        """Fail if it has ended."""
-        assert self._process is not None
-        status = self._process.poll()
-        assert status is None, f"{self._command[0]} ended with {status}: {self._log.read_text()[-2000:]}"
-
-    def end(self, number: int) -> None:
-        """Send it a signal that ends it, and wait for the end."""
-        if self._process is not None:
-            self._process.send_signal(number)
-            self._process.wait()
-            self._process = None
+        as_user = _as_user()
+        as_user["env"].update(self.environ)
+        super().begin(*settings, **as_user, **how)
 
     @contextmanager
-    def frozen(self) -> Iterator[None]:
+    def stopped(self) -> Iterator[None]:
         """SIGSTOP for it and its children: the kernel still takes connections, nobody answers."""
         os.kill(self.pid, signal.SIGSTOP)
-        stopped = [self.pid, *(child for child, parent in parents().items() if parent == self.pid)]
-        for process in stopped[1:]:
+        processes = [self.pid, *(child for child, parent in parents().items() if parent == self.pid)]
+        for process in processes[1:]:
             os.kill(process, signal.SIGSTOP)
         try:
             yield
         finally:
-            for process in reversed(stopped):
+            for process in reversed(processes):
                 os.kill(process, signal.SIGCONT)
 
 
-class Postgres(Process):
+class Postgres(_OfUser):
     """A cluster with the superuser `postgres`, and a database `app` of the role `app`."""
 
     def __init__(self, data: Path, port: int | None = None) -> None:
@@ -217,7 +189,7 @@ class Postgres(Process):
 
     def start(self, **settings: str) -> Postgres:
         """Start it, and wait until it serves."""
-        self.begin([word for name, value in settings.items() for word in ("-c", f"{name}={value}")])
+        self.begin(*(word for name, value in settings.items() for word in ("-c", f"{name}={value}")))
         until(self._serves, f"PostgreSQL serves at port {self.port}; see {self._log}")
         return self
 
@@ -293,7 +265,7 @@ class Postgres(Process):
         _write(self.data / "standby.signal", "")
 
 
-class Pgbouncer(Process):
+class Pgbouncer(_OfUser):
     """A pooler in transaction mode before a server, with few connections to it.
 
     It also speaks TLS, as `localhost`, which not every build of PostgreSQL does; `authority` is the path
@@ -343,7 +315,7 @@ class Pgbouncer(Process):
 
     def start(self) -> Pgbouncer:
         """Start it, and wait until it serves."""
-        self.begin([])
+        self.begin()
         until(self._serves, f"pgbouncer serves at port {self.port}; see {self._log}")
         return self
 

@@ -84,7 +84,7 @@ class EtcdSite(Site):
 
     def refuse_connections(self) -> None:
         """It has no descriptor left for another connection, and old ones are cut off."""
-        process = self._process()
+        process = self.server.pid
         open_now = len(list(Path(f"/proc/{process}/fd").iterdir()))
         soft, hard = resource.prlimit(process, resource.RLIMIT_NOFILE)
         self.limit = (soft, hard)
@@ -92,10 +92,6 @@ class EtcdSite(Site):
         for between in self.proxies:
             between.cut()
             between.mend()
-
-    def _process(self) -> int:
-        assert self.server.process is not None
-        return self.server.process.pid
 
     def change_password(self) -> None:
         """The contenders' password isn't right any more."""
@@ -117,9 +113,9 @@ class EtcdSite(Site):
             self.filler.unlink(missing_ok=True)
             self.filler = None
         if self.limit is not None:
-            resource.prlimit(self._process(), resource.RLIMIT_NOFILE, self.limit)
+            resource.prlimit(self.server.pid, resource.RLIMIT_NOFILE, self.limit)
             self.limit = None
-        if self.server.process is None or self.server.process.poll() is not None:
+        if not self.server.runs():
             self.server.kill()
             self.server.start()
         self._make_room()

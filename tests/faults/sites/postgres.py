@@ -63,7 +63,7 @@ class PostgresSite(Site):
     def freeze(self) -> None:
         """SIGSTOP to all of the server's processes."""
         self.frozen = ExitStack()
-        self.frozen.enter_context(self.server.frozen())
+        self.frozen.enter_context(self.server.stopped())
 
     def fill_disk(self) -> None:
         """No room on its disk; written to until it notices, which ends it."""
