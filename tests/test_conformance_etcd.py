@@ -1,4 +1,4 @@
-"""The backend `etcd` passes what every lock under a lease must, by the JSON gateway."""
+"""The backend `etcd` passes what every lock under a lease must, by each of its transports."""
 
 from __future__ import annotations
 
@@ -39,7 +39,31 @@ def without_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[etcd.E
         yield server
 
 
-def faults_at(server: etcd.Etcd, guarded: etcd.Etcd, without_gateway: etcd.Etcd, files: Path) -> list[Fault]:
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder without the files that are asked for."""
+    return tmp_path_factory.mktemp("files")
+
+
+def site_at(opener: str, scheme: str, server: etcd.Etcd, faults: list[Fault]) -> Site:
+    return Site(
+        opener=opener,
+        lock=f"{scheme}://{server.address}",
+        ttl=2.0,
+        fifo=True,
+        watches=True,
+        delete=server.delete_lock,
+        take=server.take_lock,
+        outage=server.stopped,
+        restart=server.restart,
+        faults=faults,
+    )
+
+
+def faults_at(
+    scheme: str, server: etcd.Etcd, guarded: etcd.Etcd, files: Path, more: dict[str, str]
+) -> list[Fault]:
+    """The faults of each transport, and `more` addresses that are refused."""
     nobody = etcd.free_ports(1)[0]
     unavailable = {
         "nobody listens": f"127.0.0.1:{nobody}",
@@ -49,7 +73,6 @@ def faults_at(server: etcd.Etcd, guarded: etcd.Etcd, without_gateway: etcd.Etcd,
     }
     refused = {
         "no user": guarded.address,
-        "no gateway": without_gateway.address,
         "no port": "localhost:",
         "a port that is none": "localhost:99999",
         "a typing error in an option": "localhost/?ca=x",
@@ -58,16 +81,14 @@ def faults_at(server: etcd.Etcd, guarded: etcd.Etcd, without_gateway: etcd.Etcd,
         "the records' own prefix": "localhost/singleton-run/record",
         "no such character": "localhost/%zz",
         "a truth that is none": "localhost/?tls=perhaps",
+        **more,
     }
-    stopped = Fault(
-        "a server that is stopped", Unavailable, f"etcd://{server.address}", during=server.stopped
-    )
-    password = f"etcd://root:wr0ng@{guarded.address}"
-    permission = f"etcd://nobody:{QUOTED}@{guarded.address}"
+    password = f"{scheme}://root:wr0ng@{guarded.address}"
+    permission = f"{scheme}://nobody:{QUOTED}@{guarded.address}"
     return [
-        *(Fault(what, Unavailable, f"etcd://{address}") for what, address in unavailable.items()),
-        *(Fault(what, Refused, f"etcd://{address}") for what, address in refused.items()),
-        stopped,
+        *(Fault(what, Unavailable, f"{scheme}://{address}") for what, address in unavailable.items()),
+        *(Fault(what, Refused, f"{scheme}://{address}") for what, address in refused.items()),
+        Fault("stopped", Unavailable, f"{scheme}://{server.address}", during=server.stopped),
         Fault("wrong password", Refused, password, secret="wr0ng"),  # noqa: S106 - wrong everywhere
         Fault("no permission", Refused, permission, secret=PASSWORD),
     ]
@@ -78,22 +99,19 @@ class TestGateway(LeasedConformance):
 
     @pytest.fixture(scope="class")
     @classmethod
-    def site(
-        cls,
-        server: etcd.Etcd,
-        guarded: etcd.Etcd,
-        without_gateway: etcd.Etcd,
-        tmp_path_factory: pytest.TempPathFactory,
-    ) -> Site:
-        return Site(
-            opener="singleton_run_etcd:open_backend",
-            lock=f"etcd://{server.address}",
-            ttl=2.0,
-            fifo=True,
-            watches=True,
-            delete=server.delete_lock,
-            take=server.take_lock,
-            outage=server.stopped,
-            restart=server.restart,
-            faults=faults_at(server, guarded, without_gateway, tmp_path_factory.mktemp("files")),
-        )
+    def site(cls, server: etcd.Etcd, guarded: etcd.Etcd, without_gateway: etcd.Etcd, files: Path) -> Site:
+        faults = faults_at("etcd", server, guarded, files, {"no gateway": without_gateway.address})
+        return site_at("singleton_run_etcd:open_backend", "etcd", server, faults)
+
+
+@etcd.NEEDS_GRPC
+class TestGrpc(LeasedConformance):
+    """By gRPC, to a server without a gateway."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def site(cls, guarded: etcd.Etcd, without_gateway: etcd.Etcd, files: Path) -> Site:
+        unchecked = f"{without_gateway.address}/?insecure-skip-tls-verify=true"
+        more = {"no check of the certificate": unchecked}
+        faults = faults_at("etcd+grpc", without_gateway, guarded, files, more)
+        return site_at(etcd.GRPC_OPENER, "etcd+grpc", without_gateway, faults)

@@ -7,17 +7,17 @@ import socket
 import subprocess
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import pytest
 
 from singleton_run import system
 from singleton_run.contract import Grant
 from singleton_run.errors import Lost, Refused, Unavailable
-from singleton_run.testing import Crew, Site
 from singleton_run.testing.peer import Nursery
 from singleton_run.testing.suite import record_of
 from singleton_run_etcd.address import Address
+from tests.crews import Crews
 from tests.harness import Lab, environment, gone, until
 from tests.proxy import DOWN, UP, Proxy, proxy
 from tests.servers import etcd
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from singleton_run.testing import Peer
+    from singleton_run.testing import Crew, Peer
     from tests.servers.etcd import Certificates, Cluster, Etcd
 
 PASSWORD = "corr%ect:horse"  # noqa: S105 - of servers that live as long as the tests
@@ -50,28 +50,14 @@ def nursery() -> Iterator[Nursery]:
     nursery.close()
 
 
-class CrewAt(Protocol):
-    """Makes the processes of a test, each with a backend object for that address."""
-
-    def __call__(self, address: str, scheme: str = "etcd") -> Crew: ...
+@pytest.fixture
+def crew_at(nursery: Nursery) -> Iterator[Crews]:
+    with Crews(nursery, "singleton_run_etcd:open_backend", "etcd") as crews:
+        yield crews
 
 
 @pytest.fixture
-def crew_at(nursery: Nursery) -> Iterator[CrewAt]:
-    crews = []
-
-    def make(address: str, scheme: str = "etcd") -> Crew:
-        site = Site("singleton_run_etcd:open_backend", f"{scheme}://{address}", [], print)
-        crews.append(Crew(site, nursery))
-        return crews[-1]
-
-    yield make
-    for crew in crews:
-        crew.leave()
-
-
-@pytest.fixture
-def crew(crew_at: CrewAt, server: Etcd) -> Crew:
+def crew(crew_at: Crews, server: Etcd) -> Crew:
     return crew_at(server.address)
 
 
@@ -89,20 +75,9 @@ def lab(tmp_path: Path, server: Etcd) -> Iterator[Lab]:
         yield lab
 
 
-@pytest.fixture(scope="session")
-def with_grpc() -> None:
-    # Asked in another process: once loaded, grpc would look after every fork of this one.
-    command = [sys.executable, "-c", "import singleton_run_etcd.grpc"]
-    found = subprocess.run(command, env=environment(), capture_output=True, check=False)
-    if found.returncode:
-        pytest.skip("needs python-etcd3: pip install 'singleton-run[etcd-grpc]'")
-
-
-@pytest.fixture(params=["etcd", "etcd+grpc"])
+@pytest.fixture(params=["etcd", pytest.param("etcd+grpc", marks=etcd.NEEDS_GRPC)])
 def scheme(request: pytest.FixtureRequest) -> str:
     """Each of the transports."""
-    if request.param == "etcd+grpc":
-        request.getfixturevalue("with_grpc")
     return str(request.param)
 
 
@@ -213,7 +188,7 @@ def leases(server: Etcd) -> set[int]:
 
 
 def test_a_kept_lock_keeps_etcdctl_waiting_until_its_time(
-    crew: Crew, crew_at: CrewAt, server: Etcd, tmp_path: Path, scheme: str
+    crew: Crew, crew_at: Crews, server: Etcd, tmp_path: Path, scheme: str
 ) -> None:
     name = crew.name()
     holder = crew_at(server.address, scheme).peer()
@@ -250,7 +225,7 @@ def test_a_release_that_keeps_leaves_one_lease_however_often_it_is_done(crew: Cr
     assert leases(server) <= before
 
 
-def test_a_mark_is_in_nobody_s_queue(crew: Crew, crew_at: CrewAt, server: Etcd, tmp_path: Path) -> None:
+def test_a_mark_is_in_nobody_s_queue(crew: Crew, crew_at: Crews, server: Etcd, tmp_path: Path) -> None:
     name = crew.name()
     holder = crew.peer()
     grant = holder.takes(name, LONG)
@@ -284,13 +259,13 @@ def test_a_slash_in_a_name_is_refused_for_it_would_be_in_another_queue(lab: Lab)
     assert lab.start(command=lab.job()).wait() == 2
 
 
-def test_the_name_under_which_the_records_are_is_refused(crew_at: CrewAt, server: Etcd) -> None:
+def test_the_name_under_which_the_records_are_is_refused(crew_at: Crews, server: Etcd) -> None:
     with pytest.raises(Refused, match="another"):
         crew_at(server.address).peer().acquire("singleton-run")
     crew_at(f"{server.address}/some/where").peer().takes("singleton-run")
 
 
-def test_a_prefix_is_put_before_lock_and_record(crew_at: CrewAt, server: Etcd) -> None:
+def test_a_prefix_is_put_before_lock_and_record(crew_at: Crews, server: Etcd) -> None:
     with_prefix, without = crew_at(f"{server.address}/team%20a/jobs/"), crew_at(server.address)
     name = with_prefix.name()
     one, other = with_prefix.peer(), without.peer()
@@ -338,7 +313,7 @@ def test_a_deletion_is_seen_although_the_history_was_compacted(crew: Crew, serve
 
 
 def test_a_waiter_has_one_watch_and_a_keepalive_per_third_of_its_ttl(
-    crew: Crew, crew_at: CrewAt, between: Proxy
+    crew: Crew, crew_at: Crews, between: Proxy
 ) -> None:
     name = crew.name()
     crew.peer().takes(name, LONG)
@@ -351,7 +326,7 @@ def test_a_waiter_has_one_watch_and_a_keepalive_per_third_of_its_ttl(
     assert len(others) <= 6
 
 
-def test_a_holder_asks_twice_per_renewal_and_never_between(crew_at: CrewAt, between: Proxy) -> None:
+def test_a_holder_asks_twice_per_renewal_and_never_between(crew_at: Crews, between: Proxy) -> None:
     crew = crew_at(between.address)
     holder = crew.peer()
     grant = holder.takes(crew.name(), LONG)
@@ -372,7 +347,7 @@ def requests(between: Proxy) -> list[str]:
 
 
 def test_a_waiter_whose_connections_break_keeps_its_place_and_is_woken(
-    crew: Crew, crew_at: CrewAt, between: Proxy, scheme: str
+    crew: Crew, crew_at: Crews, between: Proxy, scheme: str
 ) -> None:
     name = crew.name()
     holder, later = crew.peer(), crew.peer()
@@ -390,7 +365,7 @@ def test_a_waiter_whose_connections_break_keeps_its_place_and_is_woken(
 
 
 def test_a_holder_whose_connections_break_sees_a_deletion(
-    crew_at: CrewAt, between: Proxy, server: Etcd
+    crew_at: Crews, between: Proxy, server: Etcd
 ) -> None:
     crew = crew_at(between.address)
     name = crew.name()
@@ -408,7 +383,7 @@ def test_a_holder_whose_connections_break_sees_a_deletion(
 
 @pytest.mark.parametrize("what", ["/v3/lease/grant", "/v3/kv/txn"])
 def test_an_acquire_whose_answer_was_lost_is_undone_by_leave(
-    crew_at: CrewAt, between: Proxy, server: Etcd, crew: Crew, what: str
+    crew_at: Crews, between: Proxy, server: Etcd, crew: Crew, what: str
 ) -> None:
     name = crew.name()
     peer = crew_at(between.address).peer()
@@ -423,7 +398,7 @@ def test_an_acquire_whose_answer_was_lost_is_undone_by_leave(
 
 @pytest.mark.parametrize("what", ["/v3/lease/grant", "/v3/kv/txn"])
 def test_an_acquire_whose_answer_was_lost_can_be_repeated(
-    crew_at: CrewAt, between: Proxy, server: Etcd, crew: Crew, what: str
+    crew_at: Crews, between: Proxy, server: Etcd, crew: Crew, what: str
 ) -> None:
     name = crew.name()
     peer = crew_at(between.address).peer()
@@ -435,7 +410,7 @@ def test_an_acquire_whose_answer_was_lost_can_be_repeated(
     peer.renew(grant)
 
 
-def test_a_lease_lasts_its_whole_time_from_the_grant_on(crew: Crew, crew_at: CrewAt, between: Proxy) -> None:
+def test_a_lease_lasts_its_whole_time_from_the_grant_on(crew: Crew, crew_at: Crews, between: Proxy) -> None:
     """Also for one who had waited, or whose first answer was lost: the lease is older than the grant."""
     name, ttl = crew.name(), 3.0
     holder, waiter, other = crew.peer(), crew.peer(), crew.peer()
@@ -459,7 +434,7 @@ def test_a_lease_lasts_its_whole_time_from_the_grant_on(crew: Crew, crew_at: Cre
     assert other.ended >= granted + ttl * CLOCKS
 
 
-def test_a_keeper_that_takes_over_needs_no_resolver(crew: Crew, crew_at: CrewAt, server: Etcd) -> None:
+def test_a_keeper_that_takes_over_needs_no_resolver(crew: Crew, crew_at: Crews, server: Etcd) -> None:
     grant = crew.peer().takes(crew.name(), LONG)
     known = [["gone.invalid", server.port, [[int(socket.AF_INET), ["127.0.0.1", server.port]]]]]
     assert grant.handle["known"] == [["127.0.0.1", *known[0][1:]]]
@@ -478,7 +453,7 @@ def _lose_the_answer_of_acquire(peer: Peer, name: str, between: Proxy, what: str
 
 
 def test_a_release_whose_answer_was_lost_is_repeated_and_done(
-    crew: Crew, crew_at: CrewAt, between: Proxy, scheme: str
+    crew: Crew, crew_at: Crews, between: Proxy, scheme: str
 ) -> None:
     name = crew.name()
     holder, other = crew_at(between.address, scheme).peer(), crew.peer()
@@ -506,7 +481,7 @@ def _start(peer: Peer, name: str) -> float:
 
 
 def test_an_endpoint_that_swallows_everything_costs_a_share_of_the_limit(
-    crew: Crew, crew_at: CrewAt, between: Proxy, server: Etcd, scheme: str
+    crew: Crew, crew_at: Crews, between: Proxy, server: Etcd, scheme: str
 ) -> None:
     name = crew.name()
     holder = crew_at(f"{between.address},{server.address}", scheme).peer()
@@ -518,7 +493,7 @@ def test_an_endpoint_that_swallows_everything_costs_a_share_of_the_limit(
 
 
 def test_a_watch_that_has_gone_deaf_is_opened_where_the_keepalive_was_answered(
-    crew: Crew, crew_at: CrewAt, between: Proxy, server: Etcd
+    crew: Crew, crew_at: Crews, between: Proxy, server: Etcd
 ) -> None:
     name = crew.name()
     holder = crew.peer()
@@ -540,7 +515,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
         yield cluster
 
 
-def test_lease_and_place_outlive_the_leader(cluster: Cluster, crew_at: CrewAt, scheme: str) -> None:
+def test_lease_and_place_outlive_the_leader(cluster: Cluster, crew_at: Crews, scheme: str) -> None:
     leader = cluster.leader()
     # The leader first: who waits or holds is connected to it.
     addresses = [leader.address, *(member.address for member in cluster.members if member is not leader)]
@@ -592,7 +567,7 @@ def test_a_command_runs_on_while_the_leader_changes(cluster: Cluster, lab: Lab) 
 
 
 def test_a_member_that_has_lost_the_others_does_not_keep_a_waiter_in_silence(
-    cluster: Cluster, crew_at: CrewAt, scheme: str
+    cluster: Cluster, crew_at: Crews, scheme: str
 ) -> None:
     alone = next(member for member in cluster.members if member is not cluster.leader())
     crew = crew_at(alone.address, scheme)
@@ -649,7 +624,7 @@ def test_the_bare_name_takes_the_variables_of_etcdctl(lab: Lab, secured: Etcd, l
     ]
 
 
-def test_a_url_says_it_all(crew_at: CrewAt, secured: Etcd) -> None:
+def test_a_url_says_it_all(crew_at: Crews, secured: Etcd) -> None:
     files = secured.certificates
     assert files is not None
     words = f"cacert={files.ca}&cert={files.client_cert}&key={files.client_key}"
@@ -674,7 +649,7 @@ def test_a_url_says_it_all(crew_at: CrewAt, secured: Etcd) -> None:
         ("localhost:{port}/?cacert={ca}&cert={user}&key={user_key}", r"etcd\+grpc://"),
     ],
 )
-def test_what_is_wrong_with_tls_is_said(crew_at: CrewAt, secured: Etcd, address: str, text: str) -> None:
+def test_what_is_wrong_with_tls_is_said(crew_at: Crews, secured: Etcd, address: str, text: str) -> None:
     """Among it: a user who is known by the certificate alone, which the gateway doesn't pass on."""
     files = secured.certificates
     assert files is not None
@@ -685,8 +660,8 @@ def test_what_is_wrong_with_tls_is_said(crew_at: CrewAt, secured: Etcd, address:
         crew_at(lock).peer().acquire("x")
 
 
-@pytest.mark.usefixtures("with_grpc")
-def test_a_user_known_by_the_certificate_comes_by_grpc(crew_at: CrewAt, secured: Etcd) -> None:
+@etcd.NEEDS_GRPC
+def test_a_user_known_by_the_certificate_comes_by_grpc(crew_at: Crews, secured: Etcd) -> None:
     files = secured.certificates
     assert files is not None
     words = f"cacert={files.ca}&cert={files.user_cert}&key={files.user_key}"
@@ -702,7 +677,7 @@ def test_a_user_known_by_the_certificate_comes_by_grpc(crew_at: CrewAt, secured:
     waiter.got()
 
 
-def test_a_server_with_tls_that_is_spoken_to_without_it(crew_at: CrewAt, secured: Etcd) -> None:
+def test_a_server_with_tls_that_is_spoken_to_without_it(crew_at: Crews, secured: Etcd) -> None:
     with pytest.raises(Unavailable, match="TLS"):
         crew_at(f"localhost:{secured.port}").peer().acquire("x")
 
@@ -715,13 +690,13 @@ def test_an_unchecked_certificate_is_said_loudly(lab: Lab, secured: Etcd) -> Non
     assert "not checked" in run.said
 
 
-def test_a_gateway_that_is_off_is_told_with_the_way_out(tmp_path: Path, crew_at: CrewAt) -> None:
+def test_a_gateway_that_is_off_is_told_with_the_way_out(tmp_path: Path, crew_at: Crews) -> None:
     off = ["--enable-grpc-gateway=false"]
     with etcd.running(tmp_path, off) as server, pytest.raises(Refused, match=r"etcd\+grpc://"):
         crew_at(server.address).peer().acquire("x")
 
 
-def test_a_token_that_has_ended_is_replaced(tmp_path: Path, crew_at: CrewAt, scheme: str) -> None:
+def test_a_token_that_has_ended_is_replaced(tmp_path: Path, crew_at: Crews, scheme: str) -> None:
     """By a restart, which forgets every token, and by a change of the users, which makes them all old."""
     with etcd.running(tmp_path) as server:
         server.enable_users(PASSWORD)
@@ -744,7 +719,7 @@ MARKS = "singleton-run/once/jobs/"
 
 
 def test_two_permissions_are_enough_and_a_third_for_marks(
-    tmp_path: Path, crew_at: CrewAt, scheme: str
+    tmp_path: Path, crew_at: Crews, scheme: str
 ) -> None:
     """Those of docs/etcd.md, and with either missing it is refused."""
     with etcd.running(tmp_path) as server:

@@ -1,4 +1,4 @@
-"""The lock in etcd by gRPC: what every lock under a lease must pass, and what could be its own.
+"""The lock in etcd by gRPC: what could be this transport's own.
 
 `test_etcd` has the cases that are run by both transports: beside etcdctl, lost answers, fail-over, tokens,
 permissions, users by certificate.
@@ -6,40 +6,33 @@ permissions, users by certificate.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import select
 import socket
 import threading
 from contextlib import contextmanager, suppress
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import pytest
 
 from singleton_run import system
 from singleton_run.errors import Lost, Refused, Unavailable
-from singleton_run.testing import Crew, Fault, LeasedConformance, Site
 from singleton_run.testing.peer import Nursery
 from singleton_run.testing.suite import record_of
-from tests.harness import Lab, environment, labs
+from tests.crews import Crews
+from tests.harness import Lab, environment
 from tests.proxy import DOWN, Proxy, proxy
 from tests.servers import etcd
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
+    from singleton_run.testing import Crew
     from tests.servers.etcd import Certificates, Etcd
 
+pytestmark = etcd.NEEDS_GRPC
 
-# It isn't imported here: once loaded, gRPC would look after every fork of this process.
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("etcd3") is None,
-    reason="needs python-etcd3: pip install 'singleton-run[etcd-grpc]'",
-)
-
-OPENER = "tests.servers.etcd_grpc_opener:open_backend"
 PASSWORD = "horse"  # noqa: S105 - of servers that live as long as the tests
 # A lease that no test waits for.
 LONG = 60.0
@@ -54,33 +47,19 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
 
 @pytest.fixture(scope="module")
 def nursery() -> Iterator[Nursery]:
-    nursery = Nursery(OPENER.partition(":")[0])
+    nursery = Nursery(etcd.GRPC_OPENER.partition(":")[0])
     yield nursery
     nursery.close()
 
 
-class CrewAt(Protocol):
-    """Makes the processes of a test, each with a backend object for that address."""
-
-    def __call__(self, address: str, environ: Mapping[str, str] = ...) -> Crew: ...
+@pytest.fixture
+def crew_at(nursery: Nursery) -> Iterator[Crews]:
+    with Crews(nursery, etcd.GRPC_OPENER, "etcd+grpc") as crews:
+        yield crews
 
 
 @pytest.fixture
-def crew_at(nursery: Nursery) -> Iterator[CrewAt]:
-    crews = []
-
-    def make(address: str, environ: Mapping[str, str] = MappingProxyType({})) -> Crew:
-        site = Site(OPENER, f"etcd+grpc://{address}", [], print, environ=environ)
-        crews.append(Crew(site, nursery))
-        return crews[-1]
-
-    yield make
-    for crew in crews:
-        crew.leave()
-
-
-@pytest.fixture
-def crew(crew_at: CrewAt, server: Etcd) -> Crew:
+def crew(crew_at: Crews, server: Etcd) -> Crew:
     return crew_at(server.address)
 
 
@@ -93,93 +72,35 @@ def between(server: Etcd) -> Iterator[Proxy]:
 @pytest.fixture
 def lab(tmp_path: Path, server: Etcd) -> Iterator[Lab]:
     """A lock in etcd for the whole program."""
-    for lab in labs(tmp_path, "etcd"):
+    with Lab(tmp_path) as lab:
         lab.lock = f"etcd+grpc://{server.address}"
         yield lab
-
-
-# The suite.
-
-
-@pytest.fixture(scope="module")
-def with_users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
-    """A server that asks for users: `nobody` has no permission."""
-    with etcd.running(tmp_path_factory.mktemp("users")) as server:
-        server.ctl("user", "add", f"nobody:{PASSWORD}")
-        server.enable_users(PASSWORD)
-        yield server
-
-
-def faults_at(server: Etcd, with_users: Etcd, folder: Path) -> list[Fault]:
-    nobody = etcd.free_ports(1)[0]
-    unavailable = {
-        "nobody listens": f"127.0.0.1:{nobody}",
-        "nobody listens at any": f"127.0.0.1:{nobody},localhost:{nobody}",
-        "no such host": "no-such-host.invalid",
-        "TLS where none is spoken": f"{server.address}/?tls=true",
-    }
-    refused = {
-        "no user": with_users.address,
-        "no such file": f"localhost/?cacert={folder}/none.pem",
-        "no check of the certificate": f"{server.address}/?insecure-skip-tls-verify=true",
-        "a typing error in an option": "localhost/?ca=x",
-    }
-    password = f"etcd+grpc://root:wr0ng@{with_users.address}"
-    permission = f"etcd+grpc://nobody:{PASSWORD}@{with_users.address}"
-    return [
-        *(Fault(what, Unavailable, f"etcd+grpc://{address}") for what, address in unavailable.items()),
-        *(Fault(what, Refused, f"etcd+grpc://{address}") for what, address in refused.items()),
-        Fault("stopped", Unavailable, f"etcd+grpc://{server.address}", during=server.stopped),
-        Fault("wrong password", Refused, password, secret="wr0ng"),  # noqa: S106 - wrong everywhere
-        Fault("no permission", Refused, permission, secret=PASSWORD),
-    ]
-
-
-class TestGrpc(LeasedConformance):
-    """By gRPC, to a server without a gateway."""
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def site(cls, server: Etcd, with_users: Etcd, tmp_path_factory: pytest.TempPathFactory) -> Site:
-        return Site(
-            opener=OPENER,
-            lock=f"etcd+grpc://{server.address}",
-            ttl=2.0,
-            fifo=True,
-            watches=True,
-            delete=server.delete_lock,
-            take=server.take_lock,
-            outage=server.stopped,
-            restart=server.restart,
-            faults=faults_at(server, with_users, tmp_path_factory.mktemp("files")),
-        )
 
 
 # The whole program.
 
 
 def test_a_command_runs_on_through_an_outage_with_a_new_keeper(tmp_path: Path) -> None:
-    with etcd.running(tmp_path) as server:
-        for lab in labs(tmp_path, "etcd"):
-            lab.lock = f"etcd+grpc://{server.address}"
-            run = lab.start("--ttl", "30s", command=lab.long_job())
-            lab.ready()
-            keeper = run.one("keeper of")
-            server.kill()
-            os.kill(keeper, 9)
-            run.one("keeper of", but=keeper)
-            server.start().serves()
-            lab.beats()
-            lab.finish()
-            assert run.wait() == 0, run.said
-            lab.evidence.check(1)
+    with etcd.running(tmp_path) as server, Lab(tmp_path) as lab:
+        lab.lock = f"etcd+grpc://{server.address}"
+        run = lab.start("--ttl", "30s", command=lab.long_job())
+        lab.ready()
+        keeper = run.one("keeper of")
+        server.kill()
+        os.kill(keeper, 9)
+        run.one("keeper of", but=keeper)
+        server.start().serves()
+        lab.beats()
+        lab.finish()
+        assert run.wait() == 0, run.said
+        lab.evidence.check(1)
 
 
 # Connections that break, answers that are lost.
 
 
 def test_a_holder_whose_connections_break_sees_a_deletion(
-    crew_at: CrewAt, between: Proxy, server: Etcd
+    crew_at: Crews, between: Proxy, server: Etcd
 ) -> None:
     crew = crew_at(between.address)
     name = crew.name()
@@ -195,7 +116,7 @@ def test_a_holder_whose_connections_break_sees_a_deletion(
 
 
 def test_an_acquire_whose_answer_was_lost_is_undone_by_leave(
-    crew: Crew, crew_at: CrewAt, between: Proxy, server: Etcd
+    crew: Crew, crew_at: Crews, between: Proxy, server: Etcd
 ) -> None:
     name = crew.name()
     peer = crew_at(between.address).peer()
@@ -243,7 +164,7 @@ def guarded(tmp_path: Path) -> Iterator[Etcd]:
 
 
 def test_a_watch_that_is_not_permitted_is_refused_and_one_with_an_old_token_is_made(
-    crew_at: CrewAt, guarded: Etcd
+    crew_at: Crews, guarded: Etcd
 ) -> None:
     """The server says the same of both."""
     crew = crew_at(f"worker:{PASSWORD}@{guarded.address}/jobs")
@@ -282,7 +203,7 @@ def client(certificates: Certificates) -> str:
 
 
 def test_who_answers_in_the_place_of_etcd_gets_nothing(
-    crew_at: CrewAt, secured: Etcd, certificates: Certificates, client: str
+    crew_at: Crews, secured: Etcd, certificates: Certificates, client: str
 ) -> None:
     """Another authority, another name; and with the right ones it is etcd that answers."""
     here, right = f"localhost:{secured.port}/?{client}", f"cacert={certificates.ca}"
@@ -302,13 +223,13 @@ def test_what_grpc_has_to_say_does_not_reach_stderr(
 
 
 def test_without_an_authority_the_systems_are_trusted(
-    crew_at: CrewAt, secured: Etcd, certificates: Certificates, client: str
+    crew_at: Crews, secured: Etcd, certificates: Certificates, client: str
 ) -> None:
     environ = {"SSL_CERT_FILE": certificates.ca}
-    crew_at(f"localhost:{secured.port}/?{client}", environ).peer().takes("system", LONG)
+    crew_at(f"localhost:{secured.port}/?{client}", environ=environ).peer().takes("system", LONG)
 
 
-def test_a_file_that_is_no_certificate_is_refused_by_its_name(crew_at: CrewAt, tmp_path: Path) -> None:
+def test_a_file_that_is_no_certificate_is_refused_by_its_name(crew_at: Crews, tmp_path: Path) -> None:
     file = tmp_path / "none.pem"
     file.write_text("nothing")
     with pytest.raises(Refused, match=r"none\.pem"):
@@ -323,12 +244,12 @@ def test_a_proxy_of_the_environment_is_not_for_what_is_asked_without_tls(lab: La
 
 
 def test_with_tls_the_proxy_of_the_environment_makes_a_tunnel(
-    crew_at: CrewAt, secured: Etcd, certificates: Certificates, client: str
+    crew_at: Crews, secured: Etcd, certificates: Certificates, client: str
 ) -> None:
     with tunnel(secured.port) as (proxy_port, asked):
         environ = {"HTTPS_PROXY": f"http://user:p@127.0.0.1:{proxy_port}"}
         words = f"{client}&cacert={certificates.ca}&server-name=localhost"
-        crew_at(f"etcd.example:2379/?{words}", environ).peer().takes("proxied", LONG)
+        crew_at(f"etcd.example:2379/?{words}", environ=environ).peer().takes("proxied", LONG)
     assert asked[0].startswith(b"CONNECT etcd.example:2379 HTTP/1.1\r\n")
     assert b"Basic dXNlcjpw" in asked[0]
 

