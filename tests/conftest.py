@@ -1,4 +1,4 @@
-"""In CI nothing may skip: there a skipped test is a failed one. And the cluster that tests share.
+"""In CI nothing may skip: there a skipped test is a failed one. And the servers that tests share.
 
 No property fails for want of time: on a busy machine an example may take as long as it likes.
 """
@@ -14,7 +14,9 @@ from hypothesis import HealthCheck, settings
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
+    from tests.servers.etcd import Etcd
     from tests.servers.kubeaccess import Cluster, Namespace
+    from tests.servers.postgres import Postgres
 
 
 # On top of what hypothesis itself chooses here or in CI.
@@ -26,6 +28,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add --kube-context."""
     text = "run the tests for Kubernetes in new namespaces of this context's cluster, not on their own server"
     parser.addoption("--kube-context", metavar="NAME", help=text)
+
+
+@pytest.fixture(scope="module")
+def etcd_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
+    """A server for a module's tests."""
+    from tests.servers import etcd
+
+    with etcd.running(tmp_path_factory.mktemp("etcd")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def postgres_server() -> Iterator[Postgres]:
+    """A server for a module's tests."""
+    from tests.servers import postgres
+
+    with postgres.running() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

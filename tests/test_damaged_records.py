@@ -19,7 +19,7 @@ from psycopg import sql
 
 from singleton_run import fastjson
 from singleton_run.record import VERSION, begun, ended, parsed
-from tests.harness import Lab, environment, labs, until
+from tests.harness import Lab, environment, until
 from tests.servers import etcd, postgres
 
 if TYPE_CHECKING:
@@ -173,22 +173,10 @@ class InPostgres:
         return str(record)
 
 
-@pytest.fixture(scope="module")
-def etcd_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[etcd.Etcd]:
-    with etcd.running(tmp_path_factory.mktemp("etcd")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def postgres_server() -> Iterator[postgres.Postgres]:
-    with postgres.running() as server:
-        yield server
-
-
 @pytest.fixture(params=["file", "etcd", "postgres"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Lab, Store]]:
     """A lab on each backend, and a way to its records."""
-    for lab in labs(tmp_path, "file"):
+    with Lab(tmp_path) as lab:
         store: Store = InFile(lab.locks)
         if request.param == "etcd":
             server = request.getfixturevalue("etcd_server")

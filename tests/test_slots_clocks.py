@@ -14,28 +14,16 @@ from tests.clocks import VIA, Clock, forget_shared
 from tests.harness import Lab, Run, send, until
 from tests.places import Place
 from tests.proxy import Proxy, proxy
-from tests.servers import etcd as etcds
-from tests.servers import postgres as postgreses
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.servers.etcd import Etcd
+
 HOUR = 3600.0
 MIDNIGHT = datetime(2031, 3, 4, tzinfo=UTC).timestamp()
 ENDS = (0, 128 + signal.SIGTERM)
-
-
-@pytest.fixture(scope="module")
-def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[etcds.Etcd]:
-    with etcds.running(tmp_path_factory.mktemp("etcd")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[postgreses.Postgres]:
-    with postgreses.running() as server:
-        yield server
 
 
 @pytest.fixture
@@ -64,7 +52,7 @@ def test_clocks_that_disagree_and_are_set_run_no_slot_twice(
     request: pytest.FixtureRequest, lab: Place, backend: str
 ) -> None:
     if backend != "file":
-        server = request.getfixturevalue("etcd")
+        server = request.getfixturevalue("etcd_server")
         lab.put_at(server)
         lab.lock = f"{backend}://{server.address}"
     right, behind, ahead = (Clock(lab.directory, seconds) for seconds in (0.0, -1.5 * HOUR, 2 * HOUR))
@@ -97,7 +85,7 @@ def _later(lab: Place, moment: float) -> None:
 
 @pytest.mark.parametrize("backend", ["etcd", "postgres"])
 def test_slots_go_by_the_servers_time(request: pytest.FixtureRequest, lab: Place, backend: str) -> None:
-    lab.put_at(request.getfixturevalue(backend))
+    lab.put_at(request.getfixturevalue(f"{backend}_server"))
     wrong = {"2h behind": 2 * HOUR, "1h30m ahead of": -1.5 * HOUR, "30d behind": 30 * 24 * HOUR}
     clocks = [Clock(lab.directory, ahead) for ahead in wrong.values()]
     options = ["--cron", "*/2 * * * * *", "--tz", "UTC"]
@@ -133,10 +121,10 @@ class World:
 
 
 def test_an_hourly_job_on_three_replicas_runs_once_an_hour_through_a_deploy_in_each(
-    etcd: etcds.Etcd, lab: Place
+    etcd_server: Etcd, lab: Place
 ) -> None:
-    with proxy(etcd.port) as between:
-        lab.put_at(etcd)
+    with proxy(etcd_server.port) as between:
+        lab.put_at(etcd_server)
         lab.lock = lab.behind(between)
         world = World(lab, between)
         old: list[Run] = []
@@ -159,13 +147,13 @@ def test_an_hourly_job_on_three_replicas_runs_once_an_hour_through_a_deploy_in_e
 
 
 def test_two_daily_jobs_of_eight_minutes_on_two_replicas_run_at_eleven_and_once(
-    etcd: etcds.Etcd, tmp_path: Path
+    etcd_server: Etcd, tmp_path: Path
 ) -> None:
     eleven = MIDNIGHT + 11 * HOUR
-    with Place(tmp_path) as report, Place(tmp_path) as cleanup, proxy(etcd.port) as between:
+    with Place(tmp_path) as report, Place(tmp_path) as cleanup, proxy(etcd_server.port) as between:
         jobs = (report, cleanup)
         for job in jobs:
-            job.put_at(etcd)
+            job.put_at(etcd_server)
             job.lock = job.behind(between)
         world = World(report, between)
 

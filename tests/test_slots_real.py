@@ -18,42 +18,31 @@ from singleton_run.errors import DENIED, HELD, UNUSABLE
 from tests.harness import LONG, Lab, Run, kill_tree, send, until
 from tests.places import Place
 from tests.proxy import proxy
-from tests.servers import etcd as etcds
-from tests.servers import postgres as postgreses
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from tests.servers.etcd import Etcd
+    from tests.servers.postgres import Postgres
 
 INTERRUPTED = 128 + signal.SIGTERM
 LEAPDAY = "0 0 29 2 *"
 """A schedule whose next slot no test lives to see."""
 
 
-@pytest.fixture(scope="module")
-def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[etcds.Etcd]:
-    with etcds.running(tmp_path_factory.mktemp("etcd")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[postgreses.Postgres]:
-    with postgreses.running() as server:
-        yield server
-
-
 @pytest.fixture(params=["file", "etcd", "postgres"])
 def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     with Place(tmp_path) as place:
         if request.param != "file":
-            place.put_at(request.getfixturevalue(request.param))
+            place.put_at(request.getfixturevalue(f"{request.param}_server"))
         yield place
 
 
 @pytest.fixture(params=["etcd", "postgres"])
 def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     with Place(tmp_path) as place:
-        place.put_at(request.getfixturevalue(request.param))
+        place.put_at(request.getfixturevalue(f"{request.param}_server"))
         yield place
 
 
@@ -242,26 +231,26 @@ def test_a_server_that_is_away_at_the_slots_time_is_tried_until_the_deadline(
 
 
 def test_a_refusal_ends_it_at_the_start_and_is_only_said_later(
-    postgres: postgreses.Postgres, tmp_path: Path
+    postgres_server: Postgres, tmp_path: Path
 ) -> None:
-    postgres.make_role("guest")
+    postgres_server.make_role("guest")
     with Place(tmp_path) as lab:
-        lab.put_at(postgres)
+        lab.put_at(postgres_server)
         assert lab.start("--no-loop", "--every", "1h", command=["true"]).wait() == 0
         granted = lab.lock
-        lab.lock = postgres.url_of("guest")
-        postgres.run("GRANT app TO guest")
+        lab.lock = postgres_server.url_of("guest")
+        postgres_server.run("GRANT app TO guest")
         run = lab.start("--ttl", "6s", "--every", "8s", command=lab.job())
         lab.slots(1)
         lab.idle(run)
-        postgres.run("ALTER ROLE guest NOLOGIN")
+        postgres_server.run("ALTER ROLE guest NOLOGIN")
         try:
             run.hears("not permitted to log in")
             refused = lab.start("--every", "8s", command=lab.job())
             assert refused.wait() == DENIED, refused.said
             assert run.popen.poll() is None
         finally:
-            postgres.run("ALTER ROLE guest LOGIN")
+            postgres_server.run("ALTER ROLE guest LOGIN")
         lab.slots(len(lab.evidence.slots()) + 1)
         send(signal.SIGTERM, run.pid)
         assert run.wait() in (0, INTERRUPTED)
@@ -431,12 +420,12 @@ def test_a_lock_that_was_kept_is_free_afterwards(lab: Place) -> None:
     assert starts[1] >= before + keep * 0.99
 
 
-def test_etcdctl_waits_too_for_a_lock_that_is_kept(etcd: etcds.Etcd, tmp_path: Path) -> None:
+def test_etcdctl_waits_too_for_a_lock_that_is_kept(etcd_server: Etcd, tmp_path: Path) -> None:
     with Place(tmp_path) as lab:
-        lab.put_at(etcd)
+        lab.put_at(etcd_server)
         before = system.now()
         assert lab.start("--lock-at-least-for", "3s", command=lab.job()).wait() == 0
-        theirs = etcd.ctl_command("lock", lab.name, "--", "env", "SINGLETON_TOKEN=999999", *lab.job())
+        theirs = etcd_server.ctl_command("lock", lab.name, "--", "env", "SINGLETON_TOKEN=999999", *lab.job())
         run = Run(theirs, lab.directory)
         assert run.wait() == 0, run.said
         starts = [line.when for line in lab.evidence.lines() if line.what == "start"]
