@@ -624,11 +624,8 @@ def test_the_bare_name_takes_the_variables_of_etcdctl(lab: Lab, secured: Etcd, l
     ]
 
 
-def test_a_url_says_it_all(crew_at: Crews, secured: Etcd) -> None:
-    files = secured.certificates
-    assert files is not None
-    words = f"cacert={files.ca}&cert={files.client_cert}&key={files.client_key}"
-    crew = crew_at(f"alice:{QUOTED}@localhost:{secured.port}/?{words}")
+def assert_handed_on(crew: Crew) -> None:
+    """One holds a lock and renews it, another waits for it and gets it."""
     name = crew.name()
     holder, waiter = crew.peer(), crew.peer()
     grant = holder.takes(name, LONG)
@@ -637,6 +634,14 @@ def test_a_url_says_it_all(crew_at: Crews, secured: Etcd) -> None:
     holder.renew(grant)
     holder.release(grant, record_of(grant))
     waiter.got()
+
+
+def test_a_url_says_it_all(crew_at: Crews, secured: Etcd) -> None:
+    files = secured.certificates
+    assert files is not None
+    words = f"cacert={files.ca}&cert={files.client_cert}&key={files.client_key}"
+    crew = crew_at(f"alice:{QUOTED}@localhost:{secured.port}/?{words}")
+    assert_handed_on(crew)
 
 
 @pytest.mark.parametrize(
@@ -667,14 +672,7 @@ def test_a_user_known_by_the_certificate_comes_by_grpc(crew_at: Crews, secured: 
     words = f"cacert={files.ca}&cert={files.user_cert}&key={files.user_key}"
     # The server's certificate is for localhost; what we call it is something else.
     crew = crew_at(f"127.0.0.1:{secured.port}/?{words}&server-name=localhost", "etcd+grpc")
-    name = crew.name()
-    holder, waiter = crew.peer(), crew.peer()
-    grant = holder.takes(name, LONG)
-    waiter.start_get(name, LONG)
-    holder.hold(grant, system.now() + 0.3)
-    holder.renew(grant)
-    holder.release(grant, record_of(grant))
-    waiter.got()
+    assert_handed_on(crew)
 
 
 def test_a_server_with_tls_that_is_spoken_to_without_it(crew_at: Crews, secured: Etcd) -> None:

@@ -13,7 +13,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.harness import LIMIT, Lab, Run, below, environment, labs, open_files, ours, send, title, until
+from tests.harness import (
+    LIMIT,
+    Lab,
+    Run,
+    below,
+    environment,
+    labs,
+    open_files,
+    ours,
+    python,
+    send,
+    title,
+    until,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,11 +40,6 @@ BOTH = pytest.mark.parametrize("backend", ["file", "leasefile"])
 def lab(tmp_path: Path, backend: str) -> Iterator[Lab]:
     """A lock under that backend."""
     yield from labs(tmp_path, backend)
-
-
-def python(script: str) -> list[str]:
-    """A command."""
-    return [sys.executable, "-I", "-S", "-c", script]
 
 
 def held_by(process: int) -> set[str]:

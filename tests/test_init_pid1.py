@@ -8,12 +8,11 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.harness import Lab, Run, below, children_of, ours, parents, send, state, title, until
+from tests.harness import Lab, Run, below, children_of, ours, parents, python, send, state, title, until
 from tests.terminal import Terminal
 from tests.test_init_signals import EVERY, Listening, one_by_one
 
@@ -147,7 +146,7 @@ signal.pause()
 
 @BOTH
 def test_orphans_are_reaped_at_once(lab: Listening) -> None:
-    container = Container(lab, command=[sys.executable, "-I", "-S", "-c", ORPHANS])
+    container = Container(lab, command=python(ORPHANS))
     until((lab.directory / "up").exists, "the command to leave its orphans")
     until(lambda: not container.zombies(), "them to be reaped")
     assert container.run.popen.poll() is None

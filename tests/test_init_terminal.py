@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.harness import LONG, Lab, below, gone, ours, send, state, title, until
+from tests.harness import LONG, Lab, below, gone, ours, python, send, state, title, until
 from tests.terminal import Terminal
 from tests.test_init_signals import END, Listening
 
@@ -116,11 +116,6 @@ class Shell(Terminal):
         """End the shell."""
         self.line("exit")
         self.wait()
-
-
-def python(script: str) -> list[str]:
-    """A command."""
-    return [sys.executable, "-I", "-S", "-c", script]
 
 
 def the(role: str, lab: Lab) -> int:

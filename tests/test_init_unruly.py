@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from tests.harness import (
     gone,
     labs,
     ours,
+    python,
     send,
     send_if_there,
     state,
@@ -44,11 +44,6 @@ POWERLESS = 'exec setpriv --bounding-set=-kill --inh-caps=-kill "$@"'
 def lab(tmp_path: Path, backend: str) -> Iterator[Lab]:
     """A lock under that backend."""
     yield from labs(tmp_path, backend)
-
-
-def python(script: str) -> list[str]:
-    """A command."""
-    return [sys.executable, "-I", "-S", "-c", script]
 
 
 def waiting(lab: Lab) -> Run:
