@@ -146,14 +146,14 @@ class Front:
         """SIGKILL the keeper; it is waited for later."""
         self.lock.kill()
 
-    def tell_keeper(self, *message: object) -> None:
-        """Order the keeper to settle, with the record of the run, or to leave."""
-        if message[0] == "settle":
-            status = None if self.turn.outcome == "lost" else self.turn.status
-            run = record.ended(self.run_record, self.turn.outcome, status, time.time())
-            self.lock.tell(self.turn, "settle", run)
-        else:
-            self.lock.tell(self.turn, "leave")
+    def settle(self) -> None:
+        """Have the lock given back, with the record of the run."""
+        status = None if self.turn.outcome == "lost" else self.turn.status
+        self.lock.settle(self.turn, record.ended(self.run_record, self.turn.outcome, status, time.time()))
+
+    def leave(self) -> None:
+        """Have the place in the queue given back."""
+        self.lock.leave(self.turn)
 
     def tell_guard(self, *message: object) -> None:
         """Give the guard an order and SIGCONT, or take its part; to one that has died, nothing."""

@@ -151,18 +151,20 @@ class FlockLock:
         """Write down that the command is about to start; why that could not be done, or ''."""
         return self._try(lambda grant: self.backend.write(grant, run, 0.0))
 
-    def tell(self, turn: Turn, order: str, run: Record | None = None) -> None:
-        """Obey at once: settle with a record, or leave."""
-        text = "" if run is None else self._settle(run)
-        self.backend.leave(0.0)
-        turn.settled(text)
-
-    def _settle(self, run: Record) -> str:
+    def settle(self, turn: Turn, run: Record) -> None:
+        """Give the lock back at once, with the record of the run."""
         key, text = self.job.once, ""
         if key is not None and run["state"] == "succeeded":
             text = self._try(lambda grant: self.backend.mark(grant, key, record.mark_of(run), 0.0))
         keep = record.keep_for(self.job.keep, self.page.began)
-        return self._try(lambda grant: self.backend.release(grant, run, 0.0, keep)) or text
+        text = self._try(lambda grant: self.backend.release(grant, run, 0.0, keep)) or text
+        self.backend.leave(0.0)
+        turn.settled(text)
+
+    def leave(self, turn: Turn) -> None:
+        """Give up waiting, at once."""
+        self.backend.leave(0.0)
+        turn.settled("")
 
     def _try(self, work: Callable[[Grant], None]) -> str:
         try:
@@ -226,7 +228,6 @@ class KeeperLock:
     def keep(self, grant: Mapping[str, Any] | None, turn: Turn) -> None:
         """Fork a keeper: the first forks the guard at once, a later one resumes `grant`."""
         self._close()
-        self._orders = channel.Writer(-1)
         orders_read, orders_write, says_read, says_write = pipes = _two_pipes()
         self.generation += 1
         first = self.generation == 0 and self.job.leased
@@ -294,8 +295,15 @@ class KeeperLock:
         """The server tells who holds a lock: nothing is written at the start of a plain turn."""
         return ""
 
-    def tell(self, turn: Turn, *order: object) -> None:
-        """Send the keeper an order, if there is one."""
+    def settle(self, turn: Turn, run: Record) -> None:
+        """Have the keeper give the lock back, with the record of the run."""
+        self._order("settle", run)
+
+    def leave(self, turn: Turn) -> None:
+        """Have the keeper give up waiting."""
+        self._order("leave")
+
+    def _order(self, *order: object) -> None:
         if self._orders.descriptor >= 0:
             self._orders.send(*order)
 
@@ -319,6 +327,7 @@ class KeeperLock:
         for descriptor in (self._orders.descriptor, self._says.descriptor):
             if descriptor >= 0:
                 os.close(descriptor)
+        self._orders = channel.Writer(-1)
         self._says = channel.Reader(-1)
 
     def close(self) -> None:
@@ -374,12 +383,13 @@ class SlotLock:
         """Write down that the command is about to start; why that could not be done, or ''."""
         return self._flock.begun(run)
 
-    def tell(self, turn: Turn, order: str, run: Record | None = None) -> None:
-        """Settle at once, or have the process that decides leave."""
-        if order == "settle":
-            self._flock.tell(turn, order, run)
-        else:
-            self._keeper.tell(turn, order)
+    def settle(self, turn: Turn, run: Record) -> None:
+        """Give the lock back at once, with the record of the run."""
+        self._flock.settle(turn, run)
+
+    def leave(self, turn: Turn) -> None:
+        """Have the process that decides leave."""
+        self._keeper.leave(turn)
 
     def kill(self) -> None:
         """SIGKILL the process that decides."""

@@ -32,8 +32,11 @@ if TYPE_CHECKING:
         def kill_keeper(self) -> None:
             """SIGKILL the keeper; its death is an event, once it was waited for."""
 
-        def tell_keeper(self, *message: object) -> None:
-            """Send the keeper an order."""
+        def settle(self) -> None:
+            """Order the keeper to give the lock back, with the record of the run."""
+
+        def leave(self) -> None:
+            """Order the keeper to give up waiting."""
 
         def tell_guard(self, *message: object) -> None:
             """Send the guard an order, and SIGCONT."""
@@ -427,7 +430,7 @@ class Turn:
         self.hands.keep(self.grant)
         if self.phase == SETTLING:
             self.settles_since = None
-            self.hands.tell_keeper("settle", self.status)
+            self.hands.settle()
 
     def _keep_again(self, now: float) -> None:
         try:
@@ -467,7 +470,7 @@ class Turn:
         self.leave_by = now + (LEAVE_LIMIT_IN_TROUBLE if self.trouble else LEAVE_LIMIT)
         self.raised = number
         self.status = 128 + number
-        self.hands.tell_keeper("leave")
+        self.hands.leave()
 
     def _stop_for(self, status: int) -> None:
         if self.why == 0:
@@ -487,7 +490,7 @@ class Turn:
         if self.lost:
             self.phase = OVER
         elif self.keeper == ALIVE or not self.leased:
-            self.hands.tell_keeper("settle", self.status)
+            self.hands.settle()
 
     def _end(self, status: int, text: str) -> None:
         self.status = status

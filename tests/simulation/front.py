@@ -106,8 +106,15 @@ class Front(Process):
         if self.keeper is not None and self.keeper.alive:
             self.keeper.kill_soon()
 
-    def tell_keeper(self, *message: object) -> None:
+    def settle(self) -> None:
         """Write to its pipe."""
+        self._tell_keeper("settle", self.turn.status)
+
+    def leave(self) -> None:
+        """Write to its pipe."""
+        self._tell_keeper("leave")
+
+    def _tell_keeper(self, *message: object) -> None:
         self.step()
         self.world.note(self, "tells the keeper", *message)
         if self.keeper is not None and self.keeper.alive:
