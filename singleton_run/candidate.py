@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     StepsToDecision = Generator[Do, Done, "tuple[Decision, float]"]
 
-FOREVER = float("inf")
 WRITE_AHEAD = 0.05
 AGAIN = 1.0
 MOST_OFFSET = 1.0

@@ -119,12 +119,6 @@ def fixed(expression: str) -> bool:
     return "*" not in minute[0] + hour[0]
 
 
-def either_day(expression: str) -> bool:
-    """Whether a day of the month *or* of the week is enough: neither field begins with `*`."""
-    words = expression.split()
-    return "*" not in words[-3][0] + words[-1][0]
-
-
 def _named(word: str) -> str:
     if word.lower() == "@reboot":
         raise ValueError("@reboot is no time: run the command when the machine starts, without --cron")

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     StepsToGrant = Generator["Do", "Done", "Got | None"]
     StepsToOutcome = Generator["Do", "Done", "Got | Held | Failure | None"]
 
-FOREVER = float("inf")
 WAKE_GRACE = 1.0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from singleton_run import durations
+from singleton_run import durations, lease
 from singleton_run.environment import nested, redact
 from singleton_run.errors import HELD, UNUSABLE, USAGE, Failure
 from singleton_run.names import check_name, default_name
@@ -20,7 +20,6 @@ else:
     import _signal
 
 KILL_AFTER = 10.0
-LEAST_TTL = 6.0
 LEAST_INTERVAL = 1.0
 LONGEST_KEY = 256
 # The one to the power of the other must be a number that a float can have.
@@ -260,7 +259,7 @@ def _name(values: Values) -> str:
 
 def _ttl(values: Values) -> float:
     ttl = _seconds(values, "ttl")
-    if ttl < LEAST_TTL:
+    if ttl < lease.LEAST_TTL:
         _refuse("ttl must be at least 6s, or a server that is slow for a moment would stop the command")
     return ttl
 

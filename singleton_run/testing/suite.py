@@ -229,7 +229,7 @@ class Conformance:
         name = crew.name()
         holder, waiter = crew.peer(), crew.peer()
         grant = holder.takes(name)
-        waiter.start_wait(waiter.is_refused(name), keeper.FOREVER)
+        waiter.start_wait(waiter.is_refused(name), system.FOREVER)
         waiter.wake()
         waiter.result(crew.site.patience)
         holder.release(grant, record_of(grant))
@@ -252,7 +252,7 @@ class Conformance:
         name = crew.name()
         holder, other = crew.peer(), crew.peer()
         grant = holder.takes(name)
-        holder.start_hold(grant, keeper.FOREVER)
+        holder.start_hold(grant, system.FOREVER)
         holder.wake()
         holder.result(crew.site.patience)
         other.is_refused(name)
@@ -327,7 +327,7 @@ class Conformance:
         """The keeper got it when the lease was nearly over: it isn't used before a renewal proves it anew."""
         name = crew.name()
         one, other = crew.peer(), crew.peer()
-        steps = keeper.keep(Job(name, one.holder, STEADY, keeper.FOREVER), keeper.Orders(), None)
+        steps = keeper.keep(Job(name, one.holder, STEADY, system.FOREVER), keeper.Orders(), None)
         assert next(steps).name == "acquire"
         grant = one.takes(name)
         step = steps.send(keeper.Done(one.began, one.began + STEADY, grant))
