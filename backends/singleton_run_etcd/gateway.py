@@ -69,11 +69,9 @@ class Gateway:
             "failure": [_operation(operation) for operation in otherwise],
         }
         try:
-            answer = self._call("/v3/kv/txn", body, patience)
-        except Rejected as rejected:
-            if rejected.code == NOT_FOUND:
-                raise NoLease from None
-            raise self._failure(rejected) from None
+            answer = self._call("/v3/kv/txn", body, patience, expected=NOT_FOUND)
+        except Rejected:
+            raise NoLease from None
         outcome = _sense(lambda: _outcome(answer))
         # Without compares they all hold; and there is an answer to each question.
         if len(outcome.found) != len(then if outcome.held else otherwise) or not (compares or outcome.held):
@@ -82,46 +80,35 @@ class Gateway:
 
     def grant(self, lease: int, ttl: int, patience: Patience) -> bool:
         """See `server.Server`."""
+        body = {"ID": str(lease), "TTL": str(ttl)}
         try:
-            self._call("/v3/lease/grant", {"ID": str(lease), "TTL": str(ttl)}, patience)
-        except Rejected as rejected:
-            if rejected.code != PRECONDITION:
-                raise self._failure(rejected) from None
+            self._call("/v3/lease/grant", body, patience, expected=PRECONDITION)
+        except Rejected:
             return False
         return True
 
     def keep_alive(self, lease: int, patience: Patience) -> bool:
         """See `server.Server`."""
-        try:
-            answer = self._call("/v3/lease/keepalive", {"ID": str(lease)}, patience)
-        except Rejected as rejected:
-            raise self._failure(rejected) from None
+        answer = self._call("/v3/lease/keepalive", {"ID": str(lease)}, patience)
         return _sense(lambda: int(answer.get("result", {}).get("TTL", 0))) > 0
 
     def left(self, lease: int, patience: Patience) -> int:
         """See `server.Server`."""
-        try:
-            answer = self._call("/v3/lease/timetolive", {"ID": str(lease)}, patience)
-        except Rejected as rejected:
-            raise self._failure(rejected) from None
+        answer = self._call("/v3/lease/timetolive", {"ID": str(lease)}, patience)
         return _sense(lambda: max(0, int(answer.get("TTL", 0))))
 
     def revoke(self, lease: int, patience: Patience) -> None:
         """See `server.Server`."""
         try:
-            self._call("/v3/lease/revoke", {"ID": str(lease)}, patience)
-        except Rejected as rejected:
-            if rejected.code != NOT_FOUND:
-                raise self._failure(rejected) from None
+            self._call("/v3/lease/revoke", {"ID": str(lease)}, patience, expected=NOT_FOUND)
+        except Rejected:
+            return
 
     def watch(self, key: str, revision: int, patience: Patience) -> GatewayWatch:
         """See `server.Server`."""
         request = {"key": _encoded(key), "start_revision": str(revision), "filters": ["NOPUT"]}
         body = fastjson.dumps({"create_request": request}).encode()
-        try:
-            return self._with_login(lambda: self._open_watch(body, patience), patience)
-        except Rejected as rejected:
-            raise self._failure(rejected) from None
+        return self._with_login(lambda: self._open_watch(body, patience), patience)
 
     def _open_watch(self, body: bytes, patience: Patience) -> GatewayWatch:
         headers = {**self._headers(), **_NEEDS_LEADER}
@@ -157,10 +144,14 @@ class Gateway:
         """See `server.Server`."""
         self._client.close()
 
-    def _call(self, path: str, body: Body, patience: Patience) -> Body:
-        return self._with_login(lambda: self._post(path, body, patience), patience)
+    def _call(self, path: str, body: Body, patience: Patience, expected: int | None = None) -> Body:
+        return self._with_login(lambda: self._post(path, body, patience), patience, expected)
 
-    def _with_login(self, work: Callable[[], Result], patience: Patience) -> Result:
+    def _with_login(
+        self, work: Callable[[], Result], patience: Patience, expected: int | None = None
+    ) -> Result:
+        """Do `work` logged in. Raises Failure for a no, but Rejected for the one that is expected."""
+
         def authenticate(user: str, password: str) -> str:
             body = {"name": user, "password": password}
             token = str(self._post("/v3/auth/authenticate", body, patience).get("token", ""))
@@ -168,7 +159,12 @@ class Gateway:
                 raise _nonsense()
             return token
 
-        return self._login.during(work, authenticate)
+        try:
+            return self._login.during(work, authenticate)
+        except Rejected as rejected:
+            if rejected.code == expected:
+                raise
+            raise self._failure(rejected) from None
 
     def _post(self, path: str, body: Body, patience: Patience) -> Body:
         data = fastjson.dumps(body).encode()

@@ -163,21 +163,18 @@ class Grpc:
             failure=[_operation(operation) for operation in otherwise],
         )
         try:
-            answer = self._call(lambda line: line.kv.Txn, request, patience)
-        except Rejected as rejected:
-            if rejected.code == NOT_FOUND:
-                raise NoLease from None
-            raise self._failure(rejected) from None
+            answer = self._call(lambda line: line.kv.Txn, request, patience, expected=NOT_FOUND)
+        except Rejected:
+            raise NoLease from None
         found = [_entries(response) for response in answer.responses]
         return Outcome(answer.header.revision, found, held=answer.succeeded)
 
     def grant(self, lease: int, ttl: int, patience: Patience) -> bool:
         """See `server.Server`."""
+        request = rpc.LeaseGrantRequest(ID=lease, TTL=ttl)
         try:
-            self._call(lambda line: line.lease.LeaseGrant, rpc.LeaseGrantRequest(ID=lease, TTL=ttl), patience)
-        except Rejected as rejected:
-            if rejected.code != PRECONDITION:
-                raise self._failure(rejected) from None
+            self._call(lambda line: line.lease.LeaseGrant, request, patience, expected=PRECONDITION)
+        except Rejected:
             return False
         return True
 
@@ -192,28 +189,20 @@ class Grpc:
             finally:
                 stream.close()
 
-        try:
-            answer = self._with_login(ask, patience)
-        except Rejected as rejected:
-            raise self._failure(rejected) from None
-        return bool(answer.TTL > 0)
+        return bool(self._with_login(ask, patience).TTL > 0)
 
     def left(self, lease: int, patience: Patience) -> int:
         """See `server.Server`."""
         request = rpc.LeaseTimeToLiveRequest(ID=lease)
-        try:
-            answer = self._call(lambda line: line.lease.LeaseTimeToLive, request, patience)
-        except Rejected as rejected:
-            raise self._failure(rejected) from None
-        return max(0, int(answer.TTL))
+        return max(0, int(self._call(lambda line: line.lease.LeaseTimeToLive, request, patience).TTL))
 
     def revoke(self, lease: int, patience: Patience) -> None:
         """See `server.Server`."""
+        request = rpc.LeaseRevokeRequest(ID=lease)
         try:
-            self._call(lambda line: line.lease.LeaseRevoke, rpc.LeaseRevokeRequest(ID=lease), patience)
-        except Rejected as rejected:
-            if rejected.code != NOT_FOUND:
-                raise self._failure(rejected) from None
+            self._call(lambda line: line.lease.LeaseRevoke, request, patience, expected=NOT_FOUND)
+        except Rejected:
+            return
 
     def watch(self, key: str, revision: int, patience: Patience) -> GrpcWatch:
         """See `server.Server`."""
@@ -226,14 +215,11 @@ class Grpc:
             metadata = [*self._metadata(), _NEEDS_LEADER]
             return GrpcWatch(self, line, _Stream(line.watch.Watch, request, metadata, None), share)
 
-        try:
+        watch = self._with_login(ask, patience)
+        if watch.refused:
+            # Why, it says in words only; a read of the same key says it by code, and renews the token.
+            self.txn([], [Operation("range", key)], [], patience)
             watch = self._with_login(ask, patience)
-            if watch.refused:
-                # Why, it says in words only; a read of the same key says it by code, and renews the token.
-                self.txn([], [Operation("range", key)], [], patience)
-                watch = self._with_login(ask, patience)
-        except Rejected as rejected:
-            raise self._failure(rejected) from None
         if watch.refused:
             raise Unavailable(f"etcd: {watch.refused}")
         return watch
@@ -255,13 +241,19 @@ class Grpc:
             self.line.channel.close()
             self.line = None
 
-    def _call(self, method: Callable[[_Line], Any], request: Any, patience: Patience) -> Any:
+    def _call(
+        self, method: Callable[[_Line], Any], request: Any, patience: Patience, expected: int | None = None
+    ) -> Any:
         def ask(line: _Line, share: Patience) -> Any:
             return _answer(method(line), request, self._metadata(), share)
 
-        return self._with_login(ask, patience)
+        return self._with_login(ask, patience, expected)
 
-    def _with_login(self, ask: Callable[[_Line, Patience], Result], patience: Patience) -> Result:
+    def _with_login(
+        self, ask: Callable[[_Line, Patience], Result], patience: Patience, expected: int | None = None
+    ) -> Result:
+        """Ask logged in. Raises Failure for a no, but Rejected for the one that is expected."""
+
         def authenticate(user: str, password: str) -> str:
             request = rpc.AuthenticateRequest(name=user, password=password)
             answer = self._anywhere(
@@ -269,7 +261,12 @@ class Grpc:
             )
             return str(answer.token)
 
-        return self._login.during(lambda: self._anywhere(ask, patience), authenticate)
+        try:
+            return self._login.during(lambda: self._anywhere(ask, patience), authenticate)
+        except Rejected as rejected:
+            if rejected.code == expected:
+                raise
+            raise self._failure(rejected) from None
 
     def _anywhere(self, ask: Callable[[_Line, Patience], Result], patience: Patience) -> Result:
         """Ask at one endpoint after the other; each gets its share of the time that is left."""
