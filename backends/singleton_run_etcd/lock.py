@@ -39,6 +39,7 @@ _LONGEST_PAUSE = 5.0
 # A command that ends sooner doesn't pay for a watch, which sees what happened meanwhile.
 _WATCH_AFTER = 0.05
 _REVOKE_LIMIT = 1.0
+_NOT_OURS = "its key in etcd is gone, or is that of a later keeper"
 # So begins the value of a key that is kept after its turn.
 _KEPT = '{"kept":'
 # A record that was written by the release of the lock ends in this.
@@ -146,7 +147,7 @@ class EtcdBackend:
         except NoLease:
             raise Lost("its lease in etcd has ended") from None
         if not outcome.held:
-            raise Lost("its key in etcd is gone, or is that of a later keeper")
+            raise Lost(_NOT_OURS)
         self._seen = outcome.revision
         self._marked = grant.generation
 
@@ -174,11 +175,7 @@ class EtcdBackend:
 
     def write(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
         """Put the record if the key is still ours."""
-        self._recall(grant)
-        put = Operation("put", self._record_key(grant.name), value=fastjson.dumps(record))
-        outcome = self._server.txn(self._is_ours(grant), [put], [], Patience(system.now() + limit))
-        if not outcome.held:
-            raise Lost("its key in etcd is gone, or is that of a later keeper")
+        self._put_if_ours(grant, self._record_key(grant.name), record, limit)
 
     def release(self, grant: Grant, record: Mapping[str, Any], limit: float, keep: float = 0.0) -> None:
         """Delete the key, or put it under a lease of its own, and put the record in one transaction.
@@ -206,7 +203,7 @@ class EtcdBackend:
         if fresh and not outcome.held:
             self._empty_leases.add(fresh)
         if not outcome.held and not _was_released(outcome, grant):
-            raise Lost("its key in etcd is gone, or is that of a later keeper")
+            raise Lost(_NOT_OURS)
         self._place = None
         self._empty_leases.add(handle["lease"])
 
@@ -234,11 +231,7 @@ class EtcdBackend:
 
     def mark(self, grant: Grant, key: str, mark: Mapping[str, Any], limit: float) -> None:
         """Put the mark's key if the lock's is still ours."""
-        self._recall(grant)
-        put = Operation("put", self._mark_key(grant.name, key), value=fastjson.dumps(mark))
-        outcome = self._server.txn(self._is_ours(grant), [put], [], Patience(system.now() + limit))
-        if not outcome.held:
-            raise Lost("its key in etcd is gone, or is that of a later keeper")
+        self._put_if_ours(grant, self._mark_key(grant.name, key), mark, limit)
 
     def forget(self, name: str, key: str, limit: float) -> bool:
         """Delete the mark's key."""
@@ -277,6 +270,13 @@ class EtcdBackend:
         except Failure:
             self._empty_leases.clear()
         self._server.close()
+
+    def _put_if_ours(self, grant: Grant, key: str, value: Mapping[str, Any], limit: float) -> None:
+        self._recall(grant)
+        put = Operation("put", key, value=fastjson.dumps(value))
+        outcome = self._server.txn(self._is_ours(grant), [put], [], Patience(system.now() + limit))
+        if not outcome.held:
+            raise Lost(_NOT_OURS)
 
     def _queue(self, name: str) -> str:
         return f"{self._prefix}{name}/"
