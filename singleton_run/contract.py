@@ -86,6 +86,12 @@ class Held:
         self.handle = handle or {}
 
 
+def host_of(holder: str) -> str:
+    """The host in the name of one of our holders; empty for a stranger's without a colon."""
+    host, colon, _ = holder.partition(":")
+    return host if colon else ""
+
+
 class Job:
     """What is to be locked, and how long to try: `wait_until` is a reading of the boot clock.
 

@@ -69,6 +69,15 @@ def mark_of(record: Mapping[str, Any]) -> Record:
     return {word: record[word] for word in ("holder", "token", "start", "end")}
 
 
+def parsed_mark(text: str) -> Record | None:
+    """The mark that `text` is, None if it is damaged."""
+    try:
+        mark = fastjson.loads(text)
+    except ValueError:
+        return None
+    return mark if isinstance(mark, dict) else None
+
+
 def keep_for(keep: float, began: float) -> float:
     """How much longer the lock is kept that a command has which `began` then (boot clock; 0.0: never)."""
     return max(0.0, began + keep - system.now()) if keep and began else 0.0

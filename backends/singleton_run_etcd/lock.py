@@ -16,11 +16,11 @@ import os
 import time
 
 from singleton_run import fastjson, lease, system
-from singleton_run.contract import Grant, Held
+from singleton_run.contract import Grant, Held, host_of
 from singleton_run.errors import UNUSABLE, Failure, Lost, Refused, Unavailable
 from singleton_run.http.connection import Broken
 from singleton_run.patience import Late, Patience, Woken
-from singleton_run.record import parsed
+from singleton_run.record import parsed, parsed_mark
 from singleton_run_etcd.server import NoLease, Operation
 
 TYPE_CHECKING = False
@@ -221,11 +221,8 @@ class EtcdBackend:
         outcome = self._server.txn([], [Operation("range", mark_key)], [], Patience(system.now() + limit))
         if not outcome.found[0]:
             return None
-        try:
-            mark = fastjson.loads(outcome.found[0][0].value)
-        except (ValueError, RecursionError):
-            mark = None
-        if not isinstance(mark, dict):
+        mark = parsed_mark(outcome.found[0][0].value)
+        if mark is None:
             raise Refused(f"etcd's key {mark_key} is damaged: delete it if it shall be done again", UNUSABLE)
         return mark
 
@@ -342,7 +339,7 @@ class EtcdBackend:
         if value.get("kept"):
             # In whole seconds, the rest is cut off.
             until = system.now() + 1 + self._server.left(entry.lease, patience)
-        return Held(holder, holder.partition(":")[0], since, until, handle)
+        return Held(holder, host_of(holder), since, until, handle)
 
     def _enter(
         self, place: _Place, holder: str, ttl: float, look: Sequence[Operation], patience: Patience

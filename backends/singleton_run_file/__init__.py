@@ -18,7 +18,7 @@ import stat
 import time
 
 from singleton_run import fastjson, system
-from singleton_run.contract import Grant, Held
+from singleton_run.contract import Grant, Held, host_of
 from singleton_run.errors import UNUSABLE, Lost, Refused, Unavailable
 from singleton_run.record import LONGEST, parsed
 
@@ -320,7 +320,7 @@ class FileBackend:
             return None
         except OSError as error:
             raise Refused(f"{path} can't be read ({_reason(error)}): {_ASK}", UNUSABLE) from None
-        except (ValueError, RecursionError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError):
             found = None
         if not isinstance(found, dict):
             raise Refused(f"{path} is damaged: remove it if what it marks shall be done again", UNUSABLE)
@@ -436,8 +436,7 @@ class FileBackend:
         if not kept and record.get("state") != "running":
             return Held()
         who = record.get("holder", "")
-        host, colon, _ = who.partition(":")
-        return Held(who, host if colon else "", since=record.get("start"), until=kept)
+        return Held(who, host_of(who), since=record.get("start"), until=kept)
 
     def _read_record(self, name: str) -> Mapping[str, Any] | None:
         try:

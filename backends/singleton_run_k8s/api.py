@@ -254,7 +254,7 @@ def _parsed(data: bytes) -> Any:
     """What the JSON says, None if it is none."""
     try:
         return fastjson.loads(data.decode())
-    except (ValueError, RecursionError):
+    except ValueError:
         return None
 
 

@@ -10,7 +10,7 @@ import time
 
 from singleton_run import lease as clock
 from singleton_run import system
-from singleton_run.contract import Grant, Held
+from singleton_run.contract import Grant, Held, host_of
 from singleton_run.errors import UNUSABLE, Lost, Refused, Unavailable
 from singleton_run.http.connection import Broken
 from singleton_run.http.date import ahead, seconds
@@ -301,9 +301,8 @@ class LeaseBackend:
     def _held(self, sight: Sight) -> Held:
         found = sight.lease or {}
         holder = lease.holder_of(found)
-        host, colon, _ = holder.partition(":")
         since = times.read((found.get("spec") or {}).get("acquireTime"))
-        return Held(holder, host if colon else "", since, sight.over)
+        return Held(holder, host_of(holder), since, sight.over)
 
     def _change(
         self, grant: Grant, change: Callable[[Lease], Lease], limit: float, *, once: bool = False

@@ -6,7 +6,7 @@ A Lease is the object as the API server gives it, a dict. It is never changed in
 from __future__ import annotations
 
 from singleton_run import fastjson
-from singleton_run.record import parsed
+from singleton_run.record import parsed, parsed_mark
 from singleton_run_k8s import times
 
 TYPE_CHECKING = False
@@ -124,11 +124,7 @@ def record_of(lease: Lease) -> Mapping[str, Any] | None:
 
 def mark_of(lease: Lease) -> Mapping[str, Any] | None:
     """What was marked; None if it can't be read."""
-    try:
-        mark = fastjson.loads(_note(lease, MARK))
-    except (ValueError, RecursionError):
-        return None
-    return mark if isinstance(mark, dict) else None
+    return parsed_mark(_note(lease, MARK))
 
 
 def name_of(lease: Lease) -> str:

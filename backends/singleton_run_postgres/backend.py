@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from singleton_run import fastjson, system
-from singleton_run.contract import Grant, Held
+from singleton_run.contract import Grant, Held, host_of
 from singleton_run.errors import Lost, Refused, Unavailable
 from singleton_run.keys import plain
 from singleton_run.names import digest
 from singleton_run.patience import Patience, Woken
-from singleton_run.record import parsed
+from singleton_run.record import parsed, parsed_mark
 from singleton_run_postgres.faults import (
     AGAIN,
     EXISTS,
@@ -291,21 +291,17 @@ def _key(key: str) -> str:
 
 
 def _loaded_mark(text: str, name: str, key: str) -> Mapping[str, Any]:
-    try:
-        mark = fastjson.loads(text)
-    except (ValueError, RecursionError):
-        mark = None
-    if not isinstance(mark, dict):
+    mark = parsed_mark(text)
+    if mark is None:
         where = f"name = {name!r} and key = {_key(key)!r}"
         raise Refused(f"postgres: the mark of {where} is damaged: delete its row if it shall be done again")
     return mark
 
 
 def _held(name: str, holder: str, since: str | None, left: str | None) -> Held:
-    host, colon, _ = holder.partition(":")
     return Held(
         holder=holder,
-        host=host if colon else "",
+        host=host_of(holder),
         since=None if since is None else float(since),
         until=None if left is None else system.now() + float(left),
         handle={"name": name},
