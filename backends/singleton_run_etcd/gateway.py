@@ -132,13 +132,11 @@ class Gateway:
 
     def known(self) -> list[Any]:
         """See `server.Server`."""
-        return [[*place, addresses] for place, addresses in self._client.addresses.items()]
+        return self._client.known()
 
     def recall(self, known: Any) -> None:
         """See `server.Server`."""
-        for host, port, addresses in known:
-            found = [(family, tuple(address)) for family, address in addresses]
-            self._client.addresses.setdefault((host, port), found)
+        self._client.recall(known)
 
     def close(self) -> None:
         """See `server.Server`."""

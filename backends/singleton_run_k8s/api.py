@@ -131,8 +131,7 @@ class Api:
 
     def known(self) -> Any:
         """What a fresh process would have to find out again (addresses), for `recall`; survives JSON."""
-        found = self._access.client.addresses if self._access is not None else {}
-        return [[*place, addresses] for place, addresses in found.items()]
+        return [] if self._access is None else self._access.client.known()
 
     def recall(self, known: Any) -> None:
         """Use what `known` gave, unless something newer was found out."""
@@ -144,9 +143,7 @@ class Api:
 
     def _prepared(self, patience: Patience) -> tuple[Access, dict[str, str]]:
         access = self._access = self._login.access(patience)
-        for host, port, addresses in self._recalled:
-            found = [(family, tuple(address)) for family, address in addresses]
-            access.client.addresses.setdefault((host, port), found)
+        access.client.recall(self._recalled)
         self._recalled = ()
         headers = {"Accept": "application/json", "User-Agent": f"singleton-run/{__version__}"}
         said = self._login.authorization(patience)

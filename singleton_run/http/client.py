@@ -15,7 +15,7 @@ from singleton_run.resolve import Lookup, literal
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from typing import TypeVar
+    from typing import Any, TypeVar
 
     from singleton_run.http.connection import Answer, Wire
     from singleton_run.http.proxy import Proxy
@@ -105,6 +105,16 @@ class Client:
             return Stream(connection, answer, route)
 
         return self._anywhere(ask, patience)
+
+    def known(self) -> list[Any]:
+        """The addresses that were found, for `recall` in a fresh process; survives JSON."""
+        return [[*place, addresses] for place, addresses in self.addresses.items()]
+
+    def recall(self, known: Sequence[Any]) -> None:
+        """Use what `known` gave, unless something newer was found out."""
+        for host, port, addresses in known:
+            found = [(family, tuple(address)) for family, address in addresses]
+            self.addresses.setdefault((host, port), found)
 
     def close(self) -> None:
         """Drop the connection. Never raises."""
