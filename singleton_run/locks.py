@@ -204,7 +204,7 @@ class KeeperLock:
         ends: GuardEnds,
         fork_guard: Callable[[], None],
         open_backend: Callable[[], Backend],
-        plan: Callable[[], Plan] | None = None,
+        plan: Callable[[], Plan] | None,
         shared: Callable[[], list[int]] = list,
     ) -> None:
         self.job = job

@@ -23,7 +23,7 @@ else:
         import socket as _socket
 
 
-def addresses(host: str, port: int, flags: int = 0) -> list[Address]:
+def addresses(host: str, port: int, flags: int) -> list[Address]:
     """What the system knows of a host, which may take any time. Raises OSError, UnicodeError."""
     # As bytes: a str goes through the codec `idna`, whose import costs 10 ms.
     name = host.encode("ascii" if host.isascii() else "idna")
