@@ -49,12 +49,12 @@ def of_slot(told: Sequence[object]) -> dict[str, str]:
     slot, attempt = told
     variables = {"SINGLETON_ATTEMPT": str(attempt)}
     if isinstance(slot, int | float):
-        variables["SINGLETON_SLOT"] = moment(slot)
+        variables["SINGLETON_SLOT"] = rfc3339(slot)
     return variables
 
 
-def moment(seconds: float) -> str:
-    """Unix seconds as RFC 3339 in UTC, with milliseconds where there are any."""
+def rfc3339(seconds: float) -> str:
+    """Unix seconds as RFC 3339 has them, in UTC, with milliseconds where there are any."""
     whole, thousandths = divmod(round(seconds * 1000), 1000)
     fraction = f".{thousandths:03}" if thousandths else ""
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + fraction + "Z"

@@ -12,7 +12,7 @@ import time
 
 from singleton_run import durations, fastjson
 from singleton_run.channel import Reader
-from singleton_run.environment import moment
+from singleton_run.environment import rfc3339
 from singleton_run.errors import one_line
 
 TYPE_CHECKING = False
@@ -77,7 +77,7 @@ def sentence(facts: Facts, waited: float | None) -> str:
     words["waited"] = f" after {length}" if length else ""
     words["for"] = f" for {length}" if length else ""
     number = facts.get("number", 0.0)
-    words["when"] = moment(float(facts.get("slot") or number))
+    words["when"] = rfc3339(float(facts.get("slot") or number))
     words["length"] = durations.text(round(abs(number), 1 if abs(number) < 60 else None))
     words["ahead"] = f"{words['length']} {'ahead of' if number > 0 else 'behind'}"
     words["state"] = _OF_SLOTS.get(facts.get("text", ""), f"it has {facts.get('text')}")

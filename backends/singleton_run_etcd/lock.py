@@ -244,10 +244,13 @@ class EtcdBackend:
     def list(self, limit: float) -> list[str]:
         """The names that have a record, or a key that looks like a lock's."""
         records = self._record_key("")
-        ranges = [Operation("range", records, end=records[:-1] + "0", keys_only=True)]
-        # Without a prefix a lock's key may begin with any character of a name, but with no slash.
-        starts = [(self._prefix, self._prefix[:-1] + "0")] if self._prefix else [("+", "/"), ("0", "{")]
-        ranges += [Operation("range", start, end=end, keys_only=True) for start, end in starts]
+        ranges = [_below(records, keys_only=True)]
+        if self._prefix:
+            ranges.append(_below(self._prefix, keys_only=True))
+        else:
+            # A lock's key may begin with any character of a name, but with no slash.
+            ends = (("+", "/"), ("0", "{"))
+            ranges += [Operation("range", start, end=end, keys_only=True) for start, end in ends]
         outcome = self._server.txn([], ranges, [], Patience(system.now() + limit))
         names = {entry.key.removeprefix(records) for entry in outcome.found[0]}
         for entries in outcome.found[1:]:
@@ -295,8 +298,7 @@ class EtcdBackend:
         return name if entry.lease and last == f"{entry.lease:x}" else ""
 
     def _first(self, name: str) -> Operation:
-        queue = self._queue(name)
-        return Operation("range", queue, end=queue[:-1] + "0", limit=1)
+        return _below(self._queue(name), limit=1)
 
     def _try(self, place: _Place, holder: str, ttl: float, patience: Patience) -> Grant | Held:
         """Look, from our place in the queue, whether the lock is ours. Raises NoLease without a place."""
@@ -350,8 +352,7 @@ class EtcdBackend:
             place.renewed = now
         value = _value(holder, place.since, 0)
         put = Operation("put", place.key, value=value, lease=place.lease)
-        queue = self._queue(place.name)
-        last = Operation("range", queue, end=queue[:-1] + "0", limit=2, newest=True, keys_only=True)
+        last = _below(self._queue(place.name), limit=2, newest=True, keys_only=True)
         outcome = self._server.txn([("create", place.key, 0)], [put, *look, last], look, patience)
         if outcome.held:
             outcome.found = outcome.found[1:]
@@ -359,16 +360,8 @@ class EtcdBackend:
 
     def _ahead(self, place: _Place, patience: Patience) -> tuple[str, int]:
         """The key just before ours, empty if there is none, and the revision at which that is so."""
-        queue = self._queue(place.name)
-        look = Operation(
-            "range",
-            queue,
-            end=queue[:-1] + "0",
-            limit=1,
-            newest=True,
-            before=place.created - 1,
-            keys_only=True,
-        )
+        queue, before = self._queue(place.name), place.created - 1
+        look = _below(queue, limit=1, newest=True, before=before, keys_only=True)
         outcome = self._server.txn([], [look], [], patience)
         found = outcome.found[0]
         return (found[0].key if found else ""), outcome.revision
@@ -414,6 +407,11 @@ class EtcdBackend:
         """Holds if the key is there, was made when the lock was granted, and is not a later keeper's."""
         key = self._key(grant)
         return [("create", key, grant.token), ("below", key, _mark(grant.generation + 1))]
+
+
+def _below(folder: str, **how: Any) -> Operation:
+    """A range of all keys that begin with `folder`, which ends in a slash: the next character is 0."""
+    return Operation("range", folder, end=folder[:-1] + "0", **how)
 
 
 def _new_lease() -> int:
