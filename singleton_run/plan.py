@@ -52,21 +52,21 @@ def show(settings: Settings, number: int, environ: Mapping[str, str]) -> None:
 def _slots(settings: Settings, environ: Mapping[str, str]) -> tuple[Cron | Grid, str]:
     """The schedule, and a title that says where it is from."""
     if settings.cron is not None and settings.zone is not None:
-        slots = schedule.cron(settings.cron, settings.zone)
+        slots = schedule.Cron(settings.cron, settings.zone)
         return slots, slots.text
     if settings.every is None:
         raise Failure(USAGE, "--plan is for a schedule: give --every or --cron too")
     now = time.time()
-    text = schedule.every(settings.every, now).text
+    text = schedule.Grid(settings.every, now).text
     backend = registry.open_backend(settings.lock, environ)
     try:
         last = last_slot(readable(backend.read(settings.name, _LIMIT)[1]))
     finally:
         backend.close()
     if last is None:
-        return schedule.every(settings.every, now), f"{text}, if it begins now"
+        return schedule.Grid(settings.every, now), f"{text}, if it begins now"
     anchor = last["grid"] if last["schedule"] == text else last["slot"]
-    return schedule.every(settings.every, anchor), f"{text}, by the record of {settings.name}"
+    return schedule.Grid(settings.every, anchor), f"{text}, by the record of {settings.name}"
 
 
 def _zone(settings: Settings, environ: Mapping[str, str]) -> ZoneInfo:

@@ -1,7 +1,7 @@
 """When the slots of a schedule are: pure arithmetic on Unix seconds (UTC), no clock and no server.
 
-`every` is a grid from an anchor on. `cron` is the local time of a zone, and does at a change of the
-clocks what Debian's cron does. croniter only finds the times that match on a clock that is never
+`Grid` is for --every. `Cron` is the local time of a zone, and does at a change of the clocks what
+Debian's cron does. croniter only finds the times that match on a clock that is never
 changed; the changes are dealt with here, so that its answers around them, which differ, don't count.
 """
 
@@ -25,19 +25,6 @@ _FIRST = 365 * _DAY
 _LAST = 253_370_000_000
 
 
-def every(interval: float, anchor: float) -> Grid:
-    """The slots `anchor`, `anchor + interval`, and so on; both in seconds."""
-    return Grid(interval, anchor)
-
-
-def cron(expression: str, zone: str) -> Cron:
-    """The slots of a cron expression in a time zone, by name.
-
-    Raises Failure: USAGE if cron knows no such expression, UNUSABLE if the zone isn't known here.
-    """
-    return Cron(expression, zone)
-
-
 def jitter(name: str, slot: float, most: float) -> float:
     """How many seconds after its time the slot starts: from 0 to below `most`, the same on every machine."""
     share = (hashed(["jitter", name, repr(float(slot))]) >> 27) / 2**53
@@ -45,7 +32,10 @@ def jitter(name: str, slot: float, most: float) -> float:
 
 
 class Grid:
-    """Slots at equal distances. `text` names the schedule, and is the same for every anchor."""
+    """The slots `anchor`, `anchor + interval`, and so on; both in seconds.
+
+    `text` names the schedule, and is the same for every anchor.
+    """
 
     __slots__ = ("anchor", "interval", "text")
 
@@ -90,6 +80,8 @@ class Cron:
     is skipped is skipped, what is repeated is repeated. One with *fixed* times has each once: what is
     skipped runs right after the change, what is repeated runs the first time. That is so for changes
     of less than three hours.
+
+    Raises Failure: USAGE if cron knows no such expression, UNUSABLE if the zone isn't known here.
     """
 
     __slots__ = ("_croniter", "_zone", "expression", "fixed", "text", "zone")

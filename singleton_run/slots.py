@@ -89,7 +89,7 @@ class Plan:
         if settings.cron is not None:
             from singleton_run import schedule
 
-            self._cron = schedule.cron(settings.cron, settings.zone or "")
+            self._cron = schedule.Cron(settings.cron, settings.zone or "")
 
     def decide(self, record: Record | None, now: float, *, held: bool, exact: bool) -> Decision:
         """What to do at `now` by `record`; `held` is whether another has the lock.
@@ -228,7 +228,7 @@ class _Times:
             from singleton_run import schedule
 
             self.grid = float(int(now)) if last is None else last["grid" if self._same else "slot"]
-            self._slots = schedule.every(settings.every, self.grid)  # type: ignore[arg-type]
+            self._slots = schedule.Grid(settings.every, self.grid)  # type: ignore[arg-type]
         self.text = self._slots.text
         self.interval = settings.every or self.next(now) - (self._slots.latest(now) or now)
 
@@ -322,7 +322,7 @@ def _text(settings: Settings, cron: Cron | None) -> str:
         return cron.text
     from singleton_run import schedule
 
-    return schedule.every(settings.every, 0.0).text  # type: ignore[arg-type]
+    return schedule.Grid(settings.every, 0.0).text  # type: ignore[arg-type]
 
 
 def _is_time(value: object) -> bool:

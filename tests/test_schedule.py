@@ -53,7 +53,7 @@ WILDCARD = (
 
 def slots(line: str, zone: str, start: float, end: float) -> Iterator[int]:
     """The slots in (start, end]."""
-    cron = schedule.cron(line, zone)
+    cron = schedule.Cron(line, zone)
     at = cron.next(start)
     while at <= end:
         yield int(at)
@@ -83,7 +83,7 @@ def test_around_every_change_in_five_years_it_is_debian_s_cron(zone: str) -> Non
         model = debian_cron.runs(entries, zoneinfo.ZoneInfo(zone), start, start + 3 * DAY)
         for line, expected in zip(lines, model, strict=True):
             assert list(slots(line, zone, start, start + 3 * DAY)) == expected, line
-            cron = schedule.cron(line, zone)
+            cron = schedule.Cron(line, zone)
             for before, after in pairwise(expected):
                 assert [cron.latest(at) for at in (before, after - 1)] == [before, before]
 
@@ -203,7 +203,7 @@ lines = st.tuples(*(fields(low, high) for low, high in NUMBERS.values())).map(" 
 def test_any_expression_means_what_cron_reads_in_it(line: str, at: int) -> None:
     entry = debian_cron.Entry(line)
     try:
-        cron = schedule.cron(line, "UTC")
+        cron = schedule.Cron(line, "UTC")
     except Failure as failure:
         assert "never comes" in str(failure)  # noqa: PT017 - that is the only reason to refuse these
         return
@@ -218,7 +218,7 @@ def test_any_expression_means_what_cron_reads_in_it(line: str, at: int) -> None:
 
 @given(st.sampled_from(ZONES), st.sampled_from(FIXED + WILDCARD + ("15 */9 2 * * *",)), st.floats(START, END))
 def test_latest_and_next_meet(zone: str, line: str, at: float) -> None:
-    cron = schedule.cron(line, zone)
+    cron = schedule.Cron(line, zone)
     before, after = cron.latest(at), cron.next(at)
     assert before is not None
     assert before <= at < after
@@ -230,14 +230,14 @@ def test_latest_and_next_meet(zone: str, line: str, at: float) -> None:
 
 
 def test_a_date_that_comes_once_in_eight_years_is_found() -> None:
-    cron = schedule.cron("0 0 29 2 *", "UTC")
+    cron = schedule.Cron("0 0 29 2 *", "UTC")
     century = datetime(2096, 3, 1, tzinfo=UTC).timestamp()
     assert cron.next(century) == datetime(2104, 2, 29, tzinfo=UTC).timestamp()
     assert cron.latest(century + 5 * 366 * DAY) == datetime(2096, 2, 29, tzinfo=UTC).timestamp()
 
 
 def test_beyond_the_calendar_there_is_no_slot() -> None:
-    cron = schedule.cron("0 0 * * *", "UTC")
+    cron = schedule.Cron("0 0 * * *", "UTC")
     assert cron.next(1e12) == inf
     assert cron.latest(0) is None
     assert cron.latest(-inf) is None
@@ -256,17 +256,17 @@ def test_beyond_the_calendar_there_is_no_slot() -> None:
     ],
 )
 def test_a_schedule_has_one_name(line: str, zone: str, name: str) -> None:
-    assert schedule.cron(line, zone).text == name
+    assert schedule.Cron(line, zone).text == name
 
 
 def test_what_a_slot_at_a_change_stands_for() -> None:
-    cron = schedule.cron("30 2 * * *", "Europe/Berlin")
+    cron = schedule.Cron("30 2 * * *", "Europe/Berlin")
     change = datetime(2026, 3, 29, 1, tzinfo=UTC).timestamp()
     assert cron.next(change - DAY // 2) == change
     assert cron.skipped(change) == datetime(2026, 3, 29, 2, 30, tzinfo=UTC).timestamp()
     assert cron.skipped(cron.next(change)) is None
-    assert schedule.cron("0 3 * * *", "Europe/Berlin").skipped(change) is None
-    assert schedule.cron("0 * * * *", "Europe/Berlin").skipped(change) is None
+    assert schedule.Cron("0 3 * * *", "Europe/Berlin").skipped(change) is None
+    assert schedule.Cron("0 * * * *", "Europe/Berlin").skipped(change) is None
 
 
 # The grid.
@@ -277,7 +277,7 @@ times = st.floats(1e9, 3e9)
 
 @given(intervals, times, times)
 def test_the_grid_s_slots_surround_any_time(interval: float, anchor: float, at: float) -> None:
-    grid = schedule.every(interval, anchor)
+    grid = schedule.Grid(interval, anchor)
     before, after, nearest = grid.latest(at), grid.next(at), grid.nearest(at)
     assert after > at
     if before is None:
@@ -291,7 +291,7 @@ def test_the_grid_s_slots_surround_any_time(interval: float, anchor: float, at: 
 
 
 def test_the_grid_begins_with_its_anchor() -> None:
-    grid = schedule.every(3600, 1_800_000_005.25)
+    grid = schedule.Grid(3600, 1_800_000_005.25)
     assert grid.latest(1_800_000_005) is None
     assert grid.next(0) == grid.nearest(0) == grid.latest(1_800_000_006) == 1_800_000_005.25
     assert grid.nearest(1_800_001_805.25) == 1_800_003_605.25
@@ -299,9 +299,9 @@ def test_the_grid_begins_with_its_anchor() -> None:
 
 
 def test_a_grid_s_name_is_its_interval() -> None:
-    assert schedule.every(3600, 1).text == schedule.every(3600.0, 2).text == "every 1h"
-    assert schedule.every(5400, 1).text == "every 1h30m"
-    assert schedule.every(1.0001, 1).text == "every 1.0001s"
+    assert schedule.Grid(3600, 1).text == schedule.Grid(3600.0, 2).text == "every 1h"
+    assert schedule.Grid(5400, 1).text == "every 1h30m"
+    assert schedule.Grid(1.0001, 1).text == "every 1.0001s"
 
 
 # The jitter.
@@ -326,7 +326,7 @@ def test_the_jitter_spreads() -> None:
 
 def test_a_wrong_expression_is_a_failure_that_names_the_field() -> None:
     with pytest.raises(Failure, match="the hour '24'") as failure:
-        schedule.cron("0 24 * * *", "UTC")
+        schedule.Cron("0 24 * * *", "UTC")
     assert failure.value.status == USAGE
 
 
@@ -344,7 +344,7 @@ def test_a_wrong_expression_is_a_failure_that_names_the_field() -> None:
 )
 def test_a_zone_that_is_not_there(name: str, status: int) -> None:
     with pytest.raises(Failure) as failure:
-        schedule.cron("0 0 * * *", name)
+        schedule.Cron("0 0 * * *", name)
     assert failure.value.status == status
     assert repr(name) in str(failure.value) or name in str(failure.value)
 
