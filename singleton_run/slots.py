@@ -112,7 +112,7 @@ class Plan:
     def begun(self, run: Record, decision: Decision, start: float) -> dict[str, Any]:
         """`run`, the record of a turn that begins, with the slot that it is for."""
         slot = {
-            "schedule": _text(self._settings, self._cron),
+            "schedule": _slots(self._settings, self._cron, 0.0).text,
             "grid": decision.grid,
             "slot": decision.slot,
             "attempt": decision.attempt,
@@ -125,8 +125,7 @@ class Plan:
 
     def blind(self, now: float) -> float:
         """When to try again if nothing can be read: at the next slot, as far as that is known."""
-        settings = self._settings
-        return now + settings.every if self._cron is None else self._cron.next(now)  # type: ignore[operator]
+        return _slots(self._settings, self._cron, now).next(now)
 
     def _of_loop(self, times: _Times, last: Record | None, now: float, *, held: bool) -> Decision:
         if not self._settings.loop:
@@ -219,17 +218,12 @@ class _Times:
 
     def __init__(self, settings: Settings, cron: Cron | None, last: Record | None, now: float) -> None:
         self._settings = settings
-        self._slots: Cron | Grid
-        self._same = last is not None and last["schedule"] == _text(settings, cron)
+        self.text = _slots(settings, cron, 0.0).text
+        self._same = last is not None and last["schedule"] == self.text
         self.grid = 0.0
-        if cron is not None:
-            self._slots = cron
-        else:
-            from singleton_run import schedule
-
+        if cron is None:
             self.grid = float(int(now)) if last is None else last["grid" if self._same else "slot"]
-            self._slots = schedule.Grid(settings.every, self.grid)  # type: ignore[arg-type]
-        self.text = self._slots.text
+        self._slots = _slots(settings, cron, self.grid)
         self.interval = settings.every or self.next(now) - (self._slots.latest(now) or now)
 
     def next(self, at: float) -> float:
@@ -317,12 +311,13 @@ def _ending(last: Record) -> str:
     return "crashed" if last["state"] == "running" else str(last["state"])
 
 
-def _text(settings: Settings, cron: Cron | None) -> str:
+def _slots(settings: Settings, cron: Cron | None, anchor: float) -> Cron | Grid:
+    """The slots of the schedule; those of --every begin at `anchor`."""
     if cron is not None:
-        return cron.text
+        return cron
     from singleton_run import schedule
 
-    return schedule.Grid(settings.every, 0.0).text  # type: ignore[arg-type]
+    return schedule.Grid(settings.every, anchor)  # type: ignore[arg-type] # there is one or the other
 
 
 def _is_time(value: object) -> bool:
