@@ -9,7 +9,7 @@ from binascii import a2b_base64, b2a_base64
 
 from singleton_run import fastjson, system
 from singleton_run.errors import UNUSABLE, Failure, Refused, Unavailable
-from singleton_run.http.client import Client, Endpoint
+from singleton_run.http.client import Client, Endpoint, proxy_to
 from singleton_run.http.connection import Broken
 from singleton_run.patience import Late, Woken
 from singleton_run_etcd.server import (
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from singleton_run.http.client import Stream
     from singleton_run.http.connection import Answer
-    from singleton_run.http.proxy import Proxy
     from singleton_run.http.tls import Tls
     from singleton_run.patience import Patience
     from singleton_run_etcd.address import Address
@@ -234,7 +233,7 @@ class GatewayWatch:
 def _endpoints(address: Address, environ: Mapping[str, str]) -> list[Endpoint]:
     tls = _tls(address) if any(secure for _, _, secure in address.endpoints) else None
     return [
-        Endpoint(host, port, tls, _proxy(host, port, environ)) if secure else Endpoint(host, port)
+        Endpoint(host, port, tls, proxy_to(host, port, environ)) if secure else Endpoint(host, port)
         for host, port, secure in address.endpoints
     ]
 
@@ -243,14 +242,6 @@ def _tls(address: Address) -> Tls:
     from singleton_run.http.tls import Tls
 
     return Tls(address.cacert, address.cert, address.key, address.server_name, insecure=address.insecure)
-
-
-def _proxy(host: str, port: int, environ: Mapping[str, str]) -> Proxy | None:
-    if not (environ.get("HTTPS_PROXY") or environ.get("https_proxy")):
-        return None
-    from singleton_run.http.proxy import choose
-
-    return choose(host, port, environ)
 
 
 def _encoded(text: str) -> str:

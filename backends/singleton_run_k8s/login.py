@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from singleton_run.errors import UNUSABLE, Refused
-from singleton_run.http.client import Client, Endpoint
+from singleton_run.http.client import Client, Endpoint, proxy_to
 from singleton_run.url import host_and_port
 from singleton_run_k8s.address import checked
 
@@ -59,9 +59,5 @@ def parts(url: str) -> tuple[str, int, str]:
 
 def proxy_for(url: str, environ: Mapping[str, str]) -> Proxy | None:
     """The proxy that HTTPS_PROXY and NO_PROXY say for that address. Raises Refused."""
-    if not (environ.get("HTTPS_PROXY") or environ.get("https_proxy")) or not url.startswith("https://"):
-        return None
-    from singleton_run.http.proxy import choose
-
     host, port, _ = parts(url)
-    return choose(host, port, environ)
+    return proxy_to(host, port, environ) if url.startswith("https://") else None

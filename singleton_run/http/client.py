@@ -205,6 +205,15 @@ class Client:
             self._look_up(place)
 
 
+def proxy_to(host: str, port: int, environ: Mapping[str, str]) -> Proxy | None:
+    """The proxy by which HTTPS_PROXY and NO_PROXY have a host reached, None for none. Raises Refused."""
+    if not (environ.get("HTTPS_PROXY") or environ.get("https_proxy")):
+        return None
+    from singleton_run.http.proxy import choose
+
+    return choose(host, port, environ)
+
+
 def _connect(route: Route, patience: Patience) -> Connection:
     endpoint, address = route
     wire: Wire = Socket(address, patience)
