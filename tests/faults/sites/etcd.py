@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 ROLE = "app"
 PASSWORD = "first"  # noqa: S105 - of a server that lives as long as a round
 WORLDS = {
-    "users": ["--bcrypt-cost", "4"],
     "quota": ["--quota-backend-bytes", str(24 << 20)],
 }
 MEGABYTE = b"x" * (1 << 20)
