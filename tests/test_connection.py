@@ -154,7 +154,7 @@ def _close_clients() -> Iterator[None]:
 
 def client_of(*endpoints: Endpoint) -> Client:
     """A client that is closed when the test is over."""
-    client = Client(endpoints)
+    client = Client("the service", endpoints)
     _clients.append(client)
     return client
 
@@ -424,7 +424,8 @@ def test_an_endpoint_that_is_not_well_is_passed_by() -> None:
 def test_all_that_failed_are_named() -> None:
     ports = free_port(), free_port()
     text = fails_in_time(local(*ports))
-    assert all(f"127.0.0.1:{port}: connection refused" in text for port in ports)
+    one, other = (f"127.0.0.1:{port}: connection refused" for port in ports)
+    assert text == f"the service: {one}; {other}"
 
 
 def test_an_endpoint_that_comes_back_is_asked_again() -> None:

@@ -51,7 +51,7 @@ class Gateway:
     def __init__(self, address: Address, environ: Mapping[str, str]) -> None:
         self._login = Login(address)
         self._certificate = bool(address.cert)
-        self._client = Client(_endpoints(address, environ))
+        self._client = Client("etcd", _endpoints(address, environ))
         self._told = "", 0.0, 0.0
 
     def txn(

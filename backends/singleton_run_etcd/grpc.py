@@ -285,7 +285,8 @@ class Grpc:
                 failures[_name(*self._endpoints[0])] = rejected
             self.close()
             self._endpoints.append(self._endpoints.pop(0))
-        raise Unavailable("; ".join(f"{name}: {failure}" for name, failure in failures.items()))
+        places = "; ".join(f"{name}: {failure}" for name, failure in failures.items())
+        raise Unavailable(f"etcd: {places}")
 
     def _channel(self, host: str, port: int, secure: bool) -> Any:
         target = f"dns:///{_name(host, port)}"

@@ -41,7 +41,7 @@ class Access:
         host, port, self.path = parts(url)
         self.place = f"{host}:{port}"
         self.namespace = checked(namespace)
-        self.client = Client([Endpoint(host, port, tls, proxy)])
+        self.client = Client("kubernetes", [Endpoint(host, port, tls, proxy)])
 
 
 def parts(url: str) -> tuple[str, int, str]:

@@ -68,9 +68,13 @@ class Stream:
 
 
 class Client:
-    """Asks first where it was answered last: `route`. `addresses` are known, by host and port."""
+    """Asks first where it was answered last: `route`. `addresses` are known, by host and port.
 
-    def __init__(self, endpoints: Sequence[Endpoint]) -> None:
+    `service` is what the user knows it by: every failure begins with that.
+    """
+
+    def __init__(self, service: str, endpoints: Sequence[Endpoint]) -> None:
+        self._service = service
         self._endpoints = list(endpoints)
         self._connection: tuple[Connection, Route] | None = None
         self._lookups: dict[Place, Lookup] = {}
@@ -150,7 +154,8 @@ class Client:
             self._endpoints.append(self._endpoints.pop(0))
         if last is not None:
             return last
-        text = "; ".join(f"{name}: {error}" for name, error in failures.items())
+        places = "; ".join(f"{name}: {error}" for name, error in failures.items())
+        text = f"{self._service}: {places}"
         if all(isinstance(error, Untrusted) for error in failures.values()):
             raise Refused(text, UNUSABLE)
         raise Unavailable(text)
