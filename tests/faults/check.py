@@ -29,15 +29,20 @@ class Line:
 class Turn:
     """A command, from its start to the last sign of any of its processes.
 
-    `run` says which call of the wrapper it belongs to; `late` are those of its processes that were
-    seen after another command had begun; `taken` is true if another's process was there at its start.
+    `run` says which call of the wrapper it belongs to, `slot` and `attempt` what the wrapper told it, or
+    which key it was for; it `failed` if it ended, but with another status than 0. `late` are those of its
+    processes that were seen after another command had begun; `taken` is true if another's process was
+    there at its start.
     """
 
     run: str
     token: int
     start: float
     last: float
+    attempt: int = 0
+    slot: str = ""
     ended: bool = False
+    failed: bool = False
     taken: bool = False
     late: set[int] = field(default_factory=set)
     overlapped: float = 0.0
@@ -55,11 +60,12 @@ def turns(log: Iterable[Line]) -> list[Turn]:
     newest: Turn | None = None
     for line in log:
         if line.what.startswith("start:"):
-            _, run, token = line.what.split(":")
-            newest = found[line.turn] = Turn(run, int(token), line.when, line.when)
+            _, run, token, attempt, slot = line.what.split(":", 4)
+            newest = found[line.turn] = Turn(run, int(token), line.when, line.when, int(attempt or 0), slot)
         turn = found[line.turn]
         turn.last = line.when
-        turn.ended = turn.ended or line.what == "end"
+        turn.ended = turn.ended or line.what in ("end", "fail")
+        turn.failed = turn.failed or line.what == "fail"
         turn.taken = turn.taken or line.what.startswith("taken:")
         if newest is not None and turn is not newest:
             turn.late.add(line.process)

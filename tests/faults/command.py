@@ -2,8 +2,9 @@
 
     sh -c WRAPPER sh PYTHON command.py LOG ADDRESS SECONDS FINISH [leave]
 
-They append lines "turn pid born what boot-clock" to LOG: `start:RUN:TOKEN`, then `beat` every few
-milliseconds, and `end`. One is the command itself; one has a session of its own, no environment and
+They append lines "turn pid born what boot-clock" to LOG: `start:RUN:TOKEN:ATTEMPT:SLOT` (or KEY; both
+empty in a plain turn), then `beat` every few milliseconds, and `end`, or `fail`: every other slot's first
+attempt fails. One is the command itself; one has a session of its own, no environment and
 no parent; one ignores SIGTERM. All hold a lock of the kernel's on a file and a listening port,
 which are free only when the last of them is gone. `taken:lock` and `taken:port` in the log say that
 they weren't: then another command's process was still there.
@@ -120,15 +121,21 @@ def _end(process: int) -> None:
     os.close(descriptor)
 
 
-def main(words: list[str]) -> None:
-    """Be the command, or its hidden process."""
+def _fails(slot: str, attempt: str) -> bool:
+    """Whether this attempt at a slot, whose time ends with SS and Z, is one that fails."""
+    return slot.endswith("Z") and attempt == "1" and int(slot[-3:-1]) // 2 % 2 == 0
+
+
+def main(words: list[str]) -> int:
+    """Be the command, or its hidden process; the exit status."""
     if words[0] == "as":
         Witness(words[1], words[2]).beat(LONGEST, "")
-        return
+        return 0
     held, log, address, seconds, finish, manner = words
     witness = Witness(log, os.urandom(6).hex())
     run, token = os.environ.get("FAULTS_RUN", "-"), os.environ.get("SINGLETON_TOKEN", "0")
-    witness.note(f"start:{run}:{token}")
+    slot, attempt = os.environ.get("SINGLETON_SLOT", ""), os.environ.get("SINGLETON_ATTEMPT", "")
+    witness.note(f"start:{run}:{token}:{attempt}:{slot or os.environ.get('FAULTS_KEY', '')}")
     if held == "taken":
         witness.note("taken:lock")
     _listen(witness, address)
@@ -138,8 +145,10 @@ def main(words: list[str]) -> None:
     if manner == "tidy":
         for other in others:
             _end(other)
-    witness.note("end")
+    fails = _fails(slot, attempt)
+    witness.note("fail" if fails else "end")
+    return int(fails)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

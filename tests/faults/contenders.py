@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,16 +23,19 @@ COMMAND = "tests/faults/command.py"
 
 @dataclass
 class Call:
-    """One call of the wrapper that has ended: its status as subprocess gives it, and its stderr."""
+    """One call of the wrapper that has ended: its status as subprocess gives it, its stderr, and when."""
 
     run: str
+    key: str
     status: int
     said: str
+    when: float
 
 
 class Contender:
-    """One of them. `argv` gives the next call's arguments, which come after `wrap`.
+    """One of them. `argv` gives the arguments of the next call, for that key, which come after `wrap`.
 
+    The keys are numbers: how many calls have ended well before. With `loops` a call ends when it is asked to.
     What has ended is in `calls`. With `stderr`, the wrapper's standard error is that descriptor, else
     a file.
     """
@@ -39,12 +43,13 @@ class Contender:
     def __init__(
         self,
         number: int,
-        argv: Callable[[], list[str]],
+        argv: Callable[[str], list[str]],
         environ: Mapping[str, str],
         directory: Path,
         *,
         stderr: int | None = None,
         wrap: tuple[str, ...] = (),
+        loops: bool = False,
     ) -> None:
         self.number = number
         self.argv = argv
@@ -52,6 +57,7 @@ class Contender:
         self.directory = directory
         self.stderr = stderr
         self.wrap = wrap
+        self.loops = loops
         self.calls: list[Call] = []
         self.popen: subprocess.Popen[bytes] | None = None
         self.over = threading.Event()
@@ -63,12 +69,18 @@ class Contender:
         self.thread.start()
 
     def stop(self) -> None:
-        """Call no more; what runs is left to end."""
+        """Call no more; what runs is left to end, or asked to."""
         self.over.set()
+        front = self.processes().get("front") if self.loops else None
+        if front is not None:
+            send_if_there(signal.SIGTERM, front)
 
     def join(self, seconds: float) -> bool:
-        """Wait for the last call to end; whether it did."""
-        self.thread.join(seconds)
+        """Wait for the last call to end; whether it did. One that was just made is asked to end again."""
+        end = time.monotonic() + seconds
+        while self.thread.is_alive() and time.monotonic() < end:
+            self.thread.join(1.0)
+            self.stop()
         return not self.thread.is_alive()
 
     def end(self) -> None:
@@ -82,28 +94,30 @@ class Contender:
 
     def _work(self) -> None:
         while not self.over.is_set():
+            key = str(sum(call.status == 0 for call in self.calls))
             try:
-                status = self._call(f"{self.number}.{len(self.calls)}")
+                status = self._call(f"{self.number}.{len(self.calls)}", key)
             except OSError as error:
                 self.failure = error
                 return
             if status:
                 self.over.wait(PAUSE)
 
-    def _call(self, run: str) -> int:
+    def _call(self, run: str, key: str) -> int:
         path = self.directory / f"stderr.{run}"
         with path.open("wb") as file:
             self.popen = subprocess.Popen(
-                [*self.wrap, *self.argv()],
+                [*self.wrap, *self.argv(key)],
                 cwd=self.directory,
-                env={**self.environ, "FAULTS_RUN": run},
+                env={**self.environ, "FAULTS_RUN": run, "FAULTS_KEY": key},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=file if self.stderr is None else self.stderr,
                 start_new_session=True,
             )
         status = self.popen.wait()
-        self.calls.append(Call(run, status, path.read_text(errors="replace")))
+        when = time.clock_gettime(time.CLOCK_BOOTTIME)
+        self.calls.append(Call(run, key, status, path.read_text(errors="replace"), when))
         return status
 
     def processes(self) -> dict[str, int]:

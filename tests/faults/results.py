@@ -12,6 +12,7 @@ from tests.faults.tools import OURS, TOOLS
 
 Result = dict[str, Any]
 
+OF_SLOTS = ("doubled", "slots back", "lost slots", "attempts unseen", "not retried")
 GROUPS = {
     1: "Killed",
     2: "Stopped for longer than the ttl",
@@ -33,8 +34,8 @@ def wrong(result: Result) -> list[str]:
     found = []
     if result["overlaps"] and not result["excuse"]:
         found.append(f"{result['overlaps']} overlaps")
-    words = ["backward", "lost", "tracebacks", "silent"] + ([] if result["excuse"] else ["left"])
-    found += [f"{word}: {result[word]}" for word in words if result[word]]
+    words = ["backward", "lost", "tracebacks", "silent", *OF_SLOTS] + ([] if result["excuse"] else ["left"])
+    found += [f"{word}: {result[word]}" for word in words if result.get(word)]
     # A keeper that can't prove anything keeps the lock for ever: a documented end, where it may be met.
     if result["stuck"] and not (result["kept"] and result["excuse"]):
         found.append(result["stuck"])

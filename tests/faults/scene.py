@@ -10,8 +10,9 @@ from collections import Counter
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from tests.faults import check, command
+from tests.faults import check, command, slots
 from tests.faults.contenders import CONTENDERS, Call, Contender, left
+from tests.faults.tools import KEY
 from tests.harness import environment, send_if_there
 
 if TYPE_CHECKING:
@@ -73,12 +74,17 @@ class Scene:
         lock = self.fault.lock(self.site.lock(index, self.directory))
         return Contender(
             index,
-            lambda: self.tool.argv(lock, self.name, self.ttl, self._command()),
+            lambda key: self._argv(lock, key),
             environ,
             self.directory,
             stderr=self.fault.stderr(self),
             wrap=self.fault.wrap(self, index),
+            loops=self.tool.loops,
         )
+
+    def _argv(self, lock: str, key: str) -> list[str]:
+        argv = self.tool.argv(lock, self.name, self.ttl, self._command())
+        return [key if word == KEY else word for word in argv]
 
     def _command(self) -> list[str]:
         seconds = command.LONGEST if self.is_long else self.chance.choice((0.0, 0.05, 0.3))
@@ -143,7 +149,7 @@ class Scene:
             for contender in self.contenders:
                 contender.start()
             self.until(self.turns, "a first command")
-            self.wait(0.0, 1.0)
+            self.wait(0.0, slots.INTERVAL if self.tool.loops else 1.0)
             struck = now()
             try:
                 self.fault.strike(self)
@@ -153,7 +159,8 @@ class Scene:
             self._linger(healed)
             self.finish.touch()
             what = f"{MORE} commands after the fault"
-            self.until(lambda: self._went_on(healed), what, self.ttl + LIMIT)
+            fault = self._explained(struck, healed)
+            self.until(lambda: self._went_on(fault.end), what, self.ttl + LIMIT)
             stuck = self._stop()
         except Stuck as error:
             stuck = str(error)
@@ -185,8 +192,19 @@ class Scene:
         while now() < end and not any(turn.start > healed for turn in self.turns()):
             time.sleep(0.05)
 
-    def _went_on(self, healed: float) -> bool:
-        return sum(turn.ended and turn.start > healed for turn in self.turns()) >= MORE
+    def _explained(self, struck: float, healed: float) -> slots.Span:
+        """The time of the fault; with slots, that in which it explains whatever becomes of one."""
+        if not self.tool.loops:
+            return slots.Span(struck, healed)
+        return slots.Span(struck - slots.INTERVAL, healed + self._allowed() + slots.INTERVAL)
+
+    def _allowed(self) -> float:
+        """How long nobody may run after the fault, in seconds."""
+        return self.ttl if self.site.leased and self.fault.waits_lease else 0.0
+
+    def _went_on(self, since: float) -> bool:
+        later = [turn for turn in self.turns() if turn.ended and turn.start > since]
+        return len({turn.slot for turn in later} if self.tool.loops else later) >= MORE
 
     def _stop(self) -> str:
         for contender in self.contenders:
@@ -198,8 +216,7 @@ class Scene:
         found = self.turns()
         calls = [call for contender in self.contenders for call in contender.calls]
         overlaps = check.overlaps(found)
-        idle = check.idle(found, struck, healed) if struck and not stuck else None
-        allowed = self.ttl if self.site.leased and self.fault.waits_lease else 0.0
+        idle = check.idle(found, struck, healed) if struck and not stuck and not self.tool.loops else None
         return {
             "turns": len(found),
             "overlaps": overlaps,
@@ -207,8 +224,9 @@ class Scene:
             "orphans": check.orphans(found),
             "backward": check.backward(found),
             "idle": None if idle is None else round(idle, 3),
-            "over": None if idle is None else round(max(0.0, idle - allowed), 3),
+            "over": None if idle is None else round(max(0.0, idle - self._allowed()), 3),
             "lost": self._lost_records(found, calls) if self.tool.has_records and not stuck else 0,
+            **self._judge_slots(found, calls, self._explained(struck, healed)),
             "told": dict(Counter(str(call.status) for call in calls)),
             "tracebacks": sum("Traceback" in call.said and "/singleton_run/" in call.said for call in calls),
             "silent": sum(_is_silent(call) for call in calls) if self.fault.speaks else 0,
@@ -225,6 +243,29 @@ class Scene:
         running = [turn for turn in found if turn.start < struck <= turn.last and not turn.ended]
         return round(max(turn.last for turn in running) - struck, 3) if running else None
 
+    def _judge_slots(self, found: list[check.Turn], calls: list[Call], fault: slots.Span) -> dict[str, Any]:
+        """What became of the slots, or of the keys; nothing for plain turns."""
+        if self.tool.has_keys:
+            done: dict[str, float] = {}
+            for call in sorted(calls, key=lambda call: -call.when):
+                if call.status == 0 and not self._told_trouble(call):
+                    done[call.key] = call.when
+            again = slots.keys_again(found, done)
+            return {"slots": len(done), "doubled": again, "lost slots": slots.keys_lost(found, done)}
+        if not self.tool.loops:
+            return {}
+        ahead = time.time() - now()
+        retries = self.tool.retries
+        return {
+            "slots": len(slots.by_slot(found)),
+            "doubled": slots.doubled(found, retries, fault),
+            "slots back": slots.backward(found),
+            "slots missing": len(slots.missing(found, ahead)),
+            "lost slots": slots.lost(found, ahead, fault),
+            "attempts unseen": slots.unseen(found, fault),
+            "not retried": slots.unretried(found, retries, ahead, fault),
+        }
+
     def _told_trouble(self, call: Call) -> bool:
         said = (f"singleton-run: lock {self.name!r}: ", "could not be given back")
         return not self.fault.speaks or any(words in call.said for words in said)
@@ -232,6 +273,10 @@ class Scene:
     def _lost_records(self, found: list[check.Turn], calls: list[Call]) -> int:
         """How many of the last runs that their callers saw succeed are not in the record as such."""
         record = self.site.record(self.name, self.directory)
+        if self.tool.loops:
+            noted = record.get("slot", {})
+            begun = (slots.due(found[-1]), found[-1].attempt)
+            return int((noted.get("slot", 0.0), noted.get("attempt", 0)) < begun)
         runs = [record, *record.get("runs", [])] if record else []
         noted = {run["token"] for run in runs if run["state"] == "succeeded"}
         # It may have runs that are not in the log: of a wrapper that was killed before its command began.

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.faults.slots import INTERVAL
 from tests.servers import etcd
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+KEY = "KEY"
 PEERS = Path(sys.prefix, "peers", "bin")
 UNQUOTED = Path(__file__).with_name("unquoted.sh")
 KLOCK = os.environ.get("KLOCK_BIN") or "klock"
@@ -23,8 +25,11 @@ KLOCK = os.environ.get("KLOCK_BIN") or "klock"
 class Tool:
     """A wrapper. `argv` gives the call for a lock's URL, a name, a ttl in seconds and a command.
 
-    `sites` are where its lock can be. `ends_leftovers`: what the command leaves behind when it ends is the
-    wrapper's business, so the command needn't tidy up. `has_records`: it writes down how a run ended.
+    Where a word of it is `KEY`, the call's key is put. `sites` are where its lock can be.
+    `ends_leftovers`: what the command leaves behind when it ends is the wrapper's business, so the command
+    needn't tidy up. `has_records`: it writes down how a run ended. `loops`: a call runs slot after slot,
+    each at most 1 + `retries` times, until it is asked to stop. `has_keys`: it runs a command once for
+    each key.
     """
 
     name: str
@@ -32,11 +37,17 @@ class Tool:
     sites: tuple[str, ...]
     ends_leftovers: bool = False
     has_records: bool = False
+    loops: bool = False
+    has_keys: bool = False
+    retries: int = 0
 
 
-def _ours(lock: str, name: str, ttl: float, command: list[str]) -> list[str]:
-    options = ["--lock", lock, "--name", name, "--ttl", f"{ttl}s", "--kill-after", "300ms"]
-    return [sys.executable, "-m", "singleton_run", *options, "--", *command]
+def _ours(*more: str) -> Callable[[str, str, float, list[str]], list[str]]:
+    def argv(lock: str, name: str, ttl: float, command: list[str]) -> list[str]:
+        options = ["--lock", lock, "--name", name, "--ttl", f"{ttl}s", "--kill-after", "300ms", *more]
+        return [sys.executable, "-m", "singleton_run", *options, "--", *command]
+
+    return argv
 
 
 def _flock(lock: str, name: str, ttl: float, command: list[str]) -> list[str]:
@@ -73,9 +84,15 @@ def _klock(lock: str, name: str, ttl: float, command: list[str]) -> list[str]:
 
 
 SERVED = ("file", "etcd", "etcd+grpc", "postgres", "pgbouncer", "k8s-lease")
-OURS = Tool("singleton-run", _ours, SERVED, ends_leftovers=True, has_records=True)
+OURS = Tool("singleton-run", _ours(), SERVED, ends_leftovers=True, has_records=True)
+_EVERY = ("--every", f"{INTERVAL:.0f}s")
+_AGAIN = ("--retries", "2", "--retry-delay", "100ms")
+SLOTS = replace(OURS, name="slots", argv=_ours(*_EVERY), loops=True)
+RETRIED = replace(SLOTS, name="retried slots", argv=_ours(*_EVERY, *_AGAIN), retries=2)
+KEYS = replace(OURS, name="keys", argv=_ours("--once", KEY), has_keys=True)
+ALL_OURS = (OURS, SLOTS, RETRIED, KEYS)
 _ALL = [
-    OURS,
+    *ALL_OURS,
     Tool("flock", _flock, ("file",)),
     # Two that must be caught: one whose lock is free with the process in front, and no lock at all.
     Tool("flock -o", _flock_o, ("file",)),
