@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.table import ANYBODYS, FAULTS
-from tests.faults.tools import OURS, TOOLS
+from tests.faults.tools import ALL_OURS, OURS, TOOLS
 
 Result = dict[str, Any]
 
@@ -50,6 +50,7 @@ def table(rounds: list[Result]) -> str:
         names = list(dict.fromkeys(fault.name for fault in FAULTS if fault.group == group))
         lines = [_row(name, found) for name in names if (found := _of(own, name))]
         parts.append(f"### {title}\n\n{HEAD}\n" + "\n".join(lines))
+    parts.append(_slots(rounds))
     parts.append(_beside(rounds))
     return "\n\n".join(parts)
 
@@ -78,22 +79,68 @@ HEAD = """\
 def _row(name: str, some: list[Result]) -> str:
     sites = Counter(result["site"] for result in some)
     where = ", ".join(f"{site} {count}" for site, count in sorted(sites.items()))
-    excuses = sorted({result["site"] for result in some if result["excuse"]})
-    overlaps = str(sum(result["overlaps"] > 0 for result in some))
-    if excuses:
-        overlaps += " *"
     over = sorted(result["over"] for result in some if result["over"] is not None) or [0.0]
     lost = sum(result["lost"] for result in some)
-    cells = [name, where, overlaps, sum(result["orphans"] for result in some)]
+    cells = [name, where, _overlaps(some), sum(result["orphans"] for result in some)]
     cells += [f"{over[len(over) // 2]:.1f}, {over[-1]:.1f}", lost, _told(some)]
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def _told(some: list[Result]) -> str:
-    """The exit statuses of the calls, without 0 and without those that the fault itself killed."""
+def _slots(rounds: list[Result]) -> str:
+    """What became of slots and of keys: a row for each site."""
+    parts = ["### Slots\n", f"| {' | '.join(SLOTS_COLUMNS)} |", f"| --- | --- {'| --: ' * 9}| --- |"]
+    for tool in ALL_OURS:
+        if tool.loops or tool.has_keys:
+            some = [result for result in rounds if result["tool"] == tool.name]
+            sites = [(site, found) for site in tool.sites if (found := _at(some, site))]
+            parts += [_slots_row(tool.name, site, found) for site, found in sites]
+            parts += [_slots_row(tool.name, "all", some)] if some else []
+    return "\n".join(parts)
+
+
+def _at(some: list[Result], site: str) -> list[Result]:
+    return [result for result in some if result["site"] == site]
+
+
+SLOTS_COLUMNS = (
+    "of",
+    "site",
+    "rounds",
+    "slots or keys",
+    "commands",
+    "slots lost by the fault",
+    "and beyond it",
+    "doubled",
+    "gone back",
+    "attempts lost",
+    "rounds with overlap",
+    "told",
+)
+
+
+def _slots_row(tool: str, site: str, some: list[Result]) -> str:
+    def total(*words: str) -> int:
+        return sum(result.get(word, 0) for result in some for word in words)
+
+    beyond = total("lost slots")
+    cells = [tool, site, len(some), total("slots"), total("turns"), max(0, total("slots missing") - beyond)]
+    cells += [beyond, total("doubled"), total("slots back"), total("attempts unseen", "not retried")]
+    cells += [_overlaps(some), _told(some, "143", "-15")]
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def _overlaps(some: list[Result]) -> str:
+    """In how many rounds commands overlapped; with a star if the promise doesn't cover all of them."""
+    star = " *" if any(result["excuse"] for result in some) else ""
+    return f"{sum(result['overlaps'] > 0 for result in some)}{star}"
+
+
+def _told(some: list[Result], *usual: str) -> str:
+    """The exit statuses of the calls, without 0, those that the fault itself killed, and what is usual."""
     told: Counter[str] = Counter()
     for result in some:
-        told.update({status: count for status, count in result["told"].items() if status not in ("0", "-9")})
+        statuses = result["told"].items()
+        told.update({status: count for status, count in statuses if status not in ("0", "-9", *usual)})
     return ", ".join(f"{status}: {count}" for status, count in told.most_common()) or "–"
 
 

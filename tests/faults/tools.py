@@ -50,6 +50,13 @@ def _ours(*more: str) -> Callable[[str, str, float, list[str]], list[str]]:
     return argv
 
 
+def _unlocked(lock: str, name: str, ttl: float, command: list[str]) -> list[str]:
+    """Each call runs each slot."""
+    slot = f'$(date -u -d "@$(( $(date +%s) / {INTERVAL:.0f} * {INTERVAL:.0f} ))" +%FT%TZ)'
+    loop = f'while sleep 1; do SINGLETON_ATTEMPT=1 SINGLETON_SLOT={slot} "$@"; done'
+    return ["sh", "-c", loop, "sh", *command]
+
+
 def _flock(lock: str, name: str, ttl: float, command: list[str]) -> list[str]:
     return ["flock", f"{lock.removeprefix('file://')}/{name}.lock", *command]
 
@@ -94,9 +101,10 @@ ALL_OURS = (OURS, SLOTS, RETRIED, KEYS)
 _ALL = [
     *ALL_OURS,
     Tool("flock", _flock, ("file",)),
-    # Two that must be caught: one whose lock is free with the process in front, and no lock at all.
+    # Those that must be caught: one whose lock is free with the process in front, and no lock at all.
     Tool("flock -o", _flock_o, ("file",)),
     Tool("none", lambda lock, name, ttl, command: command, ("file",)),
+    Tool("slots, no lock", _unlocked, ("file",), loops=True),
     Tool("etcdctl lock", _etcdctl, ("etcd",)),
     Tool("dislock", _dislock, ("postgres",)),
     Tool("single-beat", _single_beat, ("redis",)),
