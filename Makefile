@@ -68,7 +68,8 @@ demo: $(VENV)/servers
 simulate: $(VENV)/dev
 	$(PY) -m tests.simulation $(SEEDS)
 
-# Each fault at each site, ROUNDS times; those that need root are skipped without it. The results are kept and added up.
+# Each fault at each site on turns, slots and keys, ROUNDS times; those that need root are skipped without it.
+# The results are kept and added up.
 faults: $(VENV)/dev
 	@status=0; $(PY) -m tests.faults --rounds $(ROUNDS) $(ARGS) >> $(VENV)/faults.jsonl || status=$$?; \
 	  $(PY) -m tests.faults table $(VENV)/faults.jsonl; exit $$status
