@@ -44,9 +44,9 @@ CHOSEN = {
 
 SLOTS_AND_KEYS = [
     ("slots", "file", "kill front"),
-    ("slots", "postgres", "kill guard"),
+    ("slots", "etcd", "kill guard"),
     ("retried slots", "etcd", "kill front + keeper"),
-    ("keys", "etcd", "kill front + guard"),
+    ("keys", "postgres", "kill front + guard"),
 ]
 
 

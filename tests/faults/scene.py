@@ -236,6 +236,7 @@ class Scene:
             "ttl": self.ttl,
             "long": self.is_long,
             "hit": self.hit,
+            "load": round(os.getloadavg()[0], 1),
         }
 
     def _noticed(self, found: list[check.Turn], struck: float) -> float | None:
