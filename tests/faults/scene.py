@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.faults import check, command, slots
 from tests.faults.contenders import CONTENDERS, Call, Contender, left
+from tests.faults.pace import Pace
 from tests.faults.tools import KEY
 from tests.harness import environment, send_if_there
 
@@ -65,6 +66,7 @@ class Scene:
         self.hit = 0
         self.undo = ExitStack()
         self.pipe: tuple[int, int] | None = None
+        self.pace = Pace()
         fault.prepare(self)
         self.contenders = [self._contender(index) for index in range(CONTENDERS)]
 
@@ -145,6 +147,7 @@ class Scene:
         began = now()
         stuck = ""
         struck = healed = 0.0
+        self.pace.start()
         try:
             for contender in self.contenders:
                 contender.start()
@@ -236,7 +239,7 @@ class Scene:
             "ttl": self.ttl,
             "long": self.is_long,
             "hit": self.hit,
-            "load": round(os.getloadavg()[0], 1),
+            "pace": round(self.pace.typical(), 3),
         }
 
     def _noticed(self, found: list[check.Turn], struck: float) -> float | None:
