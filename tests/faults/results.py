@@ -115,26 +115,27 @@ SLOTS_COLUMNS = (
     "of",
     "site",
     "rounds",
-    "of these slow",
     "slots or keys",
     "commands",
-    "slots lost by the fault",
-    "and beyond it",
     "doubled",
     "gone back",
+    "slots lost by the fault",
+    "beyond it",
     "attempts lost",
+    "both on a slow machine",
     "rounds with overlap",
     "told",
 )
 
 
 def _slots_row(tool: str, site: str, some: list[Result]) -> str:
+    slow = [result for result in some if is_slow(result)]
     quick = [result for result in some if not is_slow(result)]
-    beyond = _total(quick, "lost slots")
-    missing = max(0, _total(some, "slots missing") - beyond)
-    cells = [tool, site, len(some), len(some) - len(quick), _total(some, "slots"), _total(some, "turns")]
-    cells += [missing, beyond, _total(some, "doubled"), _total(some, "slots back")]
-    cells += [_total(some, "attempts unseen") + _total(quick, "not retried"), _overlaps(some)]
+    cells = [tool, site, len(some), _total(some, "slots"), _total(some, "turns")]
+    cells += [_total(some, "doubled"), _total(some, "slots back")]
+    cells += [max(0, _total(some, "slots missing") - _total(some, "lost slots")), _total(quick, "lost slots")]
+    cells += [_total(some, "attempts unseen") + _total(quick, "not retried")]
+    cells += [_total(slow, "lost slots") + _total(slow, "not retried"), _overlaps(some)]
     cells += [_told(some, "143", "-15", "1")]
     return f"| {' | '.join(map(str, cells))} |"
 
