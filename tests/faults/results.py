@@ -88,7 +88,8 @@ HEAD = """\
 def _row(name: str, some: list[Result]) -> str:
     sites = Counter(result["site"] for result in some)
     where = ", ".join(f"{site} {count}" for site, count in sorted(sites.items()))
-    over = sorted(result["over"] for result in some if result["over"] is not None) or [0.0]
+    quick = [result["over"] for result in some if result["over"] is not None and not is_slow(result)]
+    over = sorted(quick) or [0.0]
     lost = sum(result["lost"] for result in some)
     cells = [name, where, _overlaps(some), sum(result["orphans"] for result in some)]
     cells += [f"{over[len(over) // 2]:.1f}, {over[-1]:.1f}", lost, _told(some)]
@@ -161,7 +162,8 @@ def _told(some: list[Result], *usual: str) -> str:
 
 def _beside(rounds: list[Result]) -> str:
     """The faults that can befall any wrapper: a column for each wrapper and site."""
-    columns = [(tool.name, site) for tool in TOOLS.values() for site in tool.sites]
+    tools = [tool for tool in TOOLS.values() if not (tool.loops or tool.has_keys)]
+    columns = [(tool.name, site) for tool in tools for site in tool.sites]
     ran = {(result["tool"], result["site"]) for result in rounds}
     columns = [column for column in columns if column in ran]
     lines = [
