@@ -199,11 +199,9 @@ class Scene:
         """The time of the fault; with slots, that in which it explains whatever becomes of one."""
         if not self.tool.loops:
             return slots.Span(struck, healed)
-        return slots.Span(struck - slots.INTERVAL, healed + self._allowed() + slots.INTERVAL)
-
-    def _allowed(self) -> float:
-        """How long nobody may run after the fault, in seconds."""
-        return self.ttl if self.site.leased and self.fault.waits_lease else 0.0
+        # Whatever was killed may have been in the queue: its place there lapses with its lease.
+        lapse = self.ttl if self.site.leased else 0.0
+        return slots.Span(struck - slots.INTERVAL, healed + lapse + slots.INTERVAL)
 
     def _went_on(self, since: float) -> bool:
         later = [turn for turn in self.turns() if turn.ended and turn.start > since]
@@ -220,6 +218,7 @@ class Scene:
         calls = [call for contender in self.contenders for call in contender.calls]
         overlaps = check.overlaps(found)
         idle = check.idle(found, struck, healed) if struck and not stuck and not self.tool.loops else None
+        allowed = self.ttl if self.site.leased and self.fault.waits_lease else 0.0
         return {
             "turns": len(found),
             "overlaps": overlaps,
@@ -227,7 +226,7 @@ class Scene:
             "orphans": check.orphans(found),
             "backward": check.backward(found),
             "idle": None if idle is None else round(idle, 3),
-            "over": None if idle is None else round(max(0.0, idle - self._allowed()), 3),
+            "over": None if idle is None else round(max(0.0, idle - allowed), 3),
             "lost": self._lost_records(found, calls) if self.tool.has_records and not stuck else 0,
             **self._judge_slots(found, calls, self._explained(struck, healed)),
             "told": dict(Counter(str(call.status) for call in calls)),
