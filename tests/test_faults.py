@@ -44,7 +44,6 @@ CHOSEN = {
 
 SLOTS_AND_KEYS = [
     ("slots", "file", "kill front"),
-    ("slots", "etcd", "kill guard"),
     ("retried slots", "etcd", "kill front + keeper"),
     ("keys", "postgres", "kill front + guard"),
 ]
