@@ -208,7 +208,7 @@ def test_no_fault_ends_in_an_overlap(site: str) -> None:
 
 def test_slots_without_a_lock_are_caught() -> None:
     found = rounds("file", [NAMES["kill command"]], TOOLS["slots, no lock"], 20, SEED)
-    assert any(result["overlaps"] and result["doubled"] for result in found)
+    assert any(result["doubled"] for result in found)
 
 
 @pytest.mark.parametrize(("tool", "site", "fault"), SLOTS_AND_KEYS)
