@@ -207,7 +207,7 @@ def test_no_fault_ends_in_an_overlap(site: str) -> None:
 
 
 def test_slots_without_a_lock_are_caught() -> None:
-    found = rounds("file", [NAMES["kill command"]], TOOLS["slots, no lock"], 20, SEED)
+    found = rounds("file", [NAMES["stop front"]], TOOLS["slots, no lock"], 20, SEED)
     assert any(result["doubled"] for result in found)
 
 
