@@ -52,7 +52,7 @@ SENTENCES = {
     "slot over": "slot {when} of {name!r}: nothing to do, {state}",
     "once done": "{key!r} is done already under {name!r}",
     "skipped": "slot {when} of {name!r} is skipped: it could not start within --start-deadline",
-    "missed": "{number:.0f} slots of {name!r} were missed before this one",
+    "missed": "before this slot of {name!r} {number:.0f} were missed",
     "other schedule": "the last slot of {name!r}, {when}, was run by another schedule than ours",
     "offset": "the server's clock is {ahead} that of this machine: slots go by the server's",
     "behind": "this machine's clock is {length} behind that of the last slot's: it sits out the slots "
