@@ -77,6 +77,11 @@ class Gateway:
             raise _nonsense()
         return outcome
 
+    def range(self, look: Operation, patience: Patience) -> tuple[list[Entry], int]:
+        """See `server.Server`."""
+        answer = self._call("/v3/kv/range", _operation(look)["request_range"], patience)
+        return _sense(lambda: (_entries(answer), int(answer["header"]["revision"])))
+
     def grant(self, lease: int, ttl: int, patience: Patience) -> bool:
         """See `server.Server`."""
         body = {"ID": str(lease), "TTL": str(ttl)}
@@ -276,8 +281,7 @@ def _operation(operation: Operation) -> Body:
     return {"request_range": body}
 
 
-def _entries(response: Body) -> list[Entry]:
-    found = response.get("response_range", {}).get("kvs", ())
+def _entries(found: Body) -> list[Entry]:
     return [
         Entry(
             _decoded(entry["key"]),
@@ -285,12 +289,12 @@ def _entries(response: Body) -> list[Entry]:
             int(entry["create_revision"]),
             int(entry.get("lease", 0)),
         )
-        for entry in found
+        for entry in found.get("kvs", ())
     ]
 
 
 def _outcome(answer: Body) -> Outcome:
-    found = [_entries(response) for response in answer.get("responses", ())]
+    found = [_entries(response.get("response_range", {})) for response in answer.get("responses", ())]
     return Outcome(int(answer["header"]["revision"]), found, held=bool(answer.get("succeeded", False)))
 
 

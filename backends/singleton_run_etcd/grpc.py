@@ -166,8 +166,13 @@ class Grpc:
             answer = self._call(lambda line: line.kv.Txn, request, patience, expected=NOT_FOUND)
         except Rejected:
             raise NoLease from None
-        found = [_entries(response) for response in answer.responses]
+        found = [_entries(response.response_range) for response in answer.responses]
         return Outcome(answer.header.revision, found, held=answer.succeeded)
+
+    def range(self, look: Operation, patience: Patience) -> tuple[list[Entry], int]:
+        """See `server.Server`."""
+        answer = self._call(lambda line: line.kv.Range, _operation(look).request_range, patience)
+        return _entries(answer), answer.header.revision
 
     def grant(self, lease: int, ttl: int, patience: Patience) -> bool:
         """See `server.Server`."""
@@ -454,6 +459,5 @@ def _operation(operation: Operation) -> Any:
     return rpc.RequestOp(request_range=look)
 
 
-def _entries(response: Any) -> list[Entry]:
-    found = response.response_range.kvs
-    return [Entry(_decoded(one.key), _decoded(one.value), one.create_revision, one.lease) for one in found]
+def _entries(found: Any) -> list[Entry]:
+    return [Entry(_decoded(kv.key), _decoded(kv.value), kv.create_revision, kv.lease) for kv in found.kvs]

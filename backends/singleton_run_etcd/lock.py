@@ -218,10 +218,10 @@ class EtcdBackend:
     def done(self, name: str, key: str, limit: float) -> Mapping[str, Any] | None:
         """The value of the mark's key. Raises Refused for one that can't be read."""
         mark_key = self._mark_key(name, key)
-        outcome = self._server.txn([], [Operation("range", mark_key)], [], Patience(system.now() + limit))
-        if not outcome.found[0]:
+        found, _ = self._server.range(Operation("range", mark_key), Patience(system.now() + limit))
+        if not found:
             return None
-        mark = parsed_mark(outcome.found[0][0].value)
+        mark = parsed_mark(found[0].value)
         if mark is None:
             raise Refused(f"etcd's key {mark_key} is damaged: delete it if it shall be done again", UNUSABLE)
         return mark
@@ -362,9 +362,8 @@ class EtcdBackend:
         """The key just before ours, empty if there is none, and the revision at which that is so."""
         queue, before = self._queue(place.name), place.created - 1
         look = _below(queue, limit=1, newest=True, before=before, keys_only=True)
-        outcome = self._server.txn([], [look], [], patience)
-        found = outcome.found[0]
-        return (found[0].key if found else ""), outcome.revision
+        found, revision = self._server.range(look, patience)
+        return (found[0].key if found else ""), revision
 
     def _watch_ahead(self, watch: Watch, place: _Place, ttl: float, patience: Patience) -> bool:
         """Whether to look at the queue again; False if the watch must be opened elsewhere."""

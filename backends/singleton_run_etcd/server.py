@@ -49,6 +49,13 @@ if TYPE_CHECKING:
             Raises NoLease if a put names a lease that is gone.
             """
 
+        def range(self, look: Operation, patience: Patience) -> tuple[list[Entry], int]:
+            """What one range finds, and the revision at which that is so.
+
+            Better than a transaction that only looks: such a one ends an etcd 3.5.1, by a panic, if its
+            client goes away at the wrong moment (etcd-io/etcd#14110).
+            """
+
         def grant(self, lease: int, ttl: int, patience: Patience) -> bool:
             """Make a lease of that id and as many seconds; False if it is there already."""
 
