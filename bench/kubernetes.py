@@ -76,7 +76,7 @@ def report(folder: Path) -> None:
 
 def _startup(folder: Path, makers: dict[str, Maker], base: str) -> None:
     candidates: dict[str, list[str] | None] = {startup.PYTHON: [commands.PYTHON, "-c", "pass"]}
-    candidates |= {name: make(folder / "startup", startup.TRUE) for name, make in makers.items()}
+    candidates |= {name: make(folder / f"startup-{name}", startup.TRUE) for name, make in makers.items()}
     title = f"Kubernetes: start to end of `true`, {ROUNDS} rounds (target: {OURS} in a pod <= 2.5 x klock)"
     bases = {"x python": lambda _: startup.PYTHON, f"x {base}": lambda _: base}
     startup.table(title, ROUNDS, candidates, bases)
