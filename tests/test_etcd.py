@@ -38,9 +38,8 @@ CLOCKS = 0.99
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
-    with etcd.running(tmp_path_factory.mktemp("etcd")) as server:
-        yield server
+def server(etcd_server: Etcd) -> Etcd:
+    return etcd_server
 
 
 @pytest.fixture(scope="module")
