@@ -54,7 +54,7 @@ lint: $(VENV)/dev
 
 # Known weaknesses of what we need; where these can't be looked up, it says so.
 audit: $(VENV)/dev
-	$(PY) -m tests.audit $(VENV)/audit
+	$(PY) -m tests.project.audit $(VENV)/audit
 
 # Compiled again, or what was edited since would be measured with its compilation: twice the time.
 bench: $(VENV)/servers

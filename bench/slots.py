@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from bench import commands, measure, servers, startup
 from bench.baton import Baton
 from bench.etcd import counters
-from tests.proxy import Proxy, proxy
+from tests.support.proxy import Proxy, proxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

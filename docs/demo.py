@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.harness import below, environment, gone, title, until
 from tests.servers import etcd, postgres
+from tests.support.harness import below, environment, gone, title, until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,7 +6,7 @@ import gc
 import os
 import sys
 
-from singleton_run import lookup, reader, settings
+from singleton_run.call import executable, fast_parser, settings
 from singleton_run.errors import UNUSABLE, Failure
 
 TYPE_CHECKING = False
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import signal as _signal
     from typing import NoReturn
 
-    from singleton_run.reader import Values
+    from singleton_run.call.fast_parser import Values
 else:
     import _signal
 
@@ -23,20 +23,20 @@ def main() -> NoReturn:
     """Do what the command line says, and exit. A failure is one line on stderr and a status."""
     if sys.platform != "linux":
         sys.exit(_fail(Failure(UNUSABLE, "this version runs on Linux only: it needs a child subreaper")))
-    from singleton_run import system
+    from singleton_run.system import calls
 
     gc.disable()  # a collection writes to every object: time, and memory that forks no longer share
-    system.reserve_standard()
+    calls.reserve_standard()
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # were it ignored, no child's status could be read
     mask = {int(number) for number in _signal.pthread_sigmask(_signal.SIG_BLOCK, [])}
-    signals = system.Signals(system.catchable())
+    signals = calls.Signals(calls.catchable())
     try:
-        values = reader.read(sys.argv[1:], os.environ) or _read_slowly(mask)
+        values = fast_parser.read(sys.argv[1:], os.environ) or _read_slowly(mask)
         asked = settings.check(values, os.environ)
-        path = lookup.find(asked.command[0], os.environ)
-        from singleton_run import front
+        path = executable.find(asked.command[0], os.environ)
+        from singleton_run.front import process as front_process
 
-        status = front.run(asked, path, signals, mask)
+        status = front_process.run(asked, path, signals, mask)
     except Failure as failure:
         status = _fail(failure)
     except OSError as error:  # the guard kills a command that it finds without a front
@@ -57,10 +57,10 @@ def _fail(failure: Failure) -> int:
 
 def _read_slowly(mask: set[int]) -> Values:
     """Read the call by click, which may exit: help, completion, an error. Ctrl-C works as usual."""
-    from singleton_run import cli
+    from singleton_run.call import click_parser
 
     blocked = _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
-    values = cli.parse(sys.argv[1:], os.environ)
+    values = click_parser.parse(sys.argv[1:], os.environ)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, blocked)
     return values
 

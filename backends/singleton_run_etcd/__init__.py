@@ -7,13 +7,13 @@ goes through python-etcd3.
 from __future__ import annotations
 
 from singleton_run_etcd.address import Address
-from singleton_run_etcd.lock import EtcdBackend
+from singleton_run_etcd.backend import EtcdBackend
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from singleton_run_etcd.server import Server
+    from singleton_run_etcd.client import Server
 
 
 def open_backend(lock: str, environ: Mapping[str, str]) -> EtcdBackend:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from binascii import a2b_base64, b2a_base64
 
-from singleton_run import fastjson, system
+from singleton_run.api.deadline import Late, Woken
+from singleton_run.api.http.client import Client, Endpoint, proxy_to
+from singleton_run.api.http.connection import Broken
 from singleton_run.errors import UNUSABLE, Failure, Refused, Unavailable
-from singleton_run.http.client import Client, Endpoint, proxy_to
-from singleton_run.http.connection import Broken
-from singleton_run.patience import Late, Woken
-from singleton_run_etcd.server import (
+from singleton_run.system import calls, fastjson
+from singleton_run_etcd.client import (
     DENIED,
     NOT_FOUND,
     PRECONDITION,
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any, TypeVar
 
-    from singleton_run.http.client import Stream
-    from singleton_run.http.connection import Answer
-    from singleton_run.http.tls import Tls
-    from singleton_run.patience import Patience
+    from singleton_run.api.deadline import Patience
+    from singleton_run.api.http.client import Stream
+    from singleton_run.api.http.connection import Answer
+    from singleton_run.api.http.tls import Tls
     from singleton_run_etcd.address import Address
-    from singleton_run_etcd.server import Compare, Operation
+    from singleton_run_etcd.client import Compare, Operation
 
     Body = dict[str, Any]
     Result = TypeVar("Result")
@@ -130,7 +130,7 @@ class Gateway:
 
     def offset(self) -> tuple[float, float] | None:
         """See `server.Server`."""
-        from singleton_run.http.date import ahead
+        from singleton_run.api.http.date import ahead
 
         return ahead(*self._told)
 
@@ -170,9 +170,9 @@ class Gateway:
 
     def _post(self, path: str, body: Body, patience: Patience) -> Body:
         data = fastjson.dumps(body).encode()
-        sent = system.now()
+        sent = calls.now()
         answer = self._client.request("POST", path, self._headers(), data, patience)
-        self._told = answer.headers.get("date", ""), sent, system.now()
+        self._told = answer.headers.get("date", ""), sent, calls.now()
         if answer.status != 200:
             raise _rejected(answer, certificate=self._certificate)
         result = _object(answer.body)
@@ -244,7 +244,7 @@ def _endpoints(address: Address, environ: Mapping[str, str]) -> list[Endpoint]:
 
 
 def _tls(address: Address) -> Tls:
-    from singleton_run.http.tls import Tls
+    from singleton_run.api.http.tls import Tls
 
     return Tls(address.cacert, address.cert, address.key, address.server_name, insecure=address.insecure)
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 import _thread
 import os
 
-from singleton_run import system
+from singleton_run.api.deadline import READ, Late, Patience, Woken
+from singleton_run.api.http.connection import Broken
 from singleton_run.errors import UNUSABLE, Failure, Refused, Unavailable
-from singleton_run.http.connection import Broken
-from singleton_run.patience import READ, Late, Patience, Woken
-from singleton_run_etcd.server import (
+from singleton_run.system import calls
+from singleton_run_etcd.client import (
     DENIED,
     INVALID,
     LATE,
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from singleton_run_etcd.address import Address
-    from singleton_run_etcd.server import Compare
+    from singleton_run_etcd.client import Compare
 
     Result = TypeVar("Result")
     Metadata = list[tuple[str, str]]
@@ -374,7 +374,7 @@ def _rejected(call: Any) -> Rejected:
 
 def _seconds(patience: Patience) -> float:
     """What is left, for the server to know when nobody listens any more."""
-    return max(0.0, patience.until - system.now())
+    return max(0.0, patience.until - calls.now())
 
 
 def _name(host: str, port: int, _secure: bool = False) -> str:
@@ -387,7 +387,7 @@ def _credentials(address: Address) -> Any:
             "gRPC can't leave a certificate unchecked: give its authority (cacert, ETCDCTL_CACERT), or use etcd://",
             UNUSABLE,
         )
-    from singleton_run.http.tls import Tls
+    from singleton_run.api.http.tls import Tls
 
     # It says what is wrong with the files; gRPC doesn't.
     Tls(address.cacert, address.cert, address.key)
@@ -414,7 +414,7 @@ def _content(path: str) -> bytes | None:
 
 def _proxy(host: str, port: int) -> tuple[str, Any]:
     """The option of gRPC's for the proxy by which the host is reached, or for none."""
-    from singleton_run.http.proxy import choose
+    from singleton_run.api.http.proxy import choose
 
     if choose(host, port, os.environ) is None:
         return "grpc.enable_http_proxy", 0

@@ -6,8 +6,8 @@ In a pod it needs the standard library alone; a kubeconfig is logged in with by 
 from __future__ import annotations
 
 from singleton_run_k8s.address import Address
-from singleton_run_k8s.api import Api
 from singleton_run_k8s.backend import LeaseBackend
+from singleton_run_k8s.client import Api
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

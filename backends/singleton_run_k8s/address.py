@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from singleton_run.api.url import options, unquoted
 from singleton_run.errors import UNUSABLE, Refused
-from singleton_run.url import options, unquoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import time
 
+from singleton_run.api.deadline import Woken
 from singleton_run.errors import Failure
-from singleton_run.patience import Woken
 from singleton_run_k8s import times
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from singleton_run.patience import Patience
-    from singleton_run_k8s.api import Api
+    from singleton_run.api.deadline import Patience
+    from singleton_run_k8s.client import Api
     from singleton_run_k8s.lease import Lease
 
 

@@ -5,8 +5,8 @@ A Lease is the object as the API server gives it, a dict. It is never changed in
 
 from __future__ import annotations
 
-from singleton_run import fastjson
-from singleton_run.record import parsed, parsed_mark
+from singleton_run.api.record import parsed, parsed_mark
+from singleton_run.system import fastjson
 from singleton_run_k8s import times
 
 TYPE_CHECKING = False

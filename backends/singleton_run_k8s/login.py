@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from singleton_run.api.http.client import Client, Endpoint, proxy_to
+from singleton_run.api.url import host_and_port
 from singleton_run.errors import UNUSABLE, Refused
-from singleton_run.http.client import Client, Endpoint, proxy_to
-from singleton_run.url import host_and_port
 from singleton_run_k8s.address import checked
 
 TYPE_CHECKING = False
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Protocol
 
-    from singleton_run.http.proxy import Proxy
-    from singleton_run.http.tls import Tls
-    from singleton_run.patience import Patience
+    from singleton_run.api.deadline import Patience
+    from singleton_run.api.http.proxy import Proxy
+    from singleton_run.api.http.tls import Tls
 
     class Login(Protocol):
         """One way to be somebody for an API server."""

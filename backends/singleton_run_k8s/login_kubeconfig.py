@@ -9,8 +9,8 @@ from __future__ import annotations
 import _thread
 import os
 
+from singleton_run.api.deadline import READ, Late
 from singleton_run.errors import UNUSABLE, Failure, Refused, Unavailable
-from singleton_run.patience import READ, Late
 from singleton_run_k8s.login import Access, proxy_for
 
 TYPE_CHECKING = False
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from singleton_run.http.proxy import Proxy
-    from singleton_run.http.tls import Tls
-    from singleton_run.patience import Patience
+    from singleton_run.api.deadline import Patience
+    from singleton_run.api.http.proxy import Proxy
+    from singleton_run.api.http.tls import Tls
     from singleton_run_k8s.address import Address
 
 _DEFAULT = "~/.kube/config"
@@ -139,7 +139,7 @@ class KubeconfigLogin:
     def _proxy(self, settings: _Settings) -> Proxy | None:
         if not settings.proxy:
             return proxy_for(settings.host, self._environ)
-        from singleton_run.http.proxy import parsed
+        from singleton_run.api.http.proxy import parsed
 
         return parsed(settings.proxy, "the kubeconfig's proxy-url")
 
@@ -226,10 +226,10 @@ def _client() -> Any:
 
 
 def _tls(settings: _Settings) -> Tls:
-    from singleton_run.http.tls import Tls
+    from singleton_run.api.http.tls import Tls
 
     if not settings.verify_ssl:
-        from singleton_run.log import last_words
+        from singleton_run.report.log import last_words
 
         last_words("the certificate of the API server is not checked: anybody may be answering in its place")
     return Tls(

@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from singleton_run.patience import Patience
+    from singleton_run.api.deadline import Patience
     from singleton_run_k8s.address import Address
 
 
@@ -31,7 +31,7 @@ class PodLogin:
     def access(self, patience: Patience) -> Access:
         """What the environment and the folder say."""
         if self._access is None:
-            from singleton_run.http.tls import Tls
+            from singleton_run.api.http.tls import Tls
 
             host = self._environ["KUBERNETES_SERVICE_HOST"]
             port = self._environ.get("KUBERNETES_SERVICE_PORT_HTTPS") or self._environ.get(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from singleton_run.http.date import days
+from singleton_run.api.http.date import days
 
 
 def written(moment: float) -> str:

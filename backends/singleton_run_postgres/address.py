@@ -11,18 +11,18 @@ import os
 from psycopg import ProgrammingError, pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from singleton_run.environment import redact
+from singleton_run.api.deadline import Late
+from singleton_run.api.resolve import Lookup
+from singleton_run.api.url import whole_number
 from singleton_run.errors import UNUSABLE, Refused, Unavailable
-from singleton_run.patience import Late
-from singleton_run.resolve import Lookup
-from singleton_run.url import whole_number
+from singleton_run.guard.command_environment import redact
 from singleton_run_postgres.statements import MARKS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from singleton_run.patience import Patience
+    from singleton_run.api.deadline import Patience
 
 _OURS = "singleton_run_"
 _DEFAULTS = {"schema": "public", "table": "singleton_run_lock"}

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from singleton_run import fastjson, system
-from singleton_run.contract import Grant, Held, host_of
+from singleton_run.api.contract import Grant, Held, host_of
+from singleton_run.api.deadline import Patience, Woken
+from singleton_run.api.keys import plain
+from singleton_run.api.record import parsed, parsed_mark
 from singleton_run.errors import Lost, Refused, Unavailable
-from singleton_run.keys import plain
 from singleton_run.names import digest
-from singleton_run.patience import Patience, Woken
-from singleton_run.record import parsed, parsed_mark
-from singleton_run_postgres.faults import (
-    AGAIN,
-    EXISTS,
-    MAY_NOT,
-    NO_SCHEMA,
-    NO_TABLE,
-    ServerError,
-)
-from singleton_run_postgres.session import Session
+from singleton_run.system import calls, fastjson
+from singleton_run_postgres.client import Session
+from singleton_run_postgres.errors import AGAIN, EXISTS, MAY_NOT, NO_SCHEMA, NO_TABLE, ServerError
 from singleton_run_postgres.statements import (
     Statements,
     create,
@@ -33,7 +26,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from singleton_run_postgres.address import Address
-    from singleton_run_postgres.session import Row, Value
+    from singleton_run_postgres.client import Row, Value
 
     Rows = list[Row]  # named here, for `list` is a method below
     Values = list[Value]
@@ -61,7 +54,7 @@ class PostgresBackend:
 
     def acquire(self, name: str, holder: str, ttl: float, limit: float) -> Grant | Held:
         """Take the lock if it is free, its lease is over, or it is `holder`'s already."""
-        patience = Patience(system.now() + limit)
+        patience = Patience(calls.now() + limit)
         holder = _plain(holder)
         self._mine = (name, holder)
         values: Values = [name, holder, ttl]
@@ -75,19 +68,19 @@ class PostgresBackend:
                 self._mine = None
                 return _held(name, other, since, left)
             # Another is taking it at this moment, and will soon be seen.
-            if system.now() >= patience.until:
+            if calls.now() >= patience.until:
                 raise Unavailable("postgres: another session has locked the row, or the server is too slow")
-            system.wait(min(system.now() + _MOMENT, patience.until), [])
+            calls.wait(min(calls.now() + _MOMENT, patience.until), [])
 
     def wait(self, held: Held, until: float, wake: int) -> None:
         """Wait for a notification or the end of the lease; behind a pooler look from time to time."""
-        look_at = system.now() if held.until is None else held.until
+        look_at = calls.now() if held.until is None else held.until
         try:
             self._wait(held.handle["name"], look_at, until, wake)
         except Woken:
             return
         except Unavailable:
-            if system.now() < until:
+            if calls.now() < until:
                 raise
         except ServerError as error:
             raise self._failure(error) from None
@@ -96,7 +89,7 @@ class PostgresBackend:
         """Give back a grant that `acquire` may have got; there is no queue."""
         if self._mine is None:
             return
-        patience = Patience(system.now() + limit)
+        patience = Patience(calls.now() + limit)
         name, holder = self._mine
         values: Values = [name, holder, _channel(name)]
         rows = self._ask(self._statements.leave, values, patience, change=True)
@@ -111,7 +104,7 @@ class PostgresBackend:
 
     def hold(self, grant: Grant, until: float, wake: int) -> None:
         """Return at `until` or when `wake` is readable: the server tells nobody of a loss."""
-        system.wait(until, [wake])
+        calls.wait(until, [wake])
 
     def write(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
         """Put the record into the row."""
@@ -125,11 +118,11 @@ class PostgresBackend:
 
     def read(self, name: str, limit: float) -> tuple[Held | None, Mapping[str, Any] | None]:
         """Who holds `name` now, if anyone, and its record."""
-        return self._look(name, Patience(system.now() + limit))
+        return self._look(name, Patience(calls.now() + limit))
 
     def list(self, limit: float) -> Names:
         """The names that are held or have a record, sorted."""
-        rows = self._ask(self._statements.list, [], Patience(system.now() + limit))
+        rows = self._ask(self._statements.list, [], Patience(calls.now() + limit))
         return sorted(row[1] for row in rows if row[1] is not None)
 
     def done(self, name: str, key: str, limit: float) -> Mapping[str, Any] | None:
@@ -137,7 +130,7 @@ class PostgresBackend:
 
         Makes the tables where they are missing, for a mark will follow.
         """
-        patience = Patience(system.now() + limit)
+        patience = Patience(calls.now() + limit)
         ((_, mark),) = self._ask(self._statements.done, [name, _key(key)], patience, make=_MARKS)
         return None if mark is None else _loaded_mark(mark, name, key)
 
@@ -148,7 +141,7 @@ class PostgresBackend:
 
     def forget(self, name: str, key: str, limit: float) -> bool:
         """Delete the key's row."""
-        patience = Patience(system.now() + limit)
+        patience = Patience(calls.now() + limit)
         while True:
             rows = self._ask(self._statements.forget, [name, _key(key)], patience, change=True)
             if not rows or rows[0][2] is None:
@@ -156,7 +149,7 @@ class PostgresBackend:
             if rows[0][1] != "0":
                 return True
             # Too late, or another has just deleted it: then it isn't there the next time.
-            if system.now() >= patience.until:
+            if calls.now() >= patience.until:
                 raise Unavailable("postgres: the server was too slow")
 
     def offset(self) -> tuple[float, float] | None:
@@ -178,15 +171,15 @@ class PostgresBackend:
     def _wait(self, name: str, look_at: float, until: float, wake: int) -> None:
         """Return when the lock may be free, or at `until`. Raises Woken, Unavailable, ServerError."""
         session = self._session
-        while system.now() < until:
-            patience = Patience(min(until, system.now() + _LOOK_LIMIT), wake)
+        while calls.now() < until:
+            patience = Patience(min(until, calls.now() + _LOOK_LIMIT), wake)
             session.connect(patience)
             # What was sent before we listen is missed, so look once more then.
             began = session.listen(_channel(name), patience)
             if not began and session.pause(Patience(min(look_at, until), wake)):
                 return
-            if system.now() < until:
-                held = self._look(name, Patience(min(until, system.now() + _LOOK_LIMIT), wake))[0]
+            if calls.now() < until:
+                held = self._look(name, Patience(min(until, calls.now() + _LOOK_LIMIT), wake))[0]
                 if held is None or held.until is None:
                     return
                 look_at = held.until
@@ -205,7 +198,7 @@ class PostgresBackend:
 
         `once`: to have given the grant back before is as good. `make` is as in `_ask`.
         """
-        patience = Patience(system.now() + limit)
+        patience = Patience(calls.now() + limit)
         mine: Values = [grant.name, grant.token, grant.holder, grant.generation]
         while True:
             rows = self._ask(statement, [*mine, *values], patience, change=True, make=make)
@@ -221,7 +214,7 @@ class PostgresBackend:
             if int(generation or 0) > grant.generation:
                 raise Lost("another keeper of this turn has taken over")
             # It came too late, by the server's clock at least: which may have leapt, and is known anew.
-            if system.now() >= patience.until:
+            if calls.now() >= patience.until:
                 raise Unavailable("postgres: the server was too slow")
 
     def _ask(
@@ -243,7 +236,7 @@ class PostgresBackend:
                 deadline: Values = [self._session.server_time(patience.until)] if change else []
                 return self._session.ask(statement, [*deadline, *values], patience)
             except ServerError as error:
-                if error.state in AGAIN and system.now() < patience.until:
+                if error.state in AGAIN and calls.now() < patience.until:
                     continue
                 if error.state not in (NO_TABLE, NO_SCHEMA):
                     raise self._failure(error) from None
@@ -303,6 +296,6 @@ def _held(name: str, holder: str, since: str | None, left: str | None) -> Held:
         holder=holder,
         host=host_of(holder),
         since=None if since is None else float(since),
-        until=None if left is None else system.now() + float(left),
+        until=None if left is None else calls.now() + float(left),
         handle={"name": name},
     )

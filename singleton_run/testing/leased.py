@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from singleton_run import system
 from singleton_run.errors import Lost, Unavailable
+from singleton_run.system import calls
 from singleton_run.testing.peer import STEADY
 from singleton_run.testing.suite import (
     CLOCKS,
@@ -26,7 +26,7 @@ from singleton_run.testing.suite import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from singleton_run.contract import Grant
+    from singleton_run.api.contract import Grant
     from singleton_run.testing.peer import Crew, Peer
 
 
@@ -81,10 +81,10 @@ class LeasedConformance(Conformance):
         holder.takes(name, crew.site.ttl)
         sent = holder.began
         holder.crash()
-        until = system.now() + crew.site.ttl + crew.site.patience
+        until = calls.now() + crew.site.ttl + crew.site.patience
         while watcher.read(name)[0] is not None:
-            assert system.now() < until, "read still says that the dead holder has the lock"
-            system.wait(system.now() + LOOK_EVERY, [])
+            assert calls.now() < until, "read still says that the dead holder has the lock"
+            calls.wait(calls.now() + LOOK_EVERY, [])
         not_before(watcher, sent + crew.site.ttl * CLOCKS)
         newcomer.takes(name)
 
@@ -299,7 +299,7 @@ class LeasedConformance(Conformance):
                 crew.peer().start_call("forget", name, "key"),
                 crew.peer().start_call("acquire", name, reader.holder, crew.site.ttl),
             ]
-            waiter.start_wait(held, system.now() + 1.0)
+            waiter.start_wait(held, calls.now() + 1.0)
             for peer in begun:
                 with pytest.raises(Unavailable):
                     peer.result()
@@ -318,9 +318,9 @@ class LeasedConformance(Conformance):
         assert crew.site.outage is not None
         with crew.site.outage(), pytest.raises(Unavailable):
             holder.renew(grant)
-        until = system.now() + crew.site.patience
+        until = calls.now() + crew.site.patience
         while not _renewed(holder, grant):
-            assert system.now() < until, "the server is back, but renew still finds it unavailable"
+            assert calls.now() < until, "the server is back, but renew still finds it unavailable"
         other.is_refused(name)
         other.leave()
         holder.release(grant, record_of(grant))
@@ -329,7 +329,7 @@ class LeasedConformance(Conformance):
 
 def _keep(holder: Peer, grant: Grant, seconds: float) -> float:
     """Renew for so long, a third of the lease apart; when the last renewal was sent."""
-    until = system.now() + seconds
+    until = calls.now() + seconds
     while True:
         holder.renew(grant)
         sent = holder.began
@@ -341,7 +341,7 @@ def _keep(holder: Peer, grant: Grant, seconds: float) -> float:
 def _hold_while(holder: Peer, grant: Grant, work: Callable[[], object]) -> None:
     """Hold until something is noticed, which must be at once if the backend watches."""
     watches, patience = holder.site.watches, holder.site.patience
-    until = system.now() + (2 * patience if watches else LOOK_EVERY)
+    until = calls.now() + (2 * patience if watches else LOOK_EVERY)
     holder.start_hold(grant, until)
     work()
     holder.result(patience if watches else None)

@@ -23,14 +23,14 @@ import traceback
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from singleton_run import system
-from singleton_run.contract import Grant, Held
+from singleton_run.api.contract import Grant, Held
 from singleton_run.errors import Failure, Unavailable
+from singleton_run.system import calls
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from singleton_run.contract import Backend
+    from singleton_run.api.contract import Backend
 
 LONGEST = 1 << 18
 LIMIT = 2.0
@@ -86,16 +86,16 @@ class _Peer:
         self.link.sendall(json.dumps(words).encode())
 
     def carry_out(self, call: Callable[..., object], arguments: list[Any]) -> None:
-        began = system.now()
+        began = calls.now()
         try:
             result = call(*arguments)
         except Failure as failure:
             kind = type(failure).__name__
-            self.answer("error", kind, failure.status, str(failure), began, system.now())
+            self.answer("error", kind, failure.status, str(failure), began, calls.now())
         except Exception:  # noqa: BLE001 - whatever a backend raises is shown in the test that made it
             self.answer("bug", traceback.format_exc())
         else:
-            self.answer("ok", result, began, system.now())
+            self.answer("ok", result, began, calls.now())
 
     def open(self, opener: str, lock: str, environ: dict[str, str]) -> None:
         os.environ.clear()
@@ -169,8 +169,8 @@ class _Peer:
                     return got
                 self.backend.wait(got, until, self.link.fileno())
             except Unavailable:
-                system.wait(min(until, system.now() + _RETRY_EVERY), [])
-            if system.now() >= until:
+                calls.wait(min(until, calls.now() + _RETRY_EVERY), [])
+            if calls.now() >= until:
                 return None
 
     def turns(self, times: int, folder: str, where: list[Any], how: list[Any]) -> str:
@@ -207,7 +207,7 @@ def _plain(value: Grant | Held) -> dict[str, Any]:
 
 
 def _record(grant: Grant) -> dict[str, Any]:
-    from singleton_run.record import begun, ended
+    from singleton_run.api.record import begun, ended
 
     start = time.time()
     return ended(begun(grant.record, grant.name, grant.holder, grant.token, start), "succeeded", 0, start)

@@ -13,9 +13,9 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from singleton_run import system
-from singleton_run.contract import Grant, Held
+from singleton_run.api.contract import Grant, Held
 from singleton_run.errors import Lost, Refused, Unavailable
+from singleton_run.system import calls
 from singleton_run.testing import nursery
 from singleton_run.testing.nursery import LIMIT, LONGEST
 
@@ -68,7 +68,7 @@ class Peer:
         """Open the backend (nobody is contacted), at the site or elsewhere."""
         where = self.site.lock if lock is None else lock
         around = self.site.environ if environ is None else environ
-        self.start("open", self.site.opener, where, dict(around), until=system.now() + LIMIT).result()
+        self.start("open", self.site.opener, where, dict(around), until=calls.now() + LIMIT).result()
         return self
 
     def acquire(self, name: str, ttl: float = STEADY) -> Grant | Held:
@@ -95,7 +95,7 @@ class Peer:
     def start_get(self, name: str, ttl: float = STEADY, patience: float | None = None) -> None:
         """Begin `gets`; it is known how the first attempt went when this returns."""
         seconds = self.site.patience if patience is None else patience
-        until = system.now() + seconds
+        until = calls.now() + seconds
         self.start("get", name, self.holder, ttl, LIMIT, until, until=until)
         self.first = _result(self._hear(LIMIT + SLACK))
 
@@ -127,7 +127,7 @@ class Peer:
 
     def release(self, grant: Grant, record: Mapping[str, Any], keep: float = 0.0) -> None:
         """Give the lock back, to be had after `keep` seconds."""
-        until = system.now() + LIMIT
+        until = calls.now() + LIMIT
         self.start("release", grant.as_dict(), record, LIMIT, keep, until=until).result()
 
     def leave(self) -> None:
@@ -155,7 +155,7 @@ class Peer:
 
     def mark_many(self, grant: Grant, keys: Sequence[str]) -> None:
         """Mark each key, with itself in the mark; `LIMIT` holds for each."""
-        until = system.now() + LIMIT * len(keys)
+        until = calls.now() + LIMIT * len(keys)
         self.start("mark_many", grant.as_dict(), [*keys], until=until).result()
 
     def forget(self, name: str, key: str) -> bool:
@@ -165,12 +165,12 @@ class Peer:
 
     def offset(self) -> tuple[float, float] | None:
         """How far the server's clock is ahead, and how exact that is."""
-        told = self.start("offset", until=system.now() + LIMIT).result()
+        told = self.start("offset", until=calls.now() + LIMIT).result()
         return None if told is None else (told[0], told[1])
 
     def close(self) -> None:
         """Drop every connection."""
-        self.start("close", until=system.now() + LIMIT).result()
+        self.start("close", until=calls.now() + LIMIT).result()
 
     def wait(self, held: Held, until: float) -> None:
         """Wait, to the end."""
@@ -193,13 +193,13 @@ class Peer:
 
     def sockets(self) -> int:
         """How many sockets the process has beside the one to us."""
-        count: int = self.start("sockets", until=system.now() + LIMIT).result()
+        count: int = self.start("sockets", until=calls.now() + LIMIT).result()
         return count
 
     def start_call(self, call: str, *arguments: object) -> Peer:
         """Begin a call that takes a limit, with these arguments before it."""
         plain = [word.as_dict() if isinstance(word, Grant) else word for word in arguments]
-        return self.start(call, *plain, LIMIT, until=system.now() + LIMIT)
+        return self.start(call, *plain, LIMIT, until=calls.now() + LIMIT)
 
     def start(self, *call: object, until: float) -> Peer:
         """Begin a call that ends by `until` at the latest."""
@@ -213,7 +213,7 @@ class Peer:
 
     def result(self, patience: float | None = None) -> Any:
         """What the call that was begun gave, or what it raised; Stuck if nothing by its end."""
-        left = max(0.0, self.due - system.now()) + SLACK
+        left = max(0.0, self.due - calls.now()) + SLACK
         return self._hear(left if patience is None else patience)
 
     def crash(self) -> None:
@@ -223,12 +223,12 @@ class Peer:
             with suppress(ProcessLookupError):
                 ended = os.pidfd_open(process)
                 signal.pidfd_send_signal(ended, signal.SIGKILL)
-                system.wait(system.now() + SLACK, [ended])
+                calls.wait(calls.now() + SLACK, [ended])
                 os.close(ended)
         self.link.close()
 
     def _hear(self, patience: float) -> Any:
-        if not system.wait(system.now() + patience, [self.link.fileno()]):
+        if not calls.wait(calls.now() + patience, [self.link.fileno()]):
             self.crash()
             raise Stuck(f"a call has not returned after {patience:.1f} s")
         packet = self.link.recv(LONGEST)

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from singleton_run import keeper, system
-from singleton_run.contract import Grant, Held, Job
+from singleton_run.api.contract import Grant, Held, Job
+from singleton_run.api.record import begun, ended
 from singleton_run.errors import Failure, Lost, Refused
+from singleton_run.keeper import decisions as keeper_decisions
 from singleton_run.names import LONGEST, check_name
-from singleton_run.record import begun, ended
+from singleton_run.system import calls
 from singleton_run.testing.peer import SLACK, STEADY, Crew, Nursery, Peer
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def grow(tokens: list[int]) -> None:
 
 def in_order(one: Peer, other: Peer, until: float) -> tuple[Peer, Peer]:
     """Two peers in a call, the one that is done with it first."""
-    ready = system.wait(until, [one.link.fileno(), other.link.fileno()])
+    ready = calls.wait(until, [one.link.fileno(), other.link.fileno()])
     return (other, one) if ready == [other.link.fileno()] else (one, other)
 
 
@@ -219,7 +220,7 @@ class Conformance:
         grant = holder.takes(name)
         held = waiter.is_refused(name)
         holder.release(grant, record_of(grant))
-        until = system.now() + crew.site.patience
+        until = calls.now() + crew.site.patience
         waiter.wait(held, until)
         assert waiter.ended < until, "the lock was free before the wait began, but it waited on"
         waiter.gets(name)
@@ -229,7 +230,7 @@ class Conformance:
         name = crew.name()
         holder, waiter = crew.peer(), crew.peer()
         grant = holder.takes(name)
-        waiter.start_wait(waiter.is_refused(name), system.FOREVER)
+        waiter.start_wait(waiter.is_refused(name), calls.FOREVER)
         waiter.wake()
         waiter.result(crew.site.patience)
         holder.release(grant, record_of(grant))
@@ -240,9 +241,9 @@ class Conformance:
         name = crew.name()
         holder, waiter = crew.peer(), crew.peer()
         holder.takes(name)
-        until = system.now() + 1.0
+        until = calls.now() + 1.0
         returns = 0
-        while system.now() < until:
+        while calls.now() < until:
             waiter.wait(waiter.is_refused(name), until)
             returns += 1
         assert returns <= MOST_RETURNS, "wait returns at once although another has the lock: a busy loop"
@@ -252,7 +253,7 @@ class Conformance:
         name = crew.name()
         holder, other = crew.peer(), crew.peer()
         grant = holder.takes(name)
-        holder.start_hold(grant, system.FOREVER)
+        holder.start_hold(grant, calls.FOREVER)
         holder.wake()
         holder.result(crew.site.patience)
         other.is_refused(name)
@@ -262,9 +263,9 @@ class Conformance:
         """Neither far later nor, while nothing happens, again and again before."""
         holder = crew.peer()
         grant = holder.takes(crew.name())
-        until = system.now() + 1.0
+        until = calls.now() + 1.0
         returns = 0
-        while system.now() < until:
+        while calls.now() < until:
             holder.hold(grant, until)
             returns += 1
         assert returns <= MOST_RETURNS, "hold returns at once although nothing was lost: a busy loop"
@@ -327,10 +328,12 @@ class Conformance:
         """The keeper got it when the lease was nearly over: it isn't used before a renewal proves it anew."""
         name = crew.name()
         one, other = crew.peer(), crew.peer()
-        steps = keeper.keep(Job(name, one.holder, STEADY, system.FOREVER), keeper.Orders(), None)
+        steps = keeper_decisions.keep(
+            Job(name, one.holder, STEADY, calls.FOREVER), keeper_decisions.Orders(), None
+        )
         assert next(steps).name == "acquire"
         grant = one.takes(name)
-        step = steps.send(keeper.Done(one.began, one.began + STEADY, grant))
+        step = steps.send(keeper_decisions.Done(one.began, one.began + STEADY, grant))
         assert step.name == "renew"
         one.renew(grant)
         other.is_refused(name)
@@ -469,7 +472,7 @@ class Conformance:
         holder.release(grant, record_of(grant), 2 * crew.site.ttl)
         until = holder.began + crew.site.ttl
         returns = 0
-        while system.now() < until:
+        while calls.now() < until:
             waiter.wait(waiter.is_refused(name), until)
             returns += 1
         assert returns <= MOST_RETURNS, "wait returns at once although the lock is kept: a busy loop"
@@ -683,7 +686,7 @@ def _contend(crew: Crew, contenders: int, times: int, folder: Path) -> tuple[lis
     holder = crew.peer()
     grant = holder.takes(name, CROWD)
     peers = [crew.closed_peer() for _ in range(contenders)]
-    until = system.now() + CROWD
+    until = calls.now() + CROWD
     for peer in peers:
         peer.start_turns(name, times, str(folder), until)
         assert isinstance(peer.first, Held)
@@ -723,7 +726,7 @@ def _refusal(peer: Peer, fault: Fault, name: str) -> Failure | None:
 
 def _is_clean(peer: Peer) -> None:
     """It has no connection any more, or soon."""
-    until = system.now() + peer.site.patience
+    until = calls.now() + peer.site.patience
     while peer.sockets():
-        assert system.now() < until, "close leaves a connection open"
-        system.wait(system.now() + LOOK_EVERY, [])
+        assert calls.now() < until, "close leaves a connection open"
+        calls.wait(calls.now() + LOOK_EVERY, [])

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tests.harness import below, gone, parents, send_if_there, title
+from tests.support.harness import below, gone, parents, send_if_there, title
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

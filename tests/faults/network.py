@@ -6,13 +6,13 @@ import shlex
 from typing import TYPE_CHECKING
 
 from tests.faults.fault import Fault, Strike
-from tests.proxy import DOWN, UP
+from tests.support.proxy import DOWN, UP
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.faults.scene import Scene
-    from tests.proxy import Proxy
+    from tests.support.proxy import Proxy
 
     Break = Callable[[Proxy], None]
 

@@ -7,7 +7,7 @@ from signal import SIGCONT, SIGKILL, SIGSTOP
 from typing import TYPE_CHECKING
 
 from tests.faults.fault import Fault, Strike
-from tests.harness import below, send_if_there
+from tests.support.harness import below, send_if_there
 
 if TYPE_CHECKING:
     from tests.faults.scene import Scene

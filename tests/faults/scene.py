@@ -14,7 +14,7 @@ from tests.faults import check, command, slots
 from tests.faults.contenders import CONTENDERS, Call, Contender, left
 from tests.faults.pace import Pace
 from tests.faults.tools import KEY
-from tests.harness import environment, send_if_there
+from tests.support.harness import environment, send_if_there
 
 if TYPE_CHECKING:
     import random

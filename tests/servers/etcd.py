@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trustme
 
-from tests.harness import until
 from tests.servers.process import Process
+from tests.support.harness import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import trustme
 
-from tests.harness import until
 from tests.servers import etcd, programs
 from tests.servers.process import Process
+from tests.support.harness import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

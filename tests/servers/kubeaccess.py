@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from kubernetes import client, config
 
-from tests.harness import until
 from tests.servers import kube
+from tests.support.harness import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

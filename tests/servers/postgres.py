@@ -25,8 +25,8 @@ import pytest
 import trustme
 from psycopg import sql
 
-from tests.harness import gone, parents, until
 from tests.servers.process import Process
+from tests.support.harness import gone, parents, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

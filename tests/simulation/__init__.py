@@ -1,7 +1,7 @@
 """A deterministic simulation of turns of one lock: one seed, one history.
 
-Real are the decisions: `singleton_run.turn`, `guard`, `keeper` and `lease`. Simulated is all that is
-around them: true time, machines whose boot clocks are off and drift, processes that are killed,
+Real are the decisions of `singleton_run.front`, `guard` and `keeper`, and `lease_times`. Simulated is all
+that is around them: true time, machines whose boot clocks are off and drift, processes that are killed,
 stopped and frozen between any two actions, the command's processes, the network and the server.
 `make simulate SEEDS=1..1000` plays histories; a single seed prints its own.
 

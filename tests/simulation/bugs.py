@@ -9,10 +9,10 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from singleton_run import lease
-from singleton_run.guard import RUNNING, Guard
-from singleton_run.keeper import Done, Orders
-from singleton_run.turn import NONE, STARTING, Turn
+from singleton_run import lease_times
+from singleton_run.front.decisions import NONE, STARTING, Turn
+from singleton_run.guard.decisions import RUNNING, Guard
+from singleton_run.keeper.decisions import Done, Orders
 from tests.simulation import keeper as keeper_process
 from tests.simulation.front import Front, _Adopted
 from tests.simulation.guard import GuardProcess
@@ -23,7 +23,7 @@ from tests.simulation.server import Request, Server
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from singleton_run.contract import Grant, Held
+    from singleton_run.api.contract import Grant, Held
     from singleton_run.errors import Failure
     from tests.simulation.world import World
 
@@ -125,12 +125,12 @@ def _two_keepers() -> list[Patch]:
 
 def _stop_without_kill() -> list[Patch]:
     """The stop signal is all that a command ever gets."""
-    return [(lease, name, lambda _end, _ttl: FOREVER) for name in ("kill_at", "enforce_at")]
+    return [(lease_times, name, lambda _end, _ttl: FOREVER) for name in ("kill_at", "enforce_at")]
 
 
 def _hang_never_noticed() -> list[Patch]:
     """A stopped keeper is waited for, however long that takes."""
-    return [(lease, "hangs_at", lambda _end, _ttl, _reported: FOREVER)]
+    return [(lease_times, "hangs_at", lambda _end, _ttl, _reported: FOREVER)]
 
 
 def _guard_deaf_to_the_fronts_death() -> list[Patch]:

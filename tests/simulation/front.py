@@ -1,18 +1,18 @@
-"""The front's process: the `Hands` and the loop around the decisions of `singleton_run.turn`."""
+"""The front's process: the `Hands` and the loop around the decisions of `singleton_run.front.decisions`."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from singleton_run.turn import OVER, SETTLING, Turn
+from singleton_run.front.decisions import OVER, SETTLING, Turn
 from tests.simulation import checks
 from tests.simulation.guard import GuardProcess, View, decisions
 from tests.simulation.keeper import Keeper
 from tests.simulation.machine import Process
 
 if TYPE_CHECKING:
-    from singleton_run.guard import Guard
-    from singleton_run.settings import Settings
+    from singleton_run.call.settings import Settings
+    from singleton_run.guard.decisions import Guard
     from tests.simulation.trip import Trip
 
 

@@ -1,10 +1,10 @@
-"""The guard's process: the loop and the `Tree` around the decisions of `singleton_run.guard`."""
+"""The guard's process: the loop and the `Tree` around the decisions of `singleton_run.guard.decisions`."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from singleton_run.guard import GONE, IDLE, Guard
+from singleton_run.guard.decisions import GONE, IDLE, Guard
 from tests.simulation.machine import Process
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ FOREVER = float("inf")
 
 
 class View:
-    """The command's processes as `process`, their parent, sees them; a `singleton_run.guard.Tree`."""
+    """The command's processes as `process`, their parent, sees them; a `guard.decisions.Tree`."""
 
     def __init__(self, trip: Trip, process: Process) -> None:
         self.trip = trip

@@ -1,13 +1,13 @@
-"""The keeper's process: carries out the operations that `singleton_run.keeper` yields."""
+"""The keeper's process: carries out the operations that `singleton_run.keeper.decisions` yields."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from singleton_run import keeper
-from singleton_run.contract import Grant, Job
+from singleton_run.api.contract import Grant, Job
 from singleton_run.errors import Failure, Unavailable
-from singleton_run.keeper import Do, Done, Orders
+from singleton_run.keeper import decisions as keeper_decisions
+from singleton_run.keeper.decisions import Do, Done, Orders
 from tests.simulation import checks
 from tests.simulation.machine import Process
 from tests.simulation.server import Request
@@ -67,7 +67,7 @@ class Keeper(Process):
         self.loaded_at = 0.0
         resumed = None if grant is None else (Grant(**grant), trip.end)
         job = Job("lock", trip.holder, trip.wishes.ttl, trip.front.turn.wait_until)
-        self.steps: Generator[Do, Done, None] = keeper.keep(job, self.orders, resumed)
+        self.steps: Generator[Do, Done, None] = keeper_decisions.keep(job, self.orders, resumed)
         self.wake()
 
     def run(self) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from singleton_run.contract import Grant, Held
+from singleton_run.api.contract import Grant, Held
 from singleton_run.errors import Failure, Lost, Unavailable
 from tests.simulation import checks
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from tests.faults.contenders import CONTENDERS
 from tests.faults.sites.site import Site, fill, small_disk
-from tests.harness import until
-from tests.proxy import proxy
 from tests.servers import etcd
+from tests.support.harness import until
+from tests.support.proxy import proxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from tests.faults.contenders import CONTENDERS
 from tests.faults.sites.site import Site
-from tests.proxy import proxy
 from tests.servers import kube, kubeaccess
+from tests.support.proxy import proxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

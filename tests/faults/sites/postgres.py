@@ -12,8 +12,8 @@ from psycopg import sql
 
 from tests.faults.contenders import CONTENDERS
 from tests.faults.sites.site import Site, fill, small_disk, with_clock
-from tests.proxy import proxy
 from tests.servers import postgres
+from tests.support.proxy import proxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,9 +14,9 @@ import pytest
 
 from tests.faults.contenders import CONTENDERS
 from tests.faults.sites.site import Site
-from tests.harness import until
-from tests.proxy import proxy
 from tests.servers.etcd import free_ports
+from tests.support.harness import until
+from tests.support.proxy import proxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,7 +14,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.proxy import Proxy
+    from tests.support.proxy import Proxy
 
 Record = dict[str, Any]
 CLOCK = Path(__file__).with_name("clock.c")

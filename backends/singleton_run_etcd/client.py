@@ -1,0 +1,204 @@
+"""What the lock asks of an etcd server, whatever the transport: a few operations, as plain values.
+
+Keys are text. Every call raises Unavailable or Refused, and ends with its patience (`Late`, `Woken`
+are raised by `Watch.wait` alone).
+"""
+
+from __future__ import annotations
+
+from singleton_run.errors import Failure, Refused, Unavailable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any, Protocol, TypeVar
+
+    from singleton_run.api.deadline import Patience
+    from singleton_run_etcd.address import Address
+
+    Result = TypeVar("Result")
+
+    # ("create", key, revision): the key was created at that revision, 0 that it doesn't exist.
+    # ("below", key, text): the key's value sorts before the text.
+    Compare = tuple[str, str, Any]
+
+    class Watch(Protocol):
+        """Sees one key."""
+
+        def wait(self, patience: Patience) -> None:
+            """Return when the key was deleted, or may have been. Raises Late, Woken, Broken."""
+
+        def stands(self) -> bool:
+            """Whether requests still go to the server that the watch is on."""
+
+        def close(self) -> None:
+            """Never raises."""
+
+    class Server(Protocol):
+        """One cluster."""
+
+        def txn(
+            self,
+            compares: Sequence[Compare],
+            then: Sequence[Operation],
+            otherwise: Sequence[Operation],
+            patience: Patience,
+        ) -> Outcome:
+            """Do `then` if all of `compares` hold, else `otherwise`, atomically.
+
+            Raises NoLease if a put names a lease that is gone.
+            """
+
+        def range(self, look: Operation, patience: Patience) -> tuple[list[Entry], int]:
+            """What one range finds, and the revision at which that is so.
+
+            Better than a transaction that only looks: such a one ends an etcd 3.5.1, by a panic, if its
+            client goes away at the wrong moment (etcd-io/etcd#14110).
+            """
+
+        def grant(self, lease: int, ttl: int, patience: Patience) -> bool:
+            """Make a lease of that id and as many seconds; False if it is there already."""
+
+        def keep_alive(self, lease: int, patience: Patience) -> bool:
+            """Renew a lease; False if it is gone."""
+
+        def left(self, lease: int, patience: Patience) -> int:
+            """How many whole seconds a lease has left, 0 if it is gone."""
+
+        def revoke(self, lease: int, patience: Patience) -> None:
+            """End a lease, with its keys; one that is gone already is right."""
+
+        def watch(self, key: str, revision: int, patience: Patience) -> Watch:
+            """A watch on a key for its deletion, from that revision on."""
+
+        def offset(self) -> tuple[float, float] | None:
+            """As the contract says; None where the transport doesn't tell the time."""
+
+        def known(self) -> Any:
+            """What a fresh process would have to find out again (addresses), for `recall`; survives JSON."""
+
+        def recall(self, known: Any) -> None:
+            """Use what `known` gave, unless something newer was found out."""
+
+        def close(self) -> None:
+            """Drop every connection. Never raises."""
+
+
+# gRPC's status codes, those that matter here; the gateway tells them too.
+UNKNOWN, INVALID, LATE, NOT_FOUND, DENIED, PRECONDITION = 2, 3, 4, 5, 7, 9
+UNIMPLEMENTED, UNAVAILABLE, UNAUTHENTICATED = 12, 14, 16
+_REFUSALS = (INVALID, DENIED, UNIMPLEMENTED, UNAUTHENTICATED)
+
+
+class NoLease(Exception):
+    """There is no lease of that id any more."""
+
+
+class Rejected(Exception):
+    """The server's no, by its gRPC code."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+    def failure(self, advice: str) -> Failure:
+        """The same for the lock and its user, whom `advice` tells what to do about a refusal."""
+        if self.code in _REFUSALS:
+            return Refused(f"etcd refuses: {self}{advice}")
+        return Unavailable(f"etcd: {self}")
+
+
+class Login:
+    """A user who logs in once, and again when the token has come to its end. `token` is empty without."""
+
+    def __init__(self, address: Address) -> None:
+        self.user = address.user
+        self.token = ""
+        self._password = address.password
+
+    def during(self, work: Callable[[], Result], authenticate: Callable[[str, str], str]) -> Result:
+        """Do `work` logged in; once more with a new token if the server wants that.
+
+        `authenticate` gives the token for a user and a password. Raises what both raise.
+        """
+        self._log_in(authenticate)
+        try:
+            return work()
+        except Rejected as rejected:
+            # The token has come to its end, or the users were changed since.
+            if not self.token or rejected.code not in (INVALID, UNAUTHENTICATED):
+                raise
+        self.token = ""
+        self._log_in(authenticate)
+        return work()
+
+    def _log_in(self, authenticate: Callable[[str, str], str]) -> None:
+        if not self.user or self.token:
+            return
+        try:
+            self.token = authenticate(self.user, self._password)
+        except Rejected as rejected:
+            if rejected.code != PRECONDITION:
+                raise Refused(f"etcd refuses the user {self.user!r} or the password: {rejected}") from None
+            # The cluster knows no users: as etcdctl does, go on without.
+            self.user = ""
+
+
+class Operation:
+    """One step of a transaction: a put, a deletion, or a range that is sorted by create revision.
+
+    A put has `value` and `lease` (0: for ever), a deletion neither. A range reaches from `key` to
+    before `end` (empty: just the key) and gives at most `limit` keys, 0 for all; `newest` first, or
+    the oldest; `before`, if not 0, is the highest create revision; `keys_only` leaves the values out.
+    """
+
+    __slots__ = ("before", "end", "key", "keys_only", "kind", "lease", "limit", "newest", "value")
+
+    def __init__(
+        self,
+        kind: str,
+        key: str,
+        *,
+        value: str = "",
+        lease: int = 0,
+        end: str = "",
+        limit: int = 0,
+        newest: bool = False,
+        before: int = 0,
+        keys_only: bool = False,
+    ) -> None:
+        self.kind = kind
+        self.key = key
+        self.value = value
+        self.lease = lease
+        self.end = end
+        self.limit = limit
+        self.newest = newest
+        self.before = before
+        self.keys_only = keys_only
+
+
+class Entry:
+    """A key that a range gave: `created` is its create revision, `lease` 0 if it has none."""
+
+    __slots__ = ("created", "key", "lease", "value")
+
+    def __init__(self, key: str, value: str, created: int, lease: int) -> None:
+        self.key = key
+        self.value = value
+        self.created = created
+        self.lease = lease
+
+
+class Outcome:
+    """What a transaction did: whether its compares held, and what each range of it gave.
+
+    `revision` is the cluster's after it. `found` has an entry for each operation, empty for a put.
+    """
+
+    __slots__ = ("found", "held", "revision")
+
+    def __init__(self, revision: int, found: Sequence[Sequence[Entry]], *, held: bool) -> None:
+        self.revision = revision
+        self.found = found
+        self.held = held

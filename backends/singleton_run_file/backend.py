@@ -1,0 +1,511 @@
+"""The lock without a server: flock(2) on a file, one lock per user, machine and mount namespace.
+
+Whoever holds the open file holds the lock, and the kernel frees it when the last of them is gone:
+nothing has to be renewed, and nobody is left with a lock that a crash kept. Waiters queue in the
+kernel. The file is never removed, for two could then hold two files of one name.
+
+Beside `NAME.lock`, which contains the last fencing token, lies `NAME.json`, the record, and in
+`NAME.once` a file for each key that is done. A lock that is kept after its turn has the time in
+its file too: nobody holds the file then, so it only holds for those who read that.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import time
+
+from singleton_run.api.contract import Grant, Held, host_of
+from singleton_run.api.record import LONGEST, parsed
+from singleton_run.errors import UNUSABLE, Lost, Refused, Unavailable
+from singleton_run.system import calls, fastjson
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from singleton_run.api.contract import Job
+
+_TOKEN_WIDTH = 20
+_LONGEST_LOCK = 256
+_LONGEST_KEEP = 1e10  # longer than any duration that can be asked for
+_NO_TOKEN = 1 << 62
+_ROOT_DIRECTORY = "/var/lib/singleton-run"
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_MOST_LINKS = 40  # as for the kernel
+_ASK = "name one with --lock file:///DIRECTORY"
+
+
+def open_backend(lock: str, environ: Mapping[str, str]) -> FileBackend:
+    """The backend for `file` (the default directory) or `file:///DIRECTORY`. Raises Refused."""
+    given = lock.partition("://")[2]
+    if given and not given.startswith("/"):
+        raise Refused(f"{lock}: a directory must be absolute, as in file:///var/lib/locks", UNUSABLE)
+    # O_NOFOLLOW would follow a link that is named with a slash behind it.
+    directory = _unquoted(given).rstrip("/") or "/" if given else default_directory()
+    return FileBackend(_open_directory(directory, create=True), directory)
+
+
+def default_directory() -> str:
+    """Where locks are kept: it depends on the user alone, not on the environment or the session.
+
+    Raises Refused for a user without an entry in the password database.
+    """
+    if os.geteuid() == 0:
+        return _ROOT_DIRECTORY
+    import pwd
+
+    try:
+        home = pwd.getpwuid(os.geteuid()).pw_dir
+    except KeyError:
+        raise Refused(
+            f"user {os.geteuid()} has no entry in the password database, so no directory for locks: {_ASK}",
+            UNUSABLE,
+        ) from None
+    return os.path.join(home, ".local/state/singleton-run")
+
+
+def _unquoted(text: str) -> str:
+    if "%" not in text:
+        return text
+    from singleton_run.api.url import unquoted
+
+    try:
+        return unquoted(text)
+    except ValueError as error:
+        raise Refused(f"file://{text}: {error}", UNUSABLE) from None
+
+
+def _open_directory(directory: str, *, create: bool) -> int:
+    weakness = _weakness(directory)
+    if weakness:
+        raise Refused(f"{directory} could be exchanged, for {weakness}: {_ASK} that only you can", UNUSABLE)
+    try:
+        descriptor = os.open(directory, _DIRECTORY)
+    except FileNotFoundError:
+        if create:
+            _make_directory(directory)
+            return _open_directory(directory, create=False)
+        raise Refused(f"{directory} was removed: {_ASK}", UNUSABLE) from None
+    except OSError as error:
+        raise Refused(f"{directory} can't be used for locks ({_reason(error)}): {_ASK}", UNUSABLE) from None
+    except ValueError:
+        raise Refused(f"{directory!r} can't be a directory: {_ASK}", UNUSABLE) from None
+    found = os.fstat(descriptor)
+    wrong = ""
+    if found.st_uid not in (os.geteuid(), 0):
+        wrong = "belongs to another user"
+    elif found.st_mode & 0o022:
+        wrong = "can be written by others"
+    elif calls.is_nfs(descriptor):
+        wrong = "is on NFS, where locks outlive machines"
+    if wrong:
+        os.close(descriptor)
+        raise Refused(f"{directory} {wrong}: {_ASK} that only you can write", UNUSABLE)
+    return descriptor
+
+
+def _weakness(directory: str) -> str:
+    """Where, on the way to `directory`, another user could put something else; empty for nowhere.
+
+    Who exchanges a directory gives two callers two locks. In a sticky one like /tmp nobody can
+    exchange what is ours.
+    """
+    place = "/"
+    links = 0
+    parts = directory.split("/")[::-1]
+    while parts:
+        part = parts.pop()
+        if part in {"", "."}:
+            continue
+        path = os.path.dirname(place) if part == ".." else os.path.join(place, part)
+        try:
+            found = os.lstat(path)
+        except (OSError, ValueError):
+            return ""  # nothing can be exchanged that isn't there, and opening it says what is wrong
+        if stat.S_ISLNK(found.st_mode):
+            links += 1
+            if links > _MOST_LINKS:
+                return ""
+            target = os.readlink(path)
+            place = "/" if target.startswith("/") else place
+            parts += target.split("/")[::-1]
+        else:
+            place = path
+        if path != "/" and found.st_uid not in (os.geteuid(), 0):
+            return f"{path} belongs to another user"
+        if parts and stat.S_ISDIR(found.st_mode) and _is_open_to_others(found):
+            return f"{path} can be written by others"
+    return ""
+
+
+def _is_open_to_others(directory: os.stat_result) -> bool:
+    """Whether another user may rename what is in it; a group of ours alone is not another."""
+    mode = directory.st_mode
+    group = mode & stat.S_IWGRP and directory.st_gid not in (0, os.getegid())
+    return not mode & stat.S_ISVTX and bool(group or mode & stat.S_IWOTH)
+
+
+def _make_directory(directory: str) -> None:
+    mask = os.umask(0o022)
+    os.umask(mask | 0o022)  # else we would refuse tomorrow what we made today
+    try:
+        os.makedirs(os.path.dirname(directory), exist_ok=True)
+        os.mkdir(directory, 0o700)
+    except FileExistsError:
+        return
+    except OSError as error:
+        raise Refused(f"{directory} can't be made ({_reason(error)}): {_ASK}", UNUSABLE) from None
+    finally:
+        os.umask(mask)
+
+
+def _reason(error: OSError) -> str:
+    if error.errno in (errno.ELOOP, errno.ENOTDIR):
+        return "it is a symbolic link or not a directory"
+    return error.strerror or str(error)
+
+
+class FileBackend:
+    """Locks in one directory, whose open descriptor it is given. See `contract.Backend`.
+
+    The lock belongs to the open file, so processes forked after `acquire` share it: they give it
+    back by closing (never by LOCK_UN, which would free it for all).
+    """
+
+    def __init__(self, directory: int, path: str) -> None:
+        self._directory = directory
+        self._path = path
+        self._released: int | None = None
+        self.lock = -1
+
+    def acquire(self, name: str, holder: str, ttl: float, limit: float) -> Grant | Held:
+        """Take the lock if it is free; it stays held without renewals."""
+        while True:
+            if self.lock < 0:
+                self.lock = self._open(name)
+            try:
+                fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return self._held(name)
+            except OSError as error:
+                raise Refused(f"{self._path} can't hold locks ({_reason(error)}): {_ASK}", UNUSABLE) from None
+            if not self._is_current(name):
+                self._close_lock()
+                continue
+            if not _kept_until(self.lock):
+                return Grant(name, holder, self._next_token(), ttl, {}, self._read_record(name))
+            # Given back by closing: another may share the file, but none shares the one opened now.
+            self._close_lock()
+            self.lock = self._open(name)
+            return self._held(name)
+
+    def open(self, name: str) -> None:
+        """Open the lock's file without locking it: processes forked from now on share it. Raises Refused."""
+        if self.lock >= 0 and not self._is_current(name):
+            self._close_lock()
+        if self.lock < 0:
+            self.lock = self._open(name)
+
+    def descriptors(self) -> list[int]:
+        """What a process that shares this backend has to keep open."""
+        return [self._directory, self.lock]
+
+    def holds(self, grant: Grant) -> bool:
+        """Whether a grant that was given to a process which shares our open file is of that file."""
+        return self.lock >= 0 and self._is_current(grant.name) and self._last_token() == grant.token
+
+    def take(self, job: Job, parent: int) -> Grant:
+        """Wait in the kernel's queue until the lock is ours, however long.
+
+        The process ends if `parent` does meanwhile (it shares the lock, and whoever is blocked in
+        flock notices nothing else), and if somebody has removed the file. A lock that is kept is
+        waited for at the head of the queue: whoever came later is behind.
+        """
+        calls.die_with(parent)
+        fcntl.flock(self.lock, fcntl.LOCK_EX)
+        while until := _kept_until(self.lock):
+            calls.wait(until, [])
+        calls.outlive_parent()
+        if os.getppid() != parent or not self._is_current(job.name):
+            os._exit(1)
+        return Grant(job.name, job.holder, self._next_token(), job.ttl, {}, self._read_record(job.name))
+
+    def wait(self, held: Held, until: float, wake: int) -> None:
+        """Wait in the kernel's queue, by a child of ours that shares the open file.
+
+        A lock that is kept is in nobody's hand: then just wait for its time.
+        """
+        if held.until is not None:
+            calls.wait(min(until, held.until), [wake])
+            return
+        parent = os.getpid()
+        waiter = os.fork()
+        if not waiter:
+            try:
+                calls.die_with(parent)
+                fcntl.flock(self.lock, fcntl.LOCK_EX)
+            finally:
+                os._exit(0)
+        ended = os.pidfd_open(waiter)
+        calls.wait(until, [ended, wake])
+        os.close(ended)
+        os.kill(waiter, 9)
+        os.waitpid(waiter, 0)
+
+    def leave(self, limit: float) -> None:
+        """Close the file: what was locked is free, if nobody shares it."""
+        self._close_lock()
+
+    def renew(self, grant: Grant, limit: float) -> None:
+        """Nothing has to be renewed: the lock is held as long as the file is open."""
+
+    def hold(self, grant: Grant, until: float, wake: int) -> None:
+        """Return at `until` or when `wake` is readable."""
+        calls.wait(until, [wake])
+
+    def write(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
+        """Replace the record, atomically. Raises Lost without the lock, or Unavailable."""
+        self._must_be(grant)
+        try:
+            _replace(self._directory, f"{grant.name}.json", f".{grant.name}.tmp", record)
+        except OSError as error:
+            raise Unavailable(f"{self._path} can't be written ({_reason(error)})") from None
+
+    def release(self, grant: Grant, record: Mapping[str, Any], limit: float, keep: float = 0.0) -> None:
+        """Write the record, and until when the lock is kept, and close the file."""
+        if self._released == grant.token:
+            return
+        try:
+            if keep > 0:
+                self._must_be(grant)
+                self._keep(keep)
+            self.write(grant, record, limit)
+            self._released = grant.token
+        finally:
+            self._close_lock()
+
+    def read(self, name: str, limit: float) -> tuple[Held | None, Mapping[str, Any] | None]:
+        """Who holds `name` now, if anyone, and its record."""
+        record = self._read_record(name)
+        try:
+            probe = os.open(f"{name}.lock", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._directory)
+        except OSError:
+            return None, record
+        try:
+            fcntl.flock(probe, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return (self._held(name) if _kept_until(probe) else None), record
+        except BlockingIOError:
+            return self._held(name), record
+        finally:
+            os.close(probe)
+
+    def list(self, limit: float) -> list[str]:
+        """The names that have a lock file, sorted."""
+        return sorted(file[:-5] for file in os.listdir(self._directory) if file.endswith(".lock"))
+
+    def done(self, name: str, key: str, limit: float) -> Mapping[str, Any] | None:
+        """What the key's file says. Raises Refused for one that can't be read."""
+        path = f"{self._path}/{name}.once/{_mark_of(key)}"
+        try:
+            directory = os.open(f"{name}.once", _DIRECTORY, dir_fd=self._directory)
+            try:
+                found = fastjson.loads(_read(directory, _mark_of(key)))["mark"]
+            finally:
+                os.close(directory)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise Refused(f"{path} can't be read ({_reason(error)}): {_ASK}", UNUSABLE) from None
+        except (ValueError, TypeError, KeyError):
+            found = None
+        if not isinstance(found, dict):
+            raise Refused(f"{path} is damaged: remove it if what it marks shall be done again", UNUSABLE)
+        return found
+
+    def mark(self, grant: Grant, key: str, mark: Mapping[str, Any], limit: float) -> None:
+        """Write the key's file, which is there for good when this returns."""
+        self._must_be(grant)
+        name = _mark_of(key)
+        try:
+            try:
+                os.mkdir(f"{grant.name}.once", 0o700, dir_fd=self._directory)
+                os.fsync(self._directory)
+            except FileExistsError:
+                pass
+            directory = os.open(f"{grant.name}.once", _DIRECTORY, dir_fd=self._directory)
+            try:
+                _replace(directory, name, f".{name}.tmp", {"key": key, "mark": mark}, lasting=True)
+            finally:
+                os.close(directory)
+        except OSError as error:
+            raise Unavailable(f"{self._path}/{grant.name}.once can't be written ({_reason(error)})") from None
+
+    def forget(self, name: str, key: str, limit: float) -> bool:
+        """Remove the key's file."""
+        try:
+            directory = os.open(f"{name}.once", _DIRECTORY, dir_fd=self._directory)
+            try:
+                os.unlink(_mark_of(key), dir_fd=directory)
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise Unavailable(f"{self._path}/{name}.once can't be written ({_reason(error)})") from None
+        return True
+
+    def offset(self) -> tuple[float, float] | None:
+        """The time is this machine's."""
+        return None
+
+    def close(self) -> None:
+        """Drop the directory and the lock's file."""
+        self._close_lock()
+        if self._directory >= 0:
+            os.close(self._directory)
+            self._directory = -1
+
+    def _open(self, name: str) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
+        try:
+            descriptor = os.open(f"{name}.lock", flags, 0o600, dir_fd=self._directory)
+        except OSError as error:
+            raise Refused(
+                f"{self._path}/{name}.lock can't be opened ({_reason(error)}): {_ASK}", UNUSABLE
+            ) from None
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink > 1:
+            os.close(descriptor)
+            raise Refused(f"{self._path}/{name}.lock isn't a plain file of yours: remove it", UNUSABLE)
+        return descriptor
+
+    def _is_current(self, name: str) -> bool:
+        try:
+            found = os.stat(f"{name}.lock", dir_fd=self._directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(found, os.fstat(self.lock))
+
+    def _must_be(self, grant: Grant) -> None:
+        if self.lock < 0 or self._last_token() != grant.token:
+            raise Lost(f"{self._path}/{grant.name}.lock is not held by this turn")
+
+    def _keep(self, seconds: float) -> None:
+        """Have the lock kept from now on; what was written is there also when the machine fails."""
+        words = (calls.now() + seconds, time.time() + seconds, seconds)
+        line = " ".join([*(f"{word:.6f}" for word in words), _boot_id()])
+        try:
+            os.pwrite(self.lock, f"{line}\n".encode(), _TOKEN_WIDTH + 1)
+            os.fsync(self.lock)
+        except OSError as error:
+            raise Unavailable(f"{self._path} can't be written ({_reason(error)})") from None
+
+    def _last_token(self) -> int:
+        last = os.pread(self.lock, _TOKEN_WIDTH, 0).strip()
+        # What was written there by hand is no token, and the clock is ahead of every one of ours.
+        return int(last) if last.isdigit() and int(last) < _NO_TOKEN else 0
+
+    def _next_token(self) -> int:
+        token = max(self._last_token() + 1, time.time_ns() // 1000)
+        try:
+            os.pwrite(self.lock, b"%0*d\n" % (_TOKEN_WIDTH, token), 0)
+            if os.fstat(self.lock).st_size > _TOKEN_WIDTH + 1:
+                os.ftruncate(self.lock, _TOKEN_WIDTH + 1)
+        except OSError as error:
+            raise Refused(f"{self._path} can't be written ({_reason(error)}): {_ASK}", UNUSABLE) from None
+        return token
+
+    def _held(self, name: str) -> Held:
+        kept = None
+        try:
+            probe = os.open(
+                f"{name}.lock",
+                os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC,
+                dir_fd=self._directory,
+            )
+            kept = _kept_until(probe) or None
+            os.close(probe)
+        except OSError:
+            pass
+        record = self._read_record(name) or {}
+        if not kept and record.get("state") != "running":
+            return Held()
+        who = record.get("holder", "")
+        return Held(who, host_of(who), since=record.get("start"), until=kept)
+
+    def _read_record(self, name: str) -> Mapping[str, Any] | None:
+        try:
+            return parsed(_read(self._directory, f"{name}.json"))
+        except (OSError, ValueError):
+            return None
+
+    def _close_lock(self) -> None:
+        if self.lock >= 0:
+            os.close(self.lock)
+            self.lock = -1
+
+
+def _mark_of(key: str) -> str:
+    """The file of a key: no key can name another file, or one too long."""
+    from singleton_run.api.keys import plain
+    from singleton_run.names import digest
+
+    return f"{digest([plain(key)])}.json"
+
+
+def _read(directory: int, name: str) -> str:
+    # Without O_NONBLOCK a named pipe in its place would stop us here.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(name, flags, dir_fd=directory)
+    try:
+        return os.read(descriptor, LONGEST + 1).decode()
+    finally:
+        os.close(descriptor)
+
+
+def _replace(
+    directory: int, name: str, temporary: str, value: Mapping[str, Any], *, lasting: bool = False
+) -> None:
+    """Put `value` into a file in one step; `lasting`: a failure of the machine doesn't take it back."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(temporary, flags, 0o600, dir_fd=directory)
+    try:
+        os.write(descriptor, fastjson.dumps(value).encode())
+        if lasting:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+    if lasting:
+        os.fsync(directory)
+
+
+def _boot_id() -> str:
+    """Which of the machine's boots this is, without a blank."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except (OSError, ValueError):
+        return "unknown"
+
+
+def _kept_until(lock: int) -> float:
+    """The boot clock's reading until which the lock of an open file is kept; 0 if it isn't, or is damaged.
+
+    After a reboot it goes by the wall clock; whatever that says, no longer than the whole time.
+    """
+    line = os.pread(lock, _LONGEST_LOCK, _TOKEN_WIDTH + 1)
+    if not line:
+        return 0.0
+    try:
+        boot, wall, seconds, boot_id = line.decode().split()
+        left = float(boot) - calls.now() if boot_id == _boot_id() else float(wall) - time.time()
+        left = min(left, float(seconds))
+    except ValueError:
+        return 0.0
+    return calls.now() + left if 0 < left < _LONGEST_KEEP else 0.0

@@ -1,0 +1,272 @@
+"""The API server's calls for Leases, and its answers by kind. See `login` for who asks.
+
+What answers with an error that isn't about one object raises Refused or Unavailable; a conflict or an
+object that isn't there is a result.
+"""
+
+from __future__ import annotations
+
+from singleton_run import __version__
+from singleton_run.api.deadline import Woken
+from singleton_run.api.http.connection import Broken
+from singleton_run.api.url import whole_number
+from singleton_run.errors import UNUSABLE, Failure, Refused, Unavailable
+from singleton_run.system import calls, fastjson
+from singleton_run_k8s import errors, lease
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from singleton_run.api.deadline import Patience
+    from singleton_run.api.http.client import Stream
+    from singleton_run.api.http.connection import Answer
+    from singleton_run_k8s.lease import Lease
+    from singleton_run_k8s.login import Access, Login
+
+    Leases = list[Lease]  # named here, for `list` is a method below
+
+_GROUP = "/apis/coordination.k8s.io/v1"
+_PAGE = 500
+_LEAST_PAUSE = 1.0
+# A server that has just started may refuse what it will allow in a moment: it doesn't know its rules yet.
+_GRACE = 30.0
+
+
+class Gone(Exception):
+    """The server has forgotten the version from which on a watch was asked for: read again."""
+
+
+class MayNotWatch(Exception):
+    """Our permissions are for everything but the watch."""
+
+
+class Api:
+    """Leases in one namespace; `namespace` is empty for that of the login.
+
+    `told` is the `Date` of the last answer (empty without one), and the boot clock's readings when its
+    request was sent and when it was heard; None before one.
+    """
+
+    def __init__(self, login: Login, namespace: str) -> None:
+        self._login = login
+        self._namespace = namespace
+        self._allowed: set[str] = set()
+        self._refused_since: float | None = None
+        self._recalled: Any = ()
+        self._access: Access | None = None
+        self.told: tuple[str, float, float] | None = None
+
+    def get(self, name: str, patience: Patience) -> Lease | None:
+        """The Lease of that name, None if there is none."""
+        answer = self._call("get", "GET", f"leases/{name}", None, patience)
+        return None if answer.status == 404 else self._object(answer)
+
+    def create(self, lease: Lease, patience: Patience) -> Lease | None:
+        """Make a Lease; None if there is one of that name."""
+        answer = self._call("create", "POST", "leases", lease, patience)
+        return None if answer.status == 409 else self._object(answer)
+
+    def update(self, lease: Lease, patience: Patience) -> Lease | None:
+        """Replace a Lease if it still is of the version that `lease` says; None if not."""
+        path = f"leases/{lease['metadata']['name']}"
+        answer = self._call("update", "PUT", path, lease, patience)
+        # By its uid it is this very object and no other, so one that was deleted is a conflict or not there.
+        return None if answer.status in (404, 409) else self._object(answer)
+
+    def delete(self, name: str, patience: Patience) -> bool:
+        """Delete a Lease; false if there was none."""
+        return self._call("delete", "DELETE", f"leases/{name}", None, patience).status != 404
+
+    def list(self, selector: str, patience: Patience) -> Leases:
+        """The Leases that have these labels."""
+        found: Leases = []
+        more = ""
+        while True:
+            path = f"leases?labelSelector={_quoted(selector)}&limit={_PAGE}{more}"
+            page = self._json(self._call("list", "GET", path, None, patience))
+            items, about = page.get("items"), page.get("metadata")
+            if not isinstance(items, list) or not isinstance(about, dict):
+                raise Refused(errors.NOT_KUBERNETES, UNUSABLE)
+            found += [one for one in items if lease.is_whole(one)]
+            token = about.get("continue")
+            if not token:
+                return found
+            more = f"&continue={_quoted(str(token))}"
+
+    def watch(self, name: str, version: str, patience: Patience) -> Watch:
+        """What becomes of a Lease from that version on. Raises Gone, MayNotWatch too."""
+        query = f"watch=true&fieldSelector=metadata.name%3D{name}&resourceVersion={version}"
+        renewed = False
+        while True:
+            access, headers = self._prepared(patience)
+            path = self._path(access, f"leases?{query}")
+            stream = access.client.stream("GET", path, headers, b"", patience)
+            if stream.status == 200:
+                self._is_allowed("watch")
+                return Watch(stream)
+            stream.close()
+            if stream.status == 410:
+                raise Gone
+            if stream.status == 401 and not renewed:
+                renewed = True
+                if self._login.again(headers.get("Authorization", ""), patience):
+                    continue
+            failure = self._failure("watch", stream.answer, access)
+            if stream.status == 403 and isinstance(failure, Refused):
+                raise MayNotWatch
+            raise failure
+
+    def say(self, event: Mapping[str, Any], patience: Patience) -> bool:
+        """Make an Event; false if we may not, or it can't be done."""
+        access, headers = self._prepared(patience)
+        path = f"{access.path}/api/v1/namespaces/{self.namespace}/events"
+        body = fastjson.dumps({**event, "metadata": {"generateName": "singleton-run-"}}).encode()
+        return access.client.request("POST", path, headers, body, patience).status < 300
+
+    @property
+    def namespace(self) -> str:
+        """Where the Leases are; empty if that is the login's to say, and it wasn't made yet."""
+        return self._namespace or (self._access.namespace if self._access is not None else "")
+
+    def known(self) -> Any:
+        """What a fresh process would have to find out again (addresses), for `recall`; survives JSON."""
+        return [] if self._access is None else self._access.client.known()
+
+    def recall(self, known: Any) -> None:
+        """Use what `known` gave, unless something newer was found out."""
+        self._recalled = known
+
+    def close(self) -> None:
+        """Drop every connection. Never raises."""
+        self._login.close()
+
+    def _prepared(self, patience: Patience) -> tuple[Access, dict[str, str]]:
+        access = self._access = self._login.access(patience)
+        access.client.recall(self._recalled)
+        self._recalled = ()
+        headers = {"Accept": "application/json", "User-Agent": f"singleton-run/{__version__}"}
+        said = self._login.authorization(patience)
+        if not (said.isascii() and said.isprintable()):
+            raise Refused("the login gives a token with characters in it that no token has", UNUSABLE)
+        if said:
+            headers["Authorization"] = said
+        return access, headers
+
+    def _path(self, access: Access, rest: str) -> str:
+        return f"{access.path}{_GROUP}/namespaces/{self.namespace}/{rest}"
+
+    def _call(self, verb: str, method: str, rest: str, body: Lease | None, patience: Patience) -> Answer:
+        """The answer to a request: one that was done, or of 404 or 409. Raises as `login` does."""
+        data = b"" if body is None else fastjson.dumps(body).encode()
+        renewed = False
+        while True:
+            access, headers = self._prepared(patience)
+            sent = calls.now()
+            answer = access.client.request(method, self._path(access, rest), headers, data, patience)
+            self.told = answer.headers.get("date", ""), sent, calls.now()
+            if answer.status == 401 and not renewed:
+                renewed = True
+                if self._login.again(headers.get("Authorization", ""), patience):
+                    continue
+            if answer.status == 429 and _pause(answer, patience):
+                continue
+            if answer.status < 300 or self._is_result(answer, verb):
+                self._is_allowed(verb)
+                return answer
+            raise self._failure(verb, answer, access)
+
+    def _is_allowed(self, verb: str) -> None:
+        self._allowed.add(verb)
+        self._refused_since = None
+
+    def _is_result(self, answer: Answer, verb: str) -> bool:
+        status = _status(answer)
+        if answer.status == 404 and verb != "create":
+            return status is not None
+        return answer.status == 409 and status is not None
+
+    def _failure(self, verb: str, answer: Answer, access: Access) -> Failure:
+        failure = errors.failure(verb, answer, _status(answer), self.namespace, access.place)
+        known = self._allowed if answer.status == 401 else self._allowed & {verb}
+        if not isinstance(failure, Refused) or answer.status not in (401, 403) or not known:
+            return failure
+        if self._refused_since is None:
+            self._refused_since = calls.now()
+        if calls.now() < self._refused_since + _GRACE:
+            return Unavailable(str(failure))
+        return failure
+
+    def _object(self, answer: Answer) -> Lease:
+        found = self._json(answer)
+        if not lease.is_whole(found):
+            raise Refused(errors.NOT_KUBERNETES, UNUSABLE)
+        return found
+
+    def _json(self, answer: Answer) -> dict[str, Any]:
+        value = _parsed(answer.body)
+        if isinstance(value, dict):
+            return value
+        if answer.body[:1] == b"{":
+            raise Unavailable("kubernetes: an answer was cut off")
+        raise Refused(errors.NOT_KUBERNETES, UNUSABLE)
+
+
+class Watch:
+    """The events of one Lease, as they come."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def next(self, patience: Patience) -> Lease | None:
+        """The Lease as it is now, None if it was deleted. Raises Late, Woken; Broken, Gone: it is over."""
+        while True:
+            line = self._stream.line(patience)
+            if not line.strip():
+                continue
+            event = _parsed(line)
+            kind, found = (event.get("type"), event.get("object")) if isinstance(event, dict) else ("", None)
+            if kind == "ERROR" and isinstance(found, dict):
+                if found.get("code") == 410:
+                    raise Gone
+                raise Broken(f"the watch ended: {found.get('message')}")
+            if kind == "BOOKMARK":
+                continue
+            if not lease.is_whole(found):
+                raise Broken("what the watch says is not of Kubernetes")
+            return None if kind == "DELETED" else found
+
+    def close(self) -> None:
+        """Never raises."""
+        self._stream.close()
+
+
+def _status(answer: Answer) -> Mapping[str, Any] | None:
+    """The Status object that an API server's error is, None if it is not one."""
+    value = _parsed(answer.body)
+    return value if isinstance(value, dict) and value.get("kind") == "Status" else None
+
+
+def _parsed(data: bytes) -> Any:
+    """What the JSON says, None if it is none."""
+    try:
+        return fastjson.loads(data.decode())
+    except ValueError:
+        return None
+
+
+def _pause(answer: Answer, patience: Patience) -> bool:
+    """Wait as long as a server that is too busy wants; false if there is not that much time."""
+    said = answer.headers.get("retry-after", "")
+    until = calls.now() + max(_LEAST_PAUSE, float(max(0, whole_number(said))))
+    if until >= patience.until:
+        return False
+    if calls.wait(until, [patience.wake] if patience.wake >= 0 else []):
+        raise Woken
+    return True
+
+
+def _quoted(text: str) -> str:
+    plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.~"
+    return "".join(chr(byte) if chr(byte) in plain else f"%{byte:02X}" for byte in text.encode())

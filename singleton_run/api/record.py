@@ -1,0 +1,127 @@
+"""The record: what the holders of a lock left beside it about their runs.
+
+Version 1 is a JSON object: version, name, state (running, succeeded, failed, interrupted,
+crashed, lost), token, holder, start and end (Unix seconds, UTC; end null while it runs), status
+(the exit status, null if unknown), and the last few earlier runs with the same words. What is known of
+a schedule's last slot is in `slot` (see `slots`); a turn that is of no slot hands it on.
+"""
+
+from __future__ import annotations
+
+from singleton_run.system import calls, fastjson
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    Record = dict[str, Any]
+
+VERSION = 1
+LONGEST = 10_000  # a text that is longer is no record of ours, and would not fit through a pipe
+
+_EARLIER = 5
+_LONGEST_WORD = 300
+_DEEPEST = 4
+_YEAR_10000 = 253_402_300_800
+_OF_A_RUN = ("state", "token", "holder", "start", "end", "status")
+
+
+def begun(previous: Mapping[str, Any] | None, name: str, holder: str, token: int, start: float) -> Record:
+    """The record of a run that starts now; `previous` becomes one of its earlier runs.
+
+    A `previous` that is of this very run, written down before its start, is it.
+    """
+    if previous is not None and previous.get("token") == token:
+        return dict(previous)
+    runs: list[Any] = []
+    if previous is not None:
+        last = {word: previous.get(word) for word in _OF_A_RUN}
+        if last["state"] == "running":
+            last["state"] = "crashed"
+        runs = [last, *previous.get("runs", [])][:_EARLIER]
+    slot = {"slot": previous["slot"]} if previous is not None and "slot" in previous else {}
+    return {
+        **slot,
+        "version": VERSION,
+        "name": name,
+        "state": "running",
+        "token": token,
+        "holder": holder,
+        "start": start,
+        "end": None,
+        "status": None,
+        "runs": runs,
+    }
+
+
+def ended(record: Mapping[str, Any], state: str, status: int | None, end: float | None) -> Record:
+    """The same record when the run is over."""
+    over = {**record, "state": state, "status": status, "end": end}
+    slot = record.get("slot")
+    if isinstance(slot, dict) and slot.get("start") == record["start"]:
+        over["slot"] = {**slot, "state": state, "end": end}
+    return over
+
+
+def mark_of(record: Mapping[str, Any]) -> Record:
+    """What is kept of a run with the key that it has done."""
+    return {word: record[word] for word in ("holder", "token", "start", "end")}
+
+
+def parsed_mark(text: str) -> Record | None:
+    """The mark that `text` is, None if it is damaged."""
+    try:
+        mark = fastjson.loads(text)
+    except ValueError:
+        return None
+    return mark if isinstance(mark, dict) else None
+
+
+def keep_for(keep: float, began: float) -> float:
+    """How much longer the lock is kept that a command has which `began` then (boot clock; 0.0: never)."""
+    return max(0.0, began + keep - calls.now()) if keep and began else 0.0
+
+
+def parsed(text: str) -> Record | None:
+    """The record that `text` is, None if it is none that this version can use: a damaged one is ignored."""
+    if len(text) > LONGEST:
+        return None
+    try:
+        return readable(fastjson.loads(text))
+    except ValueError:
+        return None
+
+
+def readable(value: object) -> Record | None:
+    """`value` if it is a record that this version can use, else None."""
+    if not isinstance(value, dict) or value.get("version") != VERSION or not _is_plain(value, _DEEPEST):
+        return None
+    runs = value.get("runs")
+    whole = isinstance(runs, list) and len(runs) <= _EARLIER and all(_is_run(run) for run in runs)
+    return value if whole and _is_run(value) else None
+
+
+def moment(value: object) -> float | None:
+    """`value` as Unix seconds, None if it is no moment from 1970 to 9999."""
+    return value if isinstance(value, int | float) and 0 <= value < _YEAR_10000 else None
+
+
+def _is_run(value: object) -> bool:
+    if not isinstance(value, dict):
+        return False
+    texts = isinstance(value.get("state"), str) and isinstance(value.get("holder"), str)
+    times = all(value.get(word) is None or moment(value[word]) is not None for word in ("start", "end"))
+    numbers = isinstance(value.get("token"), int) and isinstance(value.get("status"), int | None)
+    return texts and times and numbers
+
+
+def _is_plain(value: object, depth: int) -> bool:
+    """Whether it can be written down again and shown: no infinite number, no endless word or depth."""
+    if isinstance(value, dict):
+        return depth > 0 and all(_is_plain(part, depth - 1) for item in value.items() for part in item)
+    if isinstance(value, list):
+        return depth > 0 and all(_is_plain(part, depth - 1) for part in value)
+    if isinstance(value, str):
+        return len(value) <= _LONGEST_WORD
+    return not isinstance(value, int | float) or abs(value) < 1 << 63

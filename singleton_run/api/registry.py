@@ -1,0 +1,41 @@
+"""Which backend a `--lock` means: the built-in ones in a plain table, strangers' by entry point."""
+
+from __future__ import annotations
+
+from singleton_run.errors import UNUSABLE, Refused
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from singleton_run.api.contract import Backend
+
+GROUP = "singleton_run.backends"
+BUILTINS = {
+    "file": "singleton_run_file",
+    "etcd": "singleton_run_etcd",
+    "etcd+grpc": "singleton_run_etcd",
+    "k8s-lease": "singleton_run_k8s",
+    "postgres": "singleton_run_postgres",
+    "postgresql": "singleton_run_postgres",
+}
+
+
+def open_backend(lock: str, environ: Mapping[str, str]) -> Backend:
+    """The backend that `lock` (a name or a URL) asks for; nobody is contacted.
+
+    Raises Refused if there is none of that name, or it can't be used here.
+    """
+    scheme = lock.partition("://")[0]
+    package = BUILTINS.get(scheme)
+    backend: Backend
+    if package is not None:
+        backend = __import__(package).open_backend(lock, environ)
+        return backend
+    from importlib.metadata import entry_points
+
+    for entry in entry_points(group=GROUP, name=scheme):
+        backend = entry.load()(lock, environ)
+        return backend
+    known = ", ".join([*BUILTINS, *sorted(entry_points(group=GROUP).names)])
+    raise Refused(f"there is no lock backend {scheme!r}: use one of {known}", UNUSABLE)

@@ -1,0 +1,1 @@
+"""The call: argv and environment become settings."""

@@ -1,0 +1,122 @@
+"""The next slots of a schedule, for people: what `--plan` prints."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from datetime import UTC, datetime
+from math import inf
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+from singleton_run import durations
+from singleton_run.api import registry
+from singleton_run.api.record import readable
+from singleton_run.errors import USAGE, Failure
+from singleton_run.schedule import slot_times, time_zones
+from singleton_run.schedule.slot_rules import last_slot
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from singleton_run.call.settings import Settings
+    from singleton_run.schedule.slot_times import Cron, Grid
+
+_LIMIT = 10.0
+_MOST = 1000
+
+
+def count(text: str) -> int:
+    """How many slots are asked for. Raises Failure(USAGE) for what is not a number from 1 to 1000."""
+    if not (text.isascii() and text.isdigit() and len(text) < 5 and 1 <= int(text) <= _MOST):
+        raise Failure(USAGE, f"--plan: {text!r} is not a number from 1 to {_MOST}")
+    return int(text)
+
+
+def show(settings: Settings, number: int, environ: Mapping[str, str]) -> None:
+    """Print the next slots to stdout: a table at a terminal, else one a line.
+
+    With --every the record is read, for it has the grid. Raises Failure, and OSError if stdout
+    can't be written.
+    """
+    slots, title = _slots(settings, environ)
+    rows = list(_rows(settings, slots, number, _zone(settings, environ)))
+    if os.isatty(1):
+        _table(title, rows)
+        return
+    width = max((len(row[0]) for row in rows), default=0)
+    text = "".join(f"{local:{width}}  {utc}  {note}".rstrip() + "\n" for local, utc, note in rows)
+    with open(1, "w", encoding="utf-8", errors="replace", closefd=False) as stream:
+        stream.write(text)
+
+
+def _slots(settings: Settings, environ: Mapping[str, str]) -> tuple[Cron | Grid, str]:
+    """The schedule, and a title that says where it is from."""
+    if settings.cron is not None and settings.zone is not None:
+        slots = slot_times.Cron(settings.cron, settings.zone)
+        return slots, slots.text
+    if settings.every is None:
+        raise Failure(USAGE, "--plan is for a schedule: give --every or --cron too")
+    now = time.time()
+    text = slot_times.Grid(settings.every, now).text
+    backend = registry.open_backend(settings.lock, environ)
+    try:
+        last = last_slot(readable(backend.read(settings.name, _LIMIT)[1]))
+    finally:
+        backend.close()
+    if last is None:
+        return slot_times.Grid(settings.every, now), f"{text}, if it begins now"
+    anchor = last["grid"] if last["schedule"] == text else last["slot"]
+    return slot_times.Grid(settings.every, anchor), f"{text}, by the record of {settings.name}"
+
+
+def _zone(settings: Settings, environ: Mapping[str, str]) -> ZoneInfo:
+    """In which time zone to show a slot: the schedule's, else this machine's, else UTC."""
+    try:
+        return ZoneInfo(settings.zone or time_zones.local(environ))
+    except Failure:
+        return ZoneInfo("UTC")
+
+
+def _rows(
+    settings: Settings, slots: Cron | Grid, number: int, zone: ZoneInfo
+) -> Iterator[tuple[str, str, str]]:
+    """For each slot its local time with the offset, the same in UTC, and what is special about it."""
+    # A schedule that begins now has a slot now.
+    at = slots.next(time.time() - 1 if isinstance(slots, slot_times.Grid) else time.time())
+    for _ in range(number):
+        if at == inf:
+            return
+        local = datetime.fromtimestamp(at, zone)
+        notes = [_change(slots, at, local)]
+        if settings.jitter:
+            later = slot_times.jitter(settings.name, at, settings.jitter)
+            notes.append(f"starts {durations.text(later)} later")
+        utc = datetime.fromtimestamp(at, UTC)
+        yield f"{local:%a %Y-%m-%d %H:%M:%S %z}", f"{utc:%Y-%m-%dT%H:%M:%SZ}", ", ".join(filter(None, notes))
+        at = slots.next(at)
+
+
+def _change(slots: Cron | Grid, at: float, local: datetime) -> str:
+    """What a change of the clocks does to the slot; empty if nothing."""
+    if isinstance(slots, slot_times.Grid):
+        return ""
+    skipped = slots.skipped(at)
+    if skipped is not None:
+        return f"skipped {datetime.fromtimestamp(skipped, UTC):%H:%M} → {local:%H:%M}"
+    if local.replace(fold=1 - local.fold).utcoffset() == local.utcoffset():
+        return ""
+    if slots.fixed:
+        return "repeated hour: once"
+    return f"repeated hour: {'second' if local.fold else 'first'} time"
+
+
+def _table(title: str, rows: list[tuple[str, str, str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("local time", "UTC", "", title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    Console(file=sys.stdout).print(table)

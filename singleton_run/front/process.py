@@ -1,0 +1,513 @@
+"""The front: what the user started. It carries out what `turn.Turn` decides, and exits with its status."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+
+from singleton_run.api import record
+from singleton_run.api.contract import Job
+from singleton_run.call.settings import KILL_AFTER
+from singleton_run.front import lock_handles
+from singleton_run.front.decisions import OVER, RUNNING, STARTING, Turn
+from singleton_run.guard.process import Task
+from singleton_run.report.log import Log
+from singleton_run.system import calls, pipes, processes
+from singleton_run.system.processes import Command, Tree
+from singleton_run.system.shared_page import Page
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+    from collections.abc import Callable
+    from typing import Any
+
+    from singleton_run.api.contract import Backend
+    from singleton_run.call.settings import Settings
+    from singleton_run.guard.decisions import Guard
+    from singleton_run.guard.job_control import Jobs
+    from singleton_run.schedule.slot_rules import Plan
+    from singleton_run.system.calls import Signals
+
+    Lock = lock_handles.FlockLock | lock_handles.KeeperLock | lock_handles.SlotLock
+else:
+    import _signal
+
+KILL = 9
+DECIDES_IN = 30.0
+
+
+def run(settings: Settings, path: str, signals: Signals, mask: set[int]) -> int:
+    """Make one turn for the command at `path`; the exit status, or minus the signal to die of.
+
+    Turn after turn, if there is a schedule. `signals` are blocked and read from their descriptor; `mask`
+    is what was blocked before. Raises Failure before anything is contacted.
+    """
+    if settings.scheduled or settings.once is not None:
+        from singleton_run.front import slot_loop
+
+        return slot_loop.run(settings, path, signals, mask)
+    return Front(settings, path, signals, mask, Log(settings)).run()
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
+class Front:
+    """The `turn.Hands` of a real turn, and its loop.
+
+    `plan` makes the plan of its slots, in the keeper; None for a turn that is of no schedule. `attempt`
+    is how often the command was started before, and one. `keeps_open` says that there will be another
+    turn, which needs our standard descriptors for its command.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        path: str,
+        signals: Signals,
+        mask: set[int],
+        log: Log,
+        plan: Callable[[], Plan] | None = None,
+        *,
+        attempt: int = 0,
+        keeps_open: bool = False,
+    ) -> None:
+        self.settings = settings
+        self.signals = signals
+        self.timer = calls.Timer()
+        self.log = log
+        self.attempt = attempt
+        self.keeps_open = keeps_open
+        self.page = Page()
+        self.shares_terminal = _has_terminal()
+        host = os.uname().nodename
+        holder = f"{host}:{os.getpid()}:{os.urandom(4).hex()}"
+        grace = KILL_AFTER if settings.kill_after is None else settings.kill_after
+        own, alone = not self.shares_terminal, settings.signal_command_only
+        command = Command(path, settings.command, mask, own_session=own, alone=alone)
+        leased = settings.scheme != "file"
+        self.task = Task(settings, command, self.page, holder, os.urandom(8).hex(), grace, leased=leased)
+        now = calls.now()
+        decides = plan is not None or settings.once is not None
+        slack = DECIDES_IN if decides else None
+        self.turn = Turn(settings, self, leased=leased, now=now, kill_grace=grace, slack=slack)
+        job = Job(
+            settings.name,
+            holder,
+            settings.ttl,
+            self.turn.wait_until,
+            once=settings.once,
+            keep=settings.keep,
+            waits=self.turn.waits,
+            leased=leased,
+        )
+        self.ends = lock_handles.GuardEnds(pipes.pipe() if leased or decides else (-1, -1), self.log)
+        self.lock = self._lock(job, plan, decides=decides)
+        self.guarded = leased
+        self.own_guard: Guard | None = None
+        self.own_jobs: Jobs | None = None
+        self.command_id = 0
+        self.reaped: list[tuple[int, int]] = []
+        self.keeper_ended = False
+        self.command = -1
+        self.run_record: dict[str, Any] = {}
+        calls.become_subreaper()
+        processes.hold_listing()
+        calls.set_title(f"singleton-run: front of {settings.name}")
+
+    def _lock(self, job: Job, plan: Callable[[], Plan] | None, *, decides: bool) -> Lock:
+        def open_backend() -> Backend:
+            from singleton_run.api import registry
+
+            return registry.open_backend(self.settings.lock, os.environ)
+
+        if job.leased:
+            return lock_handles.KeeperLock(job, self.task, self.ends, self.fork_guard, open_backend, plan)
+        flock = lock_handles.FlockLock(self.settings.lock, job, self.page, os.environ, self.fork_guard)
+        if not decides:
+            return flock
+        keeper = lock_handles.KeeperLock(
+            job, self.task, self.ends, self.fork_guard, lambda: flock.backend, plan, flock.backend.descriptors
+        )
+        return lock_handles.SlotLock(flock, keeper)
+
+    # The hands of the turn.
+
+    def keep(self, grant: dict[str, Any] | None) -> None:
+        """Have the lock taken, or go on with `grant`."""
+        self.lock.keep(grant, self.turn)
+
+    def kill_keeper(self) -> None:
+        """SIGKILL the keeper; it is waited for later."""
+        self.lock.kill()
+
+    def settle(self) -> None:
+        """Have the lock given back, with the record of the run."""
+        status = None if self.turn.outcome == "lost" else self.turn.status
+        self.lock.settle(self.turn, record.ended(self.run_record, self.turn.outcome, status, time.time()))
+
+    def leave(self) -> None:
+        """Have the place in the queue given back."""
+        self.lock.leave(self.turn)
+
+    def tell_guard(self, *message: object) -> None:
+        """Give the guard an order and SIGCONT, or take its part; to one that has died, nothing."""
+        if self.own_guard is not None:
+            self._obey_as_guard(self.own_guard, message)
+            return
+        if not self.guarded and message[0] != "start":
+            return
+        if not self.guarded:
+            self.fork_guard()
+        self.ends.orders.send(*message, *(self._of_slot() if message[0] == "start" else ()))
+        if self.page.guard:
+            processes.send(self.page.guard, int(_signal.SIGCONT))
+        if message[0] == "start":
+            self._write_down_start()
+
+    def new_guard(self) -> None:
+        """Have a guard in the place of one that died before the start."""
+        self.lock.replace_guard(self.turn)
+
+    def fork_guard(self) -> None:
+        """Fork a guard, as a child of ours."""
+        self.ends.close_unused()
+        self.ends = lock_handles.GuardEnds((self.ends.proof_read, self.ends.proof_write), self.log)
+        if isinstance(self.lock, lock_handles.KeeperLock):
+            self.lock.ends = self.ends
+        lock_handles.forked(lambda: self.lock.guard(self.ends, self.task))
+        self.ends.close_guards()
+        self.guarded = True
+
+    def kill_guard(self) -> None:
+        """SIGKILL the guard; that it is gone is seen later."""
+        if self.page.guard:
+            processes.send(self.page.guard, KILL)
+
+    def adopt(self) -> None:
+        """Be the guard from now on: what its death left behind are our children."""
+        self.own_guard = self.task.guard(_Adopted(self), self._say_as_guard)
+        self.own_jobs = self.task.jobs()
+        self.own_guard.adopt(self.page.command or self._ended_command(), calls.now())
+
+    def _ended_command(self) -> int:
+        """The command's id if it has ended as a child of ours, before we took the guard's place."""
+        self.reap()
+        return self.command_id if any(process == self.command_id for process, _ in self.reaped) else 0
+
+    def lease(self) -> tuple[float, float]:
+        """The lease's end and the keeper's last report."""
+        return self.page.end, self.page.reported
+
+    def begun(self) -> bool:
+        """Whether a guard has begun to start the command."""
+        return self.page.started
+
+    def say(self, level: str, event: str, **facts: object) -> None:
+        """Tell the user, without waiting."""
+        self.log.say(level, event, **facts)
+
+    # The loop.
+
+    def run(self) -> int:
+        """Make the turn; its exit status, or minus the signal to die of."""
+        if self.turn.leased and not self.settings.named:
+            self.say("warning", "unnamed")
+        self.turn.begin()
+        try:
+            while self.turn.phase != OVER:
+                self._step()
+        except OSError:  # something can't be had that we can't do without
+            if self.own_guard is not None:
+                _kill_children()
+            raise
+        self.page.over = True
+        self.lock.close()
+        if self.keeps_open:
+            self._close()
+        else:
+            self.log.close(at_end=True)
+        if self.turn.conflict:
+            return self.settings.conflict_status
+        return -self.turn.raised if self.turn.raised == _signal.SIGINT else self.turn.status
+
+    def _step(self) -> None:
+        self._wait()
+        now = calls.now()
+        self.turn.look(now)
+        if self.own_guard is not None:
+            self.own_guard.look(now)
+        self._hear_guard()
+        self._hear_command()
+        self._hear_lock()
+        self._hear_signals()
+
+    def _close(self) -> None:
+        """Between two turns: nothing of the last one stays open."""
+        if self.guarded:
+            self.ends.close_fronts()
+        self.ends.close_unused()
+        own = (self.timer.descriptor, self.command, self.ends.proof_read, self.ends.proof_write)
+        for descriptor in own:
+            if descriptor >= 0:
+                os.close(descriptor)
+
+    def _wait(self) -> None:
+        own = self.own_guard
+        due = self.turn.next_look()
+        self.timer.set(due if own is None else min(due, own.next_look(calls.now())))
+        poll = select.poll()
+        for descriptor in (
+            self.signals.descriptor,
+            self.timer.descriptor,
+            self.lock.descriptor,
+            self.command,
+        ):
+            if descriptor >= 0:
+                poll.register(descriptor, select.POLLIN)
+        if self.guarded:
+            poll.register(self.ends.says.descriptor, select.POLLIN)
+        poll.poll()
+        self.timer.clear()
+
+    def _of_slot(self) -> tuple[object, ...]:
+        """What the command is told of its slot and attempt, as the guard hears it."""
+        slot = (self.turn.grant or {}).get("record") or {}
+        slot = slot.get("slot") if self.settings.scheduled else None
+        if slot:
+            return slot["slot"], slot["attempt"]
+        return (None, self.attempt) if self.attempt else ()
+
+    def _forget_guard(self) -> None:
+        self.guarded = False
+        self.ends.close_fronts()
+
+    def _write_down_start(self) -> None:
+        grant = self.turn.grant or {}
+        self.run_record = record.begun(
+            grant["record"], grant["name"], grant["holder"], grant["token"], time.time()
+        )
+        trouble = self.lock.begun(self.run_record)
+        if trouble:
+            self.say("warning", "unsettled", text=trouble)
+
+    def _hear_guard(self) -> None:
+        if not self.guarded:
+            return
+        for message in self.ends.says.read():
+            self._guard_says(*message)
+        if self.ends.says.closed:
+            self._forget_guard()
+            self.turn.guard_died(calls.now())
+
+    def _guard_says(self, event: str, *facts: Any) -> None:
+        turn = self.turn
+        if event == "locked" and isinstance(self.lock, lock_handles.FlockLock):
+            self.lock.locked(facts[0], turn)
+        elif event == "started":
+            self.command_id = facts[0]
+            turn.guard_started(facts[0], calls.now())
+            self._watch_command(facts[0])
+            self._let_go()
+        elif event == "failed":
+            path = self.task.command.path
+            turn.guard_failed(facts[0], f"{path!r} can't be executed: {os.strerror(facts[0])}")
+        elif event == "late":
+            turn.guard_late()
+        elif event == "ended":
+            turn.guard_ended(facts[0])
+        elif event == "gone":
+            turn.guard_gone(proved=facts[0])
+        elif event == "leftover":
+            verb = ", asked to end" if self.settings.leftovers == "kill" else ""
+            self.say("warning", event, pid=facts[0], command=facts[1], verb=verb)
+        elif event in ("forbidden", "stuck"):
+            self.say("error", event, pid=facts[0], command=facts[1])
+        else:
+            self.say("warning", event)
+
+    def _watch_command(self, process: int) -> None:
+        try:
+            self.command = os.pidfd_open(process)
+        except OSError:  # it has ended already, and the guard has said so or will
+            self.command = -1
+
+    def _hear_command(self) -> None:
+        """See for ourselves that the command has ended, in case that the guard hangs."""
+        if self.command >= 0 and processes.readable(self.command, 0):
+            os.close(self.command)
+            self.command = -1
+            self.turn.command_ended(calls.now())
+
+    def _say_as_guard(self, event: str, *facts: Any) -> None:
+        """What we say in the guard's place: the end also to the keeper, should we be killed next."""
+        if event == "gone" and self.ends.proof_write >= 0:
+            pipes.Writer(self.ends.proof_write).send("gone")
+        self._guard_says(event, *facts)
+
+    def _obey_as_guard(self, guard: Guard, order: tuple[object, ...]) -> None:
+        if order[0] == "signal":
+            if order[1] == _signal.SIGCONT and self.own_jobs is not None:
+                self.own_jobs.go_on()
+            guard.signal(int(str(order[1])))
+        elif order[0] == "kill":
+            guard.kill(calls.now())
+
+    def _let_go(self) -> None:
+        """The command has its descriptors: keep none of them, or its readers would wait for us."""
+        if self.keeps_open:
+            return
+        calls.close_standard(0, 1)
+        calls.drop_inherited()
+
+    def _hear_lock(self) -> None:
+        for event, *facts in self.lock.messages():
+            now = calls.now()
+            if event == "held":
+                self.turn.held(*facts)
+            elif event == "granted":
+                self.turn.granted(facts[0], now)
+            elif event == "trouble":
+                self.turn.trouble_came(facts[0], now)
+            elif event == "gave up":
+                self.turn.gave_up(*facts)
+            elif event == "settled":
+                self.turn.settled(*facts)
+            elif event == "lost":
+                self.turn.lost_lock(facts[0], now)
+            elif event == "rest":
+                self.turn.rested(*facts)
+            elif event == "ready":
+                if not self.guarded:  # it takes some milliseconds, which the slot's time is ahead
+                    self.fork_guard()
+            elif event == "insecure":
+                self._say_once(event, 0, facts[0], text=facts[1])
+            else:
+                self._say_once(event, round(facts[-1]), "warning", number=facts[0])
+
+    def _say_once(self, event: str, which: int, level: str, **facts: object) -> None:
+        if (event, which) not in self.log.said:
+            self.log.said.add((event, which))
+            self.say(level, event, **facts)
+
+    def _hear_signals(self) -> None:
+        for number, code, sender in self.signals.read():
+            if number == _signal.SIGCHLD:
+                self._hear_children()
+                if code > 0:
+                    continue
+            if self._is_ours(sender):  # a pipe that nobody reads, or another's help to go on
+                continue
+            runs = self.turn.phase in (STARTING, RUNNING) and not self.turn.ended
+            heard = (
+                runs
+                and self.shares_terminal
+                and (
+                    code == calls.FROM_KERNEL
+                    or (number == _signal.SIGTSTP and self._is_the_command_s(sender))
+                )
+            )
+            self.turn.signal(number, calls.now(), heard=heard)
+            if number == _signal.SIGTSTP and not runs:
+                self._stop()
+
+    def _stop(self) -> None:
+        """Stop as any process does at a terminal. While the command runs, it is the one that decides."""
+        from singleton_run.guard.job_control import shell_of
+
+        if self.shares_terminal and shell_of(os.getpid()):
+            os.kill(os.getpid(), _signal.SIGSTOP)
+
+    def _is_the_command_s(self, process: int) -> bool:
+        """Whether it is below us and in our group: it stops that, like an editor, and so itself.
+
+        Passed on, the signal might come after the shell has continued them, and stop it again.
+        """
+        try:
+            is_here = process != 0 and os.getpgid(process) == os.getpgrp()
+        except ProcessLookupError:
+            return False
+        while is_here and process not in (0, os.getpid()):
+            process = processes.parent(process)
+        return is_here and process != 0
+
+    def _is_ours(self, process: int) -> bool:
+        guard = self.page.guard if self.guarded else 0
+        return process != 0 and process in (os.getpid(), guard, self.lock.process)
+
+    def _hear_children(self) -> None:
+        self.reap()
+        if self.own_guard is not None:
+            self.own_guard.children(calls.now())
+            if self.own_jobs is not None:
+                self.own_jobs.follow()
+        if self.keeper_ended:
+            self.keeper_ended = False
+            self._hear_guard()
+            self._hear_lock()
+            self.lock.ended(self.turn)
+
+    def reap(self) -> bool:
+        """Wait for every child that has ended; true if none is left, by the kernel's word."""
+        command = self.command_id or self.page.command
+        ended, none_left = processes.reap_turn(self.page)
+        for process, status in ended:
+            if process == self.lock.process:
+                self.keeper_ended = True
+                self.lock.process = 0
+            elif process == self.log.process:
+                self.log.gone()
+            elif process == command or self.own_guard is not None:
+                self.reaped.append((process, status))
+        return none_left
+
+    def retire(self) -> bool:
+        """End our own helpers, so that the kernel's word about children is about the command's.
+
+        Another keeper resumes afterwards. False if one of them can't be ended.
+        """
+        if self.lock.leased:
+            self.turn.keeper_retired()
+            self.lock.kill()
+        self.log.close()
+        return not self.lock.process or processes.exited(self.lock.process, 1000)
+
+
+def _kill_children() -> None:
+    """SIGKILL all that is below us, for there is no guard that would do it after us."""
+    while not processes.reap()[1]:
+        for process in processes.children():
+            processes.send(process, KILL)
+        select.poll().poll(10)
+
+
+class _Adopted(Tree):
+    """The command below the front, beside the front's own helpers."""
+
+    def __init__(self, front: Front) -> None:
+        super().__init__(front.task.command, front.page, {})
+        self._front = front
+
+    def reap(self) -> list[tuple[int, int]]:
+        """Every child of the command's that has ended since."""
+        self._none_left = self._front.reap()
+        ended, self._front.reaped = self._front.reaped, []
+        return ended
+
+    def children(self) -> list[int]:
+        """The children there are, without our own."""
+        own = {self._front.lock.process, self._front.log.process}
+        return [process for process in processes.children() if process not in own]
+
+    def empty(self) -> bool:
+        """Whether there is no child: asked of the kernel once our own helpers are gone."""
+        if not self._none_left and not self.children() and self._front.retire():
+            self._none_left = self._front.reap()
+        return self._none_left

@@ -1,0 +1,180 @@
+"""Turn after turn: the slots of a schedule, and the attempts at what is to succeed once.
+
+Between two turns there is only this process, without a connection. It waits for the next slot, for a
+signal, or for the clock to be set.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import time
+
+from singleton_run.errors import Failure
+from singleton_run.front.decisions import STOPPING
+from singleton_run.front.process import Front
+from singleton_run.guard.job_control import shell_of
+from singleton_run.report.log import Log
+from singleton_run.schedule import slot_rules
+from singleton_run.schedule.slot_rules import Plan
+from singleton_run.system import calls, processes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+    from collections.abc import Callable
+
+    from singleton_run.call.settings import Settings
+    from singleton_run.front.decisions import Turn
+    from singleton_run.system.calls import Signals
+else:
+    import _signal
+
+_AFTER_A_FAILURE = 60.0
+
+
+def run(settings: Settings, path: str, signals: Signals, mask: set[int]) -> int:
+    """Make the turns that `settings` asks for; the exit status, or minus the signal to die of.
+
+    With a schedule in a loop only a signal ends it, or a refusal at the start.
+    """
+    return _Series(settings, path, signals, mask).run()
+
+
+class _Series:
+    """What lasts from one turn to the next."""
+
+    def __init__(self, settings: Settings, path: str, signals: Signals, mask: set[int]) -> None:
+        self.settings = settings
+        self.path = path
+        self.signals = signals
+        self.mask = mask
+        self.since = calls.now()
+        self.log = Log(settings)
+
+    def run(self) -> int:
+        """Turn after turn; see `run`."""
+        attempt = 1
+        begun = False
+        result = 0
+        second_look = False
+        while True:
+            try:
+                front = self._front(attempt, second_look=second_look)
+            except Failure as failure:
+                if not (begun and self.settings.loop):
+                    raise
+                self.log.say("final", "gave up", status=failure.status, text=str(failure))
+                if not self._rest(calls.now() + self._pause()):
+                    return self._end(0)
+                continue
+            status = front.run()
+            turn = front.turn
+            ran = turn.grant is not None
+            if ran or not turn.rests or turn.rests == "succeeded":
+                result = status
+            self._tell(turn)
+            if turn.last:
+                return self._end(status if ran or not self.settings.loop else 0)
+            again_at = self._again_at(turn, attempt, first=not begun)
+            if again_at is None:
+                return self._end(result)
+            begun = begun or ran or bool(turn.rests)
+            attempt += ran
+            second_look = turn.rests == "held"
+            del front, turn
+            gc.collect()
+            if not self._rest(again_at):
+                return self._end(0 if self.settings.loop else result)
+
+    def _front(self, attempt: int, *, second_look: bool) -> Front:
+        plan = self._plan(second_look=second_look) if self.settings.scheduled else None
+        return Front(
+            self.settings,
+            self.path,
+            self.signals,
+            self.mask,
+            self.log,
+            plan,
+            attempt=attempt,
+            keeps_open=self.settings.loop or self.settings.retries > 0,
+        )
+
+    def _plan(self, *, second_look: bool) -> Callable[[], Plan]:
+        def plan() -> Plan:
+            since = time.time() - (calls.now() - self.since)
+            return Plan(self.settings, since, slot_rules.chance, second_look=second_look)
+
+        return plan
+
+    def _again_at(self, turn: Turn, attempt: int, *, first: bool) -> float | None:
+        """When to make another turn, a reading of the boot clock; None if this was the last."""
+        settings = self.settings
+        now = calls.now()
+        if turn.rests:
+            return turn.rest
+        if turn.grant is None:
+            if first or not settings.loop:
+                return None
+            return now + self._pause() if turn.rest is None else turn.rest
+        if settings.loop:
+            return now
+        if turn.outcome == "succeeded" or attempt > settings.retries:
+            return None
+        if settings.once is None:
+            return now
+        if turn.outcome == "interrupted" and not settings.retry_interrupted:
+            return None
+        return now + settings.retry_delay * settings.retry_backoff ** (attempt - 1)
+
+    def _pause(self) -> float:
+        """How long to wait where nothing is known of the next slot, in seconds."""
+        return min(self.settings.every or _AFTER_A_FAILURE, _AFTER_A_FAILURE)
+
+    def _tell(self, turn: Turn) -> None:
+        if turn.rests in ("held", "not started") or not turn.rests:
+            return
+        if turn.rests == "later":
+            self.log.say("info", "rest", slot=turn.slot)
+        elif turn.rests == "done" and self.settings.once is not None:
+            self.log.say("info", "once done", key=self.settings.once)
+        else:
+            self.log.say("wait", "slot over", slot=turn.slot, text=turn.rests)
+
+    def _rest(self, until: float) -> bool:
+        """Wait until then, or until somebody sets the clock; False if we are asked to stop."""
+        self.log.close()
+        timer = calls.Timer()
+        timer.set(until)
+        clock = calls.ClockSet()
+        poll = select.poll()
+        for descriptor in (self.signals.descriptor, timer.descriptor, clock.descriptor):
+            poll.register(descriptor, select.POLLIN)
+        try:
+            while calls.now() < until:
+                ready = {descriptor for descriptor, _ in poll.poll()}
+                if clock.descriptor in ready:
+                    return True
+                if not self._hear():
+                    return False
+            return self._hear()
+        finally:
+            os.close(timer.descriptor)
+            os.close(clock.descriptor)
+
+    def _hear(self) -> bool:
+        """Reap what has ended; false if a signal asks us to stop."""
+        for number, _, _ in self.signals.read():
+            if number == _signal.SIGCHLD:
+                if any(process == self.log.process for process, _ in processes.reap()[0]):
+                    self.log.gone()
+            elif self.settings.rewrite.get(number, number) in STOPPING:
+                return False
+            elif number == _signal.SIGTSTP and shell_of(os.getpid()):
+                os.kill(os.getpid(), _signal.SIGSTOP)
+        return True
+
+    def _end(self, status: int) -> int:
+        self.log.close(at_end=True)
+        return status

@@ -1,0 +1,1 @@
+"""The guard, the parent of the command: it proves that every process of a turn is gone."""

@@ -1,0 +1,1 @@
+"""The keeper, the process that owns the lock: the only one that loads a backend."""

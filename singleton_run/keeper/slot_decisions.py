@@ -1,0 +1,185 @@
+"""What a keeper does to run a slot, or what is done once: like `keeper`, as one sequence of operations.
+
+A slot is first looked at without the lock: most replicas see that another has it, and leave. One
+that takes the lock does so ahead of the slot's time, decides by the record that it then sees, writes
+the attempt down and starts on the dot.
+
+Every trip takes the lock once at most and ends then: a `leave` that the network kept back could undo
+a later grant to the same holder.
+"""
+
+from __future__ import annotations
+
+from singleton_run import lease_times
+from singleton_run.api import record
+from singleton_run.api.contract import Held
+from singleton_run.errors import HELD, Failure
+from singleton_run.keeper.decisions import Do, get, grant_told, persist
+from singleton_run.schedule.slot_rules import QUEUE, REST, taken_back
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
+    from typing import Any
+
+    from singleton_run.api.contract import Grant, Job
+    from singleton_run.keeper.decisions import Done, Got, Orders, Steps, StepsToGrant
+    from singleton_run.schedule.slot_rules import Decision, Plan
+
+    StepsToDecision = Generator[Do, Done, "tuple[Decision, float]"]
+
+WRITE_AHEAD = 0.05
+AGAIN = 1.0
+MOST_OFFSET = 1.0
+
+
+def take_slot(job: Job, orders: Orders) -> StepsToGrant:
+    """Get the lock for a slot that is due, or tell "rest" and when to look again."""
+    limit = lease_times.request_limit(job.ttl)
+    done = yield from persist(Do("read", limit), orders, job.wait_until)
+    if done is None:
+        yield Do("tell", "settled", "")
+        return None
+    if done.error is not None:
+        yield from _give_up(job, done.error)
+        return None
+    found: Any = done.result
+    held, seen = found
+    decision, ahead = yield from _decide(job, seen, held=held is not None)
+    if decision.kind == REST:
+        yield from _rest(decision, ahead)
+        return None
+    until = decision.deadline + ahead if decision.kind == QUEUE else 0.0
+    got = yield from get(job, orders, min(until, job.wait_until))
+    if isinstance(got, tuple):
+        return (yield from _run(job, orders, got))
+    yield Do("leave", limit)
+    if got is None:
+        yield Do("tell", "settled", "")
+    elif isinstance(got, Held):
+        yield from _was_held(job, got, decision)
+    else:
+        yield from _give_up(job, got)
+    return None
+
+
+def _was_held(job: Job, held: Held, decision: Decision) -> Steps:
+    """Another was quicker, or has had it all the time: look again in a moment what it does."""
+    done = yield Do("sleep", 0.0)
+    plan: Plan = job.plan  # type: ignore[assignment] # there is one, or we would not be here
+    in_time = done.now < job.wait_until or not job.waits
+    if plan.loops or (in_time and not plan.second_look):
+        yield Do("tell", "rest", done.now + (0.0 if decision.kind == QUEUE else AGAIN), 0.0, "held")
+        return
+    yield Do("tell", "held", held.holder, held.host, held.since)
+    yield Do("tell", "gave up", HELD, "")
+
+
+def _run(job: Job, orders: Orders, got: Got) -> StepsToGrant:
+    """Decide under the lock; write the attempt down, and tell "granted" when it is time."""
+    grant, end = got
+    limit = lease_times.request_limit(job.ttl)
+    decision, ahead = yield from _decide(job, grant.record, held=False)
+    start = (decision.at or 0.0) + ahead
+    if decision.kind == REST:
+        yield Do("leave", limit)
+        yield from _rest(decision, ahead)
+        return None
+    if decision.missed:
+        yield Do("tell", "missed", decision.missed, decision.slot)
+    done = yield Do("sleep", start - WRITE_AHEAD)
+    if not orders.over() and done.now >= lease_times.renew_at(end, job.ttl):
+        done = yield Do("renew", grant, limit)
+        end = done.began + job.ttl
+    if orders.over() or done.error is not None:
+        yield Do("leave", limit)
+        yield from _over(orders, done)
+        return None
+    earlier = grant.record
+    run = _begun(job, grant, decision, max(start, done.now) - ahead)
+    done = yield Do("write", grant, run, limit)
+    if done.error is None:
+        grant.record = run
+        yield Do("tell", "ready")
+        done = yield Do("sleep", start)
+    if orders.over() or done.error is not None or done.now >= lease_times.stop_at(end, job.ttl):
+        # Not started after all: what was written is taken back, if it can be.
+        yield Do("release", grant, taken_back(run, earlier), limit)
+        yield from _over(orders, done)
+        return None
+    yield from grant_told(grant, end)
+    return grant, end
+
+
+def _begun(job: Job, grant: Grant, decision: Decision, start: float) -> Mapping[str, Any]:
+    run = record.begun(grant.record, grant.name, grant.holder, grant.token, start)
+    return run if job.plan is None else job.plan.begun(run, decision, start)
+
+
+def _over(orders: Orders, done: Done) -> Steps:
+    """The end of a trip that had the lock and did not start: look again at once, unless asked to leave."""
+    if orders.over():
+        yield Do("tell", "settled", "")
+        return
+    if done.error is not None:
+        yield Do("tell", "trouble", str(done.error))
+    yield Do("tell", "rest", done.now + AGAIN, 0.0, "not started")
+
+
+def _decide(job: Job, seen: Mapping[str, Any] | None, *, held: bool) -> StepsToDecision:
+    """What to do, and how far the boot clock is ahead of the time of slots."""
+    done = yield Do("clock")
+    told: Any = done.result
+    now, offset = told
+    if offset is not None and abs(offset) > MOST_OFFSET:
+        yield Do("tell", "offset", offset)
+    plan: Plan = job.plan  # type: ignore[assignment] # there is one, or we would not be here
+    plan.offset = offset or 0.0
+    decision = plan.decide(seen, now, held=held, exact=offset is not None)
+    for event, number in decision.notes:
+        yield Do("tell", event, number)
+    return decision, done.now - now
+
+
+def _rest(decision: Decision, ahead: float) -> Steps:
+    wake = None if decision.at is None else decision.at + ahead
+    yield Do("tell", "rest", wake, decision.slot, decision.why)
+
+
+def _give_up(job: Job, error: Failure) -> Steps:
+    """Nothing can be had: say why, and when the next slot would be."""
+    done = yield Do("clock")
+    told: Any = done.result
+    now, _ = told
+    following = job.plan.blind(now) if job.plan is not None else now
+    yield Do("tell", "gave up", error.status, str(error), done.now + following - now)
+
+
+def take_once(job: Job, orders: Orders) -> StepsToGrant:
+    """Get the lock unless the key is done, now or when the lock is ours: then tell "rest" for ever."""
+    limit = lease_times.request_limit(job.ttl)
+    look = Do("done", job.once, limit)
+    done = yield from persist(look, orders, job.wait_until)
+    got: Got | Held | Failure | None = None
+    if done is not None and done.error is not None:
+        got = done.error
+    elif done is not None and done.result is None:
+        got = yield from get(job, orders, job.wait_until)
+        if isinstance(got, tuple):
+            done = yield from persist(look, orders, lease_times.renew_at(got[1], job.ttl))
+            if done is not None and done.error is None and done.result is None:
+                yield from grant_told(*got)
+                return got
+        yield Do("leave", limit)
+    if isinstance(got, Failure):
+        yield Do("tell", "gave up", got.status, str(got))
+    elif isinstance(got, Held):
+        yield Do("tell", "held", got.holder, got.host, got.since)
+        yield Do("tell", "gave up", HELD, "")
+    elif done is None or orders.over():
+        yield Do("tell", "settled", "")
+    elif done.error is not None:
+        yield Do("tell", "gave up", done.error.status, str(done.error))
+    else:
+        yield Do("tell", "rest", None, 0.0, "done")
+    return None

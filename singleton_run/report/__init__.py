@@ -1,0 +1,1 @@
+"""What people are told: log lines, and the process that writes them."""

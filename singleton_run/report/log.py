@@ -1,0 +1,156 @@
+"""What the user is told, on stderr, without ever waiting for stderr.
+
+A message goes into a pipe to a small process, the writer, forked with the first one. That may
+block on a terminal that is held or a pipe that is full; whoever speaks goes on, and what doesn't
+fit is dropped and counted.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import stat
+
+from singleton_run.errors import HELD, one_line
+from singleton_run.guard.command_environment import redact
+from singleton_run.system import calls, fastjson, pipes
+from singleton_run.system.processes import reap_one
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from singleton_run.call.settings import Settings
+
+_LEAST_VERBOSITY = {"error": -1, "final": -1, "warning": 0, "wait": 0, "info": 1}
+_FLUSH_MILLISECONDS, _STARVED_MILLISECONDS = 1000, 4000
+_LONGEST_TEXT, _LONGEST_WORD = 300, 100
+
+
+class Log:
+    """Speaks for one process. `process` is the writer's id, 0 while there is none.
+
+    `said` is for what need not be said again: an event and its number.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._pipe = -1
+        self._waited = False
+        self._dropped = 0
+        self.process = 0
+        self.said: set[tuple[str, int]] = set()
+
+    def say(self, level: str, event: str, **facts: Any) -> None:
+        """Tell the user of `event` (a word that `writer` knows), if `level` is asked for."""
+        if event == "acquired" and self._waited:
+            level = "wait"
+        if self._settings.verbosity < _LEAST_VERBOSITY[level] or (
+            self._settings.verbosity < 0 and facts.get("status") == HELD
+        ):
+            return
+        self._waited = self._waited or level == "wait"
+        if self._dropped:
+            facts["dropped"] = self._dropped
+        facts.update(level=level, event=event, name=self._settings.name)
+        if "text" in facts:  # a library's own words may have the lock's address in them
+            facts["text"] = facts["text"].replace(self._settings.lock, redact(self._settings.lock))
+        line = _line(facts)
+        if len(line) > select.PIPE_BUF:
+            line = _line({fact: _cut(fact, value) for fact, value in facts.items()})
+        try:
+            if self._pipe < 0:
+                self._fork()
+        except OSError:  # no process or descriptor is to be had, so no module either that knows sentences
+            last_words(f"lock {self._settings.name!r}: {facts.get('text') or event}")
+            return
+        self._send(line)
+
+    def _send(self, line: bytes) -> None:
+        try:
+            os.write(self._pipe, line)
+            self._dropped = 0
+        except (BlockingIOError, BrokenPipeError):
+            self._dropped += 1
+
+    def _fork(self) -> None:
+        read, write = pipes.pipe()
+        try:
+            self.process = os.fork()
+        except OSError:
+            os.close(read)
+            os.close(write)
+            raise
+        self._pipe = write
+        if self.process:
+            os.close(read)
+            return
+        try:
+            calls.set_title(f"singleton-run: writer for {self._settings.name}")
+            calls.keep_only([read])
+            calls.close_standard(0, 1)
+            from singleton_run.report import writer
+
+            writer.write(read, as_json=self._settings.log_format == "json")
+        finally:
+            os._exit(0)
+
+    def close(self, *, at_end: bool = False) -> None:
+        """Let the writer finish, for a second at most, and end it.
+
+        `at_end`, when nothing else is left to do, for five where stderr would take more: then it is only
+        that a busy machine gives it no turn.
+        """
+        if not self.process:
+            return
+        os.close(self._pipe)
+        self._pipe = -1
+        in_time = reap_one(self.process, _FLUSH_MILLISECONDS)
+        if not in_time and at_end and _takes_more(2):
+            in_time = reap_one(self.process, _STARVED_MILLISECONDS)
+        if not in_time:
+            os.kill(self.process, 9)
+            reap_one(self.process, _FLUSH_MILLISECONDS)
+        self.process = 0
+
+    def gone(self) -> None:
+        """The writer has ended and was waited for: fork another when there is more to say."""
+        self.process = 0
+        if self._pipe >= 0:
+            os.close(self._pipe)
+            self._pipe = -1
+
+
+def _takes_more(descriptor: int) -> bool:
+    """Whether a write to it wouldn't block."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    return poll.poll(0) == [(descriptor, select.POLLOUT)]
+
+
+def _line(facts: dict[str, Any]) -> bytes:
+    """A message for the pipe: not longer than PIPE_BUF, so that it is written whole or not at all."""
+    return fastjson.dumps(facts).encode() + b"\n"
+
+
+def _cut(fact: str, value: Any) -> Any:
+    longest = _LONGEST_TEXT if fact in ("text", "name") else _LONGEST_WORD
+    return value[:longest] + " …" if isinstance(value, str) and len(value) > longest else value
+
+
+def last_words(text: str) -> None:
+    """Write a line to stderr if that can be done without waiting, for one who has no writer."""
+    line = f"singleton-run: {one_line(text)}\n".encode(errors="replace")
+    try:
+        if stat.S_ISREG(os.fstat(2).st_mode):
+            os.write(2, line)
+            return
+        descriptor = os.open("/proc/self/fd/2", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        os.write(descriptor, line)
+    except OSError:
+        return
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Times and rules of slots. No process and no server is in here."""

@@ -1,0 +1,324 @@
+"""Which slot of a schedule to start, and when: decided from the record, without a clock of its own.
+
+A slot is named by its scheduled time. Only the record, read under the lock, says whether it may be
+started: it must be later than the last one that was, or have attempts left. A record that was read
+without the lock is good enough for deciding to leave a slot to another.
+
+All times are Unix seconds (UTC). In the record, `slot` is an object: schedule (its text), grid (a
+point of the grid of --every), slot, attempt (from 1), state (as in `record`), start, end (null
+while it runs), missed (how many slots before this one were not started).
+"""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
+
+    from singleton_run.call.settings import Settings
+    from singleton_run.schedule.slot_times import Cron, Grid
+
+    Record = Mapping[str, Any]
+    Notes = list[tuple[str, float]]
+
+RUN, QUEUE, REST = "run", "queue", "rest"
+FOREVER = float("inf")
+_HAIR = 0.001
+_LONGEST_LEAD = 5.0
+_SETTLES_IN = 3.0
+_MOST_BEHIND = 30.0
+_MOST_COUNTED = 1000
+
+
+class Decision:
+    """What to do about a schedule.
+
+    RUN: start `slot` for the `attempt`-th time at `at`, or later, but before `deadline`. QUEUE: another
+    has the lock; wait for it until `deadline`, and decide anew. REST: nothing to do before `at`, when
+    `slot` (the next) has to be looked at; with `at` None nothing to do ever, and `why` says so.
+    `notes` are events for the user, each with a time or a number of seconds.
+    """
+
+    __slots__ = ("at", "attempt", "deadline", "grid", "kind", "missed", "notes", "slot", "why")
+
+    def __init__(
+        self,
+        kind: str,
+        slot: float,
+        at: float | None,
+        *,
+        attempt: int = 1,
+        deadline: float = FOREVER,
+        why: str = "",
+    ) -> None:
+        self.kind = kind
+        self.slot = slot
+        self.at = at
+        self.attempt = attempt
+        self.deadline = deadline
+        self.why = why
+        self.missed = 0
+        self.grid = 0.0
+        self.notes: Notes = []
+
+
+class Plan:
+    """The rules by which one call runs slots; see `decide`.
+
+    `since` is when the call was made, by this machine's clock, which the slots' is `offset` ahead of.
+    `second_look` says that the lock was just seen to be held. `chance` gives a number in [0, 1): it
+    spreads the replicas, so that they don't all ask in the same moment. Raises Failure(UNUSABLE) for
+    a time zone that this machine doesn't know.
+    """
+
+    def __init__(
+        self, settings: Settings, since: float, chance: Callable[[], float], *, second_look: bool = False
+    ) -> None:
+        self.loops = settings.loop
+        self.second_look = second_look
+        self.offset = 0.0
+        self._settings = settings
+        self._since = since
+        self._waits = settings.wait != 0
+        self._chance = chance
+        self.lead = min(settings.ttl / 6, _LONGEST_LEAD)
+        self._cron: Cron | None = None
+        if settings.cron is not None:
+            from singleton_run.schedule import slot_times
+
+            self._cron = slot_times.Cron(settings.cron, settings.zone or "")
+
+    def decide(self, record: Record | None, now: float, *, held: bool, exact: bool) -> Decision:
+        """What to do at `now` by `record`; `held` is whether another has the lock.
+
+        `exact` is false if `now` is only what this machine's clock says, and nobody can tell better.
+        """
+        last = last_slot(record)
+        times = _Times(self._settings, self._cron, last, now)
+        decision = self._of_loop(times, last, now, held=held)
+        if decision.kind == RUN:
+            decision.missed = times.between(last, decision.slot)
+        decision.grid = times.grid
+        if last is not None and last["schedule"] != times.text:
+            decision.notes.append(("other schedule", last["slot"]))
+        behind = 0.0 if last is None or exact else last["start"] - now
+        if behind > min(times.interval / 2, _MOST_BEHIND):
+            decision.notes.append(("behind", round(behind, 0 if behind < 60 else -1)))
+        return decision
+
+    def begun(self, run: Record, decision: Decision, start: float) -> dict[str, Any]:
+        """`run`, the record of a turn that begins, with the slot that it is for."""
+        slot = {
+            "schedule": _slots(self._settings, self._cron, 0.0).text,
+            "grid": decision.grid,
+            "slot": decision.slot,
+            "attempt": decision.attempt,
+            "state": "running",
+            "start": start,
+            "end": None,
+            "missed": decision.missed,
+        }
+        return {**run, "slot": slot}
+
+    def blind(self, now: float) -> float:
+        """When to try again if nothing can be read: at the next slot, as far as that is known."""
+        return _slots(self._settings, self._cron, now).next(now)
+
+    def _of_loop(self, times: _Times, last: Record | None, now: float, *, held: bool) -> Decision:
+        if not self._settings.loop:
+            return self._of_one(times, last, now, held=held)
+        due, upcoming = times.around(now)
+        runs = last is not None and last["state"] == "running" and held
+        floor = times.floor(last, self._since + self.offset)
+        skipped: Notes = []
+        if due is not None and due > floor:
+            deadline = self._deadline(times, due, upcoming)
+            if now <= deadline:
+                return self._start(due, times.start(due), deadline, now, held=held, runs=runs)
+            skipped = [("skipped", due)]
+        elif due is not None and last is not None and due <= last["slot"] + _HAIR:
+            again = self._again(times, last, now, times.start(upcoming), held=held)
+            if again is not None:
+                return again
+        if upcoming <= floor:
+            upcoming = times.next(max(now, floor))
+        at = times.start(upcoming)
+        if at > now + self.lead:
+            decision = Decision(REST, upcoming, at - self.lead * (0.3 + 0.7 * self._chance()))
+        else:
+            deadline = self._deadline(times, upcoming, times.next(upcoming))
+            decision = self._start(upcoming, at, deadline, now, held=held, runs=runs)
+        decision.notes += skipped
+        return decision
+
+    def _start(
+        self, slot: float, at: float, deadline: float, now: float, *, held: bool, runs: bool
+    ) -> Decision:
+        """Run a slot that is due `at`; but if another is about to, see a little later whether it does."""
+        start = max(at, now)
+        if not held:
+            return Decision(RUN, slot, start, deadline=deadline)
+        if runs or now > at + _SETTLES_IN:
+            return Decision(QUEUE, slot, start, deadline=deadline)
+        return Decision(REST, slot, start + 1.0 + 2.0 * self._chance())
+
+    def _again(self, times: _Times, last: Record, now: float, until: float, *, held: bool) -> Decision | None:
+        """The next attempt at the last slot, None if there is none before `until`."""
+        settings = self._settings
+        attempts = last["attempt"]
+        if attempts > settings.retries:
+            return None
+        if last["state"] == "running" and held:
+            return Decision(QUEUE, last["slot"], now, deadline=until)
+        due = retry_at(last, settings)
+        at = max(now, due)
+        if at >= until:
+            return None
+        if at > now + self.lead:
+            return Decision(REST, last["slot"], at - self.lead * self._chance())
+        if held:
+            return self._start(last["slot"], due, until, now, held=True, runs=False)
+        return Decision(RUN, last["slot"], at, attempt=attempts + 1, deadline=until)
+
+    def _of_one(self, times: _Times, last: Record | None, now: float, *, held: bool) -> Decision:
+        """Take part in the current slot only."""
+        slot = times.current(now, -self.offset)
+        if slot is None:
+            return Decision(REST, now, None, why="none")
+        until = times.start(times.next(slot))
+        runs = last is not None and last["state"] == "running" and held
+        if last is not None and slot <= last["slot"] + _HAIR:
+            if runs:
+                return self._wait_for(last["slot"], until)
+            again = self._again(times, last, now, max(until, now + _HAIR), held=held)
+            return again or Decision(REST, last["slot"], None, why=_ending(last))
+        deadline = self._deadline(times, slot, times.next(slot))
+        if now > deadline:
+            return Decision(REST, slot, None, why="skipped")
+        at = max(now, times.start(slot)) if self._settings.jitter or self._cron is not None else now
+        if held and self._waits:
+            return Decision(QUEUE, slot, at, deadline=deadline)
+        return Decision(RUN, slot, at, deadline=deadline)
+
+    def _wait_for(self, slot: float, until: float) -> Decision:
+        if self._waits:
+            return Decision(QUEUE, slot, None, deadline=until)
+        return Decision(REST, slot, None, why="elsewhere")
+
+    def _deadline(self, times: _Times, slot: float, following: float) -> float:
+        given = self._settings.start_deadline
+        return times.start(following) if given is None else times.start(slot) + given
+
+
+class _Times:
+    """A schedule's slots and when they start, as one record has them."""
+
+    def __init__(self, settings: Settings, cron: Cron | None, last: Record | None, now: float) -> None:
+        self._settings = settings
+        self.text = _slots(settings, cron, 0.0).text
+        self._same = last is not None and last["schedule"] == self.text
+        self.grid = 0.0
+        if cron is None:
+            self.grid = float(int(now)) if last is None else last["grid" if self._same else "slot"]
+        self._slots = _slots(settings, cron, self.grid)
+        self.interval = settings.every or self.next(now) - (self._slots.latest(now) or now)
+
+    def next(self, at: float) -> float:
+        return self._slots.next(at)
+
+    def start(self, slot: float) -> float:
+        """When a slot is to be started: its time, and the same jitter for everybody."""
+        if not self._settings.jitter:
+            return slot
+        from singleton_run.schedule import slot_times
+
+        return slot + slot_times.jitter(self._settings.name, slot, self._settings.jitter)
+
+    def around(self, now: float) -> tuple[float | None, float]:
+        """The slot whose start came last, and the one whose start comes next."""
+        slot = self._slots.latest(now)
+        if slot is None or self.start(slot) <= now:
+            return slot, self.next(now)
+        return self._slots.latest(slot - _HAIR), slot
+
+    def current(self, now: float, early: float) -> float | None:
+        """The slot that a call which comes once, at about its time, is for.
+
+        By cron it comes at that time by its machine's clock, which is `early`: the slot may still be to come.
+        """
+        slots = self._slots
+        if self._settings.every is not None:
+            return slots.nearest(now)  # type: ignore[union-attr]
+        return slots.latest(now + early if 0 < early <= min(self.interval / 2, _MOST_BEHIND) else now)
+
+    def floor(self, last: Record | None, since: float) -> float:
+        """A slot must be later than this to be started.
+
+        By a cron schedule that was never used here, or was another, nothing is made up for.
+        """
+        started = -FOREVER if last is None else last["slot"] + _HAIR
+        made_up = self._settings.every is not None or self._same
+        return started if made_up else max(started, since - _HAIR)
+
+    def between(self, last: Record | None, slot: float) -> int:
+        """How many slots there are after the last one and before `slot`."""
+        count = 0
+        at = slot if last is None or not self._same else self.next(last["slot"] + _HAIR)
+        while at < slot - _HAIR and count < _MOST_COUNTED:
+            count += 1
+            at = self.next(at)
+        return count
+
+
+def last_slot(record: Record | None) -> Record | None:
+    """What a record says of the slot that was started last, None if it says nothing usable."""
+    slot = None if record is None else record.get("slot")
+    if not isinstance(slot, dict):
+        return None
+    numbers = all(_is_time(slot.get(word)) for word in ("slot", "grid", "start"))
+    texts = all(isinstance(slot.get(word), str) for word in ("schedule", "state"))
+    end = slot.get("end") is None or _is_time(slot["end"])
+    return slot if numbers and texts and end and isinstance(slot.get("attempt"), int) else None
+
+
+def taken_back(run: Record, earlier: Record | None) -> Record:
+    """The record to put in the place of `run`, which was written down and then not started."""
+    if earlier is not None:
+        return earlier
+    return {word: value for word, value in {**run, "state": "interrupted"}.items() if word != "slot"}
+
+
+def retry_at(last: Record, settings: Settings) -> float:
+    """When the slot may be tried again, FOREVER if not at all; one that crashed, at once."""
+    state = last["state"]
+    if state == "succeeded" or (state == "interrupted" and not settings.retry_interrupted):
+        return FOREVER
+    if state != "failed" or last["end"] is None:
+        return -FOREVER
+    end: float = last["end"]
+    return end + settings.retry_delay * settings.retry_backoff ** (int(last["attempt"]) - 1)
+
+
+def chance() -> float:
+    """A number in [0, 1), without importing random."""
+    return int.from_bytes(os.urandom(4), "big") / 2**32
+
+
+def _ending(last: Record) -> str:
+    return "crashed" if last["state"] == "running" else str(last["state"])
+
+
+def _slots(settings: Settings, cron: Cron | None, anchor: float) -> Cron | Grid:
+    """The slots of the schedule; those of --every begin at `anchor`."""
+    if cron is not None:
+        return cron
+    from singleton_run.schedule import slot_times
+
+    return slot_times.Grid(settings.every, anchor)  # type: ignore[arg-type] # there is one or the other
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e11

@@ -1,0 +1,228 @@
+"""What the kernel offers and Python's standard library doesn't, each in a few lines.
+
+Deadlines are readings of CLOCK_BOOTTIME in seconds: it goes on while the machine is suspended,
+and nobody can set it.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import time
+
+from singleton_run.system import libc
+from singleton_run.system.libc import checked
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+    from collections.abc import Iterable
+else:
+    import _signal
+
+FOREVER = float("inf")
+FROM_KERNEL = 0x80
+
+_PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 1, 15, 36
+_TFD_TIMER_ABSTIME = 1
+_TFD_TIMER_CANCEL_ON_SET = 2
+_NEVER = 1 << 40
+_NONBLOCK_CLOEXEC = os.O_NONBLOCK | os.O_CLOEXEC
+_SIGNAL_INFO = 128
+_MOST_INHERITED = 1024
+_NFS_MAGIC = 0x6969
+_CLOCK_BOOTTIME = time.CLOCK_BOOTTIME
+_prctl = libc.function("prctl")
+_timerfd_settime = libc.function("timerfd_settime")
+
+
+def now() -> float:
+    """The boot clock's reading, in seconds."""
+    return time.clock_gettime(_CLOCK_BOOTTIME)
+
+
+def become_subreaper() -> None:
+    """From now on a descendant whose parent has died becomes our child (prctl(2))."""
+    checked(_prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
+
+
+def die_with(parent: int) -> None:
+    """Be killed when `parent`, which forked us, ends; at once if it already has."""
+    checked(_prctl(_PR_SET_PDEATHSIG, int(_signal.SIGKILL), 0, 0, 0))
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def outlive_parent() -> None:
+    """Take `die_with` back."""
+    checked(_prctl(_PR_SET_PDEATHSIG, 0, 0, 0, 0))
+
+
+class Timer:
+    """A descriptor that becomes readable at a reading of the boot clock (timerfd_create(2))."""
+
+    def __init__(self) -> None:
+        self.descriptor = checked(libc.function("timerfd_create")(_CLOCK_BOOTTIME, _NONBLOCK_CLOEXEC))
+        self._set = FOREVER
+
+    def set(self, at: float) -> None:
+        """Fire at `at` (once, at once if it has passed); never if it is FOREVER."""
+        if at == self._set:
+            return
+        self._set = at
+        seconds, nanoseconds = (0, 0) if at == FOREVER else (int(at), int(at % 1 * 1e9))
+        if at != FOREVER and at < 1:
+            seconds, nanoseconds = 0, 1
+        value = libc.longs(0, 0, seconds, nanoseconds)
+        checked(_timerfd_settime(self.descriptor, _TFD_TIMER_ABSTIME, value, None))
+
+    def clear(self) -> None:
+        """Take back what has fired, so that the descriptor is readable at the next time only."""
+        try:
+            os.read(self.descriptor, 8)
+        except BlockingIOError:
+            return
+        self._set = FOREVER
+
+
+class ClockSet:
+    """A descriptor that becomes readable when somebody sets the wall clock (TFD_TIMER_CANCEL_ON_SET)."""
+
+    def __init__(self) -> None:
+        self.descriptor = checked(libc.function("timerfd_create")(time.CLOCK_REALTIME, _NONBLOCK_CLOEXEC))
+        flags = _TFD_TIMER_ABSTIME | _TFD_TIMER_CANCEL_ON_SET
+        checked(_timerfd_settime(self.descriptor, flags, libc.longs(0, 0, _NEVER, 0), None))
+
+
+def catchable() -> set[int]:
+    """Every signal that can be caught, but for those that were ignored at our start (by nohup, say).
+
+    SIGPIPE and SIGXFSZ are among them though Python ignores them: what they were isn't to be known.
+    A fault ends the process that makes it also while its signal is blocked.
+    """
+    every = {int(number) for number in _signal.valid_signals()} - {int(_signal.SIGKILL), int(_signal.SIGSTOP)}
+    not_by_us = every - {int(_signal.SIGPIPE), int(_signal.SIGXFSZ)}
+    return every - {number for number in not_by_us if _signal.getsignal(number) == _signal.SIG_IGN}
+
+
+class Signals:
+    """Blocks `numbers` for this process and reads them from a descriptor (signalfd(2))."""
+
+    def __init__(self, numbers: Iterable[int]) -> None:
+        numbers = set(numbers)
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, numbers)
+        mask = sum(1 << (number - 1) for number in numbers)
+        whole = mask.to_bytes(8, sys.byteorder) + bytes(120)
+        self.descriptor = checked(libc.function("signalfd")(-1, whole, _NONBLOCK_CLOEXEC))
+
+    def read(self) -> list[tuple[int, int, int]]:
+        """What has come: (signal, si_code, process id of the sender; 0 is one that we can't see).
+
+        The code is FROM_KERNEL if a terminal sent it, more than 0 if it is of a child's end, else a
+        process sent it.
+        """
+        try:
+            data = os.read(self.descriptor, _SIGNAL_INFO * 64)
+        except BlockingIOError:
+            return []
+        came = []
+        for start in range(0, len(data), _SIGNAL_INFO):
+            number, code, sender = (
+                int.from_bytes(data[start + place : start + place + 4], sys.byteorder, signed=True)
+                for place in (0, 8, 12)
+            )
+            came.append((number, code, sender))
+        return came
+
+
+def set_title(title: str) -> None:
+    """Show `title` in ps and to pkill, in place of our arguments; best effort.
+
+    The kernel reads a process's arguments from its memory: they are overwritten there, as far
+    as they reach (proc(5), arg_start and arg_end in stat).
+    """
+    _prctl(_PR_SET_NAME, b"singleton-run", 0, 0, 0)
+    try:
+        with open("/proc/self/stat", "rb") as stat:
+            fields = stat.read().rpartition(b")")[2].split()
+    except OSError:
+        return
+    start, end = int(fields[45]), int(fields[46])
+    if 0 < start < end:
+        text = title.encode(errors="surrogateescape")[: end - start - 1]
+        libc.function("memcpy")(libc.address(start), text.ljust(end - start, b"\0"), end - start)
+
+
+def keep_only(descriptors: Iterable[int]) -> None:
+    """Close every descriptor from 3 on that isn't among `descriptors`."""
+    low = 3
+    for number in sorted({*descriptors, 2**31 - 2}):
+        if number >= low:
+            os.closerange(low, number)
+            low = number + 1
+
+
+def drop_inherited() -> None:
+    """Close every descriptor from 3 on that was passed to us: none of ours outlives an exec."""
+    try:
+        numbers = [int(entry) for entry in os.listdir("/proc/self/fd")]
+    except OSError:
+        numbers = list(range(_MOST_INHERITED))
+    for number in numbers:
+        try:
+            if number > 2 and os.get_inheritable(number):
+                os.close(number)
+        except OSError:  # it isn't open, or not any more
+            pass
+
+
+def reserve_standard() -> None:
+    """Where a standard descriptor is closed, put a stand-in that the command won't inherit.
+
+    Otherwise one of ours would get its number, and be taken for stdin, stdout or stderr.
+    """
+    descriptor = os.open(os.devnull, os.O_RDWR)
+    while descriptor < 3:
+        descriptor = os.open(os.devnull, os.O_RDWR)
+    os.close(descriptor)
+
+
+def close_standard(*numbers: int) -> None:
+    """Put /dev/null in the place of these standard descriptors; where nothing can be opened, close them."""
+    for number in numbers:
+        try:
+            os.close(number)  # first: then there is a number for what takes its place
+            null = os.open(os.devnull, os.O_RDWR)
+        except OSError:
+            continue
+        if null == number:
+            os.set_inheritable(null, True)
+        else:
+            os.dup2(null, number, inheritable=True)
+            os.close(null)
+
+
+def wait(until: float, descriptors: Iterable[int]) -> list[int]:
+    """Wait until one of `descriptors` is readable; which are: none when `until` came first."""
+    timer = Timer()
+    timer.set(until)
+    poll = select.poll()
+    for descriptor in (timer.descriptor, *descriptors):
+        poll.register(descriptor, select.POLLIN)
+    ready = [descriptor for descriptor, _ in poll.poll()]
+    os.close(timer.descriptor)
+    return [descriptor for descriptor in ready if descriptor != timer.descriptor]
+
+
+def is_nfs(descriptor: int) -> bool:
+    """Whether an open file is on NFS (statfs(2))."""
+    answer = libc.longs(count=64)
+    return libc.function("fstatfs")(descriptor, answer) == 0 and answer[0] == _NFS_MAGIC
+
+
+def wait_to_write(descriptor: int) -> None:
+    """Wait until `descriptor` takes more, or nobody reads it any more."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    poll.poll()

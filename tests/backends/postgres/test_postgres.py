@@ -1,0 +1,597 @@
+"""The backend `postgres` on a real server: what is beyond the suite for every backend."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from singleton_run.api.contract import Grant, Held
+from singleton_run.errors import UNUSABLE, Lost, Refused, Unavailable
+from singleton_run.system import calls
+from singleton_run_postgres import open_backend
+from tests.servers import postgres
+from tests.support.harness import TREE, until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from singleton_run_postgres.backend import PostgresBackend
+
+    Open = Callable[[str], PostgresBackend]
+
+WAITS = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+LIMIT = 5.0
+LONG = 600.0
+RECORD = {"version": 1, "state": "succeeded", "token": 1, "holder": "h", "runs": []}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[postgres.Postgres]:
+    with postgres.running() as server:
+        server.make_role("stranger")
+        yield server
+
+
+@pytest.fixture(scope="module")
+def pooler(server: postgres.Postgres) -> Iterator[postgres.Pgbouncer]:
+    with postgres.pooled(server) as pooler:
+        yield pooler
+
+
+@pytest.fixture
+def opened() -> Iterator[Open]:
+    """Open backends; they are closed when the test is over."""
+    backends: list[PostgresBackend] = []
+
+    def opened(lock: str) -> PostgresBackend:
+        backends.append(open_backend(lock, os.environ))
+        return backends[-1]
+
+    yield opened
+    for backend in backends:
+        backend.close()
+
+
+@pytest.fixture
+def name() -> str:
+    return f"n{uuid4().hex}"
+
+
+@pytest.fixture
+def schema(server: postgres.Postgres) -> str:
+    """A schema in which the role may make a table, and has not."""
+    schema = f"s{uuid4().hex}"
+    server.run(sql.SQL("CREATE SCHEMA {} AUTHORIZATION app").format(sql.Identifier(schema)))
+    return schema
+
+
+def take(backend: PostgresBackend, name: str, holder: str = "host:1:a") -> Grant:
+    """The lock, which must be free."""
+    got = backend.acquire(name, holder, LONG, LIMIT)
+    assert isinstance(got, Grant)
+    return got
+
+
+def refused(backend: PostgresBackend, name: str, holder: str = "host:2:b") -> Held:
+    """Who has the lock."""
+    got = backend.acquire(name, holder, LONG, LIMIT)
+    assert isinstance(got, Held)
+    return got
+
+
+@contextmanager
+def waiting(backend: PostgresBackend, held: Held) -> Iterator[Callable[[], None]]:
+    """Wait for the lock in a thread; the function that is given ends with the wait."""
+    never, end = os.pipe()
+    with ThreadPoolExecutor() as pool:
+        wait = pool.submit(backend.wait, held, calls.now() + LONG, never)
+        try:
+            yield lambda: wait.result(4 * LIMIT)
+        finally:
+            os.write(end, b".")
+    os.close(never)
+    os.close(end)
+
+
+# The table.
+
+
+def test_the_table_is_made_by_the_first_who_locks(
+    server: postgres.Postgres, opened: Open, schema: str, name: str
+) -> None:
+    backend = opened(f"{server.url}?singleton_run_schema={schema}")
+
+    def exists() -> bool:
+        return server.run("SELECT to_regclass(%s)", [f"{schema}.singleton_run_lock"]) != [(None,)]
+
+    assert backend.read(name, LIMIT) == (None, None)
+    assert backend.list(LIMIT) == []
+    assert not exists()
+    take(backend, name)
+    assert exists()
+
+
+def test_many_who_make_the_table_at_once_do_not_disturb_each_other(
+    server: postgres.Postgres, opened: Open, schema: str
+) -> None:
+    backends = [opened(f"{server.url}?singleton_run_schema={schema}") for _ in range(8)]
+    for backend in backends:
+        backend.list(LIMIT)
+    ready = threading.Barrier(len(backends))
+
+    def take_one(number: int) -> int:
+        ready.wait()
+        return take(backends[number], f"n{number}").token
+
+    with ThreadPoolExecutor(len(backends)) as pool:
+        tokens = list(pool.map(take_one, range(len(backends))))
+    assert len(set(tokens)) == len(backends)
+
+
+def test_who_may_not_is_told_what_an_administrator_has_to_say_and_it_is_enough(
+    server: postgres.Postgres, opened: Open, name: str
+) -> None:
+    server.run("CREATE SCHEMA locked")
+    backend = opened(f"{server.url_of('stranger')}?singleton_run_schema=locked")
+    with pytest.raises(Refused) as no:
+        backend.acquire(name, "host:1:a", LONG, LIMIT)
+    text = str(no.value)
+    assert "\n" not in text
+    server.run(text.partition("have an administrator run: ")[2])
+    grant = take(backend, name)
+    backend.renew(grant, LIMIT)
+    backend.write(grant, RECORD, LIMIT)
+    assert isinstance(refused(opened(f"{server.url_of('stranger')}?singleton_run_schema=locked"), name), Held)
+    backend.release(grant, RECORD, LIMIT)
+    assert backend.read(name, LIMIT) == (None, RECORD)
+    assert backend.list(LIMIT) == [name]
+    grant = take(backend, name)
+    for _ in range(2):
+        backend.mark(grant, "v1", RECORD, LIMIT)
+    assert backend.done(name, "v1", LIMIT) == RECORD
+    assert backend.forget(name, "v1", LIMIT)
+    backend.leave(LIMIT)
+    granted = server.run(
+        "SELECT table_name, privilege_type FROM information_schema.table_privileges "
+        "WHERE grantee = 'stranger' AND table_schema = 'locked' ORDER BY 1, 2"
+    )
+    locks, marks = "singleton_run_lock", "singleton_run_lock_once"
+    rights = [(locks, right) for right in ("INSERT", "SELECT", "UPDATE")]
+    assert granted == [*rights, *((marks, right) for right in ("DELETE", "INSERT", "SELECT", "UPDATE"))]
+    # Who has the table of an earlier version hears of the other before the command runs.
+    server.run(f"DROP TABLE locked.{marks}")
+    assert backend.forget(name, "v1", LIMIT) is False
+    with pytest.raises(Refused, match="have an administrator run: "):
+        backend.done(name, "v1", LIMIT)
+
+
+@pytest.mark.parametrize("schema", ['quo"ted', "with space;--", "'é'"])
+def test_any_identifier_will_do_and_is_only_that(
+    server: postgres.Postgres, opened: Open, schema: str, name: str
+) -> None:
+    server.run(sql.SQL("CREATE SCHEMA {} AUTHORIZATION app").format(sql.Identifier(schema)))
+    query = f"singleton_run_schema={quote(schema)}&application_name=x&singleton_run_table={quote(schema)}"
+    backend = opened(f"{server.url}?{query}")
+    grant = take(backend, name)
+    backend.release(grant, RECORD, LIMIT)
+    found = sql.SQL("SELECT name FROM {}").format(sql.Identifier(schema, schema))
+    assert server.run(found) == [(name,)]
+
+
+def test_a_table_that_is_another_is_refused(server: postgres.Postgres, opened: Open, name: str) -> None:
+    server.run("CREATE TABLE other (name text, until date)")
+    server.run("GRANT ALL ON other TO app")
+    with pytest.raises(Refused, match="singleton_run_table"):
+        opened(f"{server.url}?singleton_run_table=other").acquire(name, "host:1:a", LONG, LIMIT)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "DELETE FROM {}",
+        "TRUNCATE {}",
+        "DROP TABLE {}",
+        "SELECT setval(pg_get_serial_sequence({!r}, 'token'), 1)",
+    ],
+)
+def test_the_token_never_goes_back(
+    server: postgres.Postgres, opened: Open, schema: str, name: str, loss: str
+) -> None:
+    backend = opened(f"{server.url}?singleton_run_schema={schema}")
+    before = take(backend, name)
+    server.run(loss.format(f"{schema}.singleton_run_lock"))
+    if "setval" in loss:
+        backend.release(before, RECORD, LIMIT)
+    else:
+        with pytest.raises(Lost):
+            backend.renew(before, LIMIT)
+    assert take(backend, name).token > before.token
+
+
+# What is kept, and what is done.
+
+
+def test_a_kept_lock_is_to_be_seen_in_its_row(server: postgres.Postgres, opened: Open, name: str) -> None:
+    holder = opened(server.url)
+    grant = take(holder, name)
+    holder.release(grant, RECORD, LIMIT, LONG)
+    look = (
+        "SELECT holder, released = token, until > clock_timestamp() FROM singleton_run_lock WHERE name = %s"
+    )
+    assert server.run(look, [name]) == [(grant.holder, True, True)]
+    for backend in (holder, opened(server.url)):
+        assert isinstance(backend.acquire(name, grant.holder, LONG, LIMIT), Held)
+        backend.leave(LIMIT)
+    assert server.run(look, [name]) == [(grant.holder, True, True)]
+    server.delete_lock(name)
+    assert take(opened(server.url), name).token > grant.token
+
+
+def test_a_waiter_of_a_kept_lock_looks_at_its_time(
+    server: postgres.Postgres, opened: Open, name: str
+) -> None:
+    """It is told that the lock is kept, asks once until when, and is not disturbed until then."""
+    holder, waiter = opened(server.url), opened(server.url)
+    grant = take(holder, name)
+    got: Grant | Held = refused(waiter, name)
+    end = calls.now() + 1.0
+    waits = 0
+    while isinstance(got, Held):
+        waits += 1
+        with waiting(waiter, got) as ended:
+            if waits == 1:
+                holder.release(grant, RECORD, LIMIT, 1.0)
+            ended()
+        got = waiter.acquire(name, "host:2:b", LONG, LIMIT)
+    assert calls.now() >= end
+    assert waits <= 2
+
+
+def test_a_leave_that_comes_late_does_not_free_what_is_kept(
+    server: postgres.Postgres, opened: Open, name: str
+) -> None:
+    holder, giver = opened(server.url), opened(server.url)
+    grant = take(holder, name)
+    giver.release(grant, RECORD, LIMIT, LONG)
+    holder.leave(LIMIT)
+    refused(holder, name)
+
+
+def test_a_key_that_no_index_would_take_is_a_key(server: postgres.Postgres, opened: Open, name: str) -> None:
+    backend = opened(server.url)
+    grant = take(backend, name)
+    keys = [
+        "".join(chr(0x10000 + place * step % 0x100000) for place in range(256)) for step in (7919, 104729)
+    ]
+    keys += [keys[0][:-1] + "x", keys[0][:-1] + "y"]
+    for key in keys:
+        assert backend.done(name, key, LIMIT) is None
+        backend.mark(grant, key, {"key": key}, LIMIT)
+    assert [backend.done(name, key, LIMIT) for key in keys] == [{"key": key} for key in keys]
+
+
+def test_a_mark_that_is_damaged_is_neither_done_nor_to_do(
+    server: postgres.Postgres, opened: Open, name: str
+) -> None:
+    backend = opened(server.url)
+    backend.mark(take(backend, name), "a b", {}, LIMIT)
+    for text in ("rubbish", "[]", "5"):
+        server.run("UPDATE singleton_run_lock_once SET mark = %s WHERE name = %s", [text, name])
+        with pytest.raises(Refused, match=f"name = '{name}' and key = 'a%20b' is damaged"):
+            backend.done(name, "a b", LIMIT)
+    assert backend.forget(name, "a b", LIMIT)
+
+
+def test_a_mark_waits_for_who_changes_the_row_and_then_counts_no_more(
+    server: postgres.Postgres, opened: Open, name: str
+) -> None:
+    """The lock changes hands before a mark or after it, never in between."""
+    backend = opened(server.url)
+    grant = take(backend, name)
+    backend.done(name, "v1", LIMIT)
+    with psycopg.connect(server.url_of("postgres")) as other, ThreadPoolExecutor() as pool:
+        other.execute(
+            "UPDATE singleton_run_lock SET holder = 'somebody', token = token + 1 WHERE name = %s", [name]
+        )
+        marking = pool.submit(backend.mark, grant, "v1", {}, LIMIT)
+        until(lambda: server.run(WAITS) != [(0,)], "the mark to wait for the row")
+        other.commit()
+        with pytest.raises(Lost):
+            marking.result(4 * LIMIT)
+    assert backend.done(name, "v1", LIMIT) is None
+
+
+def test_the_server_s_time_is_known_as_exactly_as_its_answer_was_quick(
+    server: postgres.Postgres, opened: Open, name: str
+) -> None:
+    backend = opened(server.url)
+    assert backend.offset() is None
+    backend.read(name, LIMIT)
+    told = backend.offset()
+    assert told is not None
+    offset, exact = told
+    assert 0 < exact < LIMIT
+    assert abs(offset) < exact + 0.05
+    session = backend._session  # noqa: SLF001 - a real server's clock can't be made to leap
+    at, sent, heard = session._clock  # noqa: SLF001
+    session._clock = (at + 3600.0, sent, heard)  # noqa: SLF001
+    told = backend.offset()
+    assert told is not None
+    assert told[0] == pytest.approx(3600.0 + offset, abs=0.05)
+
+
+# Waiting.
+
+
+def test_a_release_through_a_pooler_wakes_who_waits_without_one(
+    server: postgres.Postgres, pooler: postgres.Pgbouncer, opened: Open, name: str
+) -> None:
+    holder, waiter = opened(pooler.url), opened(server.url)
+    grant = take(holder, name)
+    with waiting(waiter, refused(waiter, name)) as ended:
+        holder.release(grant, RECORD, LIMIT)
+        ended()
+    assert take(waiter, name).token > grant.token
+
+
+def test_a_waiter_behind_a_pooler_occupies_no_session(
+    server: postgres.Postgres, pooler: postgres.Pgbouncer, opened: Open, name: str
+) -> None:
+    """More wait than the pooler has sessions, and each of them is served."""
+    waiters = [opened(pooler.url) for _ in range(8)]
+    grant = take(opened(server.url), name)
+    with waiting(waiters[0], refused(waiters[0], name)) as ended:
+        for waiter in waiters[1:]:
+            refused(waiter, name, "host:3:c")
+        opened(pooler.url).release(grant, RECORD, LIMIT)
+        ended()
+
+
+def test_a_session_that_is_ended_ends_the_wait(server: postgres.Postgres, opened: Open, name: str) -> None:
+    holder, waiter = opened(server.url), opened(server.url)
+    grant = take(holder, name)
+    with waiting(waiter, refused(waiter, name)) as ended:
+        server.end_sessions()
+        with pytest.raises(Unavailable):
+            ended()
+    holder.release(grant, RECORD, LIMIT)
+    take(waiter, name)
+
+
+def test_a_long_name_wakes_its_waiters_too(server: postgres.Postgres, opened: Open, name: str) -> None:
+    name = name.ljust(200, "x")
+    holder, waiter = opened(server.url), opened(server.url)
+    grant = take(holder, name)
+    with waiting(waiter, refused(waiter, name)) as ended:
+        holder.release(grant, RECORD, LIMIT)
+        ended()
+
+
+# What goes wrong on the way.
+
+
+def test_an_ended_session_is_made_anew_without_a_word(
+    server: postgres.Postgres, opened: Open, name: str
+) -> None:
+    backend = opened(server.url)
+    grant = take(backend, name)
+    server.end_sessions()
+    backend.renew(grant, LIMIT)
+    server.stop()
+    with pytest.raises(Unavailable):
+        backend.renew(grant, LIMIT)
+    server.start()
+    backend.renew(grant, LIMIT)
+    backend.release(grant, RECORD, LIMIT)
+
+
+def test_a_row_that_another_session_locks_is_unavailable_for_so_long(
+    server: postgres.Postgres, opened: Open, name: str
+) -> None:
+    one, other = opened(server.url), opened(server.url)
+    one.release(take(one, name), RECORD, LIMIT)
+    grant = take(other, f"{name}-held")
+    with server.connect() as admin, admin.transaction():
+        admin.execute("SELECT FROM singleton_run_lock WHERE name LIKE %s FOR UPDATE", [f"{name}%"])
+        with pytest.raises(Unavailable):
+            one.acquire(name, "host:1:a", LONG, 0.3)
+        with pytest.raises(Unavailable):
+            other.renew(grant, 0.3)
+        assert one.read(name, LIMIT) == (None, RECORD)
+    take(one, name)
+    other.renew(grant, LIMIT)
+
+
+def test_a_session_that_was_given_up_does_not_wait_for_ever(
+    server: postgres.Postgres, opened: Open, name: str
+) -> None:
+    """A renewal every few seconds would else leave one behind each, until no connection is left."""
+    until(lambda: server.sessions() == 0, "earlier sessions end")
+    backend = opened(server.url)
+    grant = take(backend, name)
+    with server.connect() as admin, admin.transaction():
+        admin.execute("LOCK TABLE singleton_run_lock")
+        with pytest.raises(Unavailable):
+            backend.renew(grant, 0.3)
+        until(lambda: server.sessions() == 0, "the server gives up too, though the table is still locked")
+    backend.renew(grant, LIMIT)
+
+
+def test_what_was_given_up_while_the_server_was_stopped_changes_nothing_later(
+    server: postgres.Postgres, opened: Open, name: str
+) -> None:
+    one, other = opened(server.url), opened(server.url)
+    one.read(name, LIMIT)
+    grant = take(other, f"{name}-held")
+    with server.stopped():
+        with pytest.raises(Unavailable):
+            one.acquire(name, "host:1:a", LONG, 0.3)
+        with pytest.raises(Unavailable):
+            one.leave(0.3)
+        with pytest.raises(Unavailable):
+            other.write(grant, {**RECORD, "state": "late"}, 0.3)
+    until(lambda: server.sessions() == 0, "the server ends the sessions that were dropped")
+    backend = opened(server.url)
+    assert backend.read(name, LIMIT) == (None, None)
+    held, record = backend.read(grant.name, LIMIT)
+    assert held is not None
+    assert record is None
+    other.renew(grant, LIMIT)
+
+
+def test_a_server_whose_clock_leaps_is_believed_at_the_next_answer(
+    server: postgres.Postgres, opened: Open, name: str
+) -> None:
+    backend = opened(server.url)
+
+    def leap() -> None:
+        told, sent, heard = backend._session._clock  # noqa: SLF001 - a real server's clock can't be made to leap
+        backend._session._clock = (told - 3600.0, sent, heard)  # noqa: SLF001
+
+    backend.read(name, LIMIT)
+    leap()
+    grant = take(backend, name)
+    for change in (backend.renew, lambda *how: backend.release(how[0], RECORD, how[1])):
+        leap()
+        change(grant, LIMIT)
+    assert backend.read(name, LIMIT) == (None, RECORD)
+
+
+@pytest.mark.parametrize("isolation", ["serializable", r"repeatable\ read"])
+def test_another_default_isolation_changes_nothing(
+    server: postgres.Postgres, opened: Open, name: str, isolation: str
+) -> None:
+    lock = f"{server.url}?options={quote(f'-c default_transaction_isolation={isolation}')}"
+    alone = threading.Lock()
+    never, end = os.pipe()
+
+    def turns(number: int) -> int:
+        backend = opened(lock)
+        count = 0
+        while count < 5:
+            got = backend.acquire(name, f"host:{number}:a", LONG, LIMIT)
+            if isinstance(got, Held):
+                backend.wait(got, calls.now() + LIMIT, never)
+                continue
+            assert alone.acquire(blocking=False)
+            backend.write(got, RECORD, LIMIT)
+            alone.release()
+            backend.release(got, RECORD, LIMIT)
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(turns, range(6))) == [5] * 6
+    os.close(never)
+    os.close(end)
+
+
+def test_no_connection_left_is_unavailable(server: postgres.Postgres, opened: Open, name: str) -> None:
+    server.run("ALTER ROLE stranger CONNECTION LIMIT 0")
+    try:
+        with pytest.raises(Unavailable, match="no connection left"):
+            opened(server.url_of("stranger")).acquire(name, "host:1:a", LONG, LIMIT)
+    finally:
+        server.run("ALTER ROLE stranger CONNECTION LIMIT -1")
+
+
+def test_a_standby_is_unavailable_and_passed_over_for_the_primary(opened: Open, name: str) -> None:
+    with postgres.folder() as place:
+        primary = postgres.Postgres(place / "primary")
+        standby = primary
+        try:
+            take(opened(primary.make().url), name)
+            primary.stop()
+            standby = primary.copy(place / "standby")
+            standby.make_standby()
+            standby.start(hot_standby="on")
+            with pytest.raises(Unavailable, match="standby"):
+                opened(standby.url).acquire(name, "host:1:a", LONG, LIMIT)
+            both = primary.url.replace(f":{primary.port}/", f":{standby.port},127.0.0.1:{primary.port}/")
+            holder = opened(both)
+            with pytest.raises(Unavailable):
+                holder.acquire(name, "host:1:a", LONG, LIMIT)
+            primary.start()
+            grant = take(holder, name)
+            primary.stop()
+            standby.run("SELECT pg_promote()")
+            with pytest.raises(Lost):
+                holder.renew(grant, LIMIT)
+            assert isinstance(refused(holder, name, "host:3:c"), Held)
+        finally:
+            primary.kill()
+            standby.kill()
+
+
+def test_a_database_of_another_encoding_will_do(server: postgres.Postgres, opened: Open, name: str) -> None:
+    server.run("CREATE DATABASE latin OWNER app ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    one, other = (opened(server.url_of("app", database="latin")) for _ in range(2))
+    grant = take(one, name, "hôst-\udcff-🔒:1:a")
+    one.renew(grant, LIMIT)
+    record = {**RECORD, "note": "🔒\0"}
+    one.write(grant, record, LIMIT)
+    held = refused(other, name)
+    assert held.holder == grant.holder
+    assert held.holder.isascii()
+    assert other.read(name, LIMIT)[1] == record
+
+
+def test_a_damaged_record_is_ignored(server: postgres.Postgres, opened: Open, name: str) -> None:
+    backend = opened(server.url)
+    backend.release(take(backend, name), RECORD, LIMIT)
+    for damage in ("", "{", "[1]", "[" * 100000, '{"version": 99}'):
+        server.run("UPDATE singleton_run_lock SET record = %s WHERE name = %s", [damage, name])
+        assert backend.read(name, LIMIT) == (None, None)
+        assert take(backend, name).record is None
+        backend.leave(LIMIT)
+
+
+def test_without_psycopg_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(Refused, match=r"singleton-run\[postgres\]") as no:
+        open_backend("postgres", os.environ)
+    assert no.value.status == UNUSABLE
+
+
+def test_one_session_at_most(server: postgres.Postgres, opened: Open, name: str) -> None:
+    """Of a holder and of a waiter."""
+    until(lambda: server.sessions() == 0, "earlier sessions end")
+    holder, waiter = opened(server.url), opened(server.url)
+    take(holder, name)
+    with waiting(waiter, refused(waiter, name)):
+        assert server.sessions() == 2
+
+
+def test_the_page_says_what_an_administrator_has_to_say(server: postgres.Postgres, opened: Open) -> None:
+    """Its statements, for its role, in a database where that role may do nothing else."""
+    page = (TREE / "docs" / "postgres.md").read_text(encoding="utf-8")
+    make, look, delete = (block.partition("```")[0] for block in page.split("```sql\n")[1:])
+    server.run("CREATE DATABASE paged")
+    server.run("REVOKE CREATE ON SCHEMA public FROM PUBLIC", database="paged")
+    lock = server.url_of("app", database="paged")
+    with pytest.raises(Refused) as no:
+        take(opened(lock), "backup")
+    told, page_says = (re.sub(r"WITH \d+|\s", "", text) for text in (str(no.value), make))
+    assert page_says.rstrip(";") in told
+    server.run(make, database="paged")
+    holder, waiter = opened(lock), opened(lock)
+    grant = take(holder, "backup")
+    ((found, by, _, left),) = server.run(look, database="paged")
+    assert (found, by) == ("backup", grant.holder)
+    assert left.total_seconds() > 0
+    with waiting(waiter, refused(waiter, "backup")) as ended:
+        server.run(delete, database="paged")
+        ended()
+    with pytest.raises(Lost):
+        holder.renew(grant, LIMIT)

@@ -1,0 +1,180 @@
+"""The command line for people: help, version, and one line for what is wrong."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from singleton_run import __version__
+from singleton_run.call import click_parser
+from singleton_run.call.options import OPTIONS
+from singleton_run.errors import USAGE
+
+TREE = Path(__file__).parents[2]
+PREFIX = "singleton-run: "
+
+
+def printed(capfd: pytest.CaptureFixture[str], *argv: str) -> str:
+    """What a call that only prints has printed."""
+    with pytest.raises(SystemExit) as end:
+        click_parser.parse(argv, {})
+    out, err = capfd.readouterr()
+    assert (end.value.code, err) == (0, "")
+    return out
+
+
+def refused(capfd: pytest.CaptureFixture[str], *argv: str, environ: dict[str, str] | None = None) -> str:
+    """The line that a wrong call ends with."""
+    with pytest.raises(SystemExit) as end:
+        click_parser.parse(argv, environ or {})
+    out, err = capfd.readouterr()
+    assert (end.value.code, out) == (USAGE, "")
+    assert err.startswith(PREFIX)
+    assert err.endswith("\n")
+    assert err[:-1].isprintable()
+    return err[len(PREFIX) : -1]
+
+
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["-h"], ["--name", "x", "-h", "--", "true"], ["--help", "./backup.sh"]]
+)
+def test_help_shows_every_option_once_in_its_group(
+    capfd: pytest.CaptureFixture[str], argv: list[str]
+) -> None:
+    text = printed(capfd, *argv)
+    for option in OPTIONS:
+        flags = ", ".join(option.flags)
+        assert len([line for line in text.splitlines() if line.startswith(f"  {flags}")]) >= 1
+        assert f"\n{option.group}:\n" in text
+    flat = " ".join(text.split())
+    assert "A file lock is one per user, machine and mount namespace." in flat
+    assert "singleton-run --name backup -- ./backup.sh" in flat
+
+
+def test_the_examples_on_the_help_page_are_calls(capfd: pytest.CaptureFixture[str]) -> None:
+    examples = [line for line in printed(capfd, "--help").splitlines() if line.startswith("  singleton-run ")]
+    assert len(examples) > 2
+    for line in examples:
+        words = shlex.split(line, comments=True)
+        assert click_parser.parse(words[1:], {}).command
+
+
+def test_version(capfd: pytest.CaptureFixture[str]) -> None:
+    assert printed(capfd, "--version") == f"singleton-run {__version__}\n"
+
+
+def test_a_subcommand_has_help(capfd: pytest.CaptureFixture[str]) -> None:
+    assert "bash" in printed(capfd, "completion", "--help")
+
+
+@pytest.mark.parametrize(
+    ("argv", "corrected"),
+    [
+        (["./backup.sh"], ["--", "./backup.sh"]),
+        (["--name", "x", "./backup.sh", "a b"], ["--name", "x", "--", "./backup.sh", "a b"]),
+        (["-n", "git", "log", "--", "f"], ["-n", "--", "git", "log", "--", "f"]),
+        (["-vE5", "echo", "it's", "--help", ""], ["-vE5", "--", "echo", "it's", "--help", ""]),
+        (["--lock=file", "x y"], ["--lock=file", "--", "x y"]),
+    ],
+)
+def test_a_command_without_dashes_gets_the_corrected_line(
+    capfd: pytest.CaptureFixture[str], argv: list[str], corrected: list[str]
+) -> None:
+    line = refused(capfd, *argv)
+    assert line.startswith("put -- before the command: singleton-run ")
+    assert shlex.split(line.partition(": ")[2]) == ["singleton-run", *corrected]
+    assert click_parser.parse(corrected, {}).command == corrected[corrected.index("--") + 1 :]
+
+
+def test_the_corrected_line_is_quoted_for_the_example_s_sake(capfd: pytest.CaptureFixture[str]) -> None:
+    line = refused(capfd, "--name", "x", "./backup.sh", "a b")
+    assert line == "put -- before the command: singleton-run --name x -- ./backup.sh 'a b'"
+
+
+@pytest.mark.parametrize("word", ["a\nb", "\x1b[31m'\\", "\udcff\udcfe", "tab\there9", "é\x01"])
+def test_the_corrected_line_is_one_line_and_a_shell_reads_it_back(
+    capfd: pytest.CaptureFixture[str], word: str
+) -> None:
+    line = refused(capfd, "echo", word).partition(": ")[2]
+    script = f"singleton-run() {{ printf '%s' \"$3\"; }}; {line}"
+    shown = subprocess.run(["bash", "-c", script], capture_output=True, check=True).stdout
+    assert shown == word.encode(errors="surrogateescape")
+
+
+def test_passwords_are_not_repeated(capfd: pytest.CaptureFixture[str]) -> None:
+    for argv in (
+        ["--lock", "redis://me:hunter2@host", "./backup.sh"],
+        ["--lock=redis://me:hunter2@host", "./backup.sh"],
+        ["lock", "redis://me:hunter2@host", "--", "./backup.sh"],
+        ["--lockredis://me:hunter2@host", "--", "./backup.sh"],
+    ):
+        assert "hunter2" not in refused(capfd, *argv)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("", "there is no command: put it after --"),
+        ("--", "there is no command: put it after --"),
+        ("--name x --", "there is no command: put it after --"),
+        ("--nmae x -- true", "--name"),
+        ("--lo file -- true", "--lo"),
+        ("--name -- true", "--name"),
+        ("--wait", "--wait"),
+        ("--no-wait=1 -- true", "--no-wait"),
+        ("-nx -- true", "-x"),
+        ("completion", "bash"),
+        ("completion tcsh", "tcsh"),
+    ],
+)
+def test_a_wrong_call_gets_one_line_that_says_what_to_do(
+    capfd: pytest.CaptureFixture[str], line: str, said: str
+) -> None:
+    message = refused(capfd, *line.split())
+    assert said in message
+    assert "--help" in message or "--name backup --" in message
+
+
+def test_a_wrong_variable_is_named(capfd: pytest.CaptureFixture[str]) -> None:
+    message = refused(capfd, "--", "true", environ={"SINGLETON_RUN_QUIET": "may\nbe"})
+    assert "SINGLETON_RUN_QUIET" in message
+    assert "SINGLETON_RUN_VERBOSE" in refused(capfd, "--", "true", environ={"SINGLETON_RUN_VERBOSE": "²"})
+
+
+@pytest.mark.parametrize("word", ["--\n", "--a\x1b[31m", "-\udcff", "--\udcff=x", "-é"])
+def test_rubbish_is_shown_on_one_line(capfd: pytest.CaptureFixture[str], word: str) -> None:
+    assert refused(capfd, word, "--", "true")
+
+
+SCRIPT = """
+import os, sys
+from singleton_run.call import click_parser
+click_parser.parse(sys.argv[1:], os.environ)
+"""
+
+
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["--version"], ["completion", "bash"], ["completion", "--help"]]
+)
+@pytest.mark.parametrize("redirection", [">/dev/full", ">&-"])
+def test_what_can_not_be_printed_ends_quietly_with_an_error(argv: list[str], redirection: str) -> None:
+    shell = ["sh", "-c", f'"$@" {redirection}', "sh", sys.executable, "-c", SCRIPT, *argv]
+    result = subprocess.run(shell, cwd=TREE, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (1, "")
+
+
+def test_a_refusal_without_stderr_stays_a_refusal() -> None:
+    shell = ["sh", "-c", '"$@" 2>&-', "sh", sys.executable, "-c", SCRIPT, "--nonsense"]
+    result = subprocess.run(shell, cwd=TREE, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (USAGE, "")
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0")), max_size=4))
+def test_after_the_dashes_nothing_is_looked_at(arguments: list[str]) -> None:
+    assert click_parser.parse(["--", "true", *arguments], {}).command == ["true", *arguments]

@@ -1,0 +1,106 @@
+"""What the repository says in several places is the same in all of them, and the wheel has everything."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from singleton_run import __version__
+from singleton_run.api.registry import BUILTINS
+
+if TYPE_CHECKING:
+    from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+COMPLETIONS = {
+    "share/bash-completion/completions/singleton-run",
+    "share/zsh/site-functions/_singleton-run",
+    "share/fish/vendor_completions.d/singleton-run.fish",
+}
+
+
+@pytest.fixture(scope="module")
+def project() -> dict[str, Any]:
+    return tomllib.loads(ROOT.joinpath("pyproject.toml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of the tree, built without a network by the hatchling of the group `dev`."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def _packages(project: dict[str, Any]) -> list[Path]:
+    return [ROOT / name for name in project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]]
+
+
+def test_backends_are_the_same_in_the_tree_the_wheel_and_the_table(project: dict[str, Any]) -> None:
+    folders = {path.name for path in ROOT.glob("backends/*") if path.joinpath("__init__.py").exists()}
+    listed = {path.name for path in _packages(project)} - {"singleton_run"}
+    assert folders == listed == set(BUILTINS.values())
+
+
+def test_nothing_makes_the_folder_of_backends_a_package() -> None:
+    assert not ROOT.joinpath("backends", "__init__.py").exists()
+
+
+def test_every_backend_has_an_extra_and_all_names_them_all(project: dict[str, Any]) -> None:
+    extras = project["project"]["optional-dependencies"]
+    assert {BUILTINS[extra] for extra in extras if extra in BUILTINS} == set(BUILTINS.values())
+    named = {extra for line in extras["all"] for extra in re.findall(r"[\w-]+", line.partition("[")[2])}
+    assert named == set(extras) - {"all"}
+
+
+def test_the_wheel_has_every_file_of_every_package(project: dict[str, Any], wheel: Path) -> None:
+    expected = {
+        path.relative_to(package.parent).as_posix()
+        for package in _packages(project)
+        for path in [*package.rglob("*.py"), package / "py.typed"]
+    }
+    with zipfile.ZipFile(wheel) as archive:
+        packed = {name for name in archive.namelist() if ".dist-info/" not in name and ".data/" not in name}
+    assert packed == expected
+
+
+def test_the_wheel_installs_a_command_that_runs_and_the_completions(wheel: Path, tmp_path: Path) -> None:
+    # --ignore-installed, or pip would take the tree's own installation away for it.
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--ignore-installed"]
+    install += ["--no-index", "--no-deps", "--no-compile"]
+    subprocess.run([*install, "--prefix", str(tmp_path), str(wheel)], check=True, capture_output=True)
+    (package,) = tmp_path.glob("**/singleton_run/__init__.py")
+    answer = subprocess.run(
+        [tmp_path / "bin" / "singleton-run", "--version"],
+        env={**os.environ, "PYTHONPATH": str(package.parent.parent), "PYTHONDONTWRITEBYTECODE": "1"},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert __version__ in answer.stdout
+    # Ours, and not one that pip made of an entry point: that imports `re` before us.
+    ours = ROOT.joinpath("singleton_run", "data", "singleton-run").read_text(encoding="utf-8")
+    installed = tmp_path.joinpath("bin", "singleton-run").read_text(encoding="utf-8")
+    assert installed.partition("\n")[2] == ours.partition("\n")[2]
+    assert {path for path in COMPLETIONS if tmp_path.joinpath(path).exists()} == COMPLETIONS
+
+
+def test_the_changelog_is_headed_by_this_version() -> None:
+    headings = re.findall(
+        r"^## \[(.+?)\] - (.+)$",
+        ROOT.joinpath("CHANGELOG.md").read_text(encoding="utf-8"),
+        flags=re.MULTILINE,
+    )
+    version, date = headings[0]
+    assert version == __version__
+    assert date == "Unreleased" or re.fullmatch(r"\d{4}-\d\d-\d\d", date)
