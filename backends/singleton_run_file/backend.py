@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from singleton_run.api.contract import Job
+    from singleton_run.job import Job
 
 _TOKEN_WIDTH = 20
 _LONGEST_LOCK = 256

@@ -9,13 +9,14 @@ from __future__ import annotations
 import time
 
 from singleton_run import lease_times as clock
+from singleton_run.api import timestamps
 from singleton_run.api.contract import Grant, Held, host_of
 from singleton_run.api.deadline import Late, Patience, Woken
 from singleton_run.api.http.connection import Broken
 from singleton_run.api.http.date import ahead, seconds
 from singleton_run.errors import UNUSABLE, Lost, Refused, Unavailable
 from singleton_run.system import calls
-from singleton_run_k8s import errors, lease, objects, times
+from singleton_run_k8s import errors, lease, objects
 from singleton_run_k8s.client import Gone, MayNotWatch
 from singleton_run_k8s.events import Events
 
@@ -301,7 +302,7 @@ class LeaseBackend:
     def _held(self, sight: Sight) -> Held:
         found = sight.lease or {}
         holder = lease.holder_of(found)
-        since = times.read((found.get("spec") or {}).get("acquireTime"))
+        since = timestamps.unix_time((found.get("spec") or {}).get("acquireTime"))
         return Held(holder, host_of(holder), since, sight.over)
 
     def _change(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
+from singleton_run.api import timestamps
 from singleton_run.api.deadline import Woken
 from singleton_run.errors import Failure
-from singleton_run_k8s import times
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Events:
         if self.about is None or self._refused:
             return
         metadata = self.about["metadata"]
-        second = times.written(time.time()).partition(".")[0] + "Z"
+        second = timestamps.micro_time(time.time()).partition(".")[0] + "Z"
         self.waiting.append(
             {
                 "apiVersion": "v1",

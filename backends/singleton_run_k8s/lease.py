@@ -5,9 +5,9 @@ A Lease is the object as the API server gives it, a dict. It is never changed in
 
 from __future__ import annotations
 
+from singleton_run.api import timestamps
 from singleton_run.api.record import parsed, parsed_mark
 from singleton_run.system import fastjson
-from singleton_run_k8s import times
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def taken(lease: Lease | None, name: str, holder: str, ttl: float, now: float, s
 
     Whoever has it already and asks again keeps time and count, as with client-go.
     """
-    stamp = times.written(now)
+    stamp = timestamps.micro_time(now)
     spec: dict[str, Any] = {"leaseTransitions": 0} if lease is None else dict(lease.get("spec") or {})
     if lease is not None and not is_held_by(lease, holder):
         spec["leaseTransitions"] = int(spec.get("leaseTransitions") or 0) + 1
@@ -46,7 +46,7 @@ def taken(lease: Lease | None, name: str, holder: str, ttl: float, now: float, s
 
 def renewed(lease: Lease, ttl: float, generation: int, now: float) -> Lease:
     """The Lease to write for its holder to go on."""
-    spec = {**lease["spec"], "leaseDurationSeconds": whole(ttl), "renewTime": times.written(now)}
+    spec = {**lease["spec"], "leaseDurationSeconds": whole(ttl), "renewTime": timestamps.micro_time(now)}
     return _written(lease, spec, {GENERATION: str(generation)})
 
 
@@ -62,7 +62,7 @@ def released(
 
     One that is kept has its last holder's name on it, and is marked as one that nobody may renew.
     """
-    stamp = times.written(now)
+    stamp = timestamps.micro_time(now)
     spec = {**lease["spec"], "renewTime": stamp, "leaseDurationSeconds": whole(keep) or 1}
     if not keep:
         spec.update(holderIdentity="", acquireTime=stamp)
@@ -160,7 +160,7 @@ def stamp_of(lease: Lease) -> float | None:
         for entry in lease["metadata"].get("managedFields") or ():
             fields = entry.get("fieldsV1") or {}
             if "f:renewTime" in (fields.get("f:spec") or {}):
-                found.append(times.read(entry.get("time")))
+                found.append(timestamps.unix_time(entry.get("time")))
     except (AttributeError, TypeError):
         return None
     known = [stamp for stamp in found if stamp is not None]

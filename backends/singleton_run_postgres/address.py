@@ -12,10 +12,10 @@ from psycopg import ProgrammingError, pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from singleton_run.api.deadline import Late
+from singleton_run.api.lock_address import redact
 from singleton_run.api.resolve import Lookup
 from singleton_run.api.url import whole_number
 from singleton_run.errors import UNUSABLE, Refused, Unavailable
-from singleton_run.guard.command_environment import redact
 from singleton_run_postgres.statements import MARKS
 
 TYPE_CHECKING = False

@@ -15,10 +15,10 @@ import click
 from click.shell_completion import CompletionItem, ShellComplete
 
 from singleton_run import __version__
+from singleton_run.api.lock_address import redact
 from singleton_run.call.fast_parser import WITH_VALUE, Values, fill
 from singleton_run.call.options import COMPLETE, OPTIONS, Option
 from singleton_run.errors import USAGE, Failure, one_line
-from singleton_run.guard.command_environment import redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

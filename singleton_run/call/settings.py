@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from singleton_run import durations, lease_times
+from singleton_run.api.lock_address import nested, redact
 from singleton_run.call.fast_parser import lacking
 from singleton_run.call.options import OPTIONS
 from singleton_run.errors import HELD, UNUSABLE, USAGE, Failure
-from singleton_run.guard.command_environment import nested, redact
 from singleton_run.names import check_name, default_name
 
 TYPE_CHECKING = False

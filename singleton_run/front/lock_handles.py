@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from singleton_run.api.contract import Backend, Job
+    from singleton_run.api.contract import Backend
     from singleton_run.api.record import Record
     from singleton_run.front.decisions import Turn
     from singleton_run.guard.process import Take, Task
+    from singleton_run.job import Job
     from singleton_run.report.log import Log
     from singleton_run.schedule.slot_rules import Plan
     from singleton_run.system.pipes import Message

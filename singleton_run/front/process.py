@@ -7,11 +7,11 @@ import select
 import time
 
 from singleton_run.api import record
-from singleton_run.api.contract import Job
 from singleton_run.call.settings import KILL_AFTER
 from singleton_run.front import lock_handles
 from singleton_run.front.decisions import OVER, RUNNING, STARTING, Turn
 from singleton_run.guard.process import Task
+from singleton_run.job import Job
 from singleton_run.report.log import Log
 from singleton_run.system import calls, pipes, processes
 from singleton_run.system.processes import Command, Tree

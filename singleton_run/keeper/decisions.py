@@ -8,13 +8,15 @@ Resuming after a keeper's death is the same sequence begun with the grant.
 from __future__ import annotations
 
 from singleton_run import lease_times
-from singleton_run.api.contract import Grant, Held, Job
+from singleton_run.api.contract import Grant, Held
 from singleton_run.errors import HELD, Failure, Lost, Unavailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
     from typing import Any
+
+    from singleton_run.job import Job
 
     Record = Mapping[str, Any]
     Got = tuple[Grant, float]

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from singleton_run.api.contract import Backend, Grant, Job
+    from singleton_run.api.contract import Backend, Grant
+    from singleton_run.job import Job
     from singleton_run.schedule.slot_rules import Plan
     from singleton_run.system.shared_page import Page
 else:

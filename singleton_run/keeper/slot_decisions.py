@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
     from typing import Any
 
-    from singleton_run.api.contract import Grant, Job
+    from singleton_run.api.contract import Grant
+    from singleton_run.job import Job
     from singleton_run.keeper.decisions import Done, Got, Orders, Steps, StepsToGrant
     from singleton_run.schedule.slot_rules import Decision, Plan
 

@@ -11,8 +11,8 @@ import os
 import select
 import stat
 
+from singleton_run.api.lock_address import redact
 from singleton_run.errors import HELD, one_line
-from singleton_run.guard.command_environment import redact
 from singleton_run.system import calls, fastjson, pipes
 from singleton_run.system.processes import reap_one
 

@@ -11,8 +11,8 @@ import select
 import time
 
 from singleton_run import durations
+from singleton_run.api.timestamps import rfc3339
 from singleton_run.errors import one_line
-from singleton_run.guard.command_environment import rfc3339
 from singleton_run.system import fastjson
 from singleton_run.system.pipes import Reader
 
@@ -92,13 +92,9 @@ def _held_by(facts: Facts, by: str = ": held by") -> str:
     if not facts.get("holder"):
         return ""
     since = facts.get("since")
-    when = "" if since is None else f" since {_utc(since)}"
+    when = "" if since is None else f" since {rfc3339(int(since))}"
     where = f" on {facts['host']}" if facts.get("host") else ""
     return f"{by} {facts['holder']}{where}{when}"
-
-
-def _utc(seconds: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def write(descriptor: int, *, as_json: bool) -> None:
@@ -131,7 +127,7 @@ def write(descriptor: int, *, as_json: bool) -> None:
 def _line(facts: Facts, waited: float | None, *, as_json: bool) -> None:
     text = sentence(facts, waited)
     if as_json:
-        line = fastjson.dumps({"time": _utc(time.time()), **facts, "waited": waited, "message": text})
+        line = fastjson.dumps({"time": rfc3339(int(time.time())), **facts, "waited": waited, "message": text})
     else:
         line = f"singleton-run: {text}"
     _write(line + "\n")

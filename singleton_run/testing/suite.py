@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from singleton_run.api.contract import Grant, Held, Job
+from singleton_run.api.contract import Grant, Held
 from singleton_run.api.record import begun, ended
 from singleton_run.errors import Failure, Lost, Refused
+from singleton_run.job import Job
 from singleton_run.keeper import decisions as keeper_decisions
 from singleton_run.names import LONGEST, check_name
 from singleton_run.system import calls

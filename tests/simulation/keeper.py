@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from singleton_run.api.contract import Grant, Job
+from singleton_run.api.contract import Grant
 from singleton_run.errors import Failure, Unavailable
+from singleton_run.job import Job
 from singleton_run.keeper import decisions as keeper_decisions
 from singleton_run.keeper.decisions import Do, Done, Orders
 from tests.simulation import checks

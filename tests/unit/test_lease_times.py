@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from singleton_run import lease_times
-from singleton_run.api.contract import Grant, Held, Job
+from singleton_run.api.contract import Grant, Held
 from singleton_run.call import fast_parser, settings
 from singleton_run.errors import HELD, LOST, UNAVAILABLE, Failure, Lost, Refused, Unavailable
 from singleton_run.front import decisions as front_decisions
 from singleton_run.guard.decisions import FOREVER, GONE, LEFTOVERS, MOST_NAMED, Guard
+from singleton_run.job import Job
 from singleton_run.keeper import decisions as keeper_decisions
 
 if TYPE_CHECKING:

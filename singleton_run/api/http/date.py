@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from singleton_run.api.timestamps import days
 from singleton_run.system import calls
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -33,11 +34,3 @@ def ahead(date: str, sent: float, heard: float) -> tuple[float, float] | None:
         return None
     now = told + 0.5 + calls.now() - (sent + heard) / 2
     return now - time.time(), 0.5 + (heard - sent) / 2
-
-
-def days(year: int, month: int, day: int) -> int:
-    """How many since 1970 in the Gregorian calendar, whose years are taken to begin in March."""
-    year -= month < 3
-    era, of_era = divmod(year, 400)
-    of_year = (153 * ((month + 9) % 12) + 2) // 5 + day - 1
-    return era * 146097 + of_era * 365 + of_era // 4 - of_era // 100 + of_year - 719468

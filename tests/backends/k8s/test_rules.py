@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from singleton_run.api import timestamps
 from singleton_run.api.record import begun
 from singleton_run.errors import Refused
 from singleton_run.names import check_name
-from singleton_run_k8s import errors, lease, objects, times
+from singleton_run_k8s import errors, lease, objects
 from singleton_run_k8s.address import ACCOUNT, Address
 
 SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
@@ -67,9 +68,9 @@ def test_keys_have_objects_of_their_own(name: str, key: str, other: str, another
 
 @given(moments)
 def test_a_time_is_read_as_it_was_written(moment: float) -> None:
-    text = times.written(moment)
+    text = timestamps.micro_time(moment)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", text)
-    found = times.read(text)
+    found = timestamps.unix_time(text)
     assert found is not None
     assert abs(found - moment) < 2e-6
     assert int(found) == calendar.timegm(time.strptime(text[:19], "%Y-%m-%dT%H:%M:%S"))
@@ -77,7 +78,7 @@ def test_a_time_is_read_as_it_was_written(moment: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "now", "2026-11-22", "2026-11-22T05:46:15+01:00", "2026-11-22Tx:4Z"])
 def test_what_is_no_time_is_none(text: str) -> None:
-    assert times.read(text) is None
+    assert timestamps.unix_time(text) is None
 
 
 # The record of client-go, and who may take over.
@@ -88,7 +89,7 @@ def stored(body: dict[str, Any], version: int, stamp: float | None = None) -> le
     metadata = {**body["metadata"], "resourceVersion": str(version), "uid": "u", "namespace": "jobs"}
     if stamp is not None:
         fields: dict[str, Any] = {"f:spec": {"f:renewTime": {}, "f:holderIdentity": {}}}
-        second = times.written(int(stamp)).partition(".")[0] + "Z"
+        second = timestamps.micro_time(int(stamp)).partition(".")[0] + "Z"
         other = {"manager": "kubectl", "time": "2099-01-01T00:00:00Z", "fieldsV1": {"f:metadata": {}}}
         metadata["managedFields"] = [other, {"manager": "x", "time": second, "fieldsV1": fields}]
     return {**body, "metadata": metadata}
@@ -124,7 +125,11 @@ def test_the_record_goes_by_client_gos_rules(steps: list[str]) -> None:
             assert (found["spec"]["acquireTime"] == before["acquireTime"]) == same
         elif step == "renew":
             found = lease.renewed(found, 30.0, 0, now)
-            assert found["spec"] == {**before, "renewTime": times.written(now), "leaseDurationSeconds": 30}
+            assert found["spec"] == {
+                **before,
+                "renewTime": timestamps.micro_time(now),
+                "leaseDurationSeconds": 30,
+            }
         elif step == "write":
             found = lease.recorded(found, {"state": "running"})
             assert found["spec"] == before

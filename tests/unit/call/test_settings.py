@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from singleton_run import names
+from singleton_run.api import lock_address
 from singleton_run.call import settings
 from singleton_run.call.fast_parser import Values, read
 from singleton_run.call.options import OPTIONS
@@ -332,9 +333,9 @@ def test_nested_under_the_same_lock_and_name_is_refused_however_deep() -> None:
 def test_nested_with_another_password_is_still_the_same_lock() -> None:
     outer = for_command({}, checked("--name", "a", "--lock", "redis://me:one@host/0?timeout=1&password=x"))
     for lock in ("redis://host/0?timeout=1", "redis://you:two@host/0?password=y&timeout=1"):
-        assert command_environment.nested(outer, lock, "a")
+        assert lock_address.nested(outer, lock, "a")
     for lock in ("redis://host/1?timeout=1", "redis://other/0?timeout=1", "redis://host/0?timeout=2"):
-        assert not command_environment.nested(outer, lock, "a")
+        assert not lock_address.nested(outer, lock, "a")
 
 
 @pytest.mark.parametrize(
@@ -362,7 +363,7 @@ def test_nested_with_another_password_is_still_the_same_lock() -> None:
     ],
 )
 def test_passwords_are_not_shown(url: str, shown: str) -> None:
-    assert command_environment.redact(url) == shown
+    assert lock_address.redact(url) == shown
 
 
 SAFE = st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1)
@@ -370,7 +371,7 @@ SAFE = st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1)
 
 @given(SAFE, st.text(st.characters(codec="ascii", exclude_categories=["Cc", "Nd"]), min_size=3), SAFE)
 def test_no_password_is_shown_whatever_is_in_it(user: str, password: str, host: str) -> None:
-    shown = command_environment.redact(f"redis://{user}:{password}@{host}/0")
+    shown = lock_address.redact(f"redis://{user}:{password}@{host}/0")
     assert shown == f"redis://{user}:***@{host}/0"
 
 

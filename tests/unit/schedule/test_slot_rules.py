@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from singleton_run.api.contract import Held, Job
+from singleton_run.api.contract import Held
 from singleton_run.call.settings import Settings
+from singleton_run.job import Job
 from singleton_run.keeper import slot_decisions
 from singleton_run.keeper.decisions import Done, Orders
 from singleton_run.schedule import slot_rules, slot_times

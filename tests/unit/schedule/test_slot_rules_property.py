@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from singleton_run.api import record
-from singleton_run.api.contract import Grant, Held, Job
+from singleton_run.api.contract import Grant, Held
 from singleton_run.errors import Lost, Unavailable
+from singleton_run.job import Job
 from singleton_run.keeper import decisions as keeper_decisions
 from singleton_run.keeper.decisions import Do, Done, Orders
 from singleton_run.schedule import slot_rules
