@@ -19,7 +19,7 @@ from singleton_run import lease_times
 from singleton_run.api.contract import Grant, Held, host_of
 from singleton_run.api.deadline import Late, Patience, Woken
 from singleton_run.api.http.connection import Broken
-from singleton_run.api.record import parsed, parsed_mark
+from singleton_run.api.record import damaged_mark, parsed, parsed_mark
 from singleton_run.errors import UNUSABLE, Failure, Lost, Refused, Unavailable
 from singleton_run.system import calls, fastjson
 from singleton_run_etcd.client import NoLease, Operation
@@ -224,7 +224,7 @@ class EtcdBackend:
             return None
         mark = parsed_mark(found[0].value)
         if mark is None:
-            raise Refused(f"etcd's key {mark_key} is damaged: delete it if it shall be done again", UNUSABLE)
+            raise damaged_mark(f"etcd's key {mark_key}")
         return mark
 
     def mark(self, grant: Grant, key: str, mark: Mapping[str, Any], limit: float) -> None:

@@ -18,7 +18,7 @@ import stat
 import time
 
 from singleton_run.api.contract import Grant, Held, host_of
-from singleton_run.api.record import LONGEST, parsed
+from singleton_run.api.record import LONGEST, damaged_mark, parsed
 from singleton_run.errors import UNUSABLE, Lost, Refused, Unavailable
 from singleton_run.system import calls, fastjson
 
@@ -323,7 +323,7 @@ class FileBackend:
         except (ValueError, TypeError, KeyError):
             found = None
         if not isinstance(found, dict):
-            raise Refused(f"{path} is damaged: remove it if what it marks shall be done again", UNUSABLE)
+            raise damaged_mark(path)
         return found
 
     def mark(self, grant: Grant, key: str, mark: Mapping[str, Any], limit: float) -> None:

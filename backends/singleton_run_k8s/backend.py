@@ -14,6 +14,7 @@ from singleton_run.api.contract import Grant, Held, host_of
 from singleton_run.api.deadline import Late, Patience, Woken
 from singleton_run.api.http.connection import Broken
 from singleton_run.api.http.date import ahead, seconds
+from singleton_run.api.record import damaged_mark
 from singleton_run.errors import UNUSABLE, Lost, Refused, Unavailable
 from singleton_run.system import calls
 from singleton_run_k8s import errors, lease, objects
@@ -170,7 +171,7 @@ class LeaseBackend:
             return None
         mark = lease.mark_of(found)
         if mark is None:
-            raise Refused(f"kubernetes: the mark in the Lease {stored_as} is damaged: delete it", UNUSABLE)
+            raise damaged_mark(f"kubernetes: the mark in the Lease {stored_as}")
         return mark
 
     def mark(self, grant: Grant, key: str, mark: Mapping[str, Any], limit: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from singleton_run.api.contract import Grant, Held, host_of
 from singleton_run.api.deadline import Patience, Woken
 from singleton_run.api.keys import plain
-from singleton_run.api.record import parsed, parsed_mark
+from singleton_run.api.record import damaged_mark, parsed, parsed_mark
 from singleton_run.errors import Lost, Refused, Unavailable
 from singleton_run.names import digest
 from singleton_run.system import calls, fastjson
@@ -287,7 +287,7 @@ def _loaded_mark(text: str, name: str, key: str) -> Mapping[str, Any]:
     mark = parsed_mark(text)
     if mark is None:
         where = f"name = {name!r} and key = {_key(key)!r}"
-        raise Refused(f"postgres: the mark of {where} is damaged: delete its row if it shall be done again")
+        raise damaged_mark(f"postgres: the row with {where}")
     return mark
 
 

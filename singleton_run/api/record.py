@@ -8,6 +8,7 @@ a schedule's last slot is in `slot` (see `slots`); a turn that is of no slot han
 
 from __future__ import annotations
 
+from singleton_run.errors import UNUSABLE, Refused
 from singleton_run.system import calls, fastjson
 
 TYPE_CHECKING = False
@@ -76,6 +77,11 @@ def parsed_mark(text: str) -> Record | None:
     except ValueError:
         return None
     return mark if isinstance(mark, dict) else None
+
+
+def damaged_mark(where: str) -> Refused:
+    """The error for a mark that can't be read: it is neither done nor to do, until a person decides."""
+    return Refused(f"{where} is damaged: delete it if what it marks shall be done again", UNUSABLE)
 
 
 def keep_for(keep: float, began: float) -> float:

@@ -557,7 +557,7 @@ def test_a_damaged_mark_is_neither_done_nor_to_do(lab: Lab, damage: bytes) -> No
     backend.mark(grant, "v1", {}, 0.0)
     (file,) = (lab.locks / f"{lab.name}.once").iterdir()
     file.write_bytes(damage)
-    with pytest.raises(Refused, match="is damaged: remove it"):
+    with pytest.raises(Refused, match="is damaged: delete it"):
         backend.done(lab.name, "v1", 0.0)
     assert backend.forget(lab.name, "v1", 0.0)
     assert backend.done(lab.name, "v1", 0.0) is None

@@ -17,7 +17,7 @@ import trustme
 import yaml
 
 from singleton_run.api.contract import Grant, Held
-from singleton_run.errors import Lost, Refused, Unavailable
+from singleton_run.errors import UNUSABLE, Lost, Refused, Unavailable
 from singleton_run.system import calls
 from singleton_run.testing.suite import record_of
 from singleton_run_k8s import open_backend
@@ -702,8 +702,9 @@ def test_a_mark_that_is_damaged_is_neither_done_nor_to_do(
     stored_as = of_key(name, "v1")
     for text in ("rubbish", "[]", "5"):
         namespace.change_lease(stored_as, {"metadata": {"annotations": {"singleton-run.dev/mark": text}}})
-        with pytest.raises(Refused, match="damaged: delete it"):
+        with pytest.raises(Refused, match="damaged: delete it") as refused:
             backend.done(name, "v1", LIMIT)
+        assert refused.value.status == UNUSABLE
 
 
 def test_an_empty_lease_made_beforehand_is_taken_without_the_right_to_create(
