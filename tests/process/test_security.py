@@ -29,6 +29,7 @@ from singleton_run_postgres import open_backend as open_postgres
 from singleton_run_postgres.statements import quoted
 from tests.servers import etcd, postgres
 from tests.support.harness import TREE, Lab, Run, below, environment, title, until
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -345,7 +346,7 @@ def test_a_password_is_in_no_list_of_processes_no_log_and_not_with_the_command(
 @pytest.mark.parametrize("scheme", ["etcd", "etcd+grpc", "postgresql"])
 def test_a_password_is_in_no_error(request: pytest.FixtureRequest, tmp_path: Path, scheme: str) -> None:
     place = place_of(request, scheme)
-    nobody = etcd.free_ports(1)[0]
+    nobody = free_port()
     wrong = {
         f"{scheme}://canary:{CANARY}wrong@{place}": 77,
         f"{scheme}://canary:{CANARY}@127.0.0.1:{nobody}": 69,

@@ -10,7 +10,6 @@ import importlib.util
 import json
 import os
 import shutil
-import socket
 import subprocess
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ import trustme
 
 from tests.servers.process import Process
 from tests.support.harness import until
+from tests.support.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -52,15 +52,6 @@ def _of_the_wheel(name: str) -> str | None:
     if wheel is None or wheel.origin is None:
         return None
     return shutil.which(name, path=str(Path(wheel.origin).parent / "etcdbin"))
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listened on a moment ago, all different."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [sock.getsockname()[1] for sock in sockets]
-    for sock in sockets:
-        sock.close()
-    return ports
 
 
 class Certificates:

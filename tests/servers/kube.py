@@ -17,6 +17,7 @@ import trustme
 from tests.servers import etcd, programs
 from tests.servers.process import Process
 from tests.support.harness import until
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,7 +61,7 @@ class Server(Process):
     def __init__(self, folder: Path, store: etcd.Etcd) -> None:
         self.folder = folder
         self.etcd = store
-        self.port = etcd.free_ports(1)[0]
+        self.port = free_port()
         self.url = f"https://127.0.0.1:{self.port}"
         self._authority = trustme.CA()
         self.ca = self._write("ca.crt", self._authority.cert_pem.bytes())

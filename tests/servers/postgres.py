@@ -27,6 +27,7 @@ from psycopg import sql
 
 from tests.servers.process import Process
 from tests.support.harness import gone, parents, until
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -138,15 +139,6 @@ def _write(path: Path, text: str | bytes, mode: int = 0o600) -> Path:
     path.chmod(mode)
     _give(path)
     return path
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listened on a moment ago."""
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
 
 
 class _OfUser(Process):

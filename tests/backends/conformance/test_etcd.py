@@ -9,6 +9,7 @@ import pytest
 from singleton_run.errors import Refused, Unavailable
 from singleton_run.testing import Fault, LeasedConformance, Site
 from tests.servers import etcd
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,7 +65,7 @@ def faults_at(
     scheme: str, server: etcd.Etcd, guarded: etcd.Etcd, files: Path, more: dict[str, str]
 ) -> list[Fault]:
     """The faults of each transport, and `more` addresses that are refused."""
-    nobody = etcd.free_ports(1)[0]
+    nobody = free_port()
     unavailable = {
         "nobody listens": f"127.0.0.1:{nobody}",
         "nobody listens at any": f"127.0.0.1:{nobody},localhost:{nobody}",

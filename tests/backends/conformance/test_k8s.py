@@ -15,7 +15,8 @@ import trustme
 from singleton_run.errors import Refused, Unavailable
 from singleton_run.testing import Fault, LeasedConformance, Site
 from singleton_run_k8s.objects import of_lock
-from tests.servers import etcd, kube, kubeaccess
+from tests.servers import kube, kubeaccess
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -54,7 +55,7 @@ def faults_at(place: Namespace, pod: Pod, folder: Path) -> list[Fault]:
     """What is wrong with a pod, its service account, or the way to the server."""
     stranger = place.account("stranger", ()).pod(folder / "stranger")
     no_token = place.account("no-token").pod(folder / "no-token", "none")
-    elsewhere = {**pod.environ, "KUBERNETES_SERVICE_PORT": str(etcd.free_ports(1)[0])}
+    elsewhere = {**pod.environ, "KUBERNETES_SERVICE_PORT": str(free_port())}
     nowhere = {**pod.environ, "KUBERNETES_SERVICE_HOST": "no-such-host.invalid"}
     server = place.cluster.server
     assert server is not None

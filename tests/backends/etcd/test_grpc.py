@@ -22,6 +22,7 @@ from singleton_run.testing.suite import record_of
 from tests.servers import etcd
 from tests.support.crews import Crews
 from tests.support.harness import Lab, environment
+from tests.support.ports import free_port
 from tests.support.proxy import DOWN, Proxy, proxy
 
 if TYPE_CHECKING:
@@ -237,7 +238,7 @@ def test_a_file_that_is_no_certificate_is_refused_by_its_name(crew_at: Crews, tm
 
 
 def test_a_proxy_of_the_environment_is_not_for_what_is_asked_without_tls(lab: Lab) -> None:
-    nobody = f"http://127.0.0.1:{etcd.free_ports(1)[0]}"
+    nobody = f"http://127.0.0.1:{free_port()}"
     names = ("http_proxy", "https_proxy", "grpc_proxy", "HTTPS_PROXY")
     run = lab.start(command=lab.job(), environ=environment(**dict.fromkeys(names, nobody)))
     assert run.wait() == 0, run.said

@@ -26,6 +26,7 @@ from singleton_run.api.url import host_and_port, unquoted
 from singleton_run.errors import Refused, Unavailable
 from singleton_run.system import calls
 from tests.support.harness import until
+from tests.support.ports import free_port
 from tests.support.proxy import proxy
 
 if TYPE_CHECKING:
@@ -171,11 +172,6 @@ def fails_in_time(client: Client, limit: float = SHORT) -> str:
     assert calls.now() < start + limit + SLACK
     assert "\n" not in str(caught.value)
     return str(caught.value)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 # One server.

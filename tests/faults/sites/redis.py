@@ -14,8 +14,8 @@ import pytest
 
 from tests.faults.contenders import CONTENDERS
 from tests.faults.sites.site import Site
-from tests.servers.etcd import free_ports
 from tests.support.harness import until
+from tests.support.ports import free_ports
 from tests.support.proxy import proxy
 
 if TYPE_CHECKING:
