@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tests.servers.kubeaccess import Cluster, Namespace
     from tests.servers.postgres import Postgres
 
+pytest_plugins = ["tests.support.session"]
 
 # On top of what hypothesis itself chooses here or in CI.
 settings.register_profile("busy", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
