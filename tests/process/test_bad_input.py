@@ -150,7 +150,8 @@ def test_a_duration_is_a_number_of_seconds_or_a_sentence(text: str) -> None:
 @NOISY
 @given(RUBBISH, RUBBISH)
 def test_a_command_that_is_none_is_not_found(command: str, path: str) -> None:
-    command, path = command.replace("\0", ""), path.replace("\0", "")
+    # A million entries, with a command of a million characters in each of them, would take hours.
+    command, path = command.replace("\0", ""), path.replace("\0", "")[:100]
     with pytest.raises(Failure) as failure:
         find(f"/nowhere/{command.replace('..', '')}", {})
     assert failure.value.status in (NOT_FOUND, 126)

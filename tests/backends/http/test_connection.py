@@ -805,7 +805,8 @@ def test_what_is_no_host_and_port_is_an_error(text: str) -> None:
 
 
 def test_a_socket_that_can_not_be_made_leaves_nothing_open() -> None:
+    port = free_port()
     before = set(os.listdir("/proc/self/fd"))
     with pytest.raises(Broken):
-        Socket((int(socket.AF_INET), ("127.0.0.1", free_port())), soon())
+        Socket((int(socket.AF_INET), ("127.0.0.1", port)), soon())
     assert set(os.listdir("/proc/self/fd")) == before
