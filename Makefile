@@ -6,10 +6,17 @@ PIP := $(PY) -m pip --disable-pip-version-check --quiet
 ARGS ?=
 SEEDS ?=
 ROUNDS ?= 1
+# Tests mostly wait, so more of them run at once than there are cores.
+WORKERS ?= 5
+PYTEST = $(PY) -m pytest --numprocesses $(WORKERS) --dist worksteal
 
-.PHONY: venv test lint audit bench peers demo simulate faults completions kube-apiserver clean
+.PHONY: help venv test test-fast test-process test-servers lint audit bench peers demo simulate faults completions \
+  kube-apiserver clean
 
-venv: $(VENV)/dev
+help: ## print this
+	@awk -F ': .*## |: ## ' '/^[a-z-]+: .*## /{printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+venv: $(VENV)/dev ## install the tree and all that its tests need into .venv
 
 # The package and what it needs. compileall, because without .pyc files the first start takes 150 ms more.
 $(VENV)/package: pyproject.toml singleton_run/data/singleton-run
@@ -33,7 +40,7 @@ $(VENV)/dev $(VENV)/servers: $(VENV)/package
 $(VENV)/dev: $(VENV)/servers
 
 # What is measured beside us, apart: what it needs is not ours.
-peers: $(VENV)/peers/done
+peers: $(VENV)/peers/done ## install the tools that `make faults` and `make bench` compare with
 $(VENV)/peers/done: | $(VENV)/package
 	$(PYTHON) -m venv $(VENV)/peers
 	$(VENV)/peers/bin/python -m pip --disable-pip-version-check --quiet install --compile \
@@ -41,44 +48,54 @@ $(VENV)/peers/done: | $(VENV)/package
 	@touch $@
 
 # kube-apiserver and a client-go elector, built by Go and kept outside the tree: once, for 5 minutes.
-kube-apiserver: $(VENV)/servers
+kube-apiserver: $(VENV)/servers ## build the tests' kube-apiserver: once, 5 min
 	@$(PY) -m tests.servers.programs
 
-test: $(VENV)/dev
-	$(PY) -m pytest $(ARGS)
+# The times are those of two cores. `make test ARGS='-n0 -x tests/…'` runs a part in one process.
+test-fast: $(VENV)/dev ## run the tests of decisions, which start no process: 20 s
+	$(PYTEST) -m fast tests/unit $(ARGS)
 
-lint: $(VENV)/dev
+test-process: $(VENV)/dev ## run those that start processes and no server: 4 min
+	$(PYTEST) -m process $(ARGS)
+
+test-servers: $(VENV)/dev ## run those on real servers: 8 min
+	$(PYTEST) -m servers $(ARGS)
+
+test: $(VENV)/dev ## run all tests: 12 min
+	$(PYTEST) $(ARGS)
+
+lint: $(VENV)/dev ## check style and types: 30 s
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
 # Known weaknesses of what we need; where these can't be looked up, it says so.
-audit: $(VENV)/dev
+audit: $(VENV)/dev ## look up known weaknesses of what an installation has
 	$(PY) -m tests.project.audit $(VENV)/audit
 
 # Compiled again, or what was edited since would be measured with its compilation: twice the time.
-bench: $(VENV)/servers
+bench: $(VENV)/servers ## measure what it costs; ARGS=NAME for one measurement
 	@$(PY) -m compileall -q singleton_run backends
 	$(PY) -m bench $(ARGS)
 
-demo: $(VENV)/servers
+demo: $(VENV)/servers ## show what it does, with a file, etcd and Postgres: 30 s
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" sh docs/demo.sh
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY) -m docs.demo
 
-simulate: $(VENV)/dev
+simulate: $(VENV)/dev ## play histories of the decisions; SEEDS=1..1000, or SEEDS=7 to see one
 	$(PY) -m tests.simulation $(SEEDS)
 
 # Each fault at each site on turns, slots and keys, ROUNDS times; those that need root are skipped without it.
 # The results are kept and added up.
-faults: $(VENV)/dev
+faults: $(VENV)/dev ## play faults on real servers, ROUNDS times each: 40 min a round
 	@status=0; $(PY) -m tests.faults --rounds $(ROUNDS) $(ARGS) >> $(VENV)/faults.jsonl || status=$$?; \
 	  $(PY) -m tests.faults table $(VENV)/faults.jsonl; exit $$status
 
-completions: $(VENV)/package
+completions: $(VENV)/package ## write the shells' completions anew
 	$(VENV)/bin/singleton-run completion bash > $(VENV)/completion && mv $(VENV)/completion completions/singleton-run.bash
 	$(VENV)/bin/singleton-run completion zsh > $(VENV)/completion && mv $(VENV)/completion completions/_singleton-run
 	$(VENV)/bin/singleton-run completion fish > $(VENV)/completion && mv $(VENV)/completion completions/singleton-run.fish
 
-clean:
+clean: ## remove what make and the tests have made
 	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""In CI nothing may skip: there a skipped test is a failed one. And the servers that tests share.
+"""In CI nothing may skip: there a skipped test is a failed one. And each test's lane, and shared servers.
 
 No property fails for want of time: on a busy machine an example may take as long as it likes.
 """
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.support import lanes
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -29,6 +31,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add --kube-context."""
     text = "run the tests for Kubernetes in new namespaces of this context's cluster, not on their own server"
     parser.addoption("--kube-context", metavar="NAME", help=text)
+
+
+def pytest_configure() -> None:
+    """Watch that no test of the fast lane starts a process."""
+    lanes.forbid_processes_in_fast_tests()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test with its lane."""
+    for item in items:
+        item.add_marker(lanes.lane_of(item))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Hold a test to its lane."""
+    lanes.enter(lanes.lane_of(item))
+    try:
+        return (yield)
+    finally:
+        lanes.enter(lanes.SERVERS)
 
 
 @pytest.fixture(scope="module")

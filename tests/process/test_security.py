@@ -306,6 +306,7 @@ def environ_of(process: int) -> bytes:
         return b""
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("scheme", ["etcd", "etcd+grpc", "postgresql"])
 @pytest.mark.parametrize("way", ["option", "variable"])
 def test_a_password_is_in_no_list_of_processes_no_log_and_not_with_the_command(
@@ -343,6 +344,7 @@ def test_a_password_is_in_no_list_of_processes_no_log_and_not_with_the_command(
         assert CANARY not in run.said
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("scheme", ["etcd", "etcd+grpc", "postgresql"])
 def test_a_password_is_in_no_error(request: pytest.FixtureRequest, tmp_path: Path, scheme: str) -> None:
     place = place_of(request, scheme)

@@ -20,6 +20,8 @@ from tests.support import harness
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+pytestmark = pytest.mark.servers
+
 LIMIT = 120
 PLAYER = [sys.executable, "-m", "docs.demo"]
 # The last words of each part.

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from tests.servers.kubeaccess import Account, Cluster, Namespace, Pod
 
+pytestmark = pytest.mark.servers
+
 
 @pytest.fixture(scope="module")
 def account(namespace: Namespace) -> Account:

@@ -7,6 +7,8 @@ import subprocess
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from tests.support import lanes
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -25,6 +27,7 @@ class Process:
 
     def begin(self, *settings: str, **how: Any) -> None:
         """Start it with further arguments; it need not serve yet when this returns. `how` is for Popen."""
+        lanes.check_server()
         with self._log.open("ab") as log:
             how = {"stdout": log, "stderr": log, **how}
             self.process = subprocess.Popen([*self._command, *settings], **how)

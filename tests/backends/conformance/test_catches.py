@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.process
+
 MODULE = "tests.example_backends.broken"
 WRONG = "wrong"
 

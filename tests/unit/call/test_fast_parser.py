@@ -226,6 +226,7 @@ def test_clusters_of_letters_are_read() -> None:
         )
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "schedule", ["", "--every 1h", "--cron 30,45,0_2_*_*_* --tz Europe/Berlin", "--once x"]
 )

@@ -349,6 +349,7 @@ def test_a_zone_that_is_not_there(name: str, status: int) -> None:
     assert repr(name) in str(failure.value) or name in str(failure.value)
 
 
+@pytest.mark.process
 def test_without_any_zones_it_says_what_to_install() -> None:
     code = """if True:
         from singleton_run import errors
