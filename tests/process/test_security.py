@@ -127,6 +127,7 @@ def test_a_line_of_http_can_not_be_broken(break_: str) -> None:
     EtcdAddress(f"etcd://user{break_}X:pass{break_}X@h/{break_}", {})  # these travel as JSON and base64
 
 
+@pytest.mark.servers
 def test_a_table_with_quotes_in_its_name_is_only_that(tmp_path: Path, database: postgres.Postgres) -> None:
     evil = "x%22%3B%20DROP%20TABLE%20victim%3B%20--"
     database.run("CREATE TABLE victim ()")

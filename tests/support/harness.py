@@ -136,10 +136,11 @@ def ours(name: str) -> list[int]:
     return [process for process in parents() if title(process) in titles and not gone(process)]
 
 
-def send(number: int, *processes: int) -> None:
-    """Send a signal to each, as close together as can be."""
-    for process in processes:
-        os.kill(process, number)
+def send(number: int, first: int, *others: int) -> None:
+    """Send a signal to each, as close together as can be. The first's end may have ended the others."""
+    os.kill(first, number)
+    for process in others:
+        send_if_there(number, process)
 
 
 def send_if_there(number: int, process: int) -> None:
