@@ -30,6 +30,7 @@ _ELSEWHERE = {
     "W": "'W' (the nearest weekday)",
     "H": "'H' (a time made from a name; --jitter spreads starts)",
     "R": "'R' (a random time; --jitter spreads starts)",
+    "~": "'~' (a random time; --jitter spreads starts)",
 }
 
 
@@ -43,6 +44,15 @@ class _Kind:
         self.low = low
         self.high = high
         self.names = names
+
+    @property
+    def size(self) -> int:
+        """How many values there are."""
+        return self.high - self.low + 1
+
+    def wrap(self, value: int) -> int:
+        """The value after a turn of the clock, the week or the year: Sunday is 7 too."""
+        return self.low + (value - self.low) % self.size
 
 
 _SECOND = _Kind("second", 0, 59)
@@ -67,7 +77,7 @@ class _Field:
     @property
     def full(self) -> bool:
         """Whether every value is in it."""
-        return len(self.values) == self.kind.high - self.kind.low + 1
+        return len(self.values) == self.kind.size
 
     def loosen(self) -> None:
         """Forget whether it began with `*`, where that makes no difference: a regular one does now."""
@@ -80,7 +90,8 @@ class _Field:
             return _listed(self.values)
         if self.full:
             return "*"
-        step = next(n for n in range(2, self.kind.high + 1) if self.values.issuperset(_steps(self.kind, n)))
+        # At the latest the step that leaves only the least value.
+        step = next(n for n in range(2, self.kind.high + 2) if self.values.issuperset(_steps(self.kind, n)))
         rest = self.values.difference(_steps(self.kind, step))
         return f"*/{step},{_listed(rest)}" if rest else f"*/{step}"
 
@@ -92,6 +103,8 @@ def canonical(expression: str) -> str:
     never be (30 February), and for what other programs read in another way.
     """
     words = expression.split()
+    if words:
+        _refuse_elsewhere(words)
     if len(words) == 1 and words[0][0] == "@":
         words = _named(words[0]).split()
     if len(words) not in (5, 6):
@@ -117,6 +130,16 @@ def fixed(expression: str) -> bool:
     """Whether a canonical expression has fixed times: neither its minute nor its hour begins with `*`."""
     minute, hour = expression.split()[-5:-3]
     return "*" not in minute[0] + hour[0]
+
+
+def _refuse_elsewhere(words: Sequence[str]) -> None:
+    """Name the option for what other programs write into the expression itself."""
+    name, equals, zone = words[0].partition("=")
+    if equals and name.upper() in ("CRON_TZ", "TZ"):
+        raise ValueError(f"{words[0]!r} is no part of the expression: say --tz {zone or 'ZONE'}")
+    if words[0].lower() == "@every":
+        interval = " ".join(words[1:]) or "DURATION"
+        raise ValueError(f"'@every' is an option of its own: in place of --cron say --every {interval}")
 
 
 def _named(word: str) -> str:
@@ -158,36 +181,47 @@ def _read(text: str, kind: _Kind) -> _Field:
     if text == "?" and kind in (_DATE, _DAY):
         text = "*"
     values: set[int] = set()
+    wrong = ""
     for item in text.split(","):
-        values.update(_item(item, text, kind))
-    return _Field(kind, values, star=text[0] == "*")
+        meant, complaint = _item(item, text, kind)
+        values.update(meant)
+        wrong = wrong or complaint
+    field = _Field(kind, values, star=text[0] == "*")
+    if wrong:
+        _refuse(text, kind, f"{wrong}: write {field if field.star else _compact(values)}")
+    return field
 
 
-def _item(item: str, text: str, kind: _Kind) -> set[int]:
+def _item(item: str, text: str, kind: _Kind) -> tuple[set[int], str]:
+    """The values that an item means, and why it isn't read, though what it means is clear, or ''."""
     base, slash, step = item.partition("/")
+    start, dash, end = base.partition("-")
+    wrong = ""
     if base == "*":
         first, last = kind.low, kind.high
     else:
-        start, dash, end = base.partition("-")
         first = _value(start, text, kind)
         last = _value(end, text, kind) if dash else first
         if kind is _DAY and last == 0 < first:
             last = 7
         if last < first:
-            _refuse(text, kind, f"goes backwards: write {start}-{kind.high},{kind.low}-{end}")
+            wrong = "goes backwards"
+            last += kind.size
         if slash and not dash:
-            _refuse(text, kind, f"has a step without a range: write {start}-{kind.high}/{step}")
-    every = 1
-    if slash:
-        if not (step.isascii() and step.isdigit() and len(step) < 4 and int(step)):
-            _refuse(text, kind, f"has the step {step!r}, which is not a number above 0")
-        every = int(step)
-        if every > max(last - first, 1):
-            _refuse(
-                text, kind, f"has a step of {every}, which is longer than its range: it would be one value"
-            )
-    # Sunday is 7 too.
-    return {value % 7 if kind is _DAY else value for value in range(first, last + 1, every)}
+            wrong = "has a step without a range"
+            first = kind.wrap(first)
+            last = kind.high
+    every = _every(step, text, kind) if slash else 1
+    # After a `*` such a step is how one says "and" with the other day field.
+    if every > max(last - first, 1) and not (base == "*" and kind in (_DATE, _DAY)):
+        _refuse(text, kind, f"has a step of {every}, which is longer than its range: it would be one value")
+    return {kind.wrap(value) for value in range(first, last + 1, every)}, wrong
+
+
+def _every(step: str, text: str, kind: _Kind) -> int:
+    if not (step.isascii() and step.isdigit() and len(step) < 10 and int(step)):
+        _refuse(text, kind, f"has the step {step!r}, which is not a number above 0")
+    return int(step)
 
 
 def _value(word: str, text: str, kind: _Kind) -> int:
@@ -202,9 +236,10 @@ def _value(word: str, text: str, kind: _Kind) -> int:
 
 
 def _refuse_word(word: str, text: str, kind: _Kind) -> NoReturn:
-    upper = "".join(letter for letter in word.upper() if not letter.isdigit())
+    rest = word.lower()
+    rest = rest[3:] if rest[:3] in kind.names else rest.lstrip("0123456789")
     for letter, meaning in _ELSEWHERE.items():
-        if upper.startswith(letter) and len(upper) < 3:
+        if rest[:1].upper() == letter and (len(rest) < 3 or not rest[1].isalpha()):
             _refuse(text, kind, f"has {meaning}, which cron doesn't know")
     names = f" or one of {', '.join(kind.names)}" if kind.names else ""
     _refuse(text, kind, f"has {word!r}, which is not a number{names}")
@@ -220,14 +255,25 @@ def _steps(kind: _Kind, step: int) -> range:
 
 def _listed(values: set[int]) -> str:
     """Numbers with commas, three or more in a row as a range."""
+    return _joined(values, steps=False)
+
+
+def _compact(values: set[int]) -> str:
+    """As `_listed`, and three or more at the same distance as a range with a step."""
+    return _joined(values, steps=True)
+
+
+def _joined(values: set[int], *, steps: bool) -> str:
     items: list[str] = []
     ordered = sorted(values)
     while ordered:
+        step = ordered[1] - ordered[0] if steps and len(ordered) > 1 else 1
         end = 1
-        while end < len(ordered) and ordered[end] == ordered[0] + end:
+        while end < len(ordered) and ordered[end] == ordered[end - 1] + step:
             end += 1
         if end < 3:
             end = 1
-        items.append(f"{ordered[0]}-{ordered[end - 1]}" if end > 1 else str(ordered[0]))
+        item = f"{ordered[0]}-{ordered[end - 1]}" if end > 1 else str(ordered[0])
+        items.append(f"{item}/{step}" if step > 1 and end > 1 else item)
         ordered = ordered[end:]
     return ",".join(items)
