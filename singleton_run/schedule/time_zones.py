@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _DIRECTORIES = ("/usr/share/zoneinfo", "/usr/lib/zoneinfo", "/usr/share/lib/zoneinfo", "/etc/zoneinfo")
 _LOCALTIME = "/etc/localtime"
+_TIMEZONE = "/etc/timezone"
 _LEGAL = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-/")
 _UTC = ("Etc/UTC", "Etc/UCT", "Etc/Universal", "Etc/Zulu", "UCT", "Universal", "Zulu")
 _INSTALL = "install the package tzdata (apt-get install tzdata, apk add tzdata, or pip install tzdata)"
@@ -41,16 +42,22 @@ def find(name: str) -> str:
 def local(environ: Mapping[str, str]) -> str:
     """The name of the zone that cron would use here: TZ, else what /etc/localtime links to, else UTC.
 
-    Raises Failure(UNUSABLE) if that zone has no name, or isn't there.
+    A TZ that names /etc/localtime itself says no more than none. Raises Failure(UNUSABLE) if that zone
+    has no name, or isn't there.
     """
     text = environ.get("TZ")
-    if text is not None:
-        name = _after_zoneinfo(text.removeprefix(":")) or "UTC"
+    name = _after_zoneinfo((text or "").removeprefix(":"))
+    if text is not None and name not in (_LOCALTIME, "localtime"):
+        name = name or "UTC"
         if not _LEGAL.issuperset(name) or name.startswith("/") or not _installed(name):
             raise Failure(
                 UNUSABLE, f"TZ is {text!r}, which is no time zone that is known here: say --tz ZONE"
             )
         return find(name)
+    return _of_machine()
+
+
+def _of_machine() -> str:
     if not os.path.exists(_LOCALTIME):
         return "UTC"
     target = os.path.realpath(_LOCALTIME)
@@ -58,14 +65,18 @@ def local(environ: Mapping[str, str]) -> str:
     if name == target:
         name = _copied(target)
     if not name or not _installed(name):
-        raise Failure(UNUSABLE, f"which time zone {_LOCALTIME} is can't be told: say --tz ZONE")
+        raise Failure(
+            UNUSABLE,
+            f"which time zone {_LOCALTIME} is can't be told, for it is no link to one and {_TIMEZONE} "
+            "doesn't name it: say --tz ZONE",
+        )
     return find(name)
 
 
 def _copied(path: str) -> str:
-    """The zone of which `path` is a copy, if /etc/timezone says so and is right; empty if not."""
+    """The zone of which `path` is a copy, if _TIMEZONE says so and is right; empty if not."""
     try:
-        with open("/etc/timezone") as file:
+        with open(_TIMEZONE) as file:
             name = file.read().strip()
         with open(path, "rb") as one, open(f"{_DIRECTORIES[0]}/{name}", "rb") as other:
             return name if one.read() == other.read() else ""

@@ -156,6 +156,9 @@ TABLE = [
     ("Asia/Kathmandu", "0 0 1 * *", "2026-03-31", "01 00:00+0545, 01 00:00+0545, 01 00:00+0545", "5"),
     ("Asia/Kathmandu", "0 0 13 * 5", "2026-02-10", "13 00:00+0545, 20 00:00+0545, 27 00:00+0545", "5"),
     ("Pacific/Apia", "0 12 * * *", "2011-12-29", "29 12:00-1000, 31 12:00+1400, 01 12:00+1400", "8"),
+    ("UTC", "0 8 */100,1-7 * 1", "2026-06-01", "01 08:00+0000, 06 08:00+0000, 03 08:00+0000", "m"),
+    ("UTC", "0 8 1-7 * */7", "2026-06-01", "07 08:00+0000, 05 08:00+0000, 02 08:00+0000", "m"),
+    ("UTC", "0 8 1-7 * 1", "2026-06-07", "07 08:00+0000, 08 08:00+0000, 15 08:00+0000", "5"),
     ("UTC", "0 0 29 2 *", "2026-01-01", "29 00:00+0000, 29 00:00+0000, 29 00:00+0000", "5"),
     ("Europe/Berlin", "0 30 2 * * *", "2026-03-29", "29 03:00+0200, 30 02:30+0200, 31 02:30+0200", "s"),
     ("Europe/Berlin", "30 0 11 * * *", "2026-10-25", "25 11:00+0100, 26 11:00+0100, 27 11:00+0100", "s"),
@@ -173,6 +176,7 @@ def test_the_table(zone: str, line: str, day: str, expected: str, source: str) -
 
 
 NUMBERS = {"minute": (0, 59), "hour": (0, 23), "date": (1, 31), "month": (1, 12), "day": (0, 7)}
+DAYS = (NUMBERS["date"], NUMBERS["day"])
 
 
 @st.composite
@@ -185,6 +189,7 @@ def fields(draw: st.DrawFn, low: int, high: int) -> str:
                 [
                     "*",
                     f"*/{draw(st.integers(1, min(high - low, 6)))}",
+                    *(["*/100"] if (low, high) in DAYS else []),
                     str(first),
                     f"{first}-{last}",
                     f"{first}-{last}/{draw(st.integers(1, max(last - first, 1)))}",
@@ -402,3 +407,29 @@ def test_the_local_zone_is_the_machine_s(monkeypatch: pytest.MonkeyPatch, tmp_pa
     with pytest.raises(Failure, match="--tz") as failure:
         time_zones.local({})
     assert failure.value.status == UNUSABLE
+
+
+@pytest.mark.parametrize("text", ["{}", ":{}", ":localtime", "/usr/share/zoneinfo/localtime"])
+def test_a_variable_that_names_the_machine_s_zone_says_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str
+) -> None:
+    localtime = tmp_path / "localtime"
+    monkeypatch.setattr(time_zones, "_LOCALTIME", str(localtime))
+    environ = {"TZ": text.format(localtime)}
+    assert time_zones.local(environ) == "UTC"
+    localtime.symlink_to("/usr/share/zoneinfo/Asia/Kathmandu")
+    assert time_zones.local(environ) == "Asia/Kathmandu"
+
+
+def test_a_copy_of_a_zone_is_known_by_the_name_that_stands_beside_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    localtime, timezone = tmp_path / "localtime", tmp_path / "timezone"
+    monkeypatch.setattr(time_zones, "_LOCALTIME", str(localtime))
+    monkeypatch.setattr(time_zones, "_TIMEZONE", str(timezone))
+    localtime.write_bytes(Path("/usr/share/zoneinfo/Asia/Kathmandu").read_bytes())
+    timezone.write_text("Asia/Kathmandu\n")
+    assert time_zones.local({}) == "Asia/Kathmandu"
+    timezone.write_text("Europe/Berlin\n")
+    with pytest.raises(Failure, match="--tz"):
+        time_zones.local({})
