@@ -19,6 +19,7 @@ from singleton_run.errors import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any, Protocol
 
     from singleton_run.call.settings import Settings
@@ -71,6 +72,14 @@ LEAVE_LIMIT_IN_TROUBLE = 0.5
 TAKE_OVER_PAUSE = 0.1
 KEEP_AGAIN = 0.5
 NONE, ALIVE, KILLED = "none", "alive", "killed"
+
+
+def stops_us(number: int, rewrite: Mapping[int, int]) -> bool:
+    """Whether a signal, as it was sent, ends us where no command runs: one that is rewritten to 0 is ignored.
+
+    Any other rewriting is about what the command gets.
+    """
+    return number in STOPPING and rewrite.get(number) != 0
 
 
 class Turn:
@@ -294,9 +303,10 @@ class Turn:
 
     def signal(self, number: int, now: float, *, heard: bool = False) -> None:
         """The user sent us a signal; `heard` if the terminal has sent it to the command as well."""
-        self.last = self.last or (number in STOPPING and self.rewrite.get(number) != 0)
+        stops = stops_us(number, self.rewrite)
+        self.last = self.last or stops
         if self.phase == WAITING:
-            if number in STOPPING:
+            if stops:
                 self._leave(number, now)
         elif self.phase in (STARTING, RUNNING):
             to = number if heard else self.rewrite.get(number, number)

@@ -12,7 +12,7 @@ import select
 import time
 
 from singleton_run.errors import Failure
-from singleton_run.front.decisions import STOPPING
+from singleton_run.front.decisions import stops_us
 from singleton_run.front.process import Front
 from singleton_run.guard.job_control import shell_of
 from singleton_run.report.log import Log
@@ -169,7 +169,7 @@ class _Series:
             if number == _signal.SIGCHLD:
                 if any(process == self.log.process for process, _ in processes.reap()[0]):
                     self.log.gone()
-            elif self.settings.rewrite.get(number, number) in STOPPING:
+            elif stops_us(number, self.settings.rewrite):
                 return False
             elif number == _signal.SIGTSTP and shell_of(os.getpid()):
                 os.kill(os.getpid(), _signal.SIGSTOP)

@@ -70,6 +70,17 @@ def test_a_signal_ends_the_wait_at_once_and_nothing_of_it_stays(lab: Lab, number
     lab.next_one()
 
 
+def test_while_waiting_rewriting_changes_nothing_but_that_to_0_is_to_ignore(filed: Lab) -> None:
+    holding(filed)
+    run = filed.start(
+        "--rewrite-signal", "HUP:0", "--rewrite-signal", "TERM:USR1,USR1:TERM", command=filed.job()
+    )
+    run.hears("waiting for lock")
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM):  # the order in which they are read
+        send(number, run.pid)
+    assert run.wait() == 128 + signal.SIGTERM
+
+
 def is_front(process: int) -> bool:
     """Whether a process has got as far as to show its title."""
     return title(process).startswith("singleton-run: front of ")

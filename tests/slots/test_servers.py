@@ -125,6 +125,15 @@ def test_asked_to_stop_between_slots_it_ends_with_0(lab: Place) -> None:
     assert lab.record()["slot"]["state"] == "succeeded"
 
 
+def test_between_slots_a_rewritten_signal_stops_it_all_the_same(tmp_path: Path) -> None:
+    with Place(tmp_path) as place:
+        run = place.start("--every", "1h", "--rewrite-signal", "TERM:USR1", command=place.job())
+        place.slots(1)
+        place.idle(run)
+        send(signal.SIGTERM, run.pid)
+        assert run.wait() == 0
+
+
 def test_asked_to_stop_in_the_middle_it_waits_for_the_command(lab: Place) -> None:
     slow = 'trap "sleep 0.3; echo over; exit 9" TERM; "$@"; sleep 60 & wait'
     run = lab.start("--every", "1s", "--retries", "1", command=["sh", "-c", slow, "sh", *lab.job()])

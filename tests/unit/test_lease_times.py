@@ -567,6 +567,23 @@ def test_the_keeper_outlives_the_guard_for_a_moment() -> None:
     assert 1.0 < one.next_look() < 1.5
 
 
+@pytest.mark.parametrize("number", [1, 2, 3, 10, 12, 15])
+@pytest.mark.parametrize("to", [None, 0, 10, 15])
+def test_what_stops_us_is_what_was_sent_and_not_what_the_command_would_get(
+    number: int, to: int | None
+) -> None:
+    rewrite = [] if to is None else ["--rewrite-signal", f"{number}:{to}"]
+    values = fast_parser.read([*rewrite, "--name", "x", "--", "true"], {})
+    assert values is not None
+    asked, hands = settings.check(values, {}), Hands()
+    one = front_decisions.Turn(asked, hands, leased=True, now=0.0, kill_grace=10.0)
+    one.begin()
+    one.signal(number, 1.0)
+    stops = number in (1, 2, 3, 15) and to != 0
+    assert (("leave",) in hands.done, one.last) == (stops, stops)
+    assert front_decisions.stops_us(number, asked.rewrite) == stops
+
+
 def test_a_grant_after_the_decision_to_leave_starts_nothing() -> None:
     values = fast_parser.read(["--name", "x", "--", "true"], {})
     assert values is not None
