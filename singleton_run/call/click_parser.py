@@ -12,7 +12,7 @@ from click.shell_completion import CompletionItem, ShellComplete
 
 from singleton_run import __version__
 from singleton_run.api.lock_address import redact
-from singleton_run.call import subcommands
+from singleton_run.call import from_flock, subcommands
 from singleton_run.call.completion_scripts import SCRIPTS
 from singleton_run.call.fast_parser import WITH_VALUE, Values, fill
 from singleton_run.call.options import COMPLETE, OPTIONS, Option
@@ -69,7 +69,9 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Values:
         given = _options(words, dashes, environ)
     except click.ClickException as error:
         message = " ".join(error.format_message().split())
-        refuse(f"{redact(message).rstrip('.')} (see {NAME} --help)")
+        option = error.option_name if isinstance(error, click.NoSuchOption) else ""
+        hint = from_flock.hint(option) or f" (see {NAME} --help)"
+        refuse(from_flock.rewritten(words) or f"{redact(message).rstrip('.')}{hint}")
     command = words[dashes + 1 :]
     if "plan" in given:
         subcommands.plan(given, command, environ)
@@ -99,6 +101,9 @@ def _subcommand(context: click.Context, words: list[str], place: int) -> NoRetur
     program = context.command
     command = program.get_command(context, words[place]) if isinstance(program, click.Group) else None
     if command is None:
+        said = from_flock.rewritten(words)
+        if said:
+            refuse(said)
         line = [NAME, *words[:place], _DASHES, *words[place:]]
         refuse(f"put -- before the command: {' '.join(quoted(redact(word)) for word in line)}")
     with command.make_context(words[place], words[place + 1 :], parent=context) as inner:

@@ -117,7 +117,7 @@ OPTIONS = (
     Option(
         _COMMAND,
         "--timeout --lock-at-most-for",
-        "Stop the command after this long; the exit status is then 124.",
+        "Stop the command after this long; the exit status is then 124. (flock's --timeout is --wait here.)",
         metavar="DURATION",
     ),
     Option(

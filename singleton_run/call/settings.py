@@ -29,6 +29,7 @@ MOST_BACKOFF = 100.0
 _SLOTS = ("every", "cron")
 
 _BY_NAME = {option.name: option for option in OPTIONS}
+_BLANKS = {"\n": "a newline", "\r": "a carriage return", "\t": "a tab"}
 _SCHEME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+-.")
 
 
@@ -239,6 +240,10 @@ def _scheme(lock: str) -> str:
         _refuse("--lock is empty: give a backend such as file, or a URL")
     if lock[0] == "/":
         _refuse(f"--lock: {lock!r} is a path: say --lock file://DIRECTORY, and what is locked by --name")
+    wrong = [letter for letter in lock if letter < " " or letter == "\x7f"]
+    if wrong or lock != lock.strip():
+        named = _BLANKS.get(wrong[0], f"the character {wrong[0]!r}") if wrong else "a space at one end"
+        _refuse(f"--lock: the address has {named}, which it can't have: take it out")
     if not scheme or not _SCHEME.issuperset(scheme) or (colon and not rest.startswith("//")):
         _refuse(
             f"--lock: {redact(lock)!r} is neither a backend's name nor a URL such as file:///var/lock/jobs"

@@ -128,7 +128,6 @@ def test_passwords_are_not_repeated(capfd: pytest.CaptureFixture[str]) -> None:
         ("--name -- true", "--name"),
         ("--wait", "--wait"),
         ("--no-wait=1 -- true", "--no-wait"),
-        ("-nx -- true", "-x"),
         ("completion", "bash"),
         ("completion tcsh", "tcsh"),
     ],
@@ -139,6 +138,43 @@ def test_a_wrong_call_gets_one_line_that_says_what_to_do(
     message = refused(capfd, *line.split())
     assert said in message
     assert "--help" in message or "--name backup --" in message
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("/srv/job.lock ./job a", "singleton-run --name job.lock -- ./job a"),
+        ("-n /run/job ./job -x", "singleton-run --name job -n -- ./job -x"),
+        ("-w 5 f ./job", "singleton-run --name f --wait 5 -- ./job"),
+        ("--timeout 900 /tmp/f.lock job", "singleton-run --name f.lock --wait 900 -- job"),
+        ("--timeout=900 /tmp/f.lock -- job", "singleton-run --name f.lock --wait 900 -- job"),
+        ("-x -E 3 --nb /tmp/ü.lock job", "singleton-run --name lock -E 3 -n -- job"),
+        ("-o /tmp/f.lock -c job", "singleton-run --name f.lock -- sh -c job"),
+        ("-F f job", "singleton-run --name f -- job"),
+        ("-s /tmp/f.lock job", "flock, whose -s is not to be had"),
+        ("-u 9", "open descriptor, which is not to be had"),
+        ("9", "open descriptor, which is not to be had"),
+        ("-n 9", "open descriptor, which is not to be had"),
+        ("--name x -w 5 -- job", "flock's -w is --wait"),
+        ("-nx -- true", "flock's -x is always so"),
+        ("-c job", "flock's -c is -- sh -c"),
+        ("--name x --shared -- job", "flock's --shared is not to be had"),
+    ],
+)
+def test_a_call_as_of_flock_is_shown_as_ours(capfd: pytest.CaptureFixture[str], line: str, said: str) -> None:
+    message = refused(capfd, *line.split())
+    assert said in message
+    _, shown, call = message.partition("which here is: singleton-run ")
+    assert not shown or click_parser.parse(shlex.split(call), {}).command
+
+
+@pytest.mark.parametrize(
+    "line", ["./backup.sh /tmp/x.lock", "--name x /tmp/f.lock job", "-n git pull", "-v 9 job"]
+)
+def test_a_call_that_is_not_flock_s_is_not_taken_for_one(
+    capfd: pytest.CaptureFixture[str], line: str
+) -> None:
+    assert refused(capfd, *line.split()).startswith("put -- before the command")
 
 
 def test_a_wrong_variable_is_named(capfd: pytest.CaptureFixture[str]) -> None:

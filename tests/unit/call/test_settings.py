@@ -259,6 +259,23 @@ def test_what_can_not_be_read_or_contradicts_itself_is_refused(line: str, said: 
     assert said in str(failure)
 
 
+@pytest.mark.parametrize(
+    ("lock", "said"),
+    [
+        ("postgres://u:hunter2@h/app\n", "a newline"),
+        ("etcd\n", "a newline"),
+        ("etcd://h:2379\r\n", "a carriage return"),
+        (" etcd", "a space at one end"),
+        ("file:///srv/locks ", "a space"),
+        ("file:///srv\t/locks", "a tab"),
+        ("k8s-lease://jobs\x00", "the character '\\x00'"),
+    ],
+)
+def test_what_is_not_seen_in_an_address_is_named(lock: str, said: str) -> None:
+    failure = refusal("--lock", lock)
+    assert (failure.status, said in str(failure), "hunter2" in str(failure)) == (USAGE, True, False)
+
+
 def test_a_password_is_not_repeated_in_a_refusal() -> None:
     for lock in ("redis_x://me:hunter2@host", "redis:me:hunter2@host", "re dis://:hunter2@host/0"):
         assert "hunter2" not in str(refusal("--lock", lock))
