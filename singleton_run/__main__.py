@@ -7,7 +7,7 @@ import os
 import sys
 
 from singleton_run.call import executable, fast_parser, settings
-from singleton_run.errors import UNUSABLE, Failure
+from singleton_run.errors import UNUSABLE, Failure, fault
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,28 +23,36 @@ def main() -> NoReturn:
     """Do what the command line says, and exit. A failure is one line on stderr and a status."""
     if sys.platform != "linux":
         sys.exit(_fail(Failure(UNUSABLE, "this version runs on Linux only: it needs a child subreaper")))
+    gc.disable()  # a collection writes to every object: time, and memory that forks no longer share
+    try:
+        status = _run()
+    except Failure as failure:
+        status = _fail(failure)
+    except OSError as error:  # the guard kills a command that it finds without a front
+        what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        what = f"this machine refuses what a run takes ({what})"
+        status = _fail(Failure(UNUSABLE, f"{what}: see `ulimit -a`, and the limits of the container"))
+    except Exception as error:  # noqa: BLE001 - a traceback is of no use to who reads it
+        what = f"this Python or singleton-run itself has a fault ({fault(error)})"
+        status = _fail(Failure(UNUSABLE, f"{what}: please report it, with the output of `python -VV`"))
+    if status < 0 and os.getpid() != 1:
+        _die_of(-status)
+    os._exit(status if status >= 0 else 128 - status)
+
+
+def _run() -> int:
     from singleton_run.system import calls
 
-    gc.disable()  # a collection writes to every object: time, and memory that forks no longer share
     calls.reserve_standard()
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # were it ignored, no child's status could be read
     mask = {int(number) for number in _signal.pthread_sigmask(_signal.SIG_BLOCK, [])}
     signals = calls.Signals(calls.catchable())
-    try:
-        values = fast_parser.read(sys.argv[1:], os.environ) or _read_slowly(mask)
-        asked = settings.check(values, os.environ)
-        path = executable.find(asked.command[0], os.environ)
-        from singleton_run.front import process as front_process
+    values = fast_parser.read(sys.argv[1:], os.environ) or _read_slowly(mask)
+    asked = settings.check(values, os.environ)
+    path = executable.find(asked.command[0], os.environ)
+    from singleton_run.front import process
 
-        status = front_process.run(asked, path, signals, mask)
-    except Failure as failure:
-        status = _fail(failure)
-    except OSError as error:  # the guard kills a command that it finds without a front
-        what = f"this machine refuses what a run takes ({error.strerror})"
-        status = _fail(Failure(UNUSABLE, f"{what}: see `ulimit -a`, and the limits of the container"))
-    if status < 0 and os.getpid() != 1:
-        _die_of(-status)
-    os._exit(status if status >= 0 else 128 - status)
+    return process.run(asked, path, signals, mask)
 
 
 def _fail(failure: Failure) -> int:

@@ -68,3 +68,14 @@ class Lost(Failure):
 
     def __init__(self, message: str) -> None:
         super().__init__(LOST, message)
+
+
+def fault(error: BaseException) -> str:
+    """An error that nobody foresaw: its kind and place. Its text isn't told, for it may hold a secret."""
+    place = error.__traceback__
+    if place is None:
+        return type(error).__name__
+    while place.tb_next is not None:
+        place = place.tb_next
+    file = place.tb_frame.f_code.co_filename.rpartition("/")[2]
+    return f"{type(error).__name__} in {file}, line {place.tb_lineno}"

@@ -243,6 +243,7 @@ class FileBackend:
             calls.wait(min(until, held.until), [wake])
             return
         parent = os.getpid()
+        ended, lives = os.pipe()
         waiter = os.fork()
         if not waiter:
             try:
@@ -250,7 +251,7 @@ class FileBackend:
                 fcntl.flock(self.lock, fcntl.LOCK_EX)
             finally:
                 os._exit(0)
-        ended = os.pidfd_open(waiter)
+        os.close(lives)
         calls.wait(until, [ended, wake])
         os.close(ended)
         os.kill(waiter, 9)

@@ -9,8 +9,9 @@ import os
 
 from singleton_run.api import record
 from singleton_run.api.contract import Grant, Held
-from singleton_run.errors import Failure, one_line
+from singleton_run.errors import Failure, fault, one_line
 from singleton_run.guard import process as guard_process
+from singleton_run.report.log import last_words
 from singleton_run.system import calls, pipes, processes
 
 TYPE_CHECKING = False
@@ -34,7 +35,7 @@ KILL = 9
 def forked(work: Callable[[], None]) -> int:
     """Do `work` in a forked process, which then ends; its process id.
 
-    The process never returns and leaves no traceback: status 1 says that work failed.
+    The process never returns and leaves a line in place of a traceback: status 1 says that work failed.
     """
     process = os.fork()
     if process:
@@ -42,6 +43,10 @@ def forked(work: Callable[[], None]) -> int:
     try:
         work()
         os._exit(0)
+    except OSError as error:
+        last_words(f"a process of ours had to end: this machine refuses what a run takes ({error.strerror})")
+    except Exception as error:  # noqa: BLE001 - a traceback is of no use to who reads it
+        last_words(f"a process of ours had to end, which is a fault of singleton-run: {fault(error)}")
     finally:
         os._exit(1)
 

@@ -13,7 +13,7 @@ from singleton_run.front.decisions import OVER, RUNNING, STARTING, Turn
 from singleton_run.guard.process import Task
 from singleton_run.job import Job
 from singleton_run.report.log import Log
-from singleton_run.system import calls, pipes, processes
+from singleton_run.system import calls, libc, pipes, processes
 from singleton_run.system.processes import Command, Tree
 from singleton_run.system.shared_page import Page
 
@@ -224,7 +224,7 @@ class Front:
         try:
             while self.turn.phase != OVER:
                 self._step()
-        except OSError:  # something can't be had that we can't do without
+        except Exception:  # something can't be had that we can't do without
             if self.own_guard is not None:
                 _kill_children()
             raise
@@ -335,7 +335,7 @@ class Front:
 
     def _watch_command(self, process: int) -> None:
         try:
-            self.command = os.pidfd_open(process)
+            self.command = libc.pidfd_open(process)
         except OSError:  # it has ended already, and the guard has said so or will
             self.command = -1
 

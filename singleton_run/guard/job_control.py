@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import select
 
-from singleton_run.system import processes
+from singleton_run.system import libc, processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,7 +117,10 @@ class Jobs:
 
     def _watch(self, shell: int) -> None:
         if self._poll is not None:
-            self._shell = os.pidfd_open(shell)
+            try:
+                self._shell = libc.pidfd_open(shell)
+            except OSError:  # it has ended, or can't be watched
+                return
             self._poll.register(self._shell, select.POLLIN)
 
     def _take_back(self, number: int) -> None:

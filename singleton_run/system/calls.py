@@ -44,26 +44,30 @@ def now() -> float:
 
 def become_subreaper() -> None:
     """From now on a descendant whose parent has died becomes our child (prctl(2))."""
-    checked(_prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
+    checked(_prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl")
 
 
 def die_with(parent: int) -> None:
     """Be killed when `parent`, which forked us, ends; at once if it already has."""
-    checked(_prctl(_PR_SET_PDEATHSIG, int(_signal.SIGKILL), 0, 0, 0))
+    checked(_prctl(_PR_SET_PDEATHSIG, int(_signal.SIGKILL), 0, 0, 0), "prctl")
     if os.getppid() != parent:
         os._exit(1)
 
 
 def outlive_parent() -> None:
     """Take `die_with` back."""
-    checked(_prctl(_PR_SET_PDEATHSIG, 0, 0, 0, 0))
+    checked(_prctl(_PR_SET_PDEATHSIG, 0, 0, 0, 0), "prctl")
+
+
+def _timerfd(clock: int) -> int:
+    return checked(libc.function("timerfd_create")(clock, _NONBLOCK_CLOEXEC), "timerfd_create")
 
 
 class Timer:
     """A descriptor that becomes readable at a reading of the boot clock (timerfd_create(2))."""
 
     def __init__(self) -> None:
-        self.descriptor = checked(libc.function("timerfd_create")(_CLOCK_BOOTTIME, _NONBLOCK_CLOEXEC))
+        self.descriptor = _timerfd(_CLOCK_BOOTTIME)
         self._set = FOREVER
 
     def set(self, at: float) -> None:
@@ -75,7 +79,7 @@ class Timer:
         if at != FOREVER and at < 1:
             seconds, nanoseconds = 0, 1
         value = libc.longs(0, 0, seconds, nanoseconds)
-        checked(_timerfd_settime(self.descriptor, _TFD_TIMER_ABSTIME, value, None))
+        checked(_timerfd_settime(self.descriptor, _TFD_TIMER_ABSTIME, value, None), "timerfd_settime")
 
     def clear(self) -> None:
         """Take back what has fired, so that the descriptor is readable at the next time only."""
@@ -90,9 +94,10 @@ class ClockSet:
     """A descriptor that becomes readable when somebody sets the wall clock (TFD_TIMER_CANCEL_ON_SET)."""
 
     def __init__(self) -> None:
-        self.descriptor = checked(libc.function("timerfd_create")(time.CLOCK_REALTIME, _NONBLOCK_CLOEXEC))
+        self.descriptor = _timerfd(time.CLOCK_REALTIME)
         flags = _TFD_TIMER_ABSTIME | _TFD_TIMER_CANCEL_ON_SET
-        checked(_timerfd_settime(self.descriptor, flags, libc.longs(0, 0, _NEVER, 0), None))
+        value = libc.longs(0, 0, _NEVER, 0)
+        checked(_timerfd_settime(self.descriptor, flags, value, None), "timerfd_settime")
 
 
 def catchable() -> set[int]:
@@ -114,7 +119,7 @@ class Signals:
         _signal.pthread_sigmask(_signal.SIG_BLOCK, numbers)
         mask = sum(1 << (number - 1) for number in numbers)
         whole = mask.to_bytes(8, sys.byteorder) + bytes(120)
-        self.descriptor = checked(libc.function("signalfd")(-1, whole, _NONBLOCK_CLOEXEC))
+        self.descriptor = checked(libc.function("signalfd")(-1, whole, _NONBLOCK_CLOEXEC), "signalfd")
 
     def read(self) -> list[tuple[int, int, int]]:
         """What has come: (signal, si_code, process id of the sender; 0 is one that we can't see).
@@ -157,19 +162,37 @@ def set_title(title: str) -> None:
 def keep_only(descriptors: Iterable[int]) -> None:
     """Close every descriptor from 3 on that isn't among `descriptors`."""
     low = 3
-    for number in sorted({*descriptors, 2**31 - 2}):
-        if number >= low:
-            os.closerange(low, number)
-            low = number + 1
+    kept = set(descriptors)
+    for number in sorted(kept):
+        if number > low and not libc.close_range(low, number - 1):
+            break
+        low = max(low, number + 1)
+    else:
+        if libc.close_range(low):
+            return
+    for number in _open_now():
+        if number > 2 and number not in kept:
+            _close(number)
+
+
+def _open_now() -> list[int]:
+    """The descriptors that are open, by the kernel's list; where it can't be had, all that may well be."""
+    try:
+        return [int(entry) for entry in os.listdir("/proc/self/fd")]
+    except OSError:
+        return list(range(_MOST_INHERITED))
+
+
+def _close(number: int) -> None:
+    try:
+        os.close(number)
+    except OSError:  # it isn't open, or not any more
+        pass
 
 
 def drop_inherited() -> None:
     """Close every descriptor from 3 on that was passed to us: none of ours outlives an exec."""
-    try:
-        numbers = [int(entry) for entry in os.listdir("/proc/self/fd")]
-    except OSError:
-        numbers = list(range(_MOST_INHERITED))
-    for number in numbers:
+    for number in _open_now():
         try:
             if number > 2 and os.get_inheritable(number):
                 os.close(number)

@@ -7,10 +7,13 @@ import os
 import select
 import time
 
+from singleton_run.system import libc
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
     from collections.abc import Mapping, Sequence
+    from typing import NoReturn
 
     from singleton_run.system.shared_page import Page
 else:
@@ -67,7 +70,7 @@ def readable(descriptor: int, milliseconds: int) -> bool:
 def exited(process: int, milliseconds: int) -> bool:
     """Whether a child has ended, or does so within that time. It isn't waited for."""
     try:
-        descriptor = os.pidfd_open(process)
+        descriptor = libc.pidfd_open(process)
     except ProcessLookupError:
         return True
     except OSError:  # no descriptor is left: look at it again and again
@@ -260,15 +263,53 @@ class Command:
 
     def _spawn(self, path: str, arguments: list[str], environ: Mapping[str, str]) -> int:
         defaults = [_signal.SIGPIPE, _signal.SIGXFSZ]
-        if self.own_session:
+        try:
+            if self.own_session:
+                return os.posix_spawn(
+                    path, arguments, environ, setsid=True, setsigmask=self.mask, setsigdef=defaults
+                )
+            if not self.leaves_group:
+                return os.posix_spawn(path, arguments, environ, setsigmask=self.mask, setsigdef=defaults)
             return os.posix_spawn(
-                path, arguments, environ, setsid=True, setsigmask=self.mask, setsigdef=defaults
+                path, arguments, environ, setpgroup=self._group, setsigmask=self.mask, setsigdef=defaults
             )
-        if not self.leaves_group:
-            return os.posix_spawn(path, arguments, environ, setsigmask=self.mask, setsigdef=defaults)
-        return os.posix_spawn(
-            path, arguments, environ, setpgroup=self._group, setsigmask=self.mask, setsigdef=defaults
-        )
+        except (AttributeError, NotImplementedError):  # this Python's C library has no such thing
+            return self._fork_and_exec(path, arguments, environ)
+
+    def _fork_and_exec(self, path: str, arguments: list[str], environ: Mapping[str, str]) -> int:
+        """What posix_spawn(3) does, by hand; the process id. Raises OSError."""
+        read, write = os.pipe()
+        try:
+            process = os.fork()
+            if process == 0:
+                self._become(path, arguments, environ, write)
+        finally:
+            os.close(write)
+            try:
+                failure = os.read(read, 16)  # the start closes the other end
+            finally:
+                os.close(read)
+        if failure:
+            os.waitpid(process, 0)
+            raise OSError(int(failure), os.strerror(int(failure)))
+        return process
+
+    def _become(self, path: str, arguments: list[str], environ: Mapping[str, str], tell: int) -> NoReturn:
+        try:
+            if self.own_session:
+                os.setsid()
+            elif self.leaves_group:
+                os.setpgid(0, self._group)
+            for number in (_signal.SIGPIPE, _signal.SIGXFSZ):
+                _signal.signal(number, _signal.SIG_DFL)
+            if callable(_signal.getsignal(_signal.SIGINT)):  # Python's own
+                _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, self.mask)
+            os.execve(path, arguments, environ)
+        except OSError as error:
+            os.write(tell, str(error.errno).encode())
+        finally:
+            os._exit(127)
 
     def signal(self, process: int, number: int) -> bool:
         """Send a signal to the command, whose process id is given, and to its group if that is asked for.
