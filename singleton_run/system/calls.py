@@ -68,7 +68,8 @@ class Timer:
 
     def __init__(self) -> None:
         self.descriptor = _timerfd(_CLOCK_BOOTTIME)
-        self._set = FOREVER
+        self._set = 0.0
+        self.set(FOREVER)  # a system that refuses it is found out before anything has begun
 
     def set(self, at: float) -> None:
         """Fire at `at` (once, at once if it has passed); never if it is FOREVER."""

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 import uuid
 from datetime import datetime
@@ -22,6 +23,8 @@ Value = TypeVar("Value")
 
 TREE = Path(__file__).parents[2]
 JOB = TREE / "tests" / "support" / "job.py"
+# The Python that runs singleton-run in the tests: ours, or the one that whoever runs them names.
+PYTHON = os.environ.get("SINGLETON_RUN_TEST_PYTHON", sys.executable)
 # Only a failure takes that long, however busy the machine is. A ttl of LONG seconds is one that no test
 # waits for.
 LIMIT = 120.0
@@ -50,6 +53,8 @@ def environment(**changes: str) -> dict[str, str]:
         if not name.startswith(("SINGLETON", "KUBERNETES_", "ETCDCTL_")) and name != "PYTHONDONTWRITEBYTECODE"
     }
     places = [TREE / "tests" / "example_backends", TREE, TREE / "backends"]
+    if PYTHON != sys.executable:
+        places.append(Path(sysconfig.get_path("purelib")))
     environ["PYTHONPATH"] = os.pathsep.join(map(str, places))
     return {**environ, **changes}
 
@@ -330,7 +335,7 @@ class Lab:
     def argv(self, *options: str, command: list[str]) -> list[str]:
         """The call of singleton-run under this lab's lock."""
         place = ["--lock", self.lock, "--name", self.name]
-        return [sys.executable, "-m", "singleton_run", *place, *options, "--", *command]
+        return [PYTHON, "-m", "singleton_run", *place, *options, "--", *command]
 
     def start(
         self,

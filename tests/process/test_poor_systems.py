@@ -1,0 +1,96 @@
+"""Python or kernel lack something: a run works without it, or is refused in one line before it locks.
+
+`SINGLETON_RUN_TEST_PYTHON=/path/to/python3 make test-process` runs this lane under another Python: a
+stand-alone one as uv installs it, or one built for musl. It needs none of our packages of its own.
+"""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support import seccomp
+from tests.support.harness import TREE, Lab, environment, gone, labs, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+SUPPORT = TREE / "tests" / "support"
+# It has a process in a session of its own, and ends with 7 at SIGTERM.
+APART = "setsid sh -c 'echo $$; exec sleep 1000'"  # it tells its id when it can be ended by a signal
+COMMAND = ["sh", "-c", f'trap "exit 7" TERM; {APART} & while :; do sleep 0.01; done']
+NEEDED = ("prctl", "signalfd4", "timerfd_create", "timerfd_settime")
+SPARED = ("close_range", "memfd_create", "pidfd_open", "pidfd_send_signal")
+
+
+@pytest.fixture(params=["file", "leasefile"])
+def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lab]:
+    yield from labs(tmp_path, request.param)
+
+
+def works(lab: Lab, *, environ: Mapping[str, str] | None = None, via: str = "") -> None:
+    """The command runs, hears SIGTERM, its status is told, and nothing of it or of us is left."""
+    run = lab.start(command=COMMAND, environ=environ, via=via)
+    until(lambda: run.out.endswith(b"\n") or run.popen.poll() is not None, "the command to run")
+    assert run.out, run.said
+    run.popen.send_signal(signal.SIGTERM)
+    assert run.wait() == 7, run.said
+    assert gone(int(run.out))
+    until(lambda: not lab.left(), "our processes to be gone")
+    assert "Traceback" not in run.said
+
+
+def refused(lab: Lab, *, via: str, word: str) -> None:
+    """No command runs, one line on stderr has `word`, and nothing was locked or is left."""
+    run = lab.start(command=["echo", "ran"], via=via)
+    assert run.wait() == 78, run.said
+    assert run.said.count("\n") == 1, run.said
+    assert word in run.said
+    assert run.out == b""
+    assert list(lab.locks.iterdir()) == []
+    assert lab.left() == []
+
+
+def refusing(call: str, error: str) -> str:
+    """A shell script that starts its arguments where the kernel refuses the call."""
+    return f'exec {shlex.join([sys.executable, str(SUPPORT / "seccomp.py"), call, error])} "$@"'
+
+
+@pytest.mark.parametrize(
+    "missing", ["pidfd_open", "setsid", "posix_spawn", "closerange", "pidfd_open setsid closerange"]
+)
+def test_an_os_module_that_lacks_something_does(lab: Lab, missing: str) -> None:
+    environ = environment(WITHOUT=missing)
+    environ["PYTHONPATH"] = f"{SUPPORT / 'poorer'}:{environ['PYTHONPATH']}"
+    works(lab, environ=environ)
+
+
+@pytest.mark.parametrize("error", ["ENOSYS", "EPERM"])
+@pytest.mark.parametrize("call", SPARED)
+def test_a_kernel_that_refuses_what_can_be_done_otherwise_does(lab: Lab, call: str, error: str) -> None:
+    works(lab, via=refusing(call, error))
+
+
+@pytest.mark.parametrize("error", ["ENOSYS", "EPERM"])
+@pytest.mark.parametrize("call", NEEDED)
+def test_a_kernel_that_refuses_what_is_needed_is_named_in_one_line(lab: Lab, call: str, error: str) -> None:
+    refused(lab, via=refusing(call, error), word=call.rstrip("4"))
+
+
+def test_a_kernel_without_clone3_does(lab: Lab) -> None:
+    works(lab, via=refusing("clone3", "ENOSYS"))
+
+
+def test_every_call_of_the_table_can_be_refused() -> None:
+    assert {*NEEDED, *SPARED, "clone3", "epoll_create1"} == set(seccomp.NUMBERS)
+
+
+def test_a_machine_without_dev_null_is_refused_in_one_line(lab: Lab) -> None:
+    refused(
+        lab, via='exec unshare -m sh -c \'mount -t tmpfs none /dev && exec "$@"\' sh "$@"', word="/dev/null"
+    )
