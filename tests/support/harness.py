@@ -53,7 +53,7 @@ def environment(**changes: str) -> dict[str, str]:
         if not name.startswith(("SINGLETON", "KUBERNETES_", "ETCDCTL_")) and name != "PYTHONDONTWRITEBYTECODE"
     }
     places = [TREE / "tests" / "example_backends", TREE, TREE / "backends"]
-    if PYTHON != sys.executable:
+    if sys.executable != PYTHON:
         places.append(Path(sysconfig.get_path("purelib")))
     environ["PYTHONPATH"] = os.pathsep.join(map(str, places))
     return {**environ, **changes}
