@@ -41,7 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def forget_caller() -> None:
-    """Undo what a caller hands on to the tests: ignored and blocked signals, umask, PYTHONDONTWRITEBYTECODE.
+    """Undo what a caller hands on to the tests: ignored and blocked signals, umask, words to Python and make.
 
     An ignored signal stays without effect on pytest itself, so `nohup` keeps its meaning: a handler that
     does nothing is gone in every program that is started, where an ignored signal stays ignored.
@@ -51,7 +51,8 @@ def forget_caller() -> None:
             signal.signal(number, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.umask(0o022)
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    for name in ("PYTHONDONTWRITEBYTECODE", "MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
+        os.environ.pop(name, None)
     sys.dont_write_bytecode = False
 
 
