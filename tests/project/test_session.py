@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.harness import TREE, below, gone, until
+from tests.support.terminal import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,6 +107,17 @@ def test_a_run_that_ends_by_itself_leaves_nothing(leaving: Leaving) -> None:
     leaving.finish.touch()
     assert leaving.popen.wait() == 0
     assert all(map(gone, leaving.all))
+
+
+def test_ctrl_c_ends_the_tests_in_order_and_leaves_nothing(tmp_path: Path) -> None:
+    path, pids, finish = tmp_path / "test_leaving.py", tmp_path / "pids", tmp_path / "finish"
+    path.write_text(LEAVES.format(pids=pids, finish=str(finish)))
+    with Terminal(pytest_of(path, "-p", "no:xdist"), tmp_path) as terminal:
+        until(lambda: pids.exists() and pids.read_text().count("\n") == 2, "both processes to run")
+        terminal.type("\x03")
+        assert terminal.wait() == pytest.ExitCode.INTERRUPTED
+        assert "! KeyboardInterrupt !" in terminal.shown
+    assert all(map(gone, map(int, pids.read_text().split())))
 
 
 @pytest.mark.parametrize("line", ["raise AssertionError", "import nothing.such", "x = 1"])
