@@ -7,7 +7,7 @@ ARGS ?=
 SEEDS ?=
 ROUNDS ?= 1
 # Tests mostly wait, so more of them run at once than there are cores.
-WORKERS ?= 5
+WORKERS ?= 4
 PYTEST = $(PY) -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 .PHONY: help venv test test-fast test-process test-servers lint audit bench peers demo simulate faults completions \

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from singleton_run.api.contract import Backend
 
 LONGEST = 1 << 18
-LIMIT = 2.0
+LIMIT = 4.0
 """What a single call is given, in seconds."""
 
 _RETRY_EVERY = 0.05

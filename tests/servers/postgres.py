@@ -26,7 +26,7 @@ import trustme
 from psycopg import sql
 
 from tests.servers.process import Process
-from tests.support.harness import gone, parents, until
+from tests.support.harness import all_stopped, gone, parents, until
 from tests.support.ports import free_port
 
 if TYPE_CHECKING:
@@ -162,6 +162,7 @@ class _OfUser(Process):
         for process in processes[1:]:
             os.kill(process, signal.SIGSTOP)
         try:
+            until(lambda: all(map(all_stopped, processes)), "every process to stop")
             yield
         finally:
             for process in reversed(processes):

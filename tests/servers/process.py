@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tests.support import lanes
+from tests.support.harness import all_stopped, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,6 +70,8 @@ class Process:
         """SIGSTOP: the kernel still takes connections, nobody answers."""
         self.send(signal.SIGSTOP)
         try:
+            # On a busy machine a thread can answer until it has a processor to stop on.
+            until(lambda: all_stopped(self.pid), "every thread to stop")
             yield
         finally:
             self.send(signal.SIGCONT)

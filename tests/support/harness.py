@@ -78,6 +78,15 @@ def state(process: int) -> str:
     return "" if fields is None else fields[0]
 
 
+def all_stopped(process: int) -> bool:
+    """Whether each thread of a process has been stopped by a signal."""
+    try:
+        stats = [path.read_text() for path in Path(f"/proc/{process}/task").glob("*/stat")]
+    except (FileNotFoundError, ProcessLookupError):  # a thread that ended while we looked
+        return False
+    return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
+
+
 def gone(process: int) -> bool:
     """Whether a process is gone, or only waits to be reaped."""
     return state(process) in ("", "Z", "X")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from contextlib import contextmanager
 from dataclasses import replace
@@ -28,20 +29,33 @@ def marked(directory: Path, what: str) -> Iterator[None]:
     mark.unlink()
 
 
+@contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """As a server makes one change after the other: a backend could put back what is deleted meanwhile."""
+    with (directory / "server").open("a") as server:
+        fcntl.flock(server, fcntl.LOCK_EX)
+        yield
+
+
 def site_in(directory: Path, opener: str, **words: Any) -> Site:
     """Leases in a directory. `words` replace what is said of it."""
     lock = f"leasefile://{directory}"
 
     def take(name: str) -> None:
         path = directory / f"{name}.lease"
-        state = json.loads(path.read_text(encoding="utf-8"))
-        state.update(holder="somebody", token=state["token"] + 1, until=calls.now() + 60.0, kept=False)
-        path.write_text(json.dumps(state), encoding="utf-8")
+        with alone(directory):
+            state = json.loads(path.read_text(encoding="utf-8"))
+            state.update(holder="somebody", token=state["token"] + 1, until=calls.now() + 60.0, kept=False)
+            path.write_text(json.dumps(state), encoding="utf-8")
+
+    def delete(name: str) -> None:
+        with alone(directory):
+            directory.joinpath(f"{name}.lease").unlink(missing_ok=True)
 
     site = Site(
         opener=opener,
         lock=lock,
-        delete=lambda name: directory.joinpath(f"{name}.lease").unlink(missing_ok=True),
+        delete=delete,
         take=take,
         outage=lambda: marked(directory, "outage"),
         restart=directory.joinpath("restarted").touch,
