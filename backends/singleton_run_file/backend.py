@@ -283,7 +283,7 @@ class FileBackend:
         try:
             if keep > 0:
                 self._must_be(grant)
-                self._keep(keep)
+                self.keep(keep)
             self.write(grant, record, limit)
             self._released = grant.token
         finally:
@@ -396,8 +396,8 @@ class FileBackend:
         if self.lock < 0 or self._last_token() != grant.token:
             raise Lost(f"{self._path}/{grant.name}.lock is not held by this turn")
 
-    def _keep(self, seconds: float) -> None:
-        """Have the lock kept from now on; what was written is there also when the machine fails."""
+    def keep(self, seconds: float) -> None:
+        """Have the lock, which is ours, kept from now on, also when the machine fails. Raises Unavailable."""
         words = (calls.now() + seconds, time.time() + seconds, seconds)
         line = " ".join([*(f"{word:.6f}" for word in words), _boot_id()])
         try:

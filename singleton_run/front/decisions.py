@@ -39,6 +39,9 @@ if TYPE_CHECKING:
         def leave(self) -> None:
             """Order the keeper to give up waiting."""
 
+        def withdraw(self) -> bool:
+            """Take from a guard that waits the right to start; False if it has the lock, and will say so."""
+
         def tell_guard(self, *message: object) -> None:
             """Send the guard an order, and SIGCONT."""
 
@@ -48,11 +51,17 @@ if TYPE_CHECKING:
         def kill_guard(self) -> None:
             """SIGKILL the guard; its death is an event."""
 
-        def adopt(self) -> None:
-            """Take the decisions of a dead guard here: its children are ours now."""
+        def adopt(self) -> bool:
+            """Take the decisions of a dead guard here: its children are ours now.
+
+            False, and nothing is taken, if it died before it had started anything.
+            """
 
         def lease(self) -> tuple[float, float]:
             """The lease's end and the keeper's last report, from the shared page."""
+
+        def guard_heard(self) -> bool:
+            """Whether the guard has read every order, by the shared page."""
 
         def begun(self) -> bool:
             """Whether a guard has begun to start the command: false proves that nothing ran."""
@@ -67,6 +76,7 @@ STOPPING = frozenset({1, 2, 3, 15})
 KILL = 9
 CRASHES = 5
 GUARD_ANSWERS_IN = 1.0
+GUARD_DIES_IN = 5.0
 LEAVE_LIMIT = 2.0
 LEAVE_LIMIT_IN_TROUBLE = 0.5
 TAKE_OVER_PAUSE = 0.1
@@ -130,7 +140,10 @@ class Turn:
         self.settles_since: float | None = None
         self.take_over_at = FOREVER
         self.unheard: list[int] = []
+        self.claimed = False
+        self.came_too_soon: list[int] = []
         self.ended = False
+        self.awaits_end = False
         self.asked_to_stop = False
         self.conflict = False
         self.last = False
@@ -176,10 +189,14 @@ class Turn:
         self.phase = STARTING
         self.hands.say("info", "acquired", token=grant["token"])
         self.hands.tell_guard("start", grant["token"])
+        for number in self.came_too_soon:
+            self.signal(number, now)
 
     def gave_up(self, status: int, text: str, again_at: float | None = None) -> None:
         """The keeper will not get the lock; `again_at` is when it may be asked for again."""
-        if self.phase == WAITING:
+        if self.phase == WAITING and self.leave_by != FOREVER and self.raised == 0:
+            self.phase = OVER  # why was said when it was asked to leave
+        elif self.phase == WAITING:
             self.rest = again_at
             self._end(status if self.raised == 0 else 128 + self.raised, text)
 
@@ -237,12 +254,12 @@ class Turn:
         """The keeper was killed on purpose, for a proof; `keeper_died` follows."""
         self.keeper = KILLED
 
-    def guard_started(self, process: int, now: float) -> None:
-        """The command runs."""
+    def guard_started(self, process: int, began: float) -> None:
+        """The command runs, from that reading of the boot clock on."""
         if self.phase == STARTING:
             self.phase = RUNNING
             if self.timeout is not None:
-                self.timeout_at = now + self.timeout
+                self.timeout_at = began + self.timeout
             self.hands.say("info", "started", pid=process)
 
     def guard_failed(self, number: int, text: str) -> None:
@@ -257,17 +274,34 @@ class Turn:
         self.hands.say("error", "late")
         self._gone()
 
+    def guard_expired(self) -> None:
+        """The guard has seen the lease's end first, and kills."""
+        if not self.stopped:
+            self._not_renewed()
+
+    def _not_renewed(self) -> None:
+        self.stopped = True
+        self._stop_for(LOST)
+        self.hands.say("error", "not renewed")
+
     def guard_ended(self, status: int) -> None:
         """The command has ended: its exit status, or minus the signal that ended it."""
         self.status = status if status >= 0 else 128 - status
         self.raised = max(0, -status)
         self.ended = True
+        self.awaits_end = False
         self.timeout_at = FOREVER
         self.guard_answers_by = FOREVER
 
     def command_ended(self, now: float) -> None:
-        """The front sees that the command has ended; the guard should say how, and does unless it hangs."""
+        """The front sees that the command has ended; the guard should say how, and does unless it hangs.
+
+        From now on --timeout has nothing to stop: guard and front may have been stopped until after it.
+        """
+        if self.phase == RUNNING and not self.ended:
+            self.timeout_at = FOREVER
         if self.phase == RUNNING and not self.ended and self.guard == ALIVE:
+            self.awaits_end = True
             self.guard_answers_by = now + GUARD_ANSWERS_IN
 
     def guard_gone(self, *, proved: bool) -> None:
@@ -285,7 +319,7 @@ class Turn:
         a pause: whoever killed the guard may be about to kill us, and then the keeper is needed.
         """
         if self.phase == WAITING and self.leave_by == FOREVER:
-            self.hands.new_guard()
+            self._guard_died_waiting(now)
         elif self.phase == STARTING and self.grant is not None and not self.hands.begun():
             if self.stopped or self.asked_to_stop:
                 self._gone()
@@ -295,11 +329,25 @@ class Turn:
         elif self.phase in (STARTING, RUNNING) and self.guard != NONE and not self.adopting:
             self.hands.say("warning", "guard died")
             self.phase = RUNNING
+            if not self.ended:  # what killed it may have been the end of the lease
+                self.look_at_lease(now)
             self.adopting = True
             if self.keeper == NONE:
                 self._adopt()
             else:
                 self.take_over_at = now + TAKE_OVER_PAUSE
+
+    def _guard_died_waiting(self, now: float) -> None:
+        """One that waits for a lock of the kernel's ends by itself if it gets it after the wait is over."""
+        if self.came_too_soon:
+            self.raised = self.came_too_soon[0]
+            self.status = 128 + self.raised
+            self.phase = OVER
+        elif not self.leased and now >= self.wait_until:
+            self._end(HELD, "")
+        else:
+            self.claimed = False
+            self.hands.new_guard()
 
     def signal(self, number: int, now: float, *, heard: bool = False) -> None:
         """The user sent us a signal; `heard` if the terminal has sent it to the command as well."""
@@ -348,7 +396,9 @@ class Turn:
         if self.phase == OVER:
             return FOREVER
         if self.phase == WAITING:
-            return min(self.keep_again_at, self.leave_by, self.wait_until + self.slack)
+            return min(
+                self.keep_again_at, self.leave_by, FOREVER if self._is_decided() else self._waits_until()
+            )
         due = self.keep_again_at
         if self.phase == SETTLING:
             return min(due, self.hands.lease()[0], self._settles_by()) if self.leased else due
@@ -367,8 +417,22 @@ class Turn:
     def _look_waiting(self, now: float) -> None:
         if now >= self.leave_by:
             self.phase = OVER
-        elif now >= self.wait_until + self.slack:
+        elif not self._is_decided() and now >= self._waits_until():
+            if not self.hands.withdraw():
+                self.claimed = True
+                return
             self._end(UNAVAILABLE if self.trouble else HELD, self.trouble)
+            if self.keeper == ALIVE:  # it may be given the lock at this moment, and has to give it back
+                self.phase = WAITING
+                self.leave_by = now + self._leave_limit()
+                self.hands.leave()
+
+    def _waits_until(self) -> float:
+        return self.wait_until + self.slack
+
+    def _is_decided(self) -> bool:
+        """Whether the wait is over: we have left, or a guard has the lock and is about to say so."""
+        return self.claimed or self.leave_by != FOREVER
 
     def _look_settling(self, now: float) -> None:
         if self.settles_since is None:
@@ -401,15 +465,22 @@ class Turn:
         if now >= self.kill_command_at:
             self.kill_command_at = FOREVER
             self._kill()
+        if self.guard == ALIVE and self.guard_answers_by == FOREVER and not self.hands.guard_heard():
+            self.guard_answers_by = now + GUARD_ANSWERS_IN
         if now >= self.guard_answers_by:
-            self._rouse_guard(now)
-        if self.leased:
-            self._look_at_lease(now)
+            self._look_at_guard(now)
+        self.look_at_lease(now)
 
-    def _rouse_guard(self, now: float) -> None:
+    def _look_at_guard(self, now: float) -> None:
         """SIGCONT comes with any order; if that is no help, the front takes the guard's place."""
-        if self.guard_was_woken:
+        if not self.awaits_end and self.hands.guard_heard():
             self.guard_answers_by = FOREVER
+            self.guard_was_woken = False
+        elif self.guard == KILLED:
+            self.guard_answers_by = FOREVER
+            self.hands.say("error", "guard frozen")
+        elif self.guard_was_woken:
+            self.guard_answers_by = now + GUARD_DIES_IN
             self._kill_guard()
         else:
             self.guard_was_woken = True
@@ -422,12 +493,13 @@ class Turn:
             self.guard = KILLED
             self.hands.kill_guard()
 
-    def _look_at_lease(self, now: float) -> None:
+    def look_at_lease(self, now: float) -> None:
+        """Enforce what is due by the lease's end, before any signal is passed on: SIGCONT, after a stop."""
+        if not self.leased or self.phase not in (STARTING, RUNNING):
+            return
         end, reported = self.hands.lease()
         if now >= lease_times.stop_at(end, self.ttl) and not self.stopped:
-            self.stopped = True
-            self._stop_for(LOST)
-            self.hands.say("error", "not renewed")
+            self._not_renewed()
             self._pass_on(self.stop_signal)
         if now >= lease_times.kill_at(end, self.ttl) and not self.killed:
             self._kill()
@@ -460,14 +532,29 @@ class Turn:
     def _adopt(self) -> None:
         self.adopting = False
         self.take_over_at = FOREVER
+        self.guard_answers_by = FOREVER
+        before = self.status
         self.guard = NONE
         if not self.ended:
             self.status = 128 + KILL
-        self.hands.adopt()
+        if not self.hands.adopt():
+            self.status = before
+            self._start_again()
+            return
         for number in self.unheard:
             self.hands.tell_guard("signal", number)
         if self.killed:
             self.hands.tell_guard("kill")
+
+    def _start_again(self) -> None:
+        """A guard died just before it would have started the command: nothing ran."""
+        self.guard = ALIVE
+        self.phase = STARTING
+        if self.stopped or self.asked_to_stop or self.grant is None:
+            self._gone()
+        else:
+            self.hands.new_guard()
+            self.hands.tell_guard("start", self.grant["token"])
 
     def _pass_on(self, number: int) -> None:
         """Have the command signalled; between its guard's death and its adoption by us, later."""
@@ -476,10 +563,17 @@ class Turn:
         else:
             self.hands.tell_guard("signal", number)
 
+    def _leave_limit(self) -> float:
+        return LEAVE_LIMIT_IN_TROUBLE if self.trouble else LEAVE_LIMIT
+
     def _leave(self, number: int, now: float) -> None:
+        if self.claimed or not self.hands.withdraw():
+            self.claimed = True
+            self.came_too_soon.append(number)
+            return
         if self.leave_by != FOREVER or self.keeper != ALIVE:
             self.phase = OVER
-        self.leave_by = now + (LEAVE_LIMIT_IN_TROUBLE if self.trouble else LEAVE_LIMIT)
+        self.leave_by = now + self._leave_limit()
         self.raised = number
         self.status = 128 + number
         self.hands.leave()

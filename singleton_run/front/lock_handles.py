@@ -95,13 +95,15 @@ class GuardEnds:
         os.close(self.orders.descriptor)
         os.close(self.says.descriptor)
 
-    def run(self, task: Task, lock: int, take: Take | None = None) -> None:
+    def run(
+        self, task: Task, lock: int, take: Take | None = None, orphaned: Callable[[], None] | None = None
+    ) -> None:
         """Be the guard. The writer is the front's alone: it ends when that has no more to say."""
         self.close_fronts()
         self.log.gone()
         if self.proof_read >= 0:
             os.close(self.proof_read)
-        guard_process.run(task, self.orders_read, self.says_write, self.proof_write, lock, take)
+        guard_process.run(task, self.orders_read, self.says_write, self.proof_write, lock, take, orphaned)
 
 
 class FlockLock:
@@ -122,6 +124,7 @@ class FlockLock:
         self.fork_guard = fork_guard
         self.front = os.getpid()
         self.grant: Grant | None = None
+        self._right: list[int] = []
 
     def keep(self, grant: Mapping[str, Any] | None, turn: Turn) -> None:
         """Take the lock, or have a guard wait for it, which says "locked"."""
@@ -133,6 +136,7 @@ class FlockLock:
         if isinstance(got, Held):
             turn.held(got.holder, got.host, got.since)
             if turn.waits:
+                self._give_right()
                 self.fork_guard()
             return
         self.grant = got
@@ -148,12 +152,47 @@ class FlockLock:
         self.grant = Grant(**grant)
         turn.granted(self.grant.as_dict(), calls.now())
 
+    def _give_right(self) -> None:
+        """Put the right to decide where front and guard can reach it: one byte, which one of them gets.
+
+        With it the guard starts the command, or the front ends the wait.
+        """
+        self._drop_right()
+        self._right = [*pipes.pipe()]
+        os.write(self._right[1], b"!")
+
+    def _drop_right(self) -> None:
+        for descriptor in self._right:
+            os.close(descriptor)
+        self._right = []
+
+    def withdraw(self) -> bool:
+        """Get the right to decide from a guard that waits; False if that has it already, and starts."""
+        if not self._right:
+            return True
+        try:
+            return bool(os.read(self._right[0], 1))
+        except BlockingIOError:
+            return False
+
     def guard(self, ends: GuardEnds, task: Task) -> None:
         """Be the guard: hold the lock with the front, or wait for it first."""
-        if self.grant is not None:
-            ends.run(task, self.backend.lock)
-            return
-        ends.run(task, self.backend.lock, lambda: self.backend.take(self.job, self.front))
+        take = self._take if self.grant is None else None
+        ends.run(task, self.backend.lock, take, self.keep_lock)
+
+    def _take(self) -> Grant | None:
+        """Wait for the lock, in the guard; None if the wait is over, or the front has ended it."""
+        self.grant = self.backend.take(self.job, self.front)
+        return self.grant if calls.now() <= self.job.wait_until and self.withdraw() else None
+
+    def keep_lock(self) -> None:
+        """In the guard whose front has died: have the lock kept as long as was asked for."""
+        keep = record.keep_for(self.job.keep, self.page.began)
+        try:
+            if keep:
+                self.backend.keep(keep)
+        except Failure:
+            pass  # there is nobody to tell
 
     def begun(self, run: Record) -> str:
         """Write down that the command is about to start; why that could not be done, or ''."""
@@ -194,6 +233,7 @@ class FlockLock:
 
     def close(self) -> None:
         """At the end of a turn: the guard's copy is the last."""
+        self._drop_right()
         self.backend.close()
 
 
@@ -311,6 +351,10 @@ class KeeperLock:
         """Have the keeper give up waiting."""
         self._order("leave")
 
+    def withdraw(self) -> bool:
+        """No guard starts without an order."""
+        return True
+
     def _order(self, *order: object) -> None:
         if self._orders.descriptor >= 0:
             self._orders.send(*order)
@@ -385,7 +429,11 @@ class SlotLock:
 
     def guard(self, ends: GuardEnds, task: Task) -> None:
         """Be the guard: hold the lock with the front."""
-        ends.run(task, self._flock.backend.lock)
+        ends.run(task, self._flock.backend.lock, None, self._flock.keep_lock)
+
+    def withdraw(self) -> bool:
+        """No guard starts without an order."""
+        return True
 
     def begun(self, run: Record) -> str:
         """Write down that the command is about to start; why that could not be done, or ''."""

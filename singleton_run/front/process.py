@@ -36,6 +36,8 @@ else:
 
 KILL = 9
 DECIDES_IN = 30.0
+DEATH_MILLISECONDS = 1000
+"""How long after the end of its pipes a killed guard may take to be gone."""
 
 
 def run(settings: Settings, path: str, signals: Signals, mask: set[int]) -> int:
@@ -114,6 +116,9 @@ class Front:
         self.own_guard: Guard | None = None
         self.own_jobs: Jobs | None = None
         self.command_id = 0
+        self.ordered = 0
+        self.unread: list[tuple[object, ...]] = []
+        self.strangers: set[int] = set()
         self.reaped: list[tuple[int, int]] = []
         self.keeper_ended = False
         self.command = -1
@@ -157,6 +162,10 @@ class Front:
         """Have the place in the queue given back."""
         self.lock.leave(self.turn)
 
+    def withdraw(self) -> bool:
+        """Take from a guard that waits the right to start; False if it has used it already."""
+        return self.lock.withdraw()
+
     def tell_guard(self, *message: object) -> None:
         """Give the guard an order and SIGCONT, or take its part; to one that has died, nothing."""
         if self.own_guard is not None:
@@ -166,6 +175,10 @@ class Front:
             return
         if not self.guarded:
             self.fork_guard()
+        if message[0] == "start":
+            self.strangers = set(processes.children())
+        self.unread = [*self.unread[len(self.unread) - self.ordered + self.page.heard :], message]
+        self.ordered += 1
         self.ends.orders.send(*message, *(self._of_slot() if message[0] == "start" else ()))
         if self.page.guard:
             processes.send(self.page.guard, int(_signal.SIGCONT))
@@ -176,8 +189,14 @@ class Front:
         """Have a guard in the place of one that died before the start."""
         self.lock.replace_guard(self.turn)
 
+    def guard_heard(self) -> bool:
+        """Whether the guard has read every order."""
+        return not self.guarded or self.page.heard >= self.ordered
+
     def fork_guard(self) -> None:
         """Fork a guard, as a child of ours."""
+        self.ordered = self.page.heard = 0
+        self.unread = []
         self.ends.close_unused()
         self.ends = lock_handles.GuardEnds((self.ends.proof_read, self.ends.proof_write), self.log)
         if isinstance(self.lock, lock_handles.KeeperLock):
@@ -191,16 +210,38 @@ class Front:
         if self.page.guard:
             processes.send(self.page.guard, KILL)
 
-    def adopt(self) -> None:
-        """Be the guard from now on: what its death left behind are our children."""
+    def adopt(self) -> bool:
+        """Be the guard from now on: what its death left behind are our children. False if that is nothing."""
+        if not self.command_id and not self.page.command and self._started_nothing():
+            self.page.started = False
+            return False
         self.own_guard = self.task.guard(_Adopted(self), self._say_as_guard)
         self.own_jobs = self.task.jobs()
         self.own_guard.adopt(self.page.command or self._ended_command(), calls.now())
+        for order in self.unread[len(self.unread) - self.ordered + self.page.heard :]:
+            self._obey_as_guard(self.own_guard, order)
+        return True
 
     def _ended_command(self) -> int:
         """The command's id if it has ended as a child of ours, before we took the guard's place."""
         self.reap()
         return self.command_id if any(process == self.command_id for process, _ in self.reaped) else 0
+
+    def _started_nothing(self) -> bool:
+        """Whether a guard that has told no start started nothing; else the command is found, if it can be.
+
+        Its one child is ours once it is dead, as a process or as the status of one that has ended. While
+        it isn't, nothing is known.
+        """
+        if not processes.exited(self.page.guard, DEATH_MILLISECONDS):
+            return False
+        self.reap()
+        ended = {process for process, _ in self.reaped}
+        own = {self.page.guard, self.lock.process, self.log.process}
+        self.command_id = min((ended | set(processes.children())) - own - self.strangers, default=0)
+        if self.command_id not in ended:
+            self.page.command = self.command_id
+        return not self.command_id
 
     def lease(self) -> tuple[float, float]:
         """The lease's end and the keeper's last report."""
@@ -240,14 +281,16 @@ class Front:
 
     def _step(self) -> None:
         self._wait()
+        # First what has happened, then the clock: we may have been stopped over a deadline.
+        self._hear_guard()
+        self._hear_command()
+        self._hear_lock()
+        self.turn.look_at_lease(calls.now())
+        self._hear_signals()
         now = calls.now()
         self.turn.look(now)
         if self.own_guard is not None:
             self.own_guard.look(now)
-        self._hear_guard()
-        self._hear_command()
-        self._hear_lock()
-        self._hear_signals()
 
     def _close(self) -> None:
         """Between two turns: nothing of the last one stays open."""
@@ -313,7 +356,7 @@ class Front:
             self.lock.locked(facts[0], turn)
         elif event == "started":
             self.command_id = facts[0]
-            turn.guard_started(facts[0], calls.now())
+            turn.guard_started(facts[0], self.page.began)
             self._watch_command(facts[0])
             self._let_go()
         elif event == "failed":
@@ -321,6 +364,8 @@ class Front:
             turn.guard_failed(facts[0], f"{path!r} can't be executed: {os.strerror(facts[0])}")
         elif event == "late":
             turn.guard_late()
+        elif event == "expired":
+            turn.guard_expired()
         elif event == "ended":
             turn.guard_ended(facts[0])
         elif event == "gone":
@@ -464,9 +509,13 @@ class Front:
                 self.lock.process = 0
             elif process == self.log.process:
                 self.log.gone()
-            elif process == command or self.own_guard is not None:
+            elif process == command or self.own_guard is not None or (not command and self._is_new(process)):
                 self.reaped.append((process, status))
         return none_left
+
+    def _is_new(self, process: int) -> bool:
+        """Whether a child has come since the start was begun: the command, if its guard is dead."""
+        return self.page.started and process != self.page.guard and process not in self.strangers
 
     def retire(self) -> bool:
         """End our own helpers, so that the kernel's word about children is about the command's.

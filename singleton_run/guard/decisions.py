@@ -58,7 +58,8 @@ MOST_NAMED = 50
 class Guard:
     """One turn of the guard. Each method is an event; what it decides goes to `tree` and `tell`.
 
-    `tell` is given "started" pid | "failed" errno | "late" | "ended" status | "leftover" pid name |
+    `tell` is given "started" pid | "failed" errno | "late" | "expired" | "ended" status |
+    "leftover" pid name |
     "more leftovers" | "forbidden" pid name | "stuck" pid name | "gone" proved. `grace` is in
     seconds, `ttl` is None without a lease.
     """
@@ -143,6 +144,8 @@ class Guard:
     def look(self, now: float) -> None:
         """It is later now: enforce what was due."""
         leased_out = self.ttl is not None and now >= lease_times.kill_at(self.tree.lease_end(), self.ttl)
+        if leased_out and self.state == RUNNING and not self.killing:
+            self.tell("expired")
         if self.state in (RUNNING, LEFTOVERS) and (
             self.killing or leased_out or now >= self.kill_leftovers_at
         ):

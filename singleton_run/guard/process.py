@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from singleton_run.guard.job_control import Jobs
     from singleton_run.system.shared_page import Page
 
-    Take = Callable[[], Grant]
+    Take = Callable[[], Grant | None]
 else:
     import _signal
 
@@ -80,22 +80,32 @@ class Task:
         return for_command(os.environ, self.settings, token=0, holder=self.holder, turn_id=self.turn_id)
 
 
-def run(task: Task, orders: int, tell: int, proof: int, lock: int, take: Take | None = None) -> None:
+def run(
+    task: Task,
+    orders: int,
+    tell: int,
+    proof: int,
+    lock: int,
+    take: Take | None = None,
+    orphaned: Callable[[], None] | None = None,
+) -> None:
     """Be the guard until the turn's processes are gone, in a process forked for it.
 
     Orders are read from one descriptor, what happens is told on another, and "gone" on a third,
     which the keeper reads if the front has died. `lock` is kept open until nothing is left. -1 is none.
-    With `take`, first wait for the lock in it, tell "locked", and start without being ordered to.
+    With `take`, first wait for the lock in it, tell "locked", and start without being ordered to; it gives
+    None if the front has stopped waiting. `orphaned` is called before the lock is given back if the front
+    has died.
     """
     if task.command.leaves_group:
         os.setpgid(0, 0)
     calls.become_subreaper()
     calls.set_title(f"singleton-run: guard of {task.settings.name}")
     task.page.guard = os.getpid()
-    process = _Process(task, orders, tell, proof, lock)
+    process = _Process(task, orders, tell, proof, lock, orphaned)
     if take is not None:
         grant = take()
-        if task.page.over:
+        if grant is None or task.page.over:
             return
         process.front.send("locked", grant.as_dict())
         process.obey(["start", grant.token])
@@ -109,8 +119,18 @@ def run(task: Task, orders: int, tell: int, proof: int, lock: int, take: Take | 
 class _Process:
     """Hands orders, signals and time to the guard, and what it tells to the front."""
 
-    def __init__(self, task: Task, orders: int, tell: int, proof: int, lock: int) -> None:
+    def __init__(
+        self,
+        task: Task,
+        orders: int,
+        tell: int,
+        proof: int,
+        lock: int,
+        orphaned: Callable[[], None] | None,
+    ) -> None:
         self.name = task.settings.name
+        self.page = task.page
+        self.orphaned = orphaned
         self.proof = proof
         self.lock = lock
         self.signals = calls.Signals({int(_signal.SIGCHLD)})
@@ -128,6 +148,8 @@ class _Process:
     def tell(self, event: str, *facts: object) -> None:
         """Tell the front. It may exit when nothing is left, and then the lock has to be free."""
         if event in ("gone", "failed") and self.lock >= 0:
+            if self.orphaned is not None and self.reader.closed:
+                self.orphaned()
             os.close(self.lock)
             self.lock = -1
         self.front.send(event, *facts)
@@ -139,14 +161,16 @@ class _Process:
             self.timer.set(guard.next_look(calls.now()))
             self.poll.poll()
             self.timer.clear()
+            # First what has happened, then the clock: we may have been stopped over a deadline.
+            if self.signals.read():
+                guard.children(calls.now())
             guard.look(calls.now())
             was_closed = reader.closed
             for order in reader.read():
+                self.page.heard += 1
                 self.obey(order)
             if reader.closed and not was_closed:
                 self.front_died()
-            if self.signals.read():
-                guard.children(calls.now())
             if self.jobs is not None and not reader.closed:
                 self.jobs.follow()
             if not self.front.flush():

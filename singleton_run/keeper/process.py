@@ -129,6 +129,8 @@ class _Keeper:
         if not self.orders.no_front:
             # Only now: while the front lives, the proof is its business and would but wake us.
             self.orders.no_front = True
+            if self.page.guard:  # a guard that is stopped doesn't know yet
+                processes.send(self.page.guard, int(_signal.SIGCONT))
             self.wake.unregister(self.front.descriptor)
             self.wake.register(self.proof.descriptor, select.EPOLLIN)
         for _gone in self.proof.read():

@@ -33,6 +33,8 @@ SENTENCES = {
     "forbidden": "process {pid} ({command}) may not be signalled by us, so the lock is kept until it ends: "
     "run singleton-run itself as the other user, as in 'sudo singleton-run -- COMMAND'",
     "stuck": "process {pid} ({command}) was killed and has not ended yet: the lock is kept until it does",
+    "guard frozen": "the guard of the command is frozen and can't be ended, so the command can't be stopped: "
+    "thaw it (a debugger, a cgroup's freezer)",
     "guard hangs": "the guard of the command does not answer; it is woken, and then replaced",
     "unnamed": "without --name, lock {name!r} depends on the command's arguments: "
     "change one, and old and new run side by side",

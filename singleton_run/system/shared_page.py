@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mmap
 
-_END, _REPORTED, _GUARD, _COMMAND, _STARTED, _OVER, _BEGAN = range(7)
+_END, _REPORTED, _GUARD, _COMMAND, _STARTED, _OVER, _BEGAN, _HEARD = range(8)
 
 
 class Page:
@@ -72,6 +72,15 @@ class Page:
     @started.setter
     def started(self, value: bool) -> None:
         self._numbers[_STARTED] = value
+
+    @property
+    def heard(self) -> int:
+        """How many orders the guard has read."""
+        return self._numbers[_HEARD]
+
+    @heard.setter
+    def heard(self, value: int) -> None:
+        self._numbers[_HEARD] = value
 
     @property
     def over(self) -> bool:

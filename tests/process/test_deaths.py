@@ -396,7 +396,7 @@ def front_and_guard_stopped_while_renewals_fail(lab: Lab) -> None:
     until(stop_again, "the keeper to kill the command")
     lab.control("outage").unlink()
     send_if_there(SIGCONT, run.pid)
-    assert (run.wait(), second.wait()) == (79, 0)
+    assert (run.wait(), second.wait()) == (79, 0), run.said
     lab.evidence.check(turns=2)
 
 

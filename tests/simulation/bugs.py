@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from singleton_run import lease_times
-from singleton_run.front.decisions import NONE, STARTING, Turn
-from singleton_run.guard.decisions import RUNNING, Guard
+from singleton_run.front.decisions import NONE, RUNNING, STARTING, Turn
+from singleton_run.guard import decisions as guard_decisions
+from singleton_run.guard.decisions import Guard
 from singleton_run.keeper.decisions import Done, Orders
 from tests.simulation import keeper as keeper_process
 from tests.simulation.front import Front, _Adopted
@@ -163,7 +164,7 @@ def _late_start() -> list[Patch]:
 
     def start(self: Guard, _now: float) -> None:
         self.command = self.tree.spawn()
-        self.state = RUNNING
+        self.state = guard_decisions.RUNNING
         self.tell("started", self.command)
 
     return [(Guard, "start", start)]
@@ -198,6 +199,21 @@ def _end_moved_by_a_failure() -> list[Patch]:
     return [(Keeper, "_report", report)]
 
 
+def _clock_before_messages() -> list[Patch]:
+    """A front that was stopped looks at its deadlines before it hears what has come meanwhile."""
+    real = Front._hear_guard  # noqa: SLF001 - what is patched
+
+    def hear_guard(self: Front) -> None:
+        if self.sigchld or self.turn.phase == RUNNING:
+            self.turn.look(self.machine.clock())
+        real(self)
+
+    def command_ended(self: Turn, now: float) -> None:
+        pass
+
+    return [(Front, "_hear_guard", hear_guard), (Turn, "command_ended", command_ended)]
+
+
 BUGS: dict[str, Callable[[], list[Patch]]] = {
     bug.__name__.strip("_").replace("_", "-"): bug
     for bug in (
@@ -220,6 +236,7 @@ BUGS: dict[str, Callable[[], list[Patch]]] = {
         _started_twice,
         _started_after_the_loss,
         _end_moved_by_a_failure,
+        _clock_before_messages,
     )
 }
 

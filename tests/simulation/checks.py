@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from singleton_run.errors import TIMED_OUT
 from tests.simulation.world import Broken
 
 if TYPE_CHECKING:
@@ -105,6 +106,9 @@ def front_exits(trip: Trip) -> None:
     """The front ends by itself, with a status."""
     if trip.tree.tasks:
         raise Broken(f"{trip}: the front exits before its command")
+    timeout, tree = trip.wishes.timeout, trip.tree
+    if trip.front.turn.why == TIMED_OUT and timeout is not None and tree.over - tree.began < timeout:
+        raise Broken(f"{trip}: {tree.over - tree.began:.3f} s of --timeout {timeout:.3f} s were too long")
 
 
 def ends_with_front(trip: Trip) -> None:

@@ -54,9 +54,12 @@ class Task:
 
 
 class Tree:
-    """All processes of one command. `reaper` is the process of ours that is their parent, if any is left."""
+    """All processes of one command. `reaper` is the process of ours that is their parent, if any is left.
 
-    __slots__ = ("command", "life", "reaper", "status", "tasks", "trip", "zombies")
+    `began` and `over` are readings of the machine's clock: the command's start and end, infinite before.
+    """
+
+    __slots__ = ("began", "command", "life", "over", "reaper", "status", "tasks", "trip", "zombies")
 
     def __init__(self, trip: Trip) -> None:
         self.trip = trip
@@ -64,6 +67,7 @@ class Tree:
         self.tasks: list[Task] = []
         self.zombies: list[tuple[int, int]] = []
         self.command: Task | None = None
+        self.began = self.over = float("inf")
         self.status: int | None = None
         chance = trip.world.chance
         self.life = chance.choice((0.02, 1.0, 10.0, 80.0)) * (0.2 + chance.random())
@@ -73,6 +77,7 @@ class Tree:
         checks.starts(self.trip)
         world, chance = self.trip.world, self.trip.world.chance
         self.reaper = reaper
+        self.began = self.trip.machine.clock()
         self.command = self._born(None, deaf=chance.random() < 0.2, in_group=True)
         self.command.end_at(world.now + self.life, chance.choice((0, 0, 0, 1, 3, -11)))
         world.running.append(self.trip)
@@ -89,6 +94,7 @@ class Tree:
             child.parent = None
         if task is self.command:
             self.status = status
+            self.over = self.trip.machine.clock()
         world = self.trip.world
         world.note(self.trip, "process", task.pid, "ended with", status)
         if task.parent is None:

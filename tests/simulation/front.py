@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from singleton_run.front.decisions import OVER, SETTLING, Turn
+from singleton_run.front.decisions import OVER, RUNNING, SETTLING, Turn
 from tests.simulation import checks
 from tests.simulation.guard import GuardProcess, View, decisions
 from tests.simulation.keeper import Keeper
@@ -25,6 +25,7 @@ class Front(Process):
         "keeper_ended",
         "own_guard",
         "own_reaped",
+        "seen_end",
         "settled",
         "sigchld",
         "signals",
@@ -45,6 +46,7 @@ class Front(Process):
         self.signals: list[int] = []
         self.sigchld = False
         self.settled = False
+        self.seen_end = False
         self.wake()
 
     def child_ended(self) -> None:
@@ -54,20 +56,23 @@ class Front(Process):
 
     def run(self) -> None:
         """One round of its loop."""
-        turn, now = self.turn, self.machine.clock()
+        turn = self.turn
         if self.trip.keeper is None:
             turn.begin()
-        self.world.visit("turn", turn.phase, "look")
-        turn.look(now)
-        if self.own_guard is not None:
-            self.own_guard.look(now)
         self._hear_guard()
+        self._hear_command()
         self._hear_keeper()
+        turn.look_at_lease(self.machine.clock())
         while self.signals:
             self.world.visit("turn", turn.phase, "signal")
             turn.signal(self.signals.pop(0), self.machine.clock())
         if self.sigchld or (self.keeper is not None and not self.keeper.alive) or self.keeper_ended:
             self._hear_children()
+        now = self.machine.clock()
+        self.world.visit("turn", turn.phase, "look")
+        turn.look(now)
+        if self.own_guard is not None:
+            self.own_guard.look(now)
         if turn.phase == OVER:
             self._exit()
             return
@@ -154,12 +159,24 @@ class Front(Process):
         if self.trip.guard.alive:
             self.trip.guard.kill_soon()
 
-    def adopt(self) -> None:
+    def withdraw(self) -> bool:
+        """No guard of these starts without an order."""
+        return True
+
+    def guard_heard(self) -> bool:
+        """Whether its pipe is empty."""
+        return not self.trip.guard.inbox
+
+    def adopt(self) -> bool:
         """Take the guard's decisions."""
         self.step()
+        if self.trip.tree.command is None:
+            self.trip.started = False
+            return False
         self.world.note(self, "adopts the command")
         self.own_guard = decisions(self.trip, _Adopted(self.trip, self), self._guard_says)
         self.own_guard.adopt(self.trip.command, self.machine.clock())
+        return True
 
     def lease(self) -> tuple[float, float]:
         """The page's words."""
@@ -190,19 +207,28 @@ class Front(Process):
 
     def _guard_says(self, event: str, *facts: Any) -> None:
         turn = self.turn
-        if event not in ("started", "failed", "late", "ended", "gone"):
+        if event not in ("started", "failed", "late", "expired", "ended", "gone"):
             return  # for the user only
         self.world.visit("turn", turn.phase, f"guard_{event}")
         if event == "started":
-            turn.guard_started(facts[0], self.machine.clock())
+            turn.guard_started(facts[0], self.trip.tree.began)
         elif event == "failed":
             turn.guard_failed(facts[0], "")
         elif event == "late":
             turn.guard_late()
+        elif event == "expired":
+            turn.guard_expired()
         elif event == "ended":
             turn.guard_ended(facts[0])
         else:
             turn.guard_gone(proved=facts[0])
+
+    def _hear_command(self) -> None:
+        """By a descriptor of the command, from its start on."""
+        command = self.trip.tree.command
+        if self.turn.phase == RUNNING and command is not None and not command.alive and not self.seen_end:
+            self.seen_end = True
+            self.turn.command_ended(self.machine.clock())
 
     def _hear_keeper(self) -> None:
         keeper, turn = self.keeper, self.turn

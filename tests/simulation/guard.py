@@ -129,6 +129,10 @@ class GuardProcess(Process):
         if not self.born:
             return
         guard, clock = self.guard, self.machine.clock
+        if self.sigchld:
+            self.sigchld = False
+            self.world.visit("guard", guard.state, "children")
+            guard.children(clock())
         self.world.visit("guard", guard.state, "look")
         guard.look(clock())
         while self.inbox:
@@ -136,10 +140,6 @@ class GuardProcess(Process):
         if not self.trip.front.alive and not self.closed:
             self.closed = True
             self._front_died()
-        if self.sigchld:
-            self.sigchld = False
-            self.world.visit("guard", guard.state, "children")
-            guard.children(clock())
         if guard.state == GONE or (guard.state == IDLE and self.closed):
             self._leave()
         else:

@@ -119,6 +119,8 @@ class Keeper(Process):
             self.heard_gone = True
             orders.nothing_runs = True
         if not trip.front.alive:
+            if not orders.no_front:
+                trip.guard.resume()
             orders.no_front = True
             if not trip.guard.alive and not self.heard_dead:
                 self.heard_dead = True

@@ -420,6 +420,9 @@ class Hands:
         self.end = 1e9
         self.reported = 0.0
         self.has_begun = True
+        self.can_withdraw = True
+        self.is_heard = True
+        self.can_adopt = True
         self.is_scarce = False
 
     def keep(self, grant: dict[str, Any] | None) -> None:
@@ -436,6 +439,12 @@ class Hands:
     def leave(self) -> None:
         self.done.append(("leave",))
 
+    def withdraw(self) -> bool:
+        return self.can_withdraw
+
+    def guard_heard(self) -> bool:
+        return self.is_heard
+
     def tell_guard(self, *message: object) -> None:
         self.done.append(("guard", *message))
 
@@ -445,8 +454,9 @@ class Hands:
     def kill_guard(self) -> None:
         self.done.append(("kill_guard",))
 
-    def adopt(self) -> None:
+    def adopt(self) -> bool:
         self.done.append(("adopt",))
+        return self.can_adopt
 
     def lease(self) -> tuple[float, float]:
         return self.end, self.reported
@@ -597,3 +607,98 @@ def test_a_grant_after_the_decision_to_leave_starts_nothing() -> None:
     assert one.next_look() < 10.0
     one.look(one.next_look())
     assert (one.phase, one.status) == (front_decisions.OVER, 128 + SIGTERM)
+
+
+def test_the_timeout_counts_from_the_start_and_not_from_when_we_hear_of_it() -> None:
+    values = fast_parser.read(["--name", "x", "--timeout", "5s", "--", "true"], {})
+    assert values is not None
+    hands = Hands()
+    one = front_decisions.Turn(settings.check(values, {}), hands, leased=False, now=0.0, kill_grace=10.0)
+    one.begin()
+    one.granted(grant().as_dict(), 7.0)
+    one.guard_started(1, 1.0)
+    one.look(7.0)
+    assert one.why == 124
+
+
+@pytest.mark.parametrize("heard", ["ended", "seen to have ended"])
+def test_a_command_that_has_ended_runs_into_no_timeout(heard: str) -> None:
+    one, hands = fronting("--timeout", "5s")
+    if heard == "ended":
+        one.guard_ended(3)
+    else:
+        one.command_ended(6.0)
+    one.look(6.0)
+    assert one.why == 0
+    assert ("say", "timeout") not in hands.done
+
+
+def test_a_guard_that_reads_no_order_is_woken_and_then_replaced() -> None:
+    one, hands = fronting()
+    one.signal(SIGTERM, 1.0)
+    hands.is_heard = False
+    one.look(1.0)
+    one.look(1.5)
+    assert ("guard", "wake") not in hands.done
+    one.look(one.next_look())
+    assert ("guard", "wake") in hands.done
+    assert ("kill_guard",) not in hands.done
+    one.look(one.next_look())
+    assert ("kill_guard",) in hands.done
+    one.look(one.next_look())
+    assert ("say", "guard frozen") in hands.done
+
+
+def test_a_guard_that_answers_late_is_left_alone() -> None:
+    one, hands = fronting()
+    one.signal(SIGTERM, 1.0)
+    hands.is_heard = False
+    one.look(1.0)
+    hands.is_heard = True
+    one.look(one.next_look())
+    assert ("guard", "wake") not in hands.done
+    assert one.guard_answers_by == front_decisions.FOREVER
+
+
+def test_a_guard_that_died_before_it_started_anything_is_replaced() -> None:
+    values = fast_parser.read(["--name", "x", "--", "true"], {})
+    assert values is not None
+    hands = Hands()
+    hands.can_adopt = False
+    one = front_decisions.Turn(settings.check(values, {}), hands, leased=False, now=0.0, kill_grace=10.0)
+    one.begin()
+    one.granted(grant().as_dict(), 0.0)
+    one.guard_died(1.0)
+    assert hands.done[-2:] == [("new_guard",), ("guard", "start", grant().token)]
+    one.guard_started(1, 1.1)
+    one.guard_ended(0)
+    one.guard_gone(proved=True)
+    assert one.status == 0
+
+
+def test_a_wait_whose_end_the_guard_has_forestalled_goes_on_until_it_says_so() -> None:
+    values = fast_parser.read(["--name", "x", "--wait", "2s", "--", "true"], {})
+    assert values is not None
+    hands = Hands()
+    hands.can_withdraw = False
+    one = front_decisions.Turn(settings.check(values, {}), hands, leased=False, now=0.0, kill_grace=10.0)
+    one.begin()
+    one.look(2.0)
+    assert (one.phase, one.next_look()) == (front_decisions.WAITING, front_decisions.FOREVER)
+    one.signal(SIGTERM, 2.1)
+    one.granted(grant().as_dict(), 2.2)
+    assert hands.done[-2:] == [("guard", "start", grant().token), ("guard", "signal", SIGTERM)]
+
+
+def test_a_keeper_that_answers_too_late_is_asked_to_give_the_lock_back() -> None:
+    values = fast_parser.read(["--name", "x", "--wait", "2s", "--ttl", "6s", "--", "true"], {})
+    assert values is not None
+    hands = Hands()
+    one = front_decisions.Turn(settings.check(values, {}), hands, leased=True, now=0.0, kill_grace=10.0)
+    one.begin()
+    one.look(one.next_look())
+    assert hands.done[-2:] == [("say", "gave up"), ("leave",)]
+    one.granted(grant().as_dict(), 5.0)
+    assert one.phase == front_decisions.WAITING
+    one.settled("")
+    assert (one.phase, one.status, one.conflict) == (front_decisions.OVER, 75, True)
