@@ -16,6 +16,7 @@ from singleton_run.errors import (
     TIMED_OUT,
     UNAVAILABLE,
 )
+from singleton_run.system.messages import GuardOrders
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     from singleton_run.call.settings import Settings
+    from singleton_run.system.messages import Message
 
     class Hands(Protocol):
         """What the front can do. Nothing here waits."""
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
         def withdraw(self) -> bool:
             """Take from a guard that waits the right to start; False if it has the lock, and will say so."""
 
-        def tell_guard(self, *message: object) -> None:
+        def tell_guard(self, message: Message) -> None:
             """Send the guard an order, and SIGCONT."""
 
         def new_guard(self) -> None:
@@ -188,7 +190,7 @@ class Turn:
         self.keeper_crashes = 0
         self.phase = STARTING
         self.hands.say("info", "acquired", token=grant["token"])
-        self.hands.tell_guard("start", grant["token"])
+        self.hands.tell_guard(GuardOrders.start(grant["token"]))
         for number in self.came_too_soon:
             self.signal(number, now)
 
@@ -325,7 +327,7 @@ class Turn:
                 self._gone()
                 return
             self.hands.new_guard()
-            self.hands.tell_guard("start", self.grant["token"])
+            self.hands.tell_guard(GuardOrders.start(self.grant["token"]))
         elif self.phase in (STARTING, RUNNING) and self.guard != NONE and not self.adopting:
             self.hands.say("warning", "guard died")
             self.phase = RUNNING
@@ -486,7 +488,7 @@ class Turn:
             self.guard_was_woken = True
             self.guard_answers_by = now + GUARD_ANSWERS_IN
             self.hands.say("warning", "guard hangs")
-            self.hands.tell_guard("wake")
+            self.hands.tell_guard(GuardOrders.wake())
 
     def _kill_guard(self) -> None:
         if self.guard == ALIVE:
@@ -542,9 +544,9 @@ class Turn:
             self._start_again()
             return
         for number in self.unheard:
-            self.hands.tell_guard("signal", number)
+            self.hands.tell_guard(GuardOrders.signal(number))
         if self.killed:
-            self.hands.tell_guard("kill")
+            self.hands.tell_guard(GuardOrders.kill())
 
     def _start_again(self) -> None:
         """A guard died just before it would have started the command: nothing ran."""
@@ -554,14 +556,14 @@ class Turn:
             self._gone()
         else:
             self.hands.new_guard()
-            self.hands.tell_guard("start", self.grant["token"])
+            self.hands.tell_guard(GuardOrders.start(self.grant["token"]))
 
     def _pass_on(self, number: int) -> None:
         """Have the command signalled; between its guard's death and its adoption by us, later."""
         if self.adopting:
             self.unheard.append(number)
         else:
-            self.hands.tell_guard("signal", number)
+            self.hands.tell_guard(GuardOrders.signal(number))
 
     def _leave_limit(self) -> float:
         return LEAVE_LIMIT_IN_TROUBLE if self.trouble else LEAVE_LIMIT
@@ -586,7 +588,7 @@ class Turn:
         if not self.killed:
             self.killed = True
             self.stopped = True
-            self.hands.tell_guard("kill")
+            self.hands.tell_guard(GuardOrders.kill())
 
     def _gone(self) -> None:
         if self.why:

@@ -13,6 +13,7 @@ from singleton_run.errors import Failure, fault, one_line
 from singleton_run.guard import process as guard_process
 from singleton_run.report.log import last_words
 from singleton_run.system import calls, pipes, processes
+from singleton_run.system.messages import KeeperOrders, KeeperTells
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from singleton_run.job import Job
     from singleton_run.report.log import Log
     from singleton_run.schedule.slot_rules import Plan
-    from singleton_run.system.pipes import Message
+    from singleton_run.system.messages import Message
     from singleton_run.system.shared_page import Page
 
 KILL = 9
@@ -227,7 +228,7 @@ class FlockLock:
     def ended(self, turn: Turn) -> None:
         """There is no keeper."""
 
-    def messages(self) -> list[Message]:
+    def messages(self) -> list[list[Any]]:
         """Nothing is told later: what happens is said at once."""
         return []
 
@@ -305,7 +306,7 @@ class KeeperLock:
                 )
             except Exception as error:  # noqa: BLE001 - a stranger's backend may raise anything
                 text = one_line(f"the backend failed with {type(error).__name__}: {error}")
-                pipes.Writer(says_write).send("trouble", text)
+                pipes.Writer(says_write).send(KeeperTells.trouble(text))
                 os._exit(1)
 
         try:
@@ -345,19 +346,19 @@ class KeeperLock:
 
     def settle(self, turn: Turn, run: Record) -> None:
         """Have the keeper give the lock back, with the record of the run."""
-        self._order("settle", run)
+        self._order(KeeperOrders.settle(run))
 
     def leave(self, turn: Turn) -> None:
         """Have the keeper give up waiting."""
-        self._order("leave")
+        self._order(KeeperOrders.leave())
 
     def withdraw(self) -> bool:
         """No guard starts without an order."""
         return True
 
-    def _order(self, *order: object) -> None:
+    def _order(self, order: Message) -> None:
         if self._orders.descriptor >= 0:
-            self._orders.send(*order)
+            self._orders.send(order)
 
     def kill(self) -> None:
         """SIGKILL the keeper."""
@@ -369,10 +370,10 @@ class KeeperLock:
         self.process = 0
         turn.keeper_died(calls.now())
 
-    def messages(self) -> list[Message]:
+    def messages(self) -> list[list[Any]]:
         """What the keeper has told since."""
         told = self._says.read() if self._says.descriptor >= 0 else []
-        self.settled = self.settled or any(message[0] in ("settled", "gave up", "rest") for message in told)
+        self.settled = self.settled or any(message[0] in ("settled", "gave_up", "rest") for message in told)
         return told
 
     def _close(self) -> None:
@@ -456,7 +457,7 @@ class SlotLock:
         if self._flock.grant is None:
             turn.keeper_died(calls.now())
 
-    def messages(self) -> list[Message]:
+    def messages(self) -> list[list[Any]]:
         """What it has told since; the lock that it got is ours too, if the file is still the same."""
         told = []
         for message in self._keeper.messages():

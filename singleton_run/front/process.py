@@ -10,25 +10,27 @@ from singleton_run.api import record
 from singleton_run.call.settings import KILL_AFTER
 from singleton_run.front import lock_handles
 from singleton_run.front.decisions import OVER, RUNNING, STARTING, Turn
+from singleton_run.front.hearing import GuardHeard, KeeperHeard
 from singleton_run.guard.process import Task
 from singleton_run.job import Job
 from singleton_run.report.log import Log
 from singleton_run.system import calls, libc, pipes, processes
-from singleton_run.system.processes import Command, Tree
+from singleton_run.system.messages import GuardOrders, GuardTells, KeeperTells, Proof, deliver
+from singleton_run.system.processes import Command
 from singleton_run.system.shared_page import Page
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from singleton_run.api.contract import Backend
     from singleton_run.call.settings import Settings
-    from singleton_run.guard.decisions import Guard
-    from singleton_run.guard.job_control import Jobs
+    from singleton_run.front.adopted_guard import AdoptedGuard
     from singleton_run.schedule.slot_rules import Plan
     from singleton_run.system.calls import Signals
+    from singleton_run.system.messages import Message
 
     Lock = lock_handles.FlockLock | lock_handles.KeeperLock | lock_handles.SlotLock
 else:
@@ -113,12 +115,14 @@ class Front:
         self.ends = lock_handles.GuardEnds(pipes.pipe() if leased or decides else (-1, -1), self.log)
         self.lock = self._lock(job, plan, decides=decides)
         self.guarded = leased
-        self.own_guard: Guard | None = None
-        self.own_jobs: Jobs | None = None
+        self.own_guard: AdoptedGuard | None = None
         self.command_id = 0
         self.ordered = 0
         self.unread: list[tuple[object, ...]] = []
         self.strangers: set[int] = set()
+        verb = ", asked to end" if settings.leftovers == "kill" else ""
+        self.guard_heard_by = GuardHeard(self.turn, self, path, verb)
+        self.keeper_heard_by = KeeperHeard(self.turn, self)
         self.reaped: list[tuple[int, int]] = []
         self.keeper_ended = False
         self.command = -1
@@ -166,23 +170,25 @@ class Front:
         """Take from a guard that waits the right to start; False if it has used it already."""
         return self.lock.withdraw()
 
-    def tell_guard(self, *message: object) -> None:
+    def tell_guard(self, message: Message) -> None:
         """Give the guard an order and SIGCONT, or take its part; to one that has died, nothing."""
         if self.own_guard is not None:
-            self._obey_as_guard(self.own_guard, message)
+            deliver(message, GuardOrders, self.own_guard)
             return
         if not self.guarded and message[0] != "start":
             return
         if not self.guarded:
             self.fork_guard()
-        if message[0] == "start":
+        starts = message[0] == "start"
+        if starts:
+            message = GuardOrders.start(message[1], *self._of_slot())
             self.strangers = set(processes.children())
         self.unread = [*self.unread[len(self.unread) - self.ordered + self.page.heard :], message]
         self.ordered += 1
-        self.ends.orders.send(*message, *(self._of_slot() if message[0] == "start" else ()))
+        self.ends.orders.send(message)
         if self.page.guard:
             processes.send(self.page.guard, int(_signal.SIGCONT))
-        if message[0] == "start":
+        if starts:
             self._write_down_start()
 
     def new_guard(self) -> None:
@@ -215,11 +221,12 @@ class Front:
         if not self.command_id and not self.page.command and self._started_nothing():
             self.page.started = False
             return False
-        self.own_guard = self.task.guard(_Adopted(self), self._say_as_guard)
-        self.own_jobs = self.task.jobs()
-        self.own_guard.adopt(self.page.command or self._ended_command(), calls.now())
+        from singleton_run.front.adopted_guard import AdoptedGuard
+
+        self.own_guard = AdoptedGuard(self, self._say_as_guard)
+        self.own_guard.decisions.adopt(self.page.command or self._ended_command(), calls.now())
         for order in self.unread[len(self.unread) - self.ordered + self.page.heard :]:
-            self._obey_as_guard(self.own_guard, order)
+            deliver(order, GuardOrders, self.own_guard)
         return True
 
     def _ended_command(self) -> int:
@@ -290,7 +297,7 @@ class Front:
         now = calls.now()
         self.turn.look(now)
         if self.own_guard is not None:
-            self.own_guard.look(now)
+            self.own_guard.decisions.look(now)
 
     def _close(self) -> None:
         """Between two turns: nothing of the last one stays open."""
@@ -305,7 +312,7 @@ class Front:
     def _wait(self) -> None:
         own = self.own_guard
         due = self.turn.next_look()
-        self.timer.set(due if own is None else min(due, own.next_look(calls.now())))
+        self.timer.set(due if own is None else min(due, own.decisions.next_look(calls.now())))
         poll = select.poll()
         for descriptor in (
             self.signals.descriptor,
@@ -320,13 +327,13 @@ class Front:
         poll.poll()
         self.timer.clear()
 
-    def _of_slot(self) -> tuple[object, ...]:
+    def _of_slot(self) -> tuple[float | None, int | None]:
         """What the command is told of its slot and attempt, as the guard hears it."""
         slot = (self.turn.grant or {}).get("record") or {}
         slot = slot.get("slot") if self.settings.scheduled else None
         if slot:
             return slot["slot"], slot["attempt"]
-        return (None, self.attempt) if self.attempt else ()
+        return None, self.attempt or None
 
     def _forget_guard(self) -> None:
         self.guarded = False
@@ -345,38 +352,39 @@ class Front:
         if not self.guarded:
             return
         for message in self.ends.says.read():
-            self._guard_says(*message)
+            deliver(message, GuardTells, self.guard_heard_by)
         if self.ends.says.closed:
             self._forget_guard()
             self.turn.guard_died(calls.now())
 
-    def _guard_says(self, event: str, *facts: Any) -> None:
-        turn = self.turn
-        if event == "locked" and isinstance(self.lock, lock_handles.FlockLock):
-            self.lock.locked(facts[0], turn)
-        elif event == "started":
-            self.command_id = facts[0]
-            turn.guard_started(facts[0], self.page.began)
-            self._watch_command(facts[0])
-            self._let_go()
-        elif event == "failed":
-            path = self.task.command.path
-            turn.guard_failed(facts[0], f"{path!r} can't be executed: {os.strerror(facts[0])}")
-        elif event == "late":
-            turn.guard_late()
-        elif event == "expired":
-            turn.guard_expired()
-        elif event == "ended":
-            turn.guard_ended(facts[0])
-        elif event == "gone":
-            turn.guard_gone(proved=facts[0])
-        elif event == "leftover":
-            verb = ", asked to end" if self.settings.leftovers == "kill" else ""
-            self.say("warning", event, pid=facts[0], command=facts[1], verb=verb)
-        elif event in ("forbidden", "stuck"):
-            self.say("error", event, pid=facts[0], command=facts[1])
-        else:
-            self.say("warning", event)
+    # The ears of `hearing`.
+
+    def clock(self) -> float:
+        """The boot clock's reading now."""
+        return calls.now()
+
+    def locked(self, grant: Mapping[str, Any]) -> None:
+        """A guard that waited has the lock."""
+        if isinstance(self.lock, lock_handles.FlockLock):
+            self.lock.locked(grant, self.turn)
+
+    def command_started(self, process: int) -> float:
+        """Watch the command, and let go of what is its own; when it was started."""
+        self.command_id = process
+        self._watch_command(process)
+        self._let_go()
+        return self.page.began
+
+    def be_ready(self) -> None:
+        """Fork a guard: it takes some milliseconds, which the slot's time is ahead."""
+        if not self.guarded:
+            self.fork_guard()
+
+    def say_once(self, event: str, which: int, level: str, **facts: object) -> None:
+        """Tell the user, unless this event was said with that number before."""
+        if (event, which) not in self.log.said:
+            self.log.said.add((event, which))
+            self.say(level, event, **facts)
 
     def _watch_command(self, process: int) -> None:
         try:
@@ -391,19 +399,11 @@ class Front:
             self.command = -1
             self.turn.command_ended(calls.now())
 
-    def _say_as_guard(self, event: str, *facts: Any) -> None:
+    def _say_as_guard(self, message: Message) -> None:
         """What we say in the guard's place: the end also to the keeper, should we be killed next."""
-        if event == "gone" and self.ends.proof_write >= 0:
-            pipes.Writer(self.ends.proof_write).send("gone")
-        self._guard_says(event, *facts)
-
-    def _obey_as_guard(self, guard: Guard, order: tuple[object, ...]) -> None:
-        if order[0] == "signal":
-            if order[1] == _signal.SIGCONT and self.own_jobs is not None:
-                self.own_jobs.go_on()
-            guard.signal(int(str(order[1])))
-        elif order[0] == "kill":
-            guard.kill(calls.now())
+        if message[0] == "gone" and self.ends.proof_write >= 0:
+            pipes.Writer(self.ends.proof_write).send(Proof.gone())
+        deliver(message, GuardTells, self.guard_heard_by)
 
     def _let_go(self) -> None:
         """The command has its descriptors: keep none of them, or its readers would wait for us."""
@@ -413,34 +413,8 @@ class Front:
         calls.drop_inherited()
 
     def _hear_lock(self) -> None:
-        for event, *facts in self.lock.messages():
-            now = calls.now()
-            if event == "held":
-                self.turn.held(*facts)
-            elif event == "granted":
-                self.turn.granted(facts[0], now)
-            elif event == "trouble":
-                self.turn.trouble_came(facts[0], now)
-            elif event == "gave up":
-                self.turn.gave_up(*facts)
-            elif event == "settled":
-                self.turn.settled(*facts)
-            elif event == "lost":
-                self.turn.lost_lock(facts[0], now)
-            elif event == "rest":
-                self.turn.rested(*facts)
-            elif event == "ready":
-                if not self.guarded:  # it takes some milliseconds, which the slot's time is ahead
-                    self.fork_guard()
-            elif event == "insecure":
-                self._say_once(event, 0, facts[0], text=facts[1])
-            else:
-                self._say_once(event, round(facts[-1]), "warning", number=facts[0])
-
-    def _say_once(self, event: str, which: int, level: str, **facts: object) -> None:
-        if (event, which) not in self.log.said:
-            self.log.said.add((event, which))
-            self.say(level, event, **facts)
+        for message in self.lock.messages():
+            deliver(message, KeeperTells, self.keeper_heard_by)
 
     def _hear_signals(self) -> None:
         for number, code, sender in self.signals.read():
@@ -490,9 +464,7 @@ class Front:
     def _hear_children(self) -> None:
         self.reap()
         if self.own_guard is not None:
-            self.own_guard.children(calls.now())
-            if self.own_jobs is not None:
-                self.own_jobs.follow()
+            self.own_guard.children()
         if self.keeper_ended:
             self.keeper_ended = False
             self._hear_guard()
@@ -535,28 +507,3 @@ def _kill_children() -> None:
         for process in processes.children():
             processes.send(process, KILL)
         select.poll().poll(10)
-
-
-class _Adopted(Tree):
-    """The command below the front, beside the front's own helpers."""
-
-    def __init__(self, front: Front) -> None:
-        super().__init__(front.task.command, front.page, {})
-        self._front = front
-
-    def reap(self) -> list[tuple[int, int]]:
-        """Every child of the command's that has ended since."""
-        self._none_left = self._front.reap()
-        ended, self._front.reaped = self._front.reaped, []
-        return ended
-
-    def children(self) -> list[int]:
-        """The children there are, without our own."""
-        own = {self._front.lock.process, self._front.log.process}
-        return [process for process in processes.children() if process not in own]
-
-    def empty(self) -> bool:
-        """Whether there is no child: asked of the kernel once our own helpers are gone."""
-        if not self._none_left and not self.children() and self._front.retire():
-            self._none_left = self._front.reap()
-        return self._none_left

@@ -11,13 +11,16 @@ The front takes the same decisions for itself when the guard has been killed.
 from __future__ import annotations
 
 from singleton_run import lease_times
+from singleton_run.system.messages import GuardTells
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
 
-    Tell = Callable[..., object]
+    from singleton_run.system.messages import Message
+
+    Tell = Callable[[Message], object]
 
     class Tree(Protocol):
         """The command and its descendants, as their parent sees them."""
@@ -94,15 +97,15 @@ class Guard:
         if self.state != IDLE:
             return
         if self.ttl is not None and now >= lease_times.stop_at(self.tree.lease_end(), self.ttl):
-            self.tell("late")
+            self.tell(GuardTells.late())
             return
         try:
             self.command = self.tree.spawn()
         except OSError as error:
-            self.tell("failed", error.errno)
+            self.tell(GuardTells.failed(error.errno or 0))
             return
         self.state = RUNNING
-        self.tell("started", self.command)
+        self.tell(GuardTells.started(self.command))
 
     def adopt(self, command: int, now: float) -> None:
         """Go on with a tree whose guard was killed; `command` is 0 if it has ended or is unknown."""
@@ -133,7 +136,7 @@ class Guard:
             self.asked.discard(process)
             if process == self.command and self.state == RUNNING:
                 self.state = LEFTOVERS
-                self.tell("ended", status)
+                self.tell(GuardTells.ended(status))
         if self.state in (RUNNING, LEFTOVERS) and self.tree.empty():
             self._gone(proved=True)
         elif self.killing:
@@ -145,7 +148,7 @@ class Guard:
         """It is later now: enforce what was due."""
         leased_out = self.ttl is not None and now >= lease_times.kill_at(self.tree.lease_end(), self.ttl)
         if leased_out and self.state == RUNNING and not self.killing:
-            self.tell("expired")
+            self.tell(GuardTells.expired())
         if self.state in (RUNNING, LEFTOVERS) and (
             self.killing or leased_out or now >= self.kill_leftovers_at
         ):
@@ -153,7 +156,7 @@ class Guard:
         if self.state in (RUNNING, LEFTOVERS) and now >= self.say_stuck_at:
             self.say_stuck_at = FOREVER
             for process in self.tree.children()[:MOST_NAMED]:
-                self.tell("stuck", process, self.tree.name(process))
+                self.tell(GuardTells.stuck(process, self.tree.name(process)))
 
     def next_look(self, now: float) -> float:
         """When `look` has something to do next, a reading of the boot clock."""
@@ -180,9 +183,9 @@ class Guard:
     def _say_leftover(self, process: int) -> None:
         self.named += 1
         if self.named < MOST_NAMED:
-            self.tell("leftover", process, self.tree.name(process))
+            self.tell(GuardTells.leftover(process, self.tree.name(process)))
         elif self.named == MOST_NAMED:
-            self.tell("more leftovers")
+            self.tell(GuardTells.more_leftovers())
 
     def _kill_all(self) -> None:
         if self.state == RUNNING:
@@ -197,8 +200,8 @@ class Guard:
     def _say_forbidden(self, process: int) -> None:
         if process not in self.forbidden:
             self.forbidden.add(process)
-            self.tell("forbidden", process, self.tree.name(process))
+            self.tell(GuardTells.forbidden(process, self.tree.name(process)))
 
     def _gone(self, *, proved: bool) -> None:
         self.state = GONE
-        self.tell("gone", proved)
+        self.tell(GuardTells.gone(proved=proved))

@@ -9,6 +9,7 @@ from singleton_run.guard.command_environment import for_command, of_slot
 from singleton_run.guard.decisions import GONE, IDLE, Guard
 from singleton_run.report.log import last_words
 from singleton_run.system import calls, processes
+from singleton_run.system.messages import GuardOrders, GuardTells, Proof, deliver
 from singleton_run.system.pipes import Reader, Writer
 from singleton_run.system.processes import Command, Tree
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from singleton_run.guard.decisions import Tell
     from singleton_run.guard.decisions import Tree as AnyTree
     from singleton_run.guard.job_control import Jobs
+    from singleton_run.system.messages import Message
     from singleton_run.system.shared_page import Page
 
     Take = Callable[[], Grant | None]
@@ -107,11 +109,11 @@ def run(
         grant = take()
         if grant is None or task.page.over:
             return
-        process.front.send("locked", grant.as_dict())
-        process.obey(["start", grant.token])
+        process.front.send(GuardTells.locked(grant.as_dict()))
+        process.start(grant.token, None, None)
     process.loop()
     if proof >= 0:
-        Writer(proof).send("gone")
+        Writer(proof).send(Proof.gone())
     while not process.front.flush():
         calls.wait_to_write(tell)
 
@@ -145,14 +147,14 @@ class _Process:
         for descriptor in (orders, self.signals.descriptor, self.timer.descriptor):
             self.poll.register(descriptor, select.POLLIN)
 
-    def tell(self, event: str, *facts: object) -> None:
+    def tell(self, message: Message) -> None:
         """Tell the front. It may exit when nothing is left, and then the lock has to be free."""
-        if event in ("gone", "failed") and self.lock >= 0:
+        if message[0] in ("gone", "failed") and self.lock >= 0:
             if self.orphaned is not None and self.reader.closed:
                 self.orphaned()
             os.close(self.lock)
             self.lock = -1
-        self.front.send(event, *facts)
+        self.front.send(message)
 
     def loop(self) -> None:
         """Go on until the turn's processes are gone, or nobody is there to order a start."""
@@ -168,7 +170,7 @@ class _Process:
             was_closed = reader.closed
             for order in reader.read():
                 self.page.heard += 1
-                self.obey(order)
+                deliver(order, GuardOrders, self)
             if reader.closed and not was_closed:
                 self.front_died()
             if self.jobs is not None and not reader.closed:
@@ -183,20 +185,32 @@ class _Process:
             last_words(f"the front of {self.name!r} was killed, so its command is killed too")
             self.guard.kill(calls.now())
 
-    def obey(self, order: list[object]) -> None:
-        """Do as the front says; an order also wakes a guard that was stopped."""
-        now = calls.now()
-        if order[0] == "start":
-            self.tree.environ["SINGLETON_TOKEN"] = str(order[1])
-            self.tree.environ.update(of_slot(order[2:]))
-            self.guard.start(now)
-            calls.close_standard(0, 1)
-            ends = (self.reader.descriptor, self.front.descriptor, self.proof)
-            own = (self.signals.descriptor, self.timer.descriptor, *self.listing)
-            calls.keep_only([*ends, self.lock, *own])
-        elif order[0] == "signal":
-            if order[1] == _signal.SIGCONT and self.jobs is not None:
-                self.jobs.go_on()
-            self.guard.signal(int(str(order[1])))
-        elif order[0] == "kill":
-            self.guard.kill(now)
+    # The front's orders, `messages.GuardOrders`; any of them also wakes a guard that was stopped.
+
+    def start(self, token: int, slot: float | None, attempt: int | None) -> None:
+        """Start the command, and keep no descriptor that is for it."""
+        self.tree.environ["SINGLETON_TOKEN"] = str(token)
+        if attempt is not None:
+            self.tree.environ.update(of_slot((slot, attempt)))
+        self.guard.start(calls.now())
+        calls.close_standard(0, 1)
+        ends = (self.reader.descriptor, self.front.descriptor, self.proof)
+        own = (self.signals.descriptor, self.timer.descriptor, *self.listing)
+        calls.keep_only([*ends, self.lock, *own])
+
+    def signal(self, number: int) -> None:
+        """Pass a signal on to the command."""
+        if number == _signal.SIGCONT and self.jobs is not None:
+            self.jobs.go_on()
+        self.guard.signal(number)
+
+    def kill(self) -> None:
+        """Kill everything."""
+        self.guard.kill(calls.now())
+
+    def wake(self) -> None:
+        """The SIGCONT was all."""
+
+    def unknown(self, name: str) -> None:
+        """An order that this version does not know."""
+        last_words(f"the guard of {self.name!r} does not know the order {name!r}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from singleton_run import lease_times
 from singleton_run.api.contract import Grant, Held
 from singleton_run.errors import HELD, Failure, Lost, Unavailable
+from singleton_run.system.messages import KeeperTells
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,18 +63,31 @@ class Orders:
     An operation that waits (wait, hold, sleep) returns at once when an order comes, or has come.
     """
 
-    __slots__ = ("leave", "no_front", "nothing_runs", "settle", "unguarded")
+    __slots__ = ("leaving", "no_front", "not_understood", "nothing_runs", "record", "unguarded")
 
     def __init__(self) -> None:
-        self.leave = False
-        self.settle: Record | None = None
+        self.leaving = False
+        self.record: Record | None = None
+        self.not_understood = ""
         self.no_front = False
         self.unguarded = False
         self.nothing_runs = False
 
+    def leave(self) -> None:
+        """Give up waiting."""
+        self.leaving = True
+
+    def settle(self, record: Record) -> None:
+        """The command is gone: give the lock back, with this record of the run."""
+        self.record = record
+
+    def unknown(self, name: str) -> None:
+        """An order that this version does not know."""
+        self.not_understood = name
+
     def over(self) -> bool:
         """Nobody wants the lock any more, and the command was never started or is proved gone."""
-        return self.leave or self.settle is not None or (self.no_front and self.nothing_runs)
+        return self.leaving or self.record is not None or (self.no_front and self.nothing_runs)
 
     def orphaned(self) -> bool:
         """Front and guard are both dead, and nothing is proved."""
@@ -102,21 +116,21 @@ def _take(job: Job, orders: Orders) -> StepsToGrant:
         yield from grant_told(*got)
         return got
     if isinstance(got, Held):
-        yield Do("tell", "held", got.holder, got.host, got.since)
+        yield Do("tell", *KeeperTells.held(got.holder, got.host, got.since))
     yield Do("leave", lease_times.request_limit(job.ttl))
     if got is None:
-        yield Do("tell", "settled", "")
+        yield Do("tell", *KeeperTells.settled(""))
     elif isinstance(got, Held):
-        yield Do("tell", "gave up", HELD, "")
+        yield Do("tell", *KeeperTells.gave_up(HELD, ""))
     else:
-        yield Do("tell", "gave up", got.status, str(got))
+        yield Do("tell", *KeeperTells.gave_up(got.status, str(got)))
     return None
 
 
 def grant_told(grant: Grant, end: float) -> Steps:
     """Tell the front that the lock is ours until `end`: it starts the command."""
     yield Do("report", end)
-    yield Do("tell", "granted", grant.as_dict(), end)
+    yield Do("tell", *KeeperTells.granted(grant.as_dict()))
 
 
 def get(job: Job, orders: Orders, until: float) -> StepsToOutcome:
@@ -146,7 +160,7 @@ def get(job: Job, orders: Orders, until: float) -> StepsToOutcome:
         if isinstance(result, Held):
             if last:
                 return result
-            yield Do("tell", "held", result.holder, result.host, result.since)
+            yield Do("tell", *KeeperTells.held(result.holder, result.host, result.since))
             done = yield Do("wait", result, until)
             error = done.error
         if error is None:
@@ -180,7 +194,7 @@ def persist(do: Do, orders: Orders, until: float) -> StepsToDone:
 
 def pause(done: Done, error: Failure, failures: int, until: float) -> Steps:
     """After so many failures in a row tell the last, and wait a little longer than before."""
-    yield Do("tell", "trouble", str(error))
+    yield Do("tell", *KeeperTells.trouble(str(error)))
     yield Do("sleep", min(done.now + max(0.1, lease_times.back_off(failures, 5.0)), until))
 
 
@@ -214,13 +228,13 @@ def _keep(job: Job, orders: Orders, grant: Grant, end: float) -> Steps:
             yield Do("report", end)
             continue
         if isinstance(done.error, Lost):
-            yield Do("tell", "lost", str(done.error))
+            yield Do("tell", *KeeperTells.lost(str(done.error)))
             yield from _lost(orders, done.now)
             return
         failures += 1
         due = done.now + lease_times.back_off(failures, 1.0)
         yield Do("report", end)
-        yield Do("tell", "trouble", str(done.error))
+        yield Do("tell", *KeeperTells.trouble(str(done.error)))
         if done.now >= enforce_at:
             yield Do("enforce")
             return
@@ -241,7 +255,7 @@ def _lost(orders: Orders, now: float) -> Steps:
 
 
 def _settle(job: Job, orders: Orders, grant: Grant, end: float) -> Steps:
-    record = orders.settle or ("interrupted" if orders.leave else "crashed")
+    record = orders.record or ("interrupted" if orders.leaving else "crashed")
     limit = lease_times.request_limit(job.ttl)
     failures = 0
     if job.once is not None and isinstance(record, dict) and record["state"] == "succeeded":
@@ -250,10 +264,10 @@ def _settle(job: Job, orders: Orders, grant: Grant, end: float) -> Steps:
         yield Do("report", end)
         done = yield Do("release", grant, record, limit)
         if done.error is None or not isinstance(done.error, Unavailable) or done.now >= end:
-            yield Do("tell", "settled", "" if done.error is None else str(done.error))
+            yield Do("tell", *KeeperTells.settled("" if done.error is None else str(done.error)))
             return
         failures += 1
-        yield Do("tell", "trouble", str(done.error))
+        yield Do("tell", *KeeperTells.trouble(str(done.error)))
         yield Do("sleep", min(end, done.now + lease_times.back_off(failures, 1.0)))
 
 
@@ -269,4 +283,5 @@ def _mark(job: Job, grant: Grant, record: Record, end: float) -> Steps:
         failures += 1
         yield from pause(done, done.error, failures, end)
     if done.error is not None:
-        yield Do("tell", "trouble", f"that {job.once!r} is done could not be written down: {done.error}")
+        text = f"that {job.once!r} is done could not be written down: {done.error}"
+        yield Do("tell", *KeeperTells.trouble(text))

@@ -13,6 +13,7 @@ from singleton_run.keeper import decisions as keeper_decisions
 from singleton_run.keeper.decisions import Do, Done, Orders
 from singleton_run.report.log import last_words
 from singleton_run.system import calls, processes
+from singleton_run.system.messages import KeeperOrders, KeeperTells, deliver
 from singleton_run.system.pipes import Reader, Writer
 
 TYPE_CHECKING = False
@@ -57,11 +58,11 @@ def run(
     try:
         backend = open_backend()
         if warning := getattr(backend, "warning", None):
-            front.send("insecure", *warning)
+            front.send(KeeperTells.insecure(*warning))
         if plan is not None:
             job.plan = plan()
     except Failure as failure:
-        front.send("gave up", failure.status, str(failure))
+        front.send(KeeperTells.gave_up(failure.status, str(failure)))
         return
     page.reported = calls.now()  # what was loaded took its time, which is not the first attempt's
     process = _Keeper(backend, job, page, Reader(orders), front, Reader(proof), guard)
@@ -120,10 +121,10 @@ class _Keeper:
 
     def _listen(self) -> None:
         for message in self.front.read():
-            if message[0] == "leave":
-                self.orders.leave = True
-            else:
-                self.orders.settle = message[1]
+            deliver(message, KeeperOrders, self.orders)
+            if self.orders.not_understood:
+                last_words(f"the keeper of {self.job.name!r} does not know {self.orders.not_understood!r}")
+                self.orders.not_understood = ""
         if not self.front.closed:
             return
         if not self.orders.no_front:
@@ -194,12 +195,12 @@ class _Keeper:
         self.page.end = max(self.page.end, end)
         self.page.reported = calls.now()
 
-    def _tell(self, *message: object) -> None:
+    def _tell(self, *message: Any) -> None:
         if message[0] == "trouble":
             if message[1] == self.told_trouble:
                 return
             self.told_trouble = str(message[1])
-        self.tell.send(*message)
+        self.tell.send(message)
 
     def _wake(self) -> None:
         for process in (os.getppid() if not self.orders.no_front else 0, self.page.guard):

@@ -16,6 +16,7 @@ from singleton_run.api.contract import Held
 from singleton_run.errors import HELD, Failure
 from singleton_run.keeper.decisions import Do, get, grant_told, persist
 from singleton_run.schedule.slot_rules import QUEUE, REST, taken_back
+from singleton_run.system.messages import KeeperTells
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def take_slot(job: Job, orders: Orders) -> StepsToGrant:
     limit = lease_times.request_limit(job.ttl)
     done = yield from persist(Do("read", limit), orders, job.wait_until)
     if done is None:
-        yield Do("tell", "settled", "")
+        yield Do("tell", *KeeperTells.settled(""))
         return None
     if done.error is not None:
         yield from _give_up(job, done.error)
@@ -56,7 +57,7 @@ def take_slot(job: Job, orders: Orders) -> StepsToGrant:
         return (yield from _run(job, orders, got))
     yield Do("leave", limit)
     if got is None:
-        yield Do("tell", "settled", "")
+        yield Do("tell", *KeeperTells.settled(""))
     elif isinstance(got, Held):
         yield from _was_held(job, got, decision)
     else:
@@ -70,10 +71,12 @@ def _was_held(job: Job, held: Held, decision: Decision) -> Steps:
     plan: Plan = job.plan  # type: ignore[assignment] # there is one, or we would not be here
     in_time = done.now < job.wait_until or not job.waits
     if plan.loops or (in_time and not plan.second_look):
-        yield Do("tell", "rest", done.now + (0.0 if decision.kind == QUEUE else AGAIN), 0.0, "held")
+        yield Do(
+            "tell", *KeeperTells.rest(done.now + (0.0 if decision.kind == QUEUE else AGAIN), 0.0, "held")
+        )
         return
-    yield Do("tell", "held", held.holder, held.host, held.since)
-    yield Do("tell", "gave up", HELD, "")
+    yield Do("tell", *KeeperTells.held(held.holder, held.host, held.since))
+    yield Do("tell", *KeeperTells.gave_up(HELD, ""))
 
 
 def _run(job: Job, orders: Orders, got: Got) -> StepsToGrant:
@@ -87,7 +90,7 @@ def _run(job: Job, orders: Orders, got: Got) -> StepsToGrant:
         yield from _rest(decision, ahead)
         return None
     if decision.missed:
-        yield Do("tell", "missed", decision.missed, decision.slot)
+        yield Do("tell", *KeeperTells.note("missed", decision.missed, decision.slot))
     done = yield Do("sleep", start - WRITE_AHEAD)
     if not orders.over() and done.now >= lease_times.renew_at(end, job.ttl):
         done = yield Do("renew", grant, limit)
@@ -101,7 +104,7 @@ def _run(job: Job, orders: Orders, got: Got) -> StepsToGrant:
     done = yield Do("write", grant, run, limit)
     if done.error is None:
         grant.record = run
-        yield Do("tell", "ready")
+        yield Do("tell", *KeeperTells.ready())
         done = yield Do("sleep", start)
     if orders.over() or done.error is not None or done.now >= lease_times.stop_at(end, job.ttl):
         # Not started after all: what was written is taken back, if it can be.
@@ -120,11 +123,11 @@ def _begun(job: Job, grant: Grant, decision: Decision, start: float) -> Mapping[
 def _over(orders: Orders, done: Done) -> Steps:
     """The end of a trip that had the lock and did not start: look again at once, unless asked to leave."""
     if orders.over():
-        yield Do("tell", "settled", "")
+        yield Do("tell", *KeeperTells.settled(""))
         return
     if done.error is not None:
-        yield Do("tell", "trouble", str(done.error))
-    yield Do("tell", "rest", done.now + AGAIN, 0.0, "not started")
+        yield Do("tell", *KeeperTells.trouble(str(done.error)))
+    yield Do("tell", *KeeperTells.rest(done.now + AGAIN, 0.0, "not started"))
 
 
 def _decide(job: Job, seen: Mapping[str, Any] | None, *, held: bool) -> StepsToDecision:
@@ -133,18 +136,18 @@ def _decide(job: Job, seen: Mapping[str, Any] | None, *, held: bool) -> StepsToD
     told: Any = done.result
     now, offset = told
     if offset is not None and abs(offset) > MOST_OFFSET:
-        yield Do("tell", "offset", offset)
+        yield Do("tell", *KeeperTells.note("offset", offset))
     plan: Plan = job.plan  # type: ignore[assignment] # there is one, or we would not be here
     plan.offset = offset or 0.0
     decision = plan.decide(seen, now, held=held, exact=offset is not None)
     for event, number in decision.notes:
-        yield Do("tell", event, number)
+        yield Do("tell", *KeeperTells.note(event, number))
     return decision, done.now - now
 
 
 def _rest(decision: Decision, ahead: float) -> Steps:
     wake = None if decision.at is None else decision.at + ahead
-    yield Do("tell", "rest", wake, decision.slot, decision.why)
+    yield Do("tell", *KeeperTells.rest(wake, decision.slot, decision.why))
 
 
 def _give_up(job: Job, error: Failure) -> Steps:
@@ -153,7 +156,7 @@ def _give_up(job: Job, error: Failure) -> Steps:
     told: Any = done.result
     now, _ = told
     following = job.plan.blind(now) if job.plan is not None else now
-    yield Do("tell", "gave up", error.status, str(error), done.now + following - now)
+    yield Do("tell", *KeeperTells.gave_up(error.status, str(error), done.now + following - now))
 
 
 def take_once(job: Job, orders: Orders) -> StepsToGrant:
@@ -173,14 +176,14 @@ def take_once(job: Job, orders: Orders) -> StepsToGrant:
                 return got
         yield Do("leave", limit)
     if isinstance(got, Failure):
-        yield Do("tell", "gave up", got.status, str(got))
+        yield Do("tell", *KeeperTells.gave_up(got.status, str(got)))
     elif isinstance(got, Held):
-        yield Do("tell", "held", got.holder, got.host, got.since)
-        yield Do("tell", "gave up", HELD, "")
+        yield Do("tell", *KeeperTells.held(got.holder, got.host, got.since))
+        yield Do("tell", *KeeperTells.gave_up(HELD, ""))
     elif done is None or orders.over():
-        yield Do("tell", "settled", "")
+        yield Do("tell", *KeeperTells.settled(""))
     elif done.error is not None:
-        yield Do("tell", "gave up", done.error.status, str(done.error))
+        yield Do("tell", *KeeperTells.gave_up(done.error.status, str(done.error)))
     else:
-        yield Do("tell", "rest", None, 0.0, "done")
+        yield Do("tell", *KeeperTells.rest(None, 0.0, "done"))
     return None

@@ -36,6 +36,7 @@ SENTENCES = {
     "guard frozen": "the guard of the command is frozen and can't be ended, so the command can't be stopped: "
     "thaw it (a debugger, a cgroup's freezer)",
     "guard hangs": "the guard of the command does not answer; it is woken, and then replaced",
+    "unknown message": "{text} is not known to this version: was singleton-run replaced while it ran?",
     "unnamed": "without --name, lock {name!r} depends on the command's arguments: "
     "change one, and old and new run side by side",
     "gave up": "{text}",

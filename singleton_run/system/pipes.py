@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    Message = list[Any]
+    from singleton_run.system.messages import Message
 
 
 def pipe() -> tuple[int, int]:
@@ -28,7 +28,7 @@ class Writer:
         self.descriptor = descriptor
         self._rest = b""
 
-    def send(self, *message: object) -> None:
+    def send(self, message: Message) -> None:
         """Send a message, now or at a later `flush`; to a reader that is gone, never."""
         self._rest += fastjson.dumps(message).encode() + b"\n"
         self.flush()
@@ -53,7 +53,7 @@ class Reader:
         self.closed = False
         self._rest = b""
 
-    def read(self) -> list[Message]:
+    def read(self) -> list[list[Any]]:
         """Every whole message that has arrived; a cut last line of a dead writer is dropped."""
         try:
             while not self.closed:

@@ -14,6 +14,7 @@ from singleton_run.front.decisions import NONE, RUNNING, STARTING, Turn
 from singleton_run.guard import decisions as guard_decisions
 from singleton_run.guard.decisions import Guard
 from singleton_run.keeper.decisions import Done, Orders
+from singleton_run.system.messages import GuardTells
 from tests.simulation import keeper as keeper_process
 from tests.simulation.front import Front, _Adopted
 from tests.simulation.guard import GuardProcess
@@ -141,7 +142,7 @@ def _guard_deaf_to_the_fronts_death() -> list[Patch]:
 
 def _front_dead_so_release() -> list[Patch]:
     """The keeper releases when the front has died, without the guard's word."""
-    return [(Orders, "over", lambda self: self.leave or self.settle is not None or self.no_front)]
+    return [(Orders, "over", lambda self: self.leaving or self.record is not None or self.no_front)]
 
 
 def _any_echild_is_proof() -> list[Patch]:
@@ -165,7 +166,7 @@ def _late_start() -> list[Patch]:
     def start(self: Guard, _now: float) -> None:
         self.command = self.tree.spawn()
         self.state = guard_decisions.RUNNING
-        self.tell("started", self.command)
+        self.tell(GuardTells.started(self.command))
 
     return [(Guard, "start", start)]
 

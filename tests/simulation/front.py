@@ -5,14 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from singleton_run.front.decisions import OVER, RUNNING, SETTLING, Turn
+from singleton_run.front.hearing import GuardHeard, KeeperHeard
+from singleton_run.system.messages import GuardOrders, GuardTells, KeeperOrders, KeeperTells, deliver
 from tests.simulation import checks
-from tests.simulation.guard import GuardProcess, View, decisions
+from tests.simulation.guard import GuardProcess, OwnGuard, View, decisions
 from tests.simulation.keeper import Keeper
 from tests.simulation.machine import Process
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from singleton_run.call.settings import Settings
     from singleton_run.guard.decisions import Guard
+    from singleton_run.system.messages import Message
     from tests.simulation.trip import Trip
 
 
@@ -21,8 +26,10 @@ class Front(Process):
 
     __slots__ = (
         "guard",
+        "guard_heard_by",
         "keeper",
         "keeper_ended",
+        "keeper_heard_by",
         "own_guard",
         "own_reaped",
         "seen_end",
@@ -47,6 +54,8 @@ class Front(Process):
         self.sigchld = False
         self.settled = False
         self.seen_end = False
+        self.guard_heard_by = GuardHeard(self.turn, self, "command", "")
+        self.keeper_heard_by = KeeperHeard(self.turn, self)
         self.wake()
 
     def child_ended(self) -> None:
@@ -113,30 +122,27 @@ class Front(Process):
 
     def settle(self) -> None:
         """Write to its pipe."""
-        self._tell_keeper("settle", self.turn.status)
+        self._tell_keeper(KeeperOrders.settle({"status": self.turn.status}))
 
     def leave(self) -> None:
         """Write to its pipe."""
-        self._tell_keeper("leave")
+        self._tell_keeper(KeeperOrders.leave())
 
-    def _tell_keeper(self, *message: object) -> None:
+    def _tell_keeper(self, message: Message) -> None:
         self.step()
         self.world.note(self, "tells the keeper", *message)
         if self.keeper is not None and self.keeper.alive:
             self.keeper.inbox.append(message)
             self.keeper.wake()
 
-    def tell_guard(self, *message: object) -> None:
+    def tell_guard(self, message: Message) -> None:
         """Write to the guard's pipe, or take its part."""
         self.step()
         self.world.note(self, "tells the guard", *message)
         if message[0] == "start":
             checks.start_ordered(self.trip)
         if self.own_guard is not None:
-            if message[0] == "signal":
-                self.own_guard.signal(cast("int", message[1]))
-            elif message[0] == "kill":
-                self.own_guard.kill(self.machine.clock())
+            deliver(message, GuardOrders, OwnGuard(self.own_guard, self.machine.clock))
             return
         if message[0] == "start" and self.guard is None:
             self.new_guard()
@@ -199,29 +205,35 @@ class Front(Process):
             return
         dead = not guard.alive
         while guard.outbox:
-            self._guard_says(*guard.outbox.pop(0))
+            self._guard_says(guard.outbox.pop(0))
         if dead and self.guard is guard:
             self.guard = None
             self.world.visit("turn", self.turn.phase, "guard_died")
             self.turn.guard_died(self.machine.clock())
 
-    def _guard_says(self, event: str, *facts: Any) -> None:
-        turn = self.turn
-        if event not in ("started", "failed", "late", "expired", "ended", "gone"):
-            return  # for the user only
-        self.world.visit("turn", turn.phase, f"guard_{event}")
-        if event == "started":
-            turn.guard_started(facts[0], self.trip.tree.began)
-        elif event == "failed":
-            turn.guard_failed(facts[0], "")
-        elif event == "late":
-            turn.guard_late()
-        elif event == "expired":
-            turn.guard_expired()
-        elif event == "ended":
-            turn.guard_ended(facts[0])
-        else:
-            turn.guard_gone(proved=facts[0])
+    def _guard_says(self, message: Message) -> None:
+        self.world.visit("turn", self.turn.phase, f"guard_{message[0]}")
+        deliver(message, GuardTells, self.guard_heard_by)
+
+    # The ears of `singleton_run.front.hearing`.
+
+    def clock(self) -> float:
+        """The machine's."""
+        return self.machine.clock()
+
+    def locked(self, grant: Mapping[str, Any]) -> None:
+        """There is no lock of the kernel's here."""
+
+    def command_started(self, process: int) -> float:
+        """When it was."""
+        return self.trip.tree.began
+
+    def be_ready(self) -> None:
+        """There are no slots here."""
+
+    def say_once(self, event: str, which: int, level: str, **facts: object) -> None:
+        """Say it in the history."""
+        self.say(level, event, **facts)
 
     def _hear_command(self) -> None:
         """By a descriptor of the command, from its start on."""
@@ -233,23 +245,10 @@ class Front(Process):
     def _hear_keeper(self) -> None:
         keeper, turn = self.keeper, self.turn
         while keeper is not None and keeper.outbox:
-            event, *facts = keeper.outbox.pop(0)
-            now = self.machine.clock()
-            self.world.visit("turn", turn.phase, event)
-            if event == "held":
-                turn.held(*facts)
-            elif event == "granted":
-                turn.granted(facts[0], now)
-            elif event == "trouble":
-                turn.trouble_came(facts[0], now)
-            elif event == "gave up":
-                self.settled = True
-                turn.gave_up(*facts)
-            elif event == "settled":
-                self.settled = True
-                turn.settled(*facts)
-            else:
-                turn.lost_lock(facts[0], now)
+            message = keeper.outbox.pop(0)
+            self.world.visit("turn", turn.phase, message[0])
+            self.settled = self.settled or message[0] in ("gave_up", "settled")
+            deliver(message, KeeperTells, self.keeper_heard_by)
 
     def _hear_children(self) -> None:
         self.sigchld = False

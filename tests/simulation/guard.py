@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from singleton_run.guard.decisions import GONE, IDLE, Guard
+from singleton_run.system.messages import GuardOrders, deliver
 from tests.simulation.machine import Process
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from singleton_run.system.messages import Message
     from tests.simulation.trip import Trip
 
 FOREVER = float("inf")
@@ -92,6 +96,29 @@ def decisions(trip: Trip, view: View, tell: Any) -> Guard:
     )
 
 
+class OwnGuard:
+    """Receives the orders to a guard, for whoever takes its decisions."""
+
+    def __init__(self, guard: Guard, clock: Callable[[], float]) -> None:
+        self._guard = guard
+        self._clock = clock
+
+    def start(self, token: int, slot: float | None, attempt: int | None) -> None:
+        """Start the command."""
+        self._guard.start(self._clock())
+
+    def signal(self, number: int) -> None:
+        """Signal it."""
+        self._guard.signal(number)
+
+    def kill(self) -> None:
+        """Kill everything."""
+        self._guard.kill(self._clock())
+
+    def wake(self) -> None:
+        """It is awake."""
+
+
 class GuardProcess(Process):
     """A guard, to be born of `parent`."""
 
@@ -150,18 +177,13 @@ class GuardProcess(Process):
             self.world.visit("guard", self.guard.state, "kill")
             self.guard.kill(self.machine.clock())
 
-    def _obey(self, order: tuple[Any, ...]) -> None:
+    def _obey(self, order: Message) -> None:
         guard = self.guard
         self.world.visit("guard", guard.state, order[0])
         self.world.note(self, "obeys", *order)
-        if order[0] == "start":
-            guard.start(self.machine.clock())
-        elif order[0] == "signal":
-            guard.signal(order[1])
-        elif order[0] == "kill":
-            guard.kill(self.machine.clock())
+        deliver(order, GuardOrders, OwnGuard(guard, self.machine.clock))
 
-    def _tell(self, *message: Any) -> None:
+    def _tell(self, message: Message) -> None:
         self.step()
         self.world.note(self, "tells", *message)
         self.outbox.append(message)

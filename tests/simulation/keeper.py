@@ -9,6 +9,7 @@ from singleton_run.errors import Failure, Unavailable
 from singleton_run.job import Job
 from singleton_run.keeper import decisions as keeper_decisions
 from singleton_run.keeper.decisions import Do, Done, Orders
+from singleton_run.system.messages import KeeperOrders, deliver
 from tests.simulation import checks
 from tests.simulation.machine import Process
 from tests.simulation.server import Request
@@ -110,10 +111,7 @@ class Keeper(Process):
     def _listen(self) -> None:
         orders, trip = self.orders, self.trip
         for message in self.inbox:
-            if message[0] == "leave":
-                orders.leave = True
-            else:
-                orders.settle = {"status": message[1]}
+            deliver(message, KeeperOrders, orders)
         self.inbox.clear()
         if trip.gone_said:
             self.heard_gone = True

@@ -20,11 +20,13 @@ from singleton_run.front import decisions as front_decisions
 from singleton_run.guard.decisions import FOREVER, GONE, LEFTOVERS, MOST_NAMED, Guard
 from singleton_run.job import Job
 from singleton_run.keeper import decisions as keeper_decisions
+from singleton_run.system.messages import GuardOrders
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from singleton_run.keeper.decisions import Do, Done
+    from singleton_run.system.messages import Message
 
 TTL = 30.0
 
@@ -115,7 +117,7 @@ class Family:
 class Told(list[tuple[object, ...]]):
     """What was told."""
 
-    def __call__(self, *message: object) -> None:
+    def __call__(self, message: Message) -> None:
         self.append(message)
 
 
@@ -219,7 +221,7 @@ def test_of_very_many_leftovers_not_all_are_named() -> None:
     family.ended = [(1, 0)]
     guard.children(1.0)
     assert [message[0] for message in told].count("leftover") < MOST_NAMED + 1
-    assert [message[0] for message in told].count("more leftovers") == 1
+    assert [message[0] for message in told].count("more_leftovers") == 1
     assert len(family.sent) == 498
 
 
@@ -257,6 +259,7 @@ class History:
         self.orders = keeper_decisions.Orders()
         self.steps = keeper_decisions.keep(Job("x", "me", TTL, wait_until), self.orders, resumed)
         self.did: Do | None = next(self.steps)
+        self.reported = 0.0
         self.told: list[tuple[Any, ...]] = []
 
     def answer(self, result: object = None, error: Failure | None = None, took: float = 0.0) -> None:
@@ -271,6 +274,8 @@ class History:
             while self.did.name in ("tell", "report"):
                 if self.did.name == "tell":
                     self.told.append(self.did.arguments)
+                else:
+                    self.reported = self.did.arguments[0]
                 self.did = self.steps.send(keeper_decisions.Done(self.now, self.now))
         except StopIteration:
             self.did = None
@@ -293,7 +298,8 @@ def test_a_grant_that_comes_too_late_is_renewed_and_not_run_before() -> None:
     assert not history.told
     renewed_at = history.now
     history.answer(took=1.0)
-    assert [(message[0], message[2]) for message in history.told] == [("granted", renewed_at + TTL)]
+    assert [message[0] for message in history.told] == ["granted"]
+    assert history.reported == renewed_at + TTL
 
 
 def test_a_grant_that_is_late_twice_is_not_run() -> None:
@@ -302,14 +308,15 @@ def test_a_grant_that_is_late_twice_is_not_run() -> None:
         history.answer(grant(), took=lease_times.stop_at(TTL, TTL))
     while history.next:
         history.answer()
-    assert [message[:2] for message in history.told] == [("gave up", UNAVAILABLE)]
+    assert [message[:2] for message in history.told] == [("gave_up", UNAVAILABLE)]
 
 
 def test_the_lease_is_counted_from_before_the_request() -> None:
     history = History()
     history.now = 100.0
     history.answer(grant(), took=4.0)
-    assert [(message[0], message[2]) for message in history.told] == [("granted", 100.0 + TTL)]
+    assert [message[0] for message in history.told] == ["granted"]
+    assert history.reported == 100.0 + TTL
     assert history.did is not None
     assert (history.next, history.did.arguments[1]) == ("hold", lease_times.renew_at(100.0 + TTL, TTL))
 
@@ -356,7 +363,7 @@ def test_a_refusal_while_waiting_is_final_and_the_place_is_left() -> None:
     history.answer(error=Refused("no"))
     assert history.next == "leave"
     history.answer()
-    assert history.told == [("gave up", 77, "no")]
+    assert history.told == [("gave_up", 77, "no", None)]
 
 
 def test_the_time_for_waiting_ends_with_who_holds_it() -> None:
@@ -367,20 +374,20 @@ def test_the_time_for_waiting_ends_with_who_holds_it() -> None:
     history.answer(Held("them", "there", 1.0))
     assert history.next == "leave"
     history.answer()
-    assert [message[0] for message in history.told] == ["held", "held", "gave up"]
+    assert [message[0] for message in history.told] == ["held", "held", "gave_up"]
     assert history.told[-1][1] == HELD
 
 
 def test_an_order_to_leave_takes_back_what_may_have_been_granted() -> None:
     history = History()
-    history.orders.leave = True
+    history.orders.leaving = True
     history.answer(grant())
     assert history.next == "leave"
 
 
 def test_a_release_is_tried_until_the_lease_is_over() -> None:
     history = History(resumed=(grant(), 20.0))
-    history.orders.settle = {"state": "failed"}
+    history.orders.record = {"state": "failed"}
     history.answer()
     releases = 0
     while history.next:
@@ -445,7 +452,7 @@ class Hands:
     def guard_heard(self) -> bool:
         return self.is_heard
 
-    def tell_guard(self, *message: object) -> None:
+    def tell_guard(self, message: Message) -> None:
         self.done.append(("guard", *message))
 
     def new_guard(self) -> None:
@@ -669,7 +676,7 @@ def test_a_guard_that_died_before_it_started_anything_is_replaced() -> None:
     one.begin()
     one.granted(grant().as_dict(), 0.0)
     one.guard_died(1.0)
-    assert hands.done[-2:] == [("new_guard",), ("guard", "start", grant().token)]
+    assert hands.done[-2:] == [("new_guard",), ("guard", *GuardOrders.start(grant().token))]
     one.guard_started(1, 1.1)
     one.guard_ended(0)
     one.guard_gone(proved=True)
@@ -687,7 +694,7 @@ def test_a_wait_whose_end_the_guard_has_forestalled_goes_on_until_it_says_so() -
     assert (one.phase, one.next_look()) == (front_decisions.WAITING, front_decisions.FOREVER)
     one.signal(SIGTERM, 2.1)
     one.granted(grant().as_dict(), 2.2)
-    assert hands.done[-2:] == [("guard", "start", grant().token), ("guard", "signal", SIGTERM)]
+    assert hands.done[-2:] == [("guard", *GuardOrders.start(grant().token)), ("guard", "signal", SIGTERM)]
 
 
 def test_a_keeper_that_answers_too_late_is_asked_to_give_the_lock_back() -> None:

@@ -530,7 +530,7 @@ def test_replicas_are_spread() -> None:
     assert all(0.0 <= number < 1.0 for number in numbers)
 
 
-@pytest.mark.parametrize(("loop", "ends"), [(True, "rest"), (False, "gave up")])
+@pytest.mark.parametrize(("loop", "ends"), [(True, "rest"), (False, "gave_up")])
 def test_a_loop_goes_on_though_another_was_quicker_twice(*, loop: bool, ends: str) -> None:
     plan = Plan(asked(every=3600.0, loop=loop), NOON, lambda: 0.5, second_look=True)
     job = Job("lock", "me", 30.0, float("inf"), plan=plan, waits=False)

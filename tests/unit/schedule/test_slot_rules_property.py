@@ -236,7 +236,7 @@ class Replica:
             self.world.at(self.world.now + length, lambda: self.settle(run, trip))
         elif event == "rest" and facts[0] is not None:
             self.world.at(facts[0], self.begin)
-        elif event == "gave up":
+        elif event == "gave_up":
             self.world.at(self.world.now + 60.0, self.begin)
 
     def settle(self, run: Run, trip: int, state: str | None = None) -> None:
@@ -247,7 +247,7 @@ class Replica:
         if self.grant is None or self.grant.record is None:
             return
         outcome = state or ("failed" if self.world.chance.random() < 0.3 else "succeeded")
-        self.orders.settle = record.ended(self.grant.record, outcome, 0, self.world.now)
+        self.orders.record = record.ended(self.grant.record, outcome, 0, self.world.now)
         if self.waiting:
             self.waiting()
         self.world.at(self.world.now + 0.2, self.begin)
@@ -276,7 +276,7 @@ class Replica:
             run, trip = self.current, self.trip
             self.world.at(self.world.now + 1.0, lambda: self.settle(run, trip, "interrupted"))
         else:
-            self.orders.leave = True
+            self.orders.leaving = True
             if self.waiting:
                 self.waiting()
         self.world.at(self.world.now + 5.0, self.kill)
