@@ -74,6 +74,7 @@ def test_the_timeout_counts_from_the_command_s_start(lab: Lab) -> None:
     lab.ready()
     run = lab.start("--ttl", LONG, "--timeout", "1s", command=lab.job("until", str(lab.directory / "never")))
     run.hears("waiting for lock")
+    assert run.one("guard")
     stopped(run.pid)
     lab.finish()
     assert first.wait() == 0
@@ -96,6 +97,7 @@ def test_a_lock_that_came_within_the_wait_is_ours(lab: Lab) -> None:
     run = lab.start("--ttl", LONG, "--wait", "2s", command=lab.job("status", "4"))
     deadline = now() + 2
     run.hears("waiting for lock")
+    assert run.one("guard")
     stopped(run.pid)
     lab.finish()
     assert first.wait() == 0
