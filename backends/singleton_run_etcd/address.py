@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from singleton_run.api.lock_address import parts
 from singleton_run.api.url import host_and_port, options, unquoted
 from singleton_run.errors import UNUSABLE, Refused
 
@@ -46,7 +47,10 @@ class Address:
     )
 
     def __init__(self, lock: str, environ: Mapping[str, str]) -> None:
-        login, places, path, query = _parts(lock)
+        try:
+            _, login, places, path, query = parts(lock)
+        except ValueError as error:
+            _refuse(f"{lock.partition('://')[0]}://…: {error}")
         words = _words(query, environ)
         self.cacert, self.cert, self.key = (words[word] for word in ("cacert", "cert", "key"))
         self.server_name = words["server-name"]
@@ -71,14 +75,6 @@ def _unquoted(text: str) -> str:
         _refuse(f"in the address of etcd {error}")
 
 
-def _parts(lock: str) -> tuple[str, str, str, str]:
-    """Login, host list, path and query of the URL, all empty for a bare name."""
-    rest, _, query = lock.partition("://")[2].partition("?")
-    authority, _, path = rest.partition("/")
-    login, _, places = authority.rpartition("@")
-    return login, places, path, query
-
-
 def _words(query: str, environ: Mapping[str, str]) -> dict[str, str]:
     variables = {word: environ.get(variable, "") for word, variable in _WORDS.items()}
     try:
@@ -91,13 +87,15 @@ def _truth(word: str, text: str) -> bool:
     if text.lower() in _YES:
         return True
     if text.lower() not in _NO:
-        _refuse(f"{word} must be true or false, not {text!r}")
+        _refuse(f"{word} must be true or false")
     return False
 
 
 def _endpoints(places: str, environ: Mapping[str, str], *, tls: bool) -> list[tuple[str, int, bool]]:
     if not places:
         places = environ.get("ETCDCTL_ENDPOINTS", "")
+        if "@" in places:
+            _refuse("ETCDCTL_ENDPOINTS has a user or a password in it: give them in ETCDCTL_USER")
         if not places and environ.get("ETCDCTL_DISCOVERY_SRV"):
             _refuse("ETCDCTL_DISCOVERY_SRV is not followed: name the servers in ETCDCTL_ENDPOINTS")
     found = []

@@ -43,7 +43,7 @@ def open_backend(lock: str, environ: Mapping[str, str]) -> FileBackend:
     """The backend for `file` (the default directory) or `file:///DIRECTORY`. Raises Refused."""
     given = lock.partition("://")[2]
     if given and not given.startswith("/"):
-        raise Refused(f"{lock}: a directory must be absolute, as in file:///var/lib/locks", UNUSABLE)
+        raise Refused("file://…: a directory must be absolute, as in file:///var/lib/locks", UNUSABLE)
     # O_NOFOLLOW would follow a link that is named with a slash behind it.
     directory = _unquoted(given).rstrip("/") or "/" if given else default_directory()
     return FileBackend(_open_directory(directory, create=True), directory)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from singleton_run.api.lock_address import parts
 from singleton_run.api.url import options, unquoted
 from singleton_run.errors import UNUSABLE, Refused
 
@@ -27,12 +28,16 @@ class Address:
     __slots__ = ("account", "context", "kubeconfig", "namespace", "stamps")
 
     def __init__(self, lock: str, environ: Mapping[str, str]) -> None:
-        place, _, query = lock.partition("://")[2].partition("?")
         try:
+            _, login, hosts, path, query = parts(lock)
             words = options(query, _WORDS)
-            named = unquoted(place.rstrip("/"))
+            named = unquoted((hosts + path).rstrip("/"))
         except ValueError as error:
             _refuse(f"in the address of k8s-lease {error}")
+        if login or "@" in named:
+            _refuse(
+                f"a user has no place in the address of k8s-lease, a kubeconfig has it: the form is {_FORM}"
+            )
         self.namespace = checked(named or environ.get("POD_NAMESPACE") or environ.get("NAMESPACE") or "")
         self.context = words.get("context", "")
         self.stamps = _clock(words.get("clock", ""))
@@ -49,7 +54,8 @@ class Address:
 def checked(namespace: str) -> str:
     """The same, if it can be a namespace's name or is empty. Raises Refused."""
     if not _LETTERS.issuperset(namespace) or len(namespace) > 63:
-        _refuse(f"{namespace[:80]!r} is not a namespace: the form is {_FORM}")
+        named = "what stands there" if "@" in namespace else repr(namespace[:80])
+        _refuse(f"{named} is not a namespace: the form is {_FORM}")
     return namespace
 
 
@@ -60,5 +66,5 @@ def _refuse(why: str) -> NoReturn:
 def _clock(text: str) -> bool:
     """Whether the API server's own stamps may be used."""
     if text not in ("", "server", "observed"):
-        _refuse(f"clock must be server or observed, not {text!r}")
+        _refuse("clock must be server or observed")
     return text != "observed"

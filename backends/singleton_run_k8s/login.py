@@ -48,8 +48,8 @@ def parts(url: str) -> tuple[str, int, str]:
     """Host, port and path of an API server's address. Raises Refused."""
     scheme, mark, rest = url.partition("://")
     place, slash, path = rest.partition("/")
-    if not mark or scheme not in ("http", "https"):
-        raise Refused(f"the API server's address {url!r} is not https://HOST:PORT", UNUSABLE)
+    if not mark or scheme not in ("http", "https") or "@" in rest:
+        raise Refused("the API server's address is not of the form https://HOST:PORT", UNUSABLE)
     try:
         host, port = host_and_port(place, 443 if scheme == "https" else 80)
     except ValueError as error:

@@ -12,7 +12,7 @@ from psycopg import ProgrammingError, pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from singleton_run.api.deadline import Late
-from singleton_run.api.lock_address import redact
+from singleton_run.api.lock_address import parts, redact
 from singleton_run.api.resolve import Lookup
 from singleton_run.api.url import whole_number
 from singleton_run.errors import UNUSABLE, Refused, Unavailable
@@ -29,6 +29,8 @@ _DEFAULTS = {"schema": "public", "table": "singleton_run_lock"}
 # The server cuts what is longer than 63 bytes; the table of the marks is named after the other.
 _LONGEST = {"schema": 63, "table": 63 - len(MARKS)}
 _IMPOSSIBLE = "?"
+_IN_ADDRESSES = frozenset("0123456789abcdefABCDEF:.")
+_NOT_IN_PLACES = frozenset("@/= ?#\\")
 
 
 class Address:
@@ -41,12 +43,15 @@ class Address:
     def __init__(self, lock: str) -> None:
         self.shown = redact(lock)
         try:
+            parts(lock)
             lock.encode()
         except UnicodeError:
-            raise Refused(f"{self.shown} is no PostgreSQL URL: it is not UTF-8", UNUSABLE) from None
+            raise Refused(f"{_named(lock)} is no PostgreSQL URL: it is not UTF-8", UNUSABLE) from None
+        except ValueError as error:
+            raise Refused(f"{_named(lock)} is no PostgreSQL URL: {error}", UNUSABLE) from None
         url, own = _split(lock)
         self.schema, self.table = own["schema"], own["table"]
-        self._options = _parsed(url, self.shown)
+        self._options = _parsed(url)
         self.unchecked = ""
         self._places = self._find_places()
         self._lookups: dict[str, Lookup] = {}
@@ -90,6 +95,10 @@ class Address:
         modes = [option.val for option in refused.info if option.keyword == b"sslmode"]
         mode = self._text(b"sslmode", modes[0] if modes else None)
         hosts, addresses, ports = (found.get(key, "").split(",") for key in (b"host", b"hostaddr", b"port"))
+        if not all(map(_is_place, [*hosts, *addresses])):
+            raise Refused("postgres: a host must be a name, an address or a directory: see PGHOST", UNUSABLE)
+        if any(word in found.get(b"dbname", "").lower() for word in ("://", "password")):
+            raise Refused("postgres: the database must be a name, not an address: see PGDATABASE", UNUSABLE)
         count = max(len(hosts), len(addresses))
         if len(ports) not in (1, count) or not all(_is_port(port) for port in ports):
             raise Refused(f"postgres: {self.shown}: give one port, or one for each host", UNUSABLE)
@@ -133,6 +142,15 @@ def _is_local(host: str) -> bool:
     return not host or host[0] in "/@"
 
 
+def _is_place(host: str) -> bool:
+    """Whether `host` can be a host's name, an address or a directory: a password's rest hardly can."""
+    if _is_local(host):
+        return "@" not in host[1:] and "password" not in host
+    if ":" in host:
+        return _IN_ADDRESSES.issuperset(host.partition("%")[0])
+    return _NOT_IN_PLACES.isdisjoint(host)
+
+
 def _is_here(place: str) -> bool:
     """Whether `place` is this machine, by its name alone."""
     return _is_local(place) or place in ("localhost", "::1") or place.startswith("127.")
@@ -158,8 +176,8 @@ def _split(lock: str) -> tuple[str, dict[str, str]]:
     scheme, mark, _ = lock.partition("://")
     if not mark:
         return f"{scheme}://", dict(_DEFAULTS)
-    rest, _, query = lock.rpartition("?")
-    items = query.split("&") if rest else []
+    rest, _, query = lock.partition("?")
+    items = query.split("&") if query else []
     own = dict(_DEFAULTS)
     for item in items:
         name, _, value = item.partition("=")
@@ -168,10 +186,11 @@ def _split(lock: str) -> tuple[str, dict[str, str]]:
         key = name.removeprefix(_OURS)
         if key not in own or not value:
             known = " and ".join(f"{_OURS}{word}=NAME" for word in own)
-            raise Refused(f"{redact(lock)}: {name!r} is none of {known}", UNUSABLE)
+            named = name if name in redact(lock) else f"{_OURS}…"
+            raise Refused(f"{redact(rest)}: {named!r} is none of {known}", UNUSABLE)
         own[key] = _identifier(item, _unquoted(value), _LONGEST[key])
     theirs = [item for item in items if not item.startswith(_OURS)]
-    return (rest + ("?" if theirs else "") + "&".join(theirs)) if rest else lock, own
+    return rest + ("?" if theirs else "") + "&".join(theirs), own
 
 
 def _identifier(item: str, value: str, longest: int) -> str:
@@ -187,17 +206,29 @@ def _unquoted(text: str) -> str:
     return unquote(text)
 
 
-def _parsed(url: str, shown: str) -> dict[str, str]:
+def _named(url: str) -> str:
+    """What can't be read, by its scheme alone."""
+    return f"{url.partition('://')[0]}://…"
+
+
+def _parsed(url: str) -> dict[str, str]:
     """The options for libpq in `url`. Raises Refused, with no password in its text."""
     try:
         found = conninfo_to_dict(url)
     except ProgrammingError:
-        why = "its user or password is wrongly encoded"
-    else:
-        options = {"fallback_application_name": "singleton-run", **found}
-        return {name: str(value) for name, value in options.items()}
+        raise Refused(f"{_named(url)} is no PostgreSQL URL: {_why(url)}", UNUSABLE) from None
+    options = {"fallback_application_name": "singleton-run", **found}
+    return {name: str(value) for name, value in options.items()}
+
+
+def _why(url: str) -> str:
+    """What libpq has against it. Its words have parts of the URL, so it sees none with a password."""
+    scheme, _, hosts, path, query = parts(url)
+    bare = f"{scheme}://{hosts}{path}?{query}"
+    if redact(bare) != bare:
+        return "a parameter is unknown or has no value: in a password write & as %26, = as %3D and % as %25"
     try:
-        conninfo_to_dict(redact(url))  # what is wrong, said of a URL that may be shown
+        conninfo_to_dict(bare)
     except ProgrammingError as error:
-        why = " ".join(str(error).split())
-    raise Refused(f"{shown} is no PostgreSQL URL: {why}", UNUSABLE)
+        return " ".join(str(error).split())
+    return "its user or password is wrongly encoded: write % itself as %25"

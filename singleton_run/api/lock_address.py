@@ -10,7 +10,12 @@ if TYPE_CHECKING:
 
 HELD = "SINGLETON_HELD"
 """The variable that lists the locks held around a command, each by its `lock_id`."""
-_SECRETS = ("password", "passwd", "secret", "token")
+_SECRETS = ("password", "passwd", "secret", "token", "scram_client_key", "scram_server_key")
+_OF_PATHS = ("file",)
+_UNCLEAR = (
+    "it can be read in two ways: write each @ but the one before the host as %40, and in a user or a "
+    "password / as %2F and ? as %3F"
+)
 
 
 def nested(environ: Mapping[str, str], lock: str, name: str) -> bool:
@@ -19,54 +24,81 @@ def nested(environ: Mapping[str, str], lock: str, name: str) -> bool:
     return bool(held) and lock_id(lock, name) in held
 
 
+def parts(url: str) -> tuple[str, str, str, str, str]:
+    """A lock's URL as scheme, login (`USER` or `USER:PASSWORD`), hosts, path with its slash, and query.
+
+    A bare name is a scheme alone. Raises ValueError, with nothing of the URL in its text, for what is
+    none, and where an @ leaves open what belongs to the password and what to the host.
+    """
+    scheme, mark, rest = url.partition("://")
+    end = min(at if (at := rest.find(letter)) >= 0 else len(rest) for letter in "/?")
+    login, _, hosts = rest[:end].rpartition("@")
+    path, _, query = rest[end:].partition("?")
+    if end or scheme not in _OF_PATHS:
+        if "@" in login or "@" in rest[end:]:
+            raise ValueError(_UNCLEAR)
+        if not {*hosts, *login.partition(":")[0]}.isdisjoint(" =") or _assigned(path) >= 0:
+            raise ValueError("it is no URL: the form is BACKEND://USER:PASSWORD@HOST:PORT/PATH")
+    return (scheme, login, hosts, path, query) if mark else (url, "", "", "", "")
+
+
 def redact(url: str) -> str:
     """The text with every password of a URL in it as `***`: in the user's part, or `?password=`.
 
-    In doubt (a password with an unescaped slash, say) more is hidden rather than less.
+    What follows a password in the query is hidden too. Of a URL that can't be read only the scheme is
+    left, and of what is no URL nothing that looks like a password.
     """
-    start, user, rest = _split(url)
-    if user is not None:
-        name, colon, _ = user.partition(":")
-        start += name + (":***@" if colon else "@")
-    address, mark, query = rest.partition("?")
-    shown = [f"{item.partition('=')[0]}=***" if _secret(item) else item for item in query.split("&")]
-    return start + address + mark + "&".join(shown)
+    scheme, mark, rest = url.partition("://")
+    if not mark:
+        return _without_assigned(url)
+    try:
+        _, login, hosts, path, query = parts(url)
+    except ValueError:
+        return f"{_without_assigned(scheme)}://…"
+    name, colon, _ = login.partition(":")
+    user = f"{name}{':***' if colon else ''}@" if "@" in rest[: len(login) + 1] else ""
+    return f"{_without_assigned(scheme)}://{user}{hosts}{path}" + ("?" if "?" in rest else "") + _shown(query)
 
 
 def lock_id(lock: str, name: str) -> str:
     """A digest of a lock's address, without user and password, and its name."""
-    start, _, rest = _split(lock)
-    address, _, query = rest.partition("?")
+    try:
+        scheme, _, hosts, path, query = parts(lock)
+    except ValueError:
+        return digest([lock.partition("://")[0], name])
     plain = [item for item in query.split("&") if not _secret(item)]
-    return digest([start, address, *plain, name])
+    return digest([scheme, hosts + path, *plain, name])
 
 
-def _split(url: str) -> tuple[str, str | None, str]:
-    """A URL as `scheme://`, the user's part or None, and what follows the `@`."""
-    scheme, mark, rest = url.partition("://")
-    if not mark:
-        scheme, rest = "", url
-    end = _user_end(rest)
-    return scheme + mark, rest[:end] if end >= 0 else None, rest[end + 1 :]
-
-
-def _user_end(rest: str) -> int:
-    """Where the `@` after user and password is, in a URL without its scheme; -1 without one."""
-    end = rest.find("?")
-    at = rest.rfind("@", 0, end if end >= 0 else None)
-    if at >= 0 and rest[0] == "/":
-        return -1
-    if at >= 0:
-        # After a password an @ in what looks like a query may still be the password's.
-        return rest.rfind("@") if ":" in rest[:at] else at
-    host, colon, port = rest[: end if end >= 0 else None].partition("/")[0].rpartition(":")
-    at = rest.rfind("@")
-    if colon and not (host and port.isdigit() and "=" in rest[end : max(at, end)]):
-        # No port and query, so it is a password, with a question mark in it that should have been %3F.
-        return at
-    return -1
+def _shown(query: str) -> str:
+    """A query up to its first password. What follows may be the rest of one with an unescaped `&`."""
+    items = query.split("&")
+    for number, item in enumerate(items):
+        if _secret(item):
+            name = item.partition("=")[0]
+            return "&".join([*items[:number], f"{'' if '%' in name else name}=***"])
+    return query
 
 
 def _secret(item: str) -> bool:
-    """Whether `item` of a query is a password or the like: `sslpassword=…`."""
-    return item.partition("=")[0].lower().endswith(_SECRETS)
+    """Whether `item` of a query is a password or the like: `sslpassword=…`, and what hides its name."""
+    name = item.partition("=")[0].lower()
+    return name.endswith(_SECRETS) or "%" in name
+
+
+def _without_assigned(text: str) -> str:
+    """What is no URL, without what looks like a password: `host=h password=…`, `user:…@host`."""
+    at = _assigned(text)
+    if at >= 0:
+        text = f"{text[:at]}=***"
+    return "***" if ":" in text[: text.rfind("@") + 1] else text
+
+
+def _assigned(text: str) -> int:
+    """Where the word `password` or the like, with a `=` behind it, ends in `text`; -1 without one."""
+    lower = text.lower()
+    for at in range(len(text)):
+        end = at + next((len(word) for word in _SECRETS if lower.startswith(word, at)), 0)
+        if end > at and lower[end:].lstrip().startswith("="):
+            return end
+    return -1

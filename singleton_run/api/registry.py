@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from singleton_run.api.lock_address import redact
 from singleton_run.errors import UNUSABLE, Refused
 
 TYPE_CHECKING = False
@@ -38,4 +39,4 @@ def open_backend(lock: str, environ: Mapping[str, str]) -> Backend:
         backend = entry.load()(lock, environ)
         return backend
     known = ", ".join([*BUILTINS, *sorted(entry_points(group=GROUP).names)])
-    raise Refused(f"there is no lock backend {scheme!r}: use one of {known}", UNUSABLE)
+    raise Refused(f"there is no lock backend {redact(scheme)!r}: use one of {known}", UNUSABLE)

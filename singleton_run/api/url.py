@@ -11,14 +11,18 @@ _NOT_IN_HOSTS = frozenset(map(chr, range(33))) | frozenset("/?#@[]\\\x7f")
 
 
 def unquoted(text: str) -> str:
-    """`text` with every %XX as what it means. Raises ValueError for another %."""
+    """`text` with every %XX as what it means. Raises ValueError, without a part of `text`, for another %."""
     first, *rest = text.split("%")
-    data = first.encode()
-    for part in rest:
-        if len(part) < 2 or not _HEX.issuperset(part[:2]):
-            raise ValueError("% must be followed by two hexadecimal digits")
-        data += bytes.fromhex(part[:2]) + part[2:].encode()
-    return data.decode()
+    if not all(len(part) >= 2 and _HEX.issuperset(part[:2]) for part in rest):
+        raise ValueError("% must be followed by two hexadecimal digits: write % itself as %25")
+    try:
+        data = first.encode()
+        for part in rest:
+            data += bytes.fromhex(part[:2]) + part[2:].encode()
+        return data.decode()
+    except UnicodeError:
+        # Its own text would have a part of what may be a password.
+        raise ValueError("something is not UTF-8") from None
 
 
 def options(query: str, known: Collection[str]) -> dict[str, str]:
@@ -34,6 +38,8 @@ def options(query: str, known: Collection[str]) -> dict[str, str]:
 
 def host_and_port(text: str, default: int) -> tuple[str, int]:
     """`host`, `host:port`, `[::1]:port` in its two parts. Raises ValueError."""
+    if "@" in text:
+        raise ValueError("a user or a password stands where only HOST:PORT can")
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
         colon, number = rest[:1], rest[1:]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from singleton_run import durations, lease_times
-from singleton_run.api.lock_address import nested, redact
+from singleton_run.api.lock_address import nested, parts, redact
 from singleton_run.call.fast_parser import lacking
 from singleton_run.call.options import OPTIONS
 from singleton_run.errors import HELD, UNUSABLE, USAGE, Failure
@@ -239,7 +239,9 @@ def _scheme(lock: str) -> str:
     if not lock:
         _refuse("--lock is empty: give a backend such as file, or a URL")
     if lock[0] == "/":
-        _refuse(f"--lock: {lock!r} is a path: say --lock file://DIRECTORY, and what is locked by --name")
+        _refuse(
+            f"--lock: {redact(lock)!r} is a path: say --lock file://DIRECTORY, and what is locked by --name"
+        )
     wrong = [letter for letter in lock if letter < " " or letter == "\x7f"]
     if wrong or lock != lock.strip():
         named = _BLANKS.get(wrong[0], f"the character {wrong[0]!r}") if wrong else "a space at one end"
@@ -248,6 +250,10 @@ def _scheme(lock: str) -> str:
         _refuse(
             f"--lock: {redact(lock)!r} is neither a backend's name nor a URL such as file:///var/lock/jobs"
         )
+    try:
+        parts(lock)
+    except ValueError as error:
+        _refuse(f"--lock {redact(lock)}: {error}")
     return scheme
 
 

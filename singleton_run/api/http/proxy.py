@@ -55,11 +55,15 @@ def parsed(text: str, said_by: str) -> Proxy:
         scheme, rest = "http", text
     login, _, place = rest.partition("/")[0].rpartition("@")
     try:
-        if scheme == "http":
+        if scheme == "http" and rest.count("@") == bool(login):
             return Proxy(*host_and_port(place, 80), _basic(login))
     except ValueError:
         pass
-    raise Refused(f"{said_by} must be like http://proxy.example:3128", UNUSABLE)
+    raise Refused(
+        f"{said_by} must be like http://proxy.example:3128, and in a user or a password @ must be "
+        "written %40 and / %2F",
+        UNUSABLE,
+    )
 
 
 def _basic(login: str) -> str:

@@ -92,10 +92,10 @@ def test_a_socket_of_the_file_system(server: postgres.Postgres) -> None:
 
 
 def test_a_password_with_what_belongs_quoted(server: postgres.Postgres) -> None:
-    """Libpq takes a question mark in a password as it is; so do we, also with parameters of ours."""
-    server.run("CREATE ROLE \"odd\" LOGIN PASSWORD 'a?b&c=d' IN ROLE app")
-    works(f"postgresql://odd:a?b&c=d@127.0.0.1:{server.port}/app")
-    works(f"postgresql://odd:a?b&c=d@127.0.0.1:{server.port}/app?singleton_run_schema=public")
+    """What libpq takes as it is we take too, also with parameters of ours, but for `?` and `@`."""
+    server.run("CREATE ROLE \"odd\" LOGIN PASSWORD 'a?b&c=d#:@' IN ROLE app")
+    works(f"postgresql://odd:a%3Fb&c=d#:%40@127.0.0.1:{server.port}/app")
+    works(f"postgresql://odd:a%3Fb&c=d#:%40@127.0.0.1:{server.port}/app?singleton_run_schema=public")
 
 
 def test_certificates_are_checked_against_the_name(server: postgres.Postgres) -> None:
