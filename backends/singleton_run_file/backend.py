@@ -401,7 +401,7 @@ class FileBackend:
         words = (calls.now() + seconds, time.time() + seconds, seconds)
         line = " ".join([*(f"{word:.6f}" for word in words), _boot_id()])
         try:
-            os.pwrite(self.lock, f"{line}\n".encode(), _TOKEN_WIDTH + 1)
+            _write_at(self.lock, f"{line}\n".encode(), _TOKEN_WIDTH + 1)
             os.fsync(self.lock)
         except OSError as error:
             raise Unavailable(f"{self._path} can't be written ({_reason(error)})") from None
@@ -414,10 +414,11 @@ class FileBackend:
     def _next_token(self) -> int:
         token = max(self._last_token() + 1, time.time_ns() // 1000)
         try:
-            os.pwrite(self.lock, b"%0*d\n" % (_TOKEN_WIDTH, token), 0)
+            _write_at(self.lock, b"%0*d\n" % (_TOKEN_WIDTH, token), 0)
             if os.fstat(self.lock).st_size > _TOKEN_WIDTH + 1:
                 os.ftruncate(self.lock, _TOKEN_WIDTH + 1)
         except OSError as error:
+            self._close_lock()
             raise Refused(f"{self._path} can't be written ({_reason(error)}): {_ASK}", UNUSABLE) from None
         return token
 
@@ -476,7 +477,7 @@ def _replace(
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     descriptor = os.open(temporary, flags, 0o600, dir_fd=directory)
     try:
-        os.write(descriptor, fastjson.dumps(value).encode())
+        _write_at(descriptor, fastjson.dumps(value).encode(), 0)
         if lasting:
             os.fsync(descriptor)
     finally:
@@ -484,6 +485,13 @@ def _replace(
     os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
     if lasting:
         os.fsync(directory)
+
+
+def _write_at(descriptor: int, data: bytes, place: int) -> None:
+    """Write all of `data` there. Raises OSError where that ends early, as at the end of a disk."""
+    while data:
+        written = os.pwrite(descriptor, data, place)
+        data, place = data[written:], place + written
 
 
 def _boot_id() -> str:

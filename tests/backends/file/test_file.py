@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import resource
 import signal
 import stat
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -434,6 +436,66 @@ def test_a_record_that_can_not_be_written_is_said_and_the_command_runs(lab: Lab)
     assert run.wait() == 3
     assert "can't be written" in run.said
     assert (lab.locks / f"{lab.name}.json").is_dir()
+
+
+@contextmanager
+def no_file_beyond(size: int) -> Iterator[None]:
+    """No file of this process can grow beyond so many bytes: a write stops there, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("size", [0, 1, 60, 100])
+def test_a_record_or_mark_is_written_whole_or_not_at_all(lab: Lab, size: int) -> None:
+    backend = open_backend(lab.lock, {})
+    grant = backend.acquire(lab.name, "host:1:a", 0.0, 0.0)
+    assert isinstance(grant, Grant)
+    first = begun(None, lab.name, "host:1:a", grant.token, 1.0)
+    backend.write(grant, first, 0.0)
+    with no_file_beyond(size), pytest.raises(Unavailable, match="File too large"):
+        backend.write(grant, ended(first, "succeeded", 0, 2.0), 0.0)
+    assert record(lab) == first
+    with no_file_beyond(size), pytest.raises(Unavailable, match="File too large"):
+        backend.mark(grant, "v1", {"holder": "h" * 300}, 0.0)
+    assert backend.done(lab.name, "v1", 0.0) is None
+
+
+@pytest.mark.parametrize("size", [0, 10, 20])
+def test_a_token_that_can_not_be_written_whole_is_given_to_nobody(lab: Lab, size: int) -> None:
+    with no_file_beyond(size), pytest.raises(Refused, match="can't be written"):
+        asked(lab)
+    before = printed(lab)
+    with no_file_beyond(size), pytest.raises(Refused, match="can't be written"):
+        asked(lab)
+    assert printed(lab) > before
+
+
+@pytest.mark.parametrize("size", [21, 30, 60])
+def test_a_time_that_can_not_be_written_whole_is_said(lab: Lab, size: int) -> None:
+    backend = open_backend(lab.lock, {})
+    grant = backend.acquire(lab.name, "host:1:a", 0.0, 0.0)
+    assert isinstance(grant, Grant)
+    run = begun(None, lab.name, "host:1:a", grant.token, 1.0)
+    with no_file_beyond(size), pytest.raises(Unavailable, match="File too large"):
+        backend.release(grant, run, 0.0, 60.0)
+    assert isinstance(asked(lab), Grant)
+
+
+def test_a_slot_whose_start_can_not_be_written_down_is_not_started(lab: Lab) -> None:
+    job = ["sh", "-c", f"mkdir {lab.directory}/ran-$SINGLETON_TOKEN"]
+    environ = environment(PYTHONDONTWRITEBYTECODE="1")  # Python itself would leave half a cache file
+    via = 'exec prlimit --fsize=200 "$@"'
+    run = lab.start("--every", "1h", command=job, environ=environ, via=via)
+    run.hears("can't be written")
+    send(signal.SIGTERM, run.pid)
+    run.wait()
+    assert list(lab.directory.glob("ran-*")) == []
+    assert lab.start("--every", "1h", "--no-loop", command=job).wait() == 0
+    assert len(list(lab.directory.glob("ran-*"))) == 1
 
 
 # A lock that is kept after its turn.
