@@ -162,6 +162,67 @@ def test_names_that_differ_in_their_last_letter_are_two_locks(lab: Lab) -> None:
     assert first.wait() == 0
 
 
+def test_to_look_at_a_lock_is_not_to_hold_it(lab: Lab) -> None:
+    printed(lab)
+    backend = open_backend(lab.lock, {})
+    looker = os.fork()
+    if not looker:
+        while True:
+            backend.read(lab.name, 0.0)
+    try:
+        for _ in range(3000):
+            assert isinstance(backend.acquire(lab.name, "host:1:a", 0.0, 0.0), Grant)
+            backend.leave(0.0)
+    finally:
+        send(signal.SIGKILL, looker)
+        os.waitpid(looker, 0)
+
+
+@pytest.mark.parametrize("dead", [False, True])
+def test_a_look_sees_who_holds_the_lock(lab: Lab, *, dead: bool) -> None:
+    printed(lab)
+    looker, holder = open_backend(lab.lock, {}), open_backend(lab.lock, {})
+    assert looker.read(lab.name, 0.0)[0] is None
+    if not dead:
+        holder.acquire(lab.name, "host:1:a", 0.0, 0.0)
+    else:  # /proc/locks in a container doesn't show it, whose open file a living process has
+        holder.open(lab.name)
+        process = os.fork()
+        if not process:
+            holder.acquire(lab.name, "host:1:a", 0.0, 0.0)
+            os._exit(0)
+        os.waitpid(process, 0)
+    assert isinstance(looker.read(lab.name, 0.0)[0], Held)
+    holder.close()
+    assert looker.read(lab.name, 0.0)[0] is None
+
+
+def test_a_look_sees_that_flock_holds_the_lock(lab: Lab) -> None:
+    printed(lab)
+    looker = open_backend(lab.lock, {})
+    argv = ["flock", str(lab.locks / f"{lab.name}.lock"), "sh", "-c", "echo; read line"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        assert isinstance(looker.read(lab.name, 0.0)[0], Held)
+        child.communicate(b"\n")
+    assert looker.read(lab.name, 0.0)[0] is None
+
+
+def test_a_look_sees_the_lock_where_proc_does_not_show_it(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    printed(lab)
+    monkeypatch.setattr("singleton_run_file.backend._LOCKS", "/nonexistent/locks")
+    looker, holder = open_backend(lab.lock, {}), open_backend(lab.lock, {})
+    run = lab.start(command=lab.long_job())
+    lab.ready()
+    assert isinstance(looker.read(lab.name, 0.0)[0], Held)
+    lab.finish()
+    assert run.wait() == 0
+    assert looker.read(lab.name, 0.0)[0] is None
+    assert isinstance(holder.acquire(lab.name, "host:1:a", 0.0, 0.0), Grant)
+    assert isinstance(looker.read(lab.name, 0.0)[0], Held)
+
+
 # Where it lies.
 
 
