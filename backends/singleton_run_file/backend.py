@@ -4,6 +4,10 @@ Whoever holds the open file holds the lock, and the kernel frees it when the las
 nothing has to be renewed, and nobody is left with a lock that a crash kept. Waiters queue in the
 kernel. The file is never removed, for two could then hold two files of one name.
 
+The kernel doesn't tell who has a flock(2): one can only try, and whoever tries has it for a moment, in
+which another is told "held". So the holder has a lock of fcntl(2) on the same open file too: it is freed
+together with the other, and may be asked for. Of a stranger, who has no such lock, /proc/locks tells.
+
 Beside `NAME.lock`, which contains the last fencing token, lies `NAME.json`, the record, and in
 `NAME.once` a file for each key that is done. A lock that is kept after its turn has the time in
 its file too: nobody holds the file then, so it only holds for those who read that.
@@ -15,6 +19,7 @@ import errno
 import fcntl
 import os
 import stat
+import sys
 import time
 
 from singleton_run.api.contract import Grant, Held, host_of
@@ -35,7 +40,13 @@ _LONGEST_KEEP = 1e10  # longer than any duration that can be asked for
 _NO_TOKEN = 1 << 62
 _ROOT_DIRECTORY = "/var/lib/singleton-run"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# Without O_NONBLOCK a named pipe in a file's place would stop us.
+_TO_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+# Locks of an open file, whoever has it. Not every Python names these; zeros are "the whole file".
+_OFD_GETLK, _OFD_SETLK = 36, 37
+_WRITE_LOCK = fcntl.F_WRLCK.to_bytes(2, sys.byteorder) + bytes(38)
 _MOST_LINKS = 40  # as for the kernel
+_LOCKS = "/proc/locks"
 _ASK = "name one with --lock file:///DIRECTORY"
 
 
@@ -187,6 +198,8 @@ class FileBackend:
         while True:
             if self.lock < 0:
                 self.lock = self._open(name)
+            if _kept_until(self.lock) and self._is_current(name):
+                return self._held(name)
             try:
                 fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -197,6 +210,7 @@ class FileBackend:
                 self._close_lock()
                 continue
             if not _kept_until(self.lock):
+                _show(self.lock)
                 return Grant(name, holder, self._next_token(), ttl, {}, self._read_record(name))
             # Given back by closing: another may share the file, but none shares the one opened now.
             self._close_lock()
@@ -227,6 +241,7 @@ class FileBackend:
         """
         calls.die_with(parent)
         fcntl.flock(self.lock, fcntl.LOCK_EX)
+        _show(self.lock)
         while until := _kept_until(self.lock):
             calls.wait(until, [])
         calls.outlive_parent()
@@ -293,14 +308,12 @@ class FileBackend:
         """Who holds `name` now, if anyone, and its record."""
         record = self._read_record(name)
         try:
-            probe = os.open(f"{name}.lock", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._directory)
+            probe = os.open(f"{name}.lock", _TO_READ, dir_fd=self._directory)
         except OSError:
             return None, record
         try:
-            fcntl.flock(probe, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return (self._held(name) if _kept_until(probe) else None), record
-        except BlockingIOError:
-            return self._held(name), record
+            taken = _kept_until(probe) or _is_shown(probe) or _is_listed(probe)
+            return (self._held(name) if taken else None), record
         finally:
             os.close(probe)
 
@@ -401,7 +414,7 @@ class FileBackend:
         words = (calls.now() + seconds, time.time() + seconds, seconds)
         line = " ".join([*(f"{word:.6f}" for word in words), _boot_id()])
         try:
-            os.pwrite(self.lock, f"{line}\n".encode(), _TOKEN_WIDTH + 1)
+            _write_at(self.lock, f"{line}\n".encode(), _TOKEN_WIDTH + 1)
             os.fsync(self.lock)
         except OSError as error:
             raise Unavailable(f"{self._path} can't be written ({_reason(error)})") from None
@@ -414,21 +427,18 @@ class FileBackend:
     def _next_token(self) -> int:
         token = max(self._last_token() + 1, time.time_ns() // 1000)
         try:
-            os.pwrite(self.lock, b"%0*d\n" % (_TOKEN_WIDTH, token), 0)
+            _write_at(self.lock, b"%0*d\n" % (_TOKEN_WIDTH, token), 0)
             if os.fstat(self.lock).st_size > _TOKEN_WIDTH + 1:
                 os.ftruncate(self.lock, _TOKEN_WIDTH + 1)
         except OSError as error:
+            self._close_lock()
             raise Refused(f"{self._path} can't be written ({_reason(error)}): {_ASK}", UNUSABLE) from None
         return token
 
     def _held(self, name: str) -> Held:
         kept = None
         try:
-            probe = os.open(
-                f"{name}.lock",
-                os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC,
-                dir_fd=self._directory,
-            )
+            probe = os.open(f"{name}.lock", _TO_READ, dir_fd=self._directory)
             kept = _kept_until(probe) or None
             os.close(probe)
         except OSError:
@@ -451,6 +461,35 @@ class FileBackend:
             self.lock = -1
 
 
+def _show(lock: int) -> None:
+    """Let others see that this open file, which is locked, is held. What can't be shown still is held."""
+    try:
+        fcntl.fcntl(lock, _OFD_SETLK, _WRITE_LOCK)
+    except OSError:
+        pass
+
+
+def _is_shown(probe: int) -> bool:
+    """Whether another open file is shown to be held (`_show`)."""
+    try:
+        answer = fcntl.fcntl(probe, _OFD_GETLK, _WRITE_LOCK)
+    except OSError:
+        return False
+    return answer[:2] != fcntl.F_UNLCK.to_bytes(2, sys.byteorder)
+
+
+def _is_listed(probe: int) -> bool:
+    """Whether /proc/locks has a flock(2) on the file: of one whom we see and who still lives."""
+    found = os.fstat(probe)
+    place = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}".encode()
+    try:
+        with open(_LOCKS, "rb") as listing:
+            lines = [line.split() for line in listing]
+    except OSError:
+        return False
+    return any(len(words) > 5 and words[1] == b"FLOCK" and words[5] == place for words in lines)
+
+
 def _mark_of(key: str) -> str:
     """The file of a key: no key can name another file, or one too long."""
     from singleton_run.api.keys import plain
@@ -460,9 +499,7 @@ def _mark_of(key: str) -> str:
 
 
 def _read(directory: int, name: str) -> str:
-    # Without O_NONBLOCK a named pipe in its place would stop us here.
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    descriptor = os.open(name, flags, dir_fd=directory)
+    descriptor = os.open(name, _TO_READ, dir_fd=directory)
     try:
         return os.read(descriptor, LONGEST + 1).decode()
     finally:
@@ -476,7 +513,7 @@ def _replace(
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     descriptor = os.open(temporary, flags, 0o600, dir_fd=directory)
     try:
-        os.write(descriptor, fastjson.dumps(value).encode())
+        _write_at(descriptor, fastjson.dumps(value).encode(), 0)
         if lasting:
             os.fsync(descriptor)
     finally:
@@ -484,6 +521,13 @@ def _replace(
     os.replace(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
     if lasting:
         os.fsync(directory)
+
+
+def _write_at(descriptor: int, data: bytes, place: int) -> None:
+    """Write all of `data` there. Raises OSError where that ends early, as at the end of a disk."""
+    while data:
+        written = os.pwrite(descriptor, data, place)
+        data, place = data[written:], place + written
 
 
 def _boot_id() -> str:

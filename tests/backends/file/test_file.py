@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import resource
 import signal
 import stat
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -158,6 +160,67 @@ def test_names_that_differ_in_their_last_letter_are_two_locks(lab: Lab) -> None:
     assert lab.start("-n", command=["true"]).wait() == 0
     lab.finish()
     assert first.wait() == 0
+
+
+def test_to_look_at_a_lock_is_not_to_hold_it(lab: Lab) -> None:
+    printed(lab)
+    backend = open_backend(lab.lock, {})
+    looker = os.fork()
+    if not looker:
+        while True:
+            backend.read(lab.name, 0.0)
+    try:
+        for _ in range(3000):
+            assert isinstance(backend.acquire(lab.name, "host:1:a", 0.0, 0.0), Grant)
+            backend.leave(0.0)
+    finally:
+        send(signal.SIGKILL, looker)
+        os.waitpid(looker, 0)
+
+
+@pytest.mark.parametrize("dead", [False, True])
+def test_a_look_sees_who_holds_the_lock(lab: Lab, *, dead: bool) -> None:
+    printed(lab)
+    looker, holder = open_backend(lab.lock, {}), open_backend(lab.lock, {})
+    assert looker.read(lab.name, 0.0)[0] is None
+    if not dead:
+        holder.acquire(lab.name, "host:1:a", 0.0, 0.0)
+    else:  # /proc/locks in a container doesn't show it, whose open file a living process has
+        holder.open(lab.name)
+        process = os.fork()
+        if not process:
+            holder.acquire(lab.name, "host:1:a", 0.0, 0.0)
+            os._exit(0)
+        os.waitpid(process, 0)
+    assert isinstance(looker.read(lab.name, 0.0)[0], Held)
+    holder.close()
+    assert looker.read(lab.name, 0.0)[0] is None
+
+
+def test_a_look_sees_that_flock_holds_the_lock(lab: Lab) -> None:
+    printed(lab)
+    looker = open_backend(lab.lock, {})
+    argv = ["flock", str(lab.locks / f"{lab.name}.lock"), "sh", "-c", "echo; read line"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        assert isinstance(looker.read(lab.name, 0.0)[0], Held)
+        child.communicate(b"\n")
+    assert looker.read(lab.name, 0.0)[0] is None
+
+
+def test_a_look_sees_the_lock_where_proc_does_not_show_it(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    printed(lab)
+    monkeypatch.setattr("singleton_run_file.backend._LOCKS", "/nonexistent/locks")
+    looker, holder = open_backend(lab.lock, {}), open_backend(lab.lock, {})
+    run = lab.start(command=lab.long_job())
+    lab.ready()
+    assert isinstance(looker.read(lab.name, 0.0)[0], Held)
+    lab.finish()
+    assert run.wait() == 0
+    assert looker.read(lab.name, 0.0)[0] is None
+    assert isinstance(holder.acquire(lab.name, "host:1:a", 0.0, 0.0), Grant)
+    assert isinstance(looker.read(lab.name, 0.0)[0], Held)
 
 
 # Where it lies.
@@ -434,6 +497,66 @@ def test_a_record_that_can_not_be_written_is_said_and_the_command_runs(lab: Lab)
     assert run.wait() == 3
     assert "can't be written" in run.said
     assert (lab.locks / f"{lab.name}.json").is_dir()
+
+
+@contextmanager
+def no_file_beyond(size: int) -> Iterator[None]:
+    """No file of this process can grow beyond so many bytes: a write stops there, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("size", [0, 1, 60, 100])
+def test_a_record_or_mark_is_written_whole_or_not_at_all(lab: Lab, size: int) -> None:
+    backend = open_backend(lab.lock, {})
+    grant = backend.acquire(lab.name, "host:1:a", 0.0, 0.0)
+    assert isinstance(grant, Grant)
+    first = begun(None, lab.name, "host:1:a", grant.token, 1.0)
+    backend.write(grant, first, 0.0)
+    with no_file_beyond(size), pytest.raises(Unavailable, match="File too large"):
+        backend.write(grant, ended(first, "succeeded", 0, 2.0), 0.0)
+    assert record(lab) == first
+    with no_file_beyond(size), pytest.raises(Unavailable, match="File too large"):
+        backend.mark(grant, "v1", {"holder": "h" * 300}, 0.0)
+    assert backend.done(lab.name, "v1", 0.0) is None
+
+
+@pytest.mark.parametrize("size", [0, 10, 20])
+def test_a_token_that_can_not_be_written_whole_is_given_to_nobody(lab: Lab, size: int) -> None:
+    with no_file_beyond(size), pytest.raises(Refused, match="can't be written"):
+        asked(lab)
+    before = printed(lab)
+    with no_file_beyond(size), pytest.raises(Refused, match="can't be written"):
+        asked(lab)
+    assert printed(lab) > before
+
+
+@pytest.mark.parametrize("size", [21, 30, 60])
+def test_a_time_that_can_not_be_written_whole_is_said(lab: Lab, size: int) -> None:
+    backend = open_backend(lab.lock, {})
+    grant = backend.acquire(lab.name, "host:1:a", 0.0, 0.0)
+    assert isinstance(grant, Grant)
+    run = begun(None, lab.name, "host:1:a", grant.token, 1.0)
+    with no_file_beyond(size), pytest.raises(Unavailable, match="File too large"):
+        backend.release(grant, run, 0.0, 60.0)
+    assert isinstance(asked(lab), Grant)
+
+
+def test_a_slot_whose_start_can_not_be_written_down_is_not_started(lab: Lab) -> None:
+    job = ["sh", "-c", f"mkdir {lab.directory}/ran-$SINGLETON_TOKEN"]
+    environ = environment(PYTHONDONTWRITEBYTECODE="1")  # Python itself would leave half a cache file
+    via = 'exec prlimit --fsize=200 "$@"'
+    run = lab.start("--every", "1h", command=job, environ=environ, via=via)
+    run.hears("can't be written")
+    send(signal.SIGTERM, run.pid)
+    run.wait()
+    assert list(lab.directory.glob("ran-*")) == []
+    assert lab.start("--every", "1h", "--no-loop", command=job).wait() == 0
+    assert len(list(lab.directory.glob("ran-*"))) == 1
 
 
 # A lock that is kept after its turn.
