@@ -1,8 +1,9 @@
 """What is said to the server: two tables, and one statement for each operation.
 
-Each statement that is no command answers with the server's clock in its first column, in seconds
-since 1970. Numbers with a fraction are `numeric`: how a float8 is shown a role's settings may change. What changes something has, as $1, the reading of that clock from which on it must change
-nothing: a request that was given up here does no harm when a server that was stopped goes on.
+Each statement that is no command answers with the server's clock in its first column, in seconds since
+1970. Numbers with a fraction are `numeric`: a role's settings may have a float8 shown rounded. What
+changes something has, as $1, the reading of that clock from which on it must change nothing: a request
+that was given up here does no harm when a server that was stopped goes on.
 
 A lock is free if its `holder` is '' or `until` has passed. `token` comes from a sequence of the
 table's own, which deleting rows does not set back. `generation` is that of the last keeper to renew,
