@@ -219,8 +219,8 @@ def test_what_grpc_has_to_say_does_not_reach_stderr(
     lab: Lab, secured: Etcd, certificates: Certificates, client: str
 ) -> None:
     lab.lock = f"etcd+grpc://localhost:{secured.port}/?{client}&cacert={certificates.client_cert}"
-    run = lab.start("-n", command=lab.job())
-    assert run.wait() == 69
+    run = lab.start(command=lab.job())
+    assert run.wait() == 78
     assert [line for line in run.said.splitlines() if not line.startswith("singleton-run: ")] == []
 
 
