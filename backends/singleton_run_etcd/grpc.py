@@ -59,6 +59,8 @@ if TYPE_CHECKING:
 _ANSWERS = (INVALID, NOT_FOUND, DENIED, PRECONDITION, UNIMPLEMENTED, UNAUTHENTICATED)
 # A member that has lost the others ends the watch, instead of being silent.
 _NEEDS_LEADER = ("hasleader", "true")
+# What it says where TLS fails: for a certificate or another fault of OpenSSL's, and for another name.
+_UNTRUSTED = ("SSL_ERROR_SSL", "is not in peer certificate", "Hostname Verification Check failed")
 _OPTIONS = (
     # A new channel is a new attempt to connect, and doesn't wait for the back-off of the one before.
     ("grpc.use_local_subchannel_pool", 1),
@@ -291,6 +293,8 @@ class Grpc:
             self.close()
             self._endpoints.append(self._endpoints.pop(0))
         places = "; ".join(f"{name}: {failure}" for name, failure in failures.items())
+        if all(_is_untrusted(failure) for failure in failures.values()):
+            raise Refused(f"etcd: the certificate is not trusted, or ours isn't: {places}", UNUSABLE)
         raise Unavailable(f"etcd: {places}")
 
     def _channel(self, host: str, port: int, secure: bool) -> Any:
@@ -370,6 +374,11 @@ def _rejected(call: Any) -> Rejected:
     """Why a call ended without an answer."""
     code, name = call.code().value
     return Rejected(code, "no answer in time" if code == LATE else " ".join((call.details() or name).split()))
+
+
+def _is_untrusted(failure: Exception) -> bool:
+    """Whether TLS failed for good. gRPC tells it by words alone."""
+    return any(words in str(failure) for words in _UNTRUSTED)
 
 
 def _seconds(patience: Patience) -> float:

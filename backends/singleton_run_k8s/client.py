@@ -142,16 +142,17 @@ class Api:
         """Drop every connection. Never raises."""
         self._login.close()
 
-    def _prepared(self, patience: Patience) -> tuple[Access, dict[str, str]]:
+    def _prepared(self, patience: Patience) -> tuple[Access, dict[str, Any]]:
         access = self._access = self._login.access(patience)
         access.client.recall(self._recalled)
         self._recalled = ()
-        headers = {"Accept": "application/json", "User-Agent": f"singleton-run/{__version__}"}
+        headers: dict[str, Any] = {"Accept": "application/json", "User-Agent": f"singleton-run/{__version__}"}
         said = self._login.authorization(patience)
         if not (said.isascii() and said.isprintable()):
             raise Refused("the login gives a token with characters in it that no token has", UNUSABLE)
         if said:
             headers["Authorization"] = said
+        headers.update(self._login.headers())
         return access, headers
 
     def _path(self, access: Access, rest: str) -> str:
@@ -188,7 +189,8 @@ class Api:
         return answer.status == 409 and status is not None
 
     def _failure(self, verb: str, answer: Answer, access: Access) -> Failure:
-        failure = errors.failure(verb, answer, _status(answer), self.namespace, access.place)
+        nothing = self._login.nothing()
+        failure = errors.failure(verb, answer, _status(answer), self.namespace, access.place, nothing)
         known = self._allowed if answer.status == 401 else self._allowed & {verb}
         if not isinstance(failure, Refused) or answer.status not in (401, 403) or not known:
             return failure

@@ -17,11 +17,17 @@ _ACCOUNT = "system:serviceaccount:"
 
 
 def failure(
-    verb: str, answer: Answer, status: Mapping[str, Any] | None, namespace: str, place: str
+    verb: str,
+    answer: Answer,
+    status: Mapping[str, Any] | None,
+    namespace: str,
+    place: str,
+    nothing: str = "",
 ) -> Failure:
     """The error for an answer to `verb` on a Lease that is none of what was asked for.
 
     `status` is the Status object in it, None if there is none: then a proxy has answered, say.
+    `nothing` is why the login gave no credentials, if it gave none.
     """
     code = answer.status
     if status is None:
@@ -31,9 +37,17 @@ def failure(
         return Refused(f"{text}: {NOT_KUBERNETES}", UNUSABLE)
     message = str(status.get("message") or status.get("reason") or code)
     said = _short(message)
+    if code in (401, 403) and nothing and not _is_ending(status):
+        return Refused(f"kubernetes: {place} wants to know who asks, but {nothing}", DENIED)
     if code == 401:
         return Refused(
             f"kubernetes: {place} refuses the login ({said}): is the token or certificate valid still?",
+            DENIED,
+        )
+    if code == 403 and " cannot impersonate" in message:
+        return Refused(
+            f"kubernetes: {place} answers: {said}: the kubeconfig's as, as-groups, as-uid and as-user-extra "
+            "need a role with the verb impersonate",
             DENIED,
         )
     if code == 403 and not _is_ending(status):

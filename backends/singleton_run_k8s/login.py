@@ -9,7 +9,7 @@ from singleton_run_k8s.address import checked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Protocol
 
     from singleton_run.api.deadline import Patience
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 
         def authorization(self, patience: Patience) -> str:
             """What the header `Authorization` says now, empty for nothing. Raises the same."""
+
+        def headers(self) -> Mapping[str, Sequence[str]]:
+            """What else is sent with every request, each name with its values: whom to act as."""
+
+        def nothing(self) -> str:
+            """Why there are no credentials, as a sentence; empty where there are."""
 
         def again(self, refused: str, patience: Patience) -> bool:
             """Log in anew after the server refused that header: whether there is something else to try."""

@@ -10,12 +10,13 @@ import _thread
 import os
 
 from singleton_run.api.deadline import READ, Late
-from singleton_run.errors import UNUSABLE, Failure, Refused, Unavailable
+from singleton_run.errors import UNUSABLE, Failure, Refused, Unavailable, fault
+from singleton_run_k8s.kubeconfig import Kubeconfig
 from singleton_run_k8s.login import Access, proxy_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from singleton_run.api.deadline import Patience
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from singleton_run_k8s.address import Address
 
 _DEFAULT = "~/.kube/config"
-# What the official client meets where a file is YAML, but not of the right form.
-_MALFORMED = (AttributeError, LookupError, TypeError, ValueError)
+_ENDED = "exec: process returned "
+_NO_TOKEN = ("", "Bearer", "Bearer None")
 
 
 class KubeconfigLogin:
@@ -38,6 +39,7 @@ class KubeconfigLogin:
         if not any(os.path.exists(os.path.expanduser(file)) for file in self._files.split(os.pathsep)):
             raise Refused(f"there is no kubeconfig at {self._files}: name one in KUBECONFIG", UNUSABLE)
         self._settings = _Settings()
+        self._file: Kubeconfig | None = None
         self._header = ""
         self._access: Access | None = None
         self._work: _Work | None = None
@@ -69,6 +71,16 @@ class KubeconfigLogin:
                 raise
         return self._header
 
+    def headers(self) -> Mapping[str, Sequence[str]]:
+        """Whom the kubeconfig says to act as."""
+        return self._file.headers if self._file is not None else {}
+
+    def nothing(self) -> str:
+        """Why the kubeconfig gave no credentials."""
+        if self._file is None or self._header or self._settings.cert_file:
+            return ""
+        return f"{self._file.user_place} gives no credentials: it names no token, certificate or program"
+
     def again(self, refused: str, patience: Patience) -> bool:
         """Log in anew: files may have been replaced, a program may give something else."""
         self.close()
@@ -98,42 +110,41 @@ class KubeconfigLogin:
             raise work.error
 
     def _log_in(self) -> None:
-        config = _client()
+        """Raises Refused, but Unavailable where it has been done before: files may be being replaced."""
+        try:
+            self._log_in_by(_client())
+        except Refused as refused:
+            if self._file is None:
+                raise
+            raise Unavailable(str(refused)) from None
+
+    def _log_in_by(self, config: Any) -> None:
+        file = Kubeconfig(self._files, self._context, self._environ)
         settings = _Settings()
-        context = self._context or None
         try:
             with _Said() as said:
-                config.load_kube_config(self._files, context, settings)
-                contexts, active = config.list_kube_config_contexts(self._files)
-            tls = _tls(settings) if settings.host.startswith("https://") else None
-        except (config.ConfigException, config.kube_config.yaml.YAMLError, *_MALFORMED) as error:
-            raise Refused(f"kubeconfig: {_line(error) or 'it is not one'}", UNUSABLE) from None
-        except FileNotFoundError as error:
-            if error.filename is not None:
-                raise
-            raise Refused(
-                "kubeconfig: for the certificates inside, the official client needs a directory that it can "
-                "write to: name one in TMPDIR",
-                UNUSABLE,
-            ) from None
+                _load(config, file, settings)
+            tls = _tls(settings, file) if settings.host.startswith("https://") else None
         finally:
             config.kube_config._cleanup_temp_files()  # noqa: SLF001 - else it waits for an exit that we skip
-        if said.text and not (settings.api_key or settings.cert_file):
-            raise Unavailable(f"kubeconfig: the login failed: {said.text}")
-        chosen = next((found for found in contexts if found["name"] == context), active)
-        namespace = chosen["context"].get("namespace") or "default"
-        self._settings = settings
-        self._header = settings.authorization()
-        self._access = Access(settings.host, namespace, tls, self._proxy(settings))
+        header = settings.authorization()
+        if file.field and not (header or settings.cert_file):
+            raise _gave_nothing(file, said.text)
+        access = Access(settings.host, file.namespace, tls, self._proxy(settings))
+        self._file, self._settings, self._header, self._access = file, settings, header, access
 
     def _ask_token(self) -> None:
         """The official client looks at the token's time, and gets another one when that is nearly over."""
-        settings = self._settings
+        settings, file = self._settings, self._file
+        if settings.refresh_api_key_hook is None or file is None:
+            return
         with _Said() as said:
-            if settings.refresh_api_key_hook is not None:
+            try:
                 settings.refresh_api_key_hook(settings)
+            except Exception as error:  # noqa: BLE001 - whatever it raises, its text may hold the login
+                raise Unavailable(_failed(file, error)) from None
         if said.text:
-            raise Unavailable(f"kubeconfig: the login failed: {said.text}")
+            raise Unavailable(str(_gave_nothing(file, said.text)))
         self._header = settings.authorization()
 
     def _proxy(self, settings: _Settings) -> Proxy | None:
@@ -161,7 +172,8 @@ class _Settings:
     def authorization(self) -> str:
         """The header of that name; empty for none."""
         # Earlier versions of the client knew the token by the second name.
-        return self.api_key.get("BearerToken") or self.api_key.get("authorization") or ""
+        header = self.api_key.get("BearerToken") or self.api_key.get("authorization") or ""
+        return "" if header.strip() in _NO_TOKEN else header
 
 
 class _Said:
@@ -176,7 +188,7 @@ class _Said:
         setattr(self._handler, "emit", self._keep)  # noqa: B010 - a class would need logging to be imported
 
     def _keep(self, entry: Any) -> None:
-        self.text = _line(entry.getMessage())
+        self.text = entry.getMessage()
 
     def __enter__(self) -> _Said:  # noqa: PYI034 - typing's Self would be for nothing but this
         self._root.addHandler(self._handler)
@@ -200,8 +212,8 @@ class _Work:
             task()
         except Failure as failure:
             self.error = failure
-        except Exception as error:  # noqa: BLE001 - whatever a login of the client's raises is for the user
-            self.error = Unavailable(f"kubeconfig: the login failed: {_line(error) or type(error).__name__}")
+        except Exception as error:  # noqa: BLE001 - its text may hold the login
+            self.error = Unavailable(f"kubeconfig: the login failed: {fault(error)}")
         self._done = True
         os.close(self._write)
 
@@ -225,21 +237,70 @@ def _client() -> Any:
     return config
 
 
-def _tls(settings: _Settings) -> Tls:
+def _load(config: Any, file: Kubeconfig, settings: _Settings) -> None:
+    """Have the official client log in. Raises Refused, Unavailable."""
+    kube_config = config.kube_config
+    try:
+        kube_config.KubeConfigLoader(
+            config_dict=file.document(),
+            config_base_path=file.folder,
+            config_persister=lambda: file.keep(kube_config.yaml.safe_dump),
+        ).load_and_set(settings)
+    except FileNotFoundError as error:
+        if error.filename is not None:
+            raise Refused(_failed(file, error), UNUSABLE) from None
+        raise Refused(
+            f"{file.place}: for the certificates inside, the official client needs a directory that it can "
+            "write to: name one in TMPDIR",
+            UNUSABLE,
+        ) from None
+    except OSError as error:  # a server of logins that can't be reached is one, too
+        raise Unavailable(_failed(file, error)) from None
+    except (config.ConfigException, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise Refused(_failed(file, error), UNUSABLE) from None
+    except Exception as error:  # noqa: BLE001 - whatever it raises, its text may hold the login
+        raise Unavailable(_failed(file, error)) from None
+
+
+def _failed(file: Kubeconfig, error: Exception) -> str:
+    return f"{file.user_place}: the login by its {file.field or 'cluster'} failed ({fault(error)})"
+
+
+def _gave_nothing(file: Kubeconfig, said: str) -> Failure:
+    """The error for a login without an outcome. `said` is the official client's, which may hold secrets."""
+    if file.field == "exec" and said.startswith(_ENDED):
+        status, _, words = said.removeprefix(_ENDED).partition(". ")
+        told = f": {file.hidden(words)}" if words else ""
+        return Unavailable(
+            f"{file.user_place}: exec gave no credentials: the program ended with {status}{told}"
+        )
+    why = {
+        "exec": "the program's answer is not an ExecCredential of the same apiVersion with a token "
+        "or a certificate and its key",
+        "auth-provider": "its id-token is not one that can be used: log in again",
+    }.get(file.field, "it is not one that can be used")
+    return Refused(f"{file.user_place}: {file.field} gave no credentials: {why}", UNUSABLE)
+
+
+def _tls(settings: _Settings, file: Kubeconfig) -> Tls:
     from singleton_run.api.http.tls import Tls
 
     if not settings.verify_ssl:
         from singleton_run.report.log import last_words
 
         last_words("the certificate of the API server is not checked: anybody may be answering in its place")
-    return Tls(
-        settings.ssl_ca_cert or "",
-        settings.cert_file or "",
-        settings.key_file or "",
-        settings.tls_server_name or "",
-        insecure=not settings.verify_ssl,
-    )
-
-
-def _line(said: object) -> str:
-    return " ".join(str(said).split())
+    try:
+        return Tls(
+            settings.ssl_ca_cert or "",
+            settings.cert_file or "",
+            settings.key_file or "",
+            settings.tls_server_name or "",
+            insecure=not settings.verify_ssl,
+        )
+    except Refused as refused:
+        text = str(refused)
+    # What stands in the kubeconfig itself was in a file for a moment.
+    for path, field in ((settings.ssl_ca_cert, "certificate-authority"), (settings.cert_file, file.field)):
+        if path and path in text:
+            raise Refused(f"{file.user_place}: {field}: {text.replace(path, 'in it')}", UNUSABLE)
+    raise Refused(f"{file.user_place}: {text}", UNUSABLE)

@@ -7,7 +7,7 @@ from singleton_run_k8s.login import Access, proxy_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from singleton_run.api.deadline import Patience
     from singleton_run_k8s.address import Address
@@ -47,6 +47,14 @@ class PodLogin:
         """The token as it is now."""
         self._read()
         return f"Bearer {self._token}"
+
+    def headers(self) -> Mapping[str, Sequence[str]]:
+        """Nothing: a pod acts as itself."""
+        return {}
+
+    def nothing(self) -> str:
+        """Empty: without a token there is no login."""
+        return ""
 
     def again(self, refused: str, patience: Patience) -> bool:
         """Whether the file has another token by now."""

@@ -57,8 +57,8 @@ class Address:
         self._lookups: dict[str, Lookup] = {}
         self._known: dict[str, list[str]] = {}
 
-    def routes(self, patience: Patience) -> list[bytes]:
-        """What to give libpq, one attempt for each address; it will not have to look up a name.
+    def routes(self, patience: Patience) -> list[tuple[str, bytes]]:
+        """A server's place, and what to give libpq: one for each address, so it won't look up a name.
 
         Raises Unavailable if a name can't be looked up, Woken.
         """
@@ -70,7 +70,8 @@ class Address:
             except LookupError as error:
                 trouble = str(error)
                 continue
-            routes += [self._conninfo(host, address, port) for address in addresses]
+            place = f"{host} {hostaddr} {port}"
+            routes += [(place, self._conninfo(host, address, port)) for address in addresses]
         if not routes:
             raise Unavailable(f"postgres: {trouble}")
         return routes

@@ -11,7 +11,7 @@ import time
 from psycopg import Error, pq
 
 from singleton_run.api.deadline import READ, WRITE, Late, Patience, Woken
-from singleton_run.errors import Failure, Unavailable
+from singleton_run.errors import DENIED, Failure, Refused, Unavailable
 from singleton_run.system import calls
 from singleton_run_postgres.errors import READ_ONLY, ServerError, login_error, make_verbose, one_line
 from singleton_run_postgres.statements import HELLO, LOOK_EVERY, quoted
@@ -59,18 +59,22 @@ class Session:
                 self._meet(self._connection, patience)
             return
         # Where nobody answered last time is tried last.
-        routes = sorted(self._address.routes(patience), key=self._failed.__contains__)
-        failure: Failure | None = None
-        for number, route in enumerate(routes):
+        routes = sorted(self._address.routes(patience), key=lambda route: route[1] in self._failed)
+        failures: dict[str, Failure] = {}
+        for number, (place, route) in enumerate(routes):
             try:
                 self._open(route, patience.share(len(routes) - number), to_look=to_look)
-            except Unavailable as error:
+            except (Unavailable, Refused) as error:
+                if error.status == DENIED:
+                    raise
                 self._failed.add(route)
-                failure = failure or error
+                # Of a server's addresses the one that answers counts.
+                if place not in failures or isinstance(error, Refused):
+                    failures[place] = error
             else:
                 self._failed.discard(route)
                 return
-        raise failure or Unavailable("postgres: there is no address")
+        raise _worst(list(failures.values()))
 
     def ask(self, statement: str, values: Sequence[Value], patience: Patience) -> list[Row]:
         """The rows of the statement's answer. Raises ServerError, Unavailable, Woken.
@@ -221,6 +225,12 @@ class Session:
             if connection.status == _BAD or error.state in ("", READ_ONLY):
                 self.drop()
             raise
+
+
+def _worst(failures: list[Failure]) -> Failure:
+    """The first that may pass: only if every server is of no use to us, it won't get better."""
+    hopes = [failure for failure in failures if isinstance(failure, Unavailable)]
+    return (hopes or failures or [Unavailable("postgres: there is no address")])[0]
 
 
 def _place(connection: PGconn) -> str:

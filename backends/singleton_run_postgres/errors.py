@@ -6,7 +6,7 @@ comes. psycopg has no call for that, so the libpq that it has loaded is called d
 
 from __future__ import annotations
 
-from singleton_run.errors import Failure, Refused, Unavailable
+from singleton_run.errors import UNUSABLE, Failure, Refused, Unavailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ NO_SCHEMA = "3F000"
 MAY_NOT = "42501"
 EXISTS = ("42P07", "42710", "23505")  # another made the table at the same moment
 READ_ONLY = "25006"
+LOCAL = "local"
 
 # Classes of SQLSTATE that do not get better: login, privileges, names, what isn't there.
 _REFUSED = ("0A", "22", "23", "28", "3D", "3F", "42", "54")
@@ -29,15 +30,41 @@ _ADVICE = {
     "22003": "the lock's row has a token that can't grow: delete the row",
     "42703": "the table is no table of locks: choose another by ?singleton_run_table=NAME",
     READ_ONLY: "a standby can't lock: name the primary, or all servers",
+    LOCAL: "see sslmode, sslrootcert, sslcert and sslkey (in the URL or PGSSL*)",
     "53300": "the server has no connection left (max_connections)",
     "55P03": "another session has locked the row or the table",
     "57014": "another session has locked the row or the table, or the server is very slow",
 }
+# What libpq itself says of a connection that TLS, or a certificate's file, keeps from being made: of these
+# there is no SQLSTATE. Its texts are English, for this process sets no LC_MESSAGES.
+_UNTRUSTED = (
+    "certificate verify failed",
+    "does not match host name",
+    "could not get server's host name from server certificate",
+    "but SSL was required",
+    "GSSAPI encryption required",
+    "channel binding is required",
+    "channel binding required",
+    "authentication method requirement",
+    "root certificate file",
+    "certificate file",
+    "private key file",
+    "certificate present, but not private key",
+    "unknown ca",
+    "bad certificate",
+    "certificate required",
+    "certificate expired",
+    "unsupported protocol",
+    "alert protocol version",
+)
 _VERBOSE = 2
 
 
 class ServerError(Exception):
-    """The server said no: `state` is the SQLSTATE, '' if there is none, `text` one line."""
+    """The server said no: `state` is the SQLSTATE, '' if there is none, `text` one line.
+
+    `LOCAL` stands for one: libpq, not the server, refuses to connect in this way.
+    """
 
     def __init__(self, state: str, text: str) -> None:
         super().__init__(text)
@@ -48,6 +75,8 @@ class ServerError(Exception):
         """The same as what the contract knows."""
         advice = _ADVICE.get(self.state) or _ADVICE.get(self.state[:2])
         line = f"postgres: {self.text}{f': {advice}' if advice else ''}"
+        if self.state == LOCAL:
+            return Refused(line, UNUSABLE)
         return Refused(line) if self.state[:2] in _REFUSED else Unavailable(line)
 
 
@@ -66,7 +95,7 @@ def login_error(connection: PGconn) -> ServerError:
     state, colon, why = rest.partition(": ")
     if gap and colon and len(state) == 5 and state.isalnum():
         return ServerError(state, f"{before}: {why}")
-    return ServerError("", text)
+    return ServerError(LOCAL if any(words in text for words in _UNTRUSTED) else "", text)
 
 
 def make_verbose(connection: PGconn) -> None:

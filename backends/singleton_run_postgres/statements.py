@@ -1,8 +1,9 @@
 """What is said to the server: two tables, and one statement for each operation.
 
-Each statement that is no command answers with the server's clock in its first column, in seconds
-since 1970. What changes something has, as $1, the reading of that clock from which on it must change
-nothing: a request that was given up here does no harm when a server that was stopped goes on.
+Each statement that is no command answers with the server's clock in its first column, in seconds since
+1970. Numbers with a fraction are `numeric`: a role's settings may have a float8 shown rounded. What
+changes something has, as $1, the reading of that clock from which on it must change nothing: a request
+that was given up here does no harm when a server that was stopped goes on.
 
 A lock is free if its `holder` is '' or `until` has passed. `token` comes from a sequence of the
 table's own, which deleting rows does not set back. `generation` is that of the last keeper to renew,
@@ -64,7 +65,7 @@ def for_administrator(schema: str, table: str, role: str) -> str:
 
 
 _WORDS = {
-    "now": "extract(epoch FROM clock_timestamp())::float8",
+    "now": "extract(epoch FROM clock_timestamp())::numeric",
     "in_time": "extract(epoch FROM clock_timestamp()) < $1::float8",
     "mine": "name = $2 AND token = $3::bigint AND holder = $4 AND generation <= $5::integer "
     "AND released <> token",
@@ -74,14 +75,14 @@ _WORDS = {
     # How often it was changed, and what was there before.
     "changes": "(SELECT count(*) FROM done), before.holder, before.token, before.generation, before.released",
     # Infinity, which somebody may have written there, can't be subtracted from.
-    "left": "extract(epoch FROM least(until, timestamptz '9999-01-01') - clock_timestamp())",
+    "left": "extract(epoch FROM least(until, timestamptz '9999-01-01') - clock_timestamp())::numeric",
     # There is always one row, for there is always the clock.
     "once": "(SELECT) AS once",
 }
 
 # $1 the connection's process: another one's means a pooler, whose sessions are not ours to set up.
 HELLO = """
-    SELECT extract(epoch FROM clock_timestamp())::float8, pg_backend_pid() = $1::integer, current_user,
+    SELECT extract(epoch FROM clock_timestamp())::numeric, pg_backend_pid() = $1::integer, current_user,
            CASE WHEN pg_backend_pid() = $1::integer THEN set_config('statement_timeout', '6s', false) END"""
 
 # $2 name $3 holder $4 ttl. Its own holder gets it again: the answer before may have been lost. Of many who
@@ -103,7 +104,7 @@ _ACQUIRE = """
         WHERE {free} AND {in_time}
         RETURNING token, record
     )
-    SELECT {now}, got.token, got.record, held.holder, extract(epoch FROM held.since), held.seconds
+    SELECT {now}, got.token, got.record, held.holder, extract(epoch FROM held.since)::numeric, held.seconds
     FROM {once} LEFT JOIN got ON true LEFT JOIN held ON true"""
 
 # $6 ttl
@@ -139,7 +140,7 @@ _LEAVE = """
 
 # $1 name
 _READ = """
-    SELECT {now}, lock.holder, extract(epoch FROM lock.since),
+    SELECT {now}, lock.holder, extract(epoch FROM lock.since)::numeric,
            CASE WHEN lock.until > clock_timestamp() THEN {left} ELSE 0 END, lock.record
     FROM {once} LEFT JOIN {table} AS lock ON lock.name = $1"""
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     Result = TypeVar("Result", "Answer", "Stream")
     Place = tuple[str, int]
+    # A name may have several values: each is sent in a line of its own.
+    Headers = Mapping[str, str | Sequence[str]]
 
 # What a gateway or a load balancer says for a server behind it that is not well.
 _NOT_HERE = (502, 503, 504)
@@ -81,9 +83,7 @@ class Client:
         self.route: Route | None = None
         self.addresses: dict[Place, list[Address]] = {}
 
-    def request(
-        self, method: str, path: str, headers: Mapping[str, str], body: bytes, patience: Patience
-    ) -> Answer:
+    def request(self, method: str, path: str, headers: Headers, body: bytes, patience: Patience) -> Answer:
         """The answer to a request, of whatever status. Raises Unavailable, Refused, Woken."""
 
         def ask(route: Route, share: Patience) -> Answer:
@@ -91,9 +91,7 @@ class Client:
 
         return self._anywhere(ask, patience)
 
-    def stream(
-        self, method: str, path: str, headers: Mapping[str, str], body: bytes, patience: Patience
-    ) -> Stream:
+    def stream(self, method: str, path: str, headers: Headers, body: bytes, patience: Patience) -> Stream:
         """The same for an answer to read line by line, on a connection of its own."""
 
         def ask(route: Route, share: Patience) -> Stream:
@@ -233,9 +231,10 @@ def _connect(route: Route, patience: Patience) -> Connection:
     return Connection(wire)
 
 
-def _format(method: str, path: str, endpoint: Endpoint, headers: Mapping[str, str], body: bytes) -> bytes:
+def _format(method: str, path: str, endpoint: Endpoint, headers: Headers, body: bytes) -> bytes:
     lines = [f"{method} {path} HTTP/1.1", f"Host: {endpoint.name}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
+    for name, values in headers.items():
+        lines += [f"{name}: {value}" for value in ([values] if isinstance(values, str) else values)]
     if body:
         lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body

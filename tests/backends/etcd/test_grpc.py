@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from singleton_run.errors import Lost, Refused, Unavailable
+from singleton_run.errors import UNUSABLE, Lost, Refused, Unavailable
 from singleton_run.system import calls
 from singleton_run.testing.peer import Nursery
 from singleton_run.testing.suite import record_of
@@ -210,16 +210,17 @@ def test_who_answers_in_the_place_of_etcd_gets_nothing(
     here, right = f"localhost:{secured.port}/?{client}", f"cacert={certificates.ca}"
     crew_at(f"{here}&{right}").peer().takes("tls", LONG)
     for stranger in ("", f"cacert={certificates.client_cert}", f"{right}&server-name=other.example"):
-        with pytest.raises(Unavailable):
+        with pytest.raises(Refused) as caught:
             crew_at(f"{here}&{stranger}".rstrip("&")).peer().acquire("tls")
+        assert caught.value.status == UNUSABLE
 
 
 def test_what_grpc_has_to_say_does_not_reach_stderr(
     lab: Lab, secured: Etcd, certificates: Certificates, client: str
 ) -> None:
     lab.lock = f"etcd+grpc://localhost:{secured.port}/?{client}&cacert={certificates.client_cert}"
-    run = lab.start("-n", command=lab.job())
-    assert run.wait() == 69
+    run = lab.start(command=lab.job())
+    assert run.wait() == 78
     assert [line for line in run.said.splitlines() if not line.startswith("singleton-run: ")] == []
 
 

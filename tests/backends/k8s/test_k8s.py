@@ -563,6 +563,48 @@ def test_the_least_role_will_do_and_the_want_of_watch_is_said_once(
         lab.evidence.check(2)
 
 
+def admin_kubeconfig(namespace: Namespace, folder: Path, **user: object) -> Path:
+    """A kubeconfig of who may do everything, and acts as `user` says."""
+    cert, key = namespace.cluster.own_server().admin
+    login = {"client-certificate": cert, "client-key": key}
+    return namespace.kubeconfig(
+        folder, "admin", {**login, **{key.replace("_", "-"): user[key] for key in user}}
+    )
+
+
+def test_a_kubeconfig_s_as_is_whom_the_server_takes_us_for(
+    opened: Opened, namespace: Namespace, account: Account, tmp_path: Path
+) -> None:
+    nobody = {"as": "nobody@example.com", "as_groups": ["a", "b"], "as_user_extra": {"x.y/z": ["1"]}}
+    backend = by_file(opened, admin_kubeconfig(namespace, tmp_path, **nobody, as_uid="17"))
+    with pytest.raises(Refused, match=r"nobody@example.com may not get leases") as caught:
+        backend.acquire(fresh(), "host:1:a", TTL, LIMIT)
+    assert caught.value.status == 77
+    # The second group counts as much as the first.
+    groups = ["a", "system:masters"]
+    a_turn(by_file(opened, admin_kubeconfig(namespace, tmp_path, **{**nobody, "as_groups": groups})))
+    a_turn(by_file(opened, admin_kubeconfig(namespace, tmp_path, **{"as": account.user})))
+    login = {"token": account.token(), "as": "nobody@example.com"}
+    with pytest.raises(Refused, match="need a role with the verb impersonate") as caught:
+        by_file(opened, namespace.kubeconfig(tmp_path, "acting", login)).acquire(
+            fresh(), "host:1:a", TTL, LIMIT
+        )
+    assert caught.value.status == 77
+
+
+def test_a_login_without_credentials_is_said_to_be_one(
+    opened: Opened, namespace: Namespace, tmp_path: Path
+) -> None:
+    file = namespace.kubeconfig(tmp_path, "nobody", {"token": None})
+    with pytest.raises(Refused, match="wants to know who asks") as caught:
+        by_file(opened, file).acquire(fresh(), "host:1:a", TTL, LIMIT)
+    assert caught.value.status == 77
+    assert f"kubeconfig {file}, context 'tests', user entry 'nobody' gives no credentials" in str(
+        caught.value
+    )
+    assert "anonymous" not in str(caught.value)
+
+
 def test_a_namespace_that_is_not_there_is_said(opened: Opened, namespace: Namespace, tmp_path: Path) -> None:
     if namespace.cluster.server is None:
         return  # it would take a permission for every namespace of somebody's cluster

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -495,6 +496,30 @@ def test_another_default_isolation_changes_nothing(
         assert list(pool.map(turns, range(6))) == [5] * 6
     os.close(never)
     os.close(end)
+
+
+def test_a_role_that_sees_numbers_rounded_changes_nothing(
+    server: postgres.Postgres, opened: Open, name: str
+) -> None:
+    """Of `extra_float_digits=-15` a float8 is shown with one digit: 2e+09 is the clock."""
+    server.make_role("rounded")
+    server.run(
+        "GRANT ALL ON DATABASE app TO rounded; GRANT ALL ON SCHEMA public TO rounded; GRANT app TO rounded"
+    )
+    server.run("ALTER ROLE rounded SET extra_float_digits = -15")
+    backend = opened(server.url_of("rounded"))
+    before = time.time()
+    grant = take(backend, name)
+    offset = backend.offset()
+    assert offset is not None
+    assert abs(offset[0]) < 5.0
+    held = refused(opened(server.url_of("rounded")), name)
+    assert held.until is not None
+    assert abs(held.until - calls.now() - LONG) < 5.0
+    assert held.since is not None
+    assert abs(held.since - before) < 5.0
+    backend.renew(grant, LIMIT)
+    backend.release(grant, RECORD, LIMIT)
 
 
 def test_no_connection_left_is_unavailable(server: postgres.Postgres, opened: Open, name: str) -> None:
