@@ -119,13 +119,14 @@ def grant_told(grant: Grant, end: float) -> Steps:
     yield Do("tell", "granted", grant.as_dict(), end)
 
 
-def get(job: Job, orders: Orders, until: float) -> StepsToOutcome:
+def get(job: Job, orders: Orders, until: float, answers_by: float | None = None) -> StepsToOutcome:
     """Get the lock by `until`: the grant and its lease's end.
 
     Or who holds it; or why it can't be had; or None if nobody wants it any more. Unless it was got
-    the caller has to `leave`.
+    the caller has to `leave`. A server that can't be reached is asked again until `answers_by`, or `until`.
     """
     limit = lease_times.request_limit(job.ttl)
+    answers_by = until if answers_by is None else answers_by
     failures = 0
     while True:
         done = yield Do("acquire", limit)
@@ -151,11 +152,11 @@ def get(job: Job, orders: Orders, until: float) -> StepsToOutcome:
             error = done.error
         if error is None:
             failures = 0
-        elif last or not isinstance(error, Unavailable):
+        elif done.now >= answers_by or not isinstance(error, Unavailable):
             return error
         else:
             failures += 1
-            yield from pause(done, error, failures, until)
+            yield from pause(done, error, failures, answers_by)
         if orders.over():
             return None
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 from singleton_run import lease_times
 from singleton_run.api import record
 from singleton_run.api.contract import Held
-from singleton_run.errors import HELD, Failure
-from singleton_run.keeper.decisions import Do, get, grant_told, persist
+from singleton_run.errors import HELD, Failure, Lost, Unavailable
+from singleton_run.keeper.decisions import Do, get, grant_told, pause, persist
 from singleton_run.schedule.slot_rules import QUEUE, REST, taken_back
 
 TYPE_CHECKING = False
@@ -51,7 +51,9 @@ def take_slot(job: Job, orders: Orders) -> StepsToGrant:
         yield from _rest(decision, ahead)
         return None
     until = decision.deadline + ahead if decision.kind == QUEUE else 0.0
-    got = yield from get(job, orders, min(until, job.wait_until))
+    got = yield from get(
+        job, orders, min(until, job.wait_until), min(decision.deadline + ahead, job.wait_until)
+    )
     if isinstance(got, tuple):
         return (yield from _run(job, orders, got))
     yield Do("leave", limit)
@@ -94,7 +96,7 @@ def _run(job: Job, orders: Orders, got: Got) -> StepsToGrant:
         end = done.began + job.ttl
     if orders.over() or done.error is not None:
         yield Do("leave", limit)
-        yield from _over(orders, done)
+        yield from _over(job, orders, done)
         return None
     earlier = grant.record
     run = _begun(job, grant, decision, max(start, done.now) - ahead)
@@ -105,8 +107,8 @@ def _run(job: Job, orders: Orders, got: Got) -> StepsToGrant:
         done = yield Do("sleep", start)
     if orders.over() or done.error is not None or done.now >= lease_times.stop_at(end, job.ttl):
         # Not started after all: what was written is taken back, if it can be.
-        yield Do("release", grant, taken_back(run, earlier), limit)
-        yield from _over(orders, done)
+        yield from _take_back(grant, taken_back(run, earlier), orders, end, limit)
+        yield from _over(job, orders, done)
         return None
     yield from grant_told(grant, end)
     return grant, end
@@ -117,14 +119,30 @@ def _begun(job: Job, grant: Grant, decision: Decision, start: float) -> Mapping[
     return run if job.plan is None else job.plan.begun(run, decision, start)
 
 
-def _over(orders: Orders, done: Done) -> Steps:
-    """The end of a trip that had the lock and did not start: look again at once, unless asked to leave."""
+def _take_back(grant: Grant, run: Mapping[str, Any], orders: Orders, end: float, limit: float) -> Steps:
+    """Give the lock back with that record: as long as it is ours, for what is written is an attempt."""
+    failures = 0
+    while True:
+        done = yield Do("release", grant, run, limit)
+        if not isinstance(done.error, Unavailable) or done.now >= end:
+            return
+        failures += 1
+        yield from pause(done, done.error, failures, end)
+
+
+def _over(job: Job, orders: Orders, done: Done) -> Steps:
+    """The end of a trip that had the lock and did not start: look again soon, unless asked to leave."""
+    plan: Plan = job.plan  # type: ignore[assignment] # there is one, or we would not be here
     if orders.over():
         yield Do("tell", "settled", "")
         return
     if done.error is not None:
+        in_time = isinstance(done.error, Unavailable) and done.now < job.wait_until
+        if not (plan.loops or in_time or isinstance(done.error, Lost)):
+            yield from _give_up(job, done.error)
+            return
         yield Do("tell", "trouble", str(done.error))
-    yield Do("tell", "rest", done.now + AGAIN, 0.0, "not started")
+    yield Do("tell", "rest", done.now, 0.0, "not started")
 
 
 def _decide(job: Job, seen: Mapping[str, Any] | None, *, held: bool) -> StepsToDecision:
@@ -148,7 +166,7 @@ def _rest(decision: Decision, ahead: float) -> Steps:
 
 
 def _give_up(job: Job, error: Failure) -> Steps:
-    """Nothing can be had: say why, and when the next slot would be."""
+    """Nothing can be had: say why, and when the next slot would be; until then it may be tried again."""
     done = yield Do("clock")
     told: Any = done.result
     now, _ = told

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import os
 
+from singleton_run import lease_times
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,6 +33,7 @@ _LONGEST_LEAD = 5.0
 _SETTLES_IN = 3.0
 _MOST_BEHIND = 30.0
 _MOST_COUNTED = 1000
+_LEAST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0
 
 
 class Decision:
@@ -124,8 +127,9 @@ class Plan:
         return {**run, "slot": slot}
 
     def blind(self, now: float) -> float:
-        """When to try again if nothing can be read: at the next slot, as far as that is known."""
-        return _slots(self._settings, self._cron, now).next(now)
+        """When the next slot starts if nothing can be read, as far as that is known."""
+        times = _Times(self._settings, self._cron, None, now)
+        return times.start(times.around(now)[1])
 
     def _of_loop(self, times: _Times, last: Record | None, now: float, *, held: bool) -> Decision:
         if not self._settings.loop:
@@ -147,12 +151,16 @@ class Plan:
             upcoming = times.next(max(now, floor))
         at = times.start(upcoming)
         if at > now + self.lead:
-            decision = Decision(REST, upcoming, at - self.lead * (0.3 + 0.7 * self._chance()))
+            decision = self._ahead(upcoming, at)
         else:
             deadline = self._deadline(times, upcoming, times.next(upcoming))
             decision = self._start(upcoming, at, deadline, now, held=held, runs=runs)
         decision.notes += skipped
         return decision
+
+    def _ahead(self, slot: float, at: float) -> Decision:
+        """Rest until shortly before a slot's start: the lock isn't kept for longer without a renewal."""
+        return Decision(REST, slot, at - self.lead * (0.3 + 0.7 * self._chance()))
 
     def _start(
         self, slot: float, at: float, deadline: float, now: float, *, held: bool, runs: bool
@@ -199,6 +207,8 @@ class Plan:
         if now > deadline:
             return Decision(REST, slot, None, why="skipped")
         at = max(now, times.start(slot)) if self._settings.jitter or self._cron is not None else now
+        if at > now + self.lead:
+            return self._ahead(slot, at)
         if held and self._waits:
             return Decision(QUEUE, slot, at, deadline=deadline)
         return Decision(RUN, slot, at, deadline=deadline)
@@ -300,6 +310,13 @@ def retry_at(last: Record, settings: Settings) -> float:
         return -FOREVER
     end: float = last["end"]
     return end + settings.retry_delay * settings.retry_backoff ** (int(last["attempt"]) - 1)
+
+
+def pause(failures: int, settings: Settings, chance: float) -> float:
+    """How long to wait after so many failures in a row, in seconds: up to 30 s, and several times a slot."""
+    window = min(settings.start_deadline or FOREVER, settings.every or FOREVER)
+    most = min(_LONGEST_PAUSE, window / 4)
+    return max(_LEAST_PAUSE, lease_times.back_off(failures, most)) * (1.0 - chance / 4)
 
 
 def chance() -> float:

@@ -250,7 +250,7 @@ def test_a_refusal_ends_it_at_the_start_and_is_only_said_later(
         lab.lock = postgres_server.url_of("guest")
         postgres_server.run("GRANT app TO guest")
         run = lab.start("--ttl", "6s", "--every", "8s", command=lab.job())
-        lab.slots(1)
+        first = lab.slots(1)[0]
         lab.idle(run)
         postgres_server.run("ALTER ROLE guest NOLOGIN")
         try:
@@ -260,7 +260,8 @@ def test_a_refusal_ends_it_at_the_start_and_is_only_said_later(
             assert run.popen.poll() is None
         finally:
             postgres_server.run("ALTER ROLE guest LOGIN")
-        lab.slots(len(lab.evidence.slots()) + 1)
+        assert lab.slots(2)[1] == first + 8, "the slot of the refusal was given up"
+        assert run.said.count("not permitted to log in") == 1
         send(signal.SIGTERM, run.pid)
         assert run.wait() in (0, INTERRUPTED)
         lab.lock = granted

@@ -407,7 +407,8 @@ def test_one_that_comes_once_takes_the_latest_slot_by_cron() -> None:
 
 def test_one_that_cron_calls_too_early_waits_for_its_slot() -> None:
     assert once(by_cron(), HOUR - 1.9, cron=CRON, offset=-2.0).starts(HOUR, HOUR)
-    assert once(by_cron(), HOUR - 29.0, cron=CRON, offset=-30.0).starts(HOUR, HOUR)
+    assert once(by_cron(), HOUR - 29.0, cron=CRON, offset=-30.0).rests(HOUR)
+    assert once(by_cron(), HOUR - 4.9, cron=CRON, offset=-30.0).starts(HOUR, HOUR)
     assert once(by_cron(), HOUR + 1.0, cron=CRON, offset=-2.0).starts(HOUR, HOUR + 1.0)
     assert once(by_cron(), HOUR - 2.1, cron=CRON, offset=-2.0).ends("succeeded")
     assert once(by_cron(), HOUR - 29.0, cron=CRON, offset=-31.0).ends("succeeded")
@@ -451,7 +452,9 @@ def test_one_that_comes_once_and_late_skips() -> None:
 
 def test_one_that_comes_once_waits_for_its_jitter() -> None:
     late = slot_times.jitter("lock", NOON + HOUR, 600.0)
-    assert once(last(), HOUR - 20.0, jitter=600.0).starts(HOUR, HOUR + late)
+    rests = once(last(), HOUR - 20.0, jitter=600.0)
+    assert (rests.kind, rests.slot, rests.at) == (REST, HOUR, round(HOUR + late - 0.65 * LEAD, 6))
+    assert once(last(), HOUR + late - LEAD, jitter=600.0).starts(HOUR, HOUR + late)
     assert once(last(), HOUR + late + 1.0, jitter=600.0).starts(HOUR, HOUR + late + 1.0)
 
 
