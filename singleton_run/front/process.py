@@ -82,7 +82,7 @@ class Front:
         attempt: int = 0,
         keeps_open: bool = False,
         since: float | None = None,
-        goes_on: Callable[[int], bool] | None = None,
+        goes_on: Callable[[object], bool] | None = None,
     ) -> None:
         self.settings = settings
         self.goes_on = goes_on

@@ -142,7 +142,7 @@ class _Series:
             return None
         return now + settings.retry_delay * settings.retry_backoff ** (attempt - 1)
 
-    def _goes_on(self, status: int) -> bool:
+    def _goes_on(self, status: object) -> bool:
         """Whether it is tried again after giving up with `status`.
 
         In a loop always, but for a refusal at its start; in one slot a server's refusal, until --wait ends.
