@@ -164,7 +164,7 @@ class _Series:
         return slot_at
 
     def _tell(self, turn: Turn) -> None:
-        if turn.rests in ("held", "not started") or not turn.rests:
+        if turn.rests in ("held", "not started", "mended") or not turn.rests:
             return
         if turn.rests == "later":
             self.log.say("info", "rest", slot=turn.slot)

@@ -15,7 +15,7 @@ from singleton_run.api import record
 from singleton_run.api.contract import Held
 from singleton_run.errors import HELD, Failure, Lost, Unavailable
 from singleton_run.keeper.decisions import Do, get, grant_told, pause, persist
-from singleton_run.schedule.slot_rules import QUEUE, REST, taken_back
+from singleton_run.schedule.slot_rules import MEND, QUEUE, REST, taken_back
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,6 +84,9 @@ def _run(job: Job, orders: Orders, got: Got) -> StepsToGrant:
     limit = lease_times.request_limit(job.ttl)
     decision, ahead = yield from _decide(job, grant.record, held=False)
     start = (decision.at or 0.0) + ahead
+    if decision.kind == MEND:
+        yield from _mend(job, orders, grant, decision)
+        return None
     if decision.kind == REST:
         yield Do("leave", limit)
         yield from _rest(decision, ahead)
@@ -112,6 +115,18 @@ def _run(job: Job, orders: Orders, got: Got) -> StepsToGrant:
         return None
     yield from grant_told(grant, end)
     return grant, end
+
+
+def _mend(job: Job, orders: Orders, grant: Grant, decision: Decision) -> Steps:
+    """Write down what is known: the slot that is due may have been started. Then decide anew."""
+    plan: Plan = job.plan  # type: ignore[assignment] # there is one, or we would not be here
+    yield Do("tell", "unreadable", decision.slot)
+    run = record.begun(grant.record, grant.name, grant.holder, grant.token, decision.at or 0.0)
+    done = yield Do("release", grant, plan.mended(run, decision), lease_times.request_limit(job.ttl))
+    if orders.over() or done.error is not None:
+        yield from _over(job, orders, done)
+    else:
+        yield Do("tell", "rest", done.now, decision.slot, "mended")
 
 
 def _begun(job: Job, grant: Grant, decision: Decision, start: float) -> Mapping[str, Any]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 
 from singleton_run import lease_times
+from singleton_run.api.record import UNREADABLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,13 +27,14 @@ if TYPE_CHECKING:
     Record = Mapping[str, Any]
     Notes = list[tuple[str, float]]
 
-RUN, QUEUE, REST = "run", "queue", "rest"
+RUN, QUEUE, REST, MEND = "run", "queue", "rest", "mend"
 FOREVER = float("inf")
 _HAIR = 0.001
 _LONGEST_LEAD = 5.0
 _SETTLES_IN = 3.0
 _MOST_BEHIND = 30.0
 _MOST_COUNTED = 1000
+_NO_MORE = 1000  # attempts, which is more than there can be retries
 _LEAST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0
 
 
@@ -40,9 +42,10 @@ class Decision:
     """What to do about a schedule.
 
     RUN: start `slot` for the `attempt`-th time at `at`, or later, but before `deadline`. QUEUE: another
-    has the lock; wait for it until `deadline`, and decide anew. REST: nothing to do before `at`, when
-    `slot` (the next) has to be looked at; with `at` None nothing to do ever, and `why` says so.
-    `notes` are events for the user, each with a time or a number of seconds.
+    has the lock; wait for it until `deadline`, and decide anew. MEND: nobody knows which slot was started
+    last; write down, under the lock, that the one was that is due at `at` (see `Plan.mended`). REST:
+    nothing to do before `at`, when `slot` (the next) has to be looked at; with `at` None nothing to do
+    ever, and `why` says so. `notes` are events for the user, each with a time or a number of seconds.
     """
 
     __slots__ = ("at", "attempt", "deadline", "grid", "kind", "missed", "notes", "slot", "why")
@@ -101,6 +104,8 @@ class Plan:
         """
         last = last_slot(record)
         times = _Times(self._settings, self._cron, last, now)
+        if last is None and record is not None and "slot" in record:
+            return Decision(MEND, times.due(now), now)
         decision = self._of_loop(times, last, now, held=held)
         if decision.kind == RUN:
             decision.missed = times.between(last, decision.slot)
@@ -125,6 +130,13 @@ class Plan:
             "missed": decision.missed,
         }
         return {**run, "slot": slot}
+
+    def mended(self, run: Record, decision: Decision) -> dict[str, Any]:
+        """`run` with that slot as one that may have been started and is not tried again."""
+        known = Decision(REST, decision.slot, None, attempt=_NO_MORE)
+        known.grid = decision.slot if self._cron is None else 0.0
+        mended = self.begun({**run, "state": "lost"}, known, decision.at or 0.0)
+        return {**mended, "slot": {**mended["slot"], "state": UNREADABLE}}
 
     def blind(self, now: float) -> float:
         """When the next slot starts if nothing can be read, as far as that is known."""
@@ -234,10 +246,14 @@ class _Times:
         if cron is None:
             self.grid = float(int(now)) if last is None else last["grid" if self._same else "slot"]
         self._slots = _slots(settings, cron, self.grid)
-        self.interval = settings.every or self.next(now) - (self._slots.latest(now) or now)
+        self.interval = settings.every or self.next(now) - self.due(now)
 
     def next(self, at: float) -> float:
         return self._slots.next(at)
+
+    def due(self, now: float) -> float:
+        """The latest slot not after `now`, or `now` if there is none."""
+        return self._slots.latest(now) or now
 
     def start(self, slot: float) -> float:
         """When a slot is to be started: its time, and the same jitter for everybody."""
@@ -338,4 +354,4 @@ def _slots(settings: Settings, cron: Cron | None, anchor: float) -> Cron | Grid:
 
 
 def _is_time(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e11
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e11 < value < 3e11

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from singleton_run.api.contract import Held
+from singleton_run.api.record import begun, unreadable
 from singleton_run.call.settings import Settings
 from singleton_run.job import Job
 from singleton_run.keeper import slot_decisions
 from singleton_run.keeper.decisions import Done, Orders
 from singleton_run.schedule import slot_rules, slot_times
-from singleton_run.schedule.slot_rules import QUEUE, REST, RUN, Decision, Plan
+from singleton_run.schedule.slot_rules import MEND, QUEUE, REST, RUN, Decision, Plan
 
 HOUR = 3600.0
 DAY = 24 * HOUR
@@ -484,15 +485,35 @@ def test_a_clock_before_all_slots_has_nothing_to_do() -> None:
     ],
     ids=str,
 )
-def test_a_damaged_slot_counts_as_none(damage: dict[str, Any]) -> None:
-    record = {"slot": {**last()["slot"], **damage}}
-    assert slot_rules.last_slot(record) is None
-    assert decide(record, 100.0).starts(100.0, 100.0)
+@pytest.mark.parametrize("wishes", [{}, {"cron": CRON}, {"loop": False}, {"cron": CRON, "loop": False}])
+def test_a_slot_that_cannot_be_read_is_never_run(damage: dict[str, Any], wishes: dict[str, Any]) -> None:
+    for record in ({"slot": {**last()["slot"], **damage}}, {"slot": None}, unreadable()):
+        assert slot_rules.last_slot(record) is None
+        for now in (0.0, 100.0, HOUR - 1.0):
+            assert decide(record, now, **wishes).kind == MEND
+
+
+@pytest.mark.parametrize("wishes", [{}, {"cron": CRON}, {"loop": False}, {"cron": CRON, "loop": False}])
+def test_what_is_mended_leaves_out_the_slot_that_is_due_and_no_other(wishes: dict[str, Any]) -> None:
+    schedule = {"cron": wishes["cron"], "zone": "UTC"} if "cron" in wishes else {"every": HOUR}
+    plan = Plan(asked(**{**schedule, "retries": 100, "retry_interrupted": True}), NOON, lambda: 0.5)
+    decision = plan.decide(unreadable(), NOON + 100.0, held=False, exact=True)
+    record = plan.mended(begun(unreadable(), "lock", "me", 7, NOON + 100.0), decision)
+    slot = 0.0 if "cron" in wishes else 100.0
+    told = decide(record, 101.0, retries=100, retry_interrupted=True, **wishes)
+    assert told.kind == REST
+    if wishes.get("loop", True):
+        assert told.slot == slot + HOUR
+    else:
+        assert told.ends("unreadable")
+    assert decide(record, slot + HOUR, **wishes).starts(slot + HOUR, slot + HOUR)
 
 
 def test_a_record_without_a_slot_counts_as_none() -> None:
-    for record in (None, {}, {"slot": 5}, {"slot": None}):
+    empty: dict[str, Any] = {}
+    for record in (None, empty):
         assert slot_rules.last_slot(record) is None
+        assert decide(record, 100.0).starts(100.0, 100.0)
     assert slot_rules.last_slot(last(state="running")) == last(state="running")["slot"]
 
 
