@@ -119,11 +119,14 @@ def grant_told(grant: Grant, end: float) -> Steps:
     yield Do("tell", "granted", grant.as_dict(), end)
 
 
-def get(job: Job, orders: Orders, until: float, answers_by: float | None = None) -> StepsToOutcome:
+def get(
+    job: Job, orders: Orders, until: float, answers_by: float | None = None, *, silent: bool = False
+) -> StepsToOutcome:
     """Get the lock by `until`: the grant and its lease's end.
 
     Or who holds it; or why it can't be had; or None if nobody wants it any more. Unless it was got
     the caller has to `leave`. A server that can't be reached is asked again until `answers_by`, or `until`.
+    `silent` is for a wait that is of no interest to the user.
     """
     limit = lease_times.request_limit(job.ttl)
     answers_by = until if answers_by is None else answers_by
@@ -147,7 +150,8 @@ def get(job: Job, orders: Orders, until: float, answers_by: float | None = None)
         if isinstance(result, Held):
             if last:
                 return result
-            yield Do("tell", "held", result.holder, result.host, result.since)
+            if not silent:
+                yield Do("tell", "held", result.holder, result.host, result.since)
             done = yield Do("wait", result, until)
             error = done.error
         if error is None:

@@ -1,8 +1,8 @@
 """What a keeper does to run a slot, or what is done once: like `keeper`, as one sequence of operations.
 
-A slot is first looked at without the lock: most replicas see that another has it, and leave. One
-that takes the lock does so ahead of the slot's time, decides by the record that it then sees, writes
-the attempt down and starts on the dot.
+A slot is first looked at without the lock, ahead of its time. The one that gets the lock decides by the
+record that it then sees, writes the attempt down and starts on the dot. The others wait for the lock until
+shortly after that, in case that it goes away before; then they look once more, and leave.
 
 Every trip takes the lock once at most and ends then: a `leave` that the network kept back could undo
 a later grant to the same holder.
@@ -15,7 +15,7 @@ from singleton_run.api import record
 from singleton_run.api.contract import Held
 from singleton_run.errors import HELD, Failure, Lost, Unavailable
 from singleton_run.keeper.decisions import Do, get, grant_told, pause, persist
-from singleton_run.schedule.slot_rules import MEND, QUEUE, REST, taken_back
+from singleton_run.schedule.slot_rules import MEND, REST, taken_back
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,10 +50,8 @@ def take_slot(job: Job, orders: Orders) -> StepsToGrant:
     if decision.kind == REST:
         yield from _rest(decision, ahead)
         return None
-    until = decision.deadline + ahead if decision.kind == QUEUE else 0.0
-    got = yield from get(
-        job, orders, min(until, job.wait_until), min(decision.deadline + ahead, job.wait_until)
-    )
+    until, deadline = (min(at + ahead, job.wait_until) for at in (decision.until, decision.deadline))
+    got = yield from get(job, orders, until, deadline, silent=decision.briefly)
     if isinstance(got, tuple):
         return (yield from _run(job, orders, got))
     yield Do("leave", limit)
@@ -67,12 +65,12 @@ def take_slot(job: Job, orders: Orders) -> StepsToGrant:
 
 
 def _was_held(job: Job, held: Held, decision: Decision) -> Steps:
-    """Another was quicker, or has had it all the time: look again in a moment what it does."""
+    """Another has had it all the time: look again what it does, at once where we have waited."""
     done = yield Do("sleep", 0.0)
     plan: Plan = job.plan  # type: ignore[assignment] # there is one, or we would not be here
     in_time = done.now < job.wait_until or not job.waits
     if plan.loops or (in_time and not plan.second_look):
-        yield Do("tell", "rest", done.now + (0.0 if decision.kind == QUEUE else AGAIN), 0.0, "held")
+        yield Do("tell", "rest", done.now + (0.0 if decision.waits() else AGAIN), 0.0, "held")
         return
     yield Do("tell", "held", held.holder, held.host, held.since)
     yield Do("tell", "gave up", HELD, "")

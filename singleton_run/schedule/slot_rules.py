@@ -31,7 +31,8 @@ RUN, QUEUE, REST, MEND = "run", "queue", "rest", "mend"
 FOREVER = float("inf")
 _HAIR = 0.001
 _LONGEST_LEAD = 5.0
-_SETTLES_IN = 3.0
+_SETTLES_IN = 0.5
+_SPREAD = 1.0
 _MOST_BEHIND = 30.0
 _MOST_COUNTED = 1000
 _NO_MORE = 1000  # attempts, which is more than there can be retries
@@ -42,13 +43,26 @@ class Decision:
     """What to do about a schedule.
 
     RUN: start `slot` for the `attempt`-th time at `at`, or later, but before `deadline`. QUEUE: another
-    has the lock; wait for it until `deadline`, and decide anew. MEND: nobody knows which slot was started
+    has the lock. In both cases wait for it until `until`, and decide anew; `briefly` says that this is
+    in case that who is about to start goes away. MEND: nobody knows which slot was started
     last; write down, under the lock, that the one was that is due at `at` (see `Plan.mended`). REST:
     nothing to do before `at`, when `slot` (the next) has to be looked at; with `at` None nothing to do
     ever, and `why` says so. `notes` are events for the user, each with a time or a number of seconds.
     """
 
-    __slots__ = ("at", "attempt", "deadline", "grid", "kind", "missed", "notes", "slot", "why")
+    __slots__ = (
+        "at",
+        "attempt",
+        "briefly",
+        "deadline",
+        "grid",
+        "kind",
+        "missed",
+        "notes",
+        "slot",
+        "until",
+        "why",
+    )
 
     def __init__(
         self,
@@ -65,10 +79,16 @@ class Decision:
         self.at = at
         self.attempt = attempt
         self.deadline = deadline
+        self.until = deadline if kind == QUEUE else -FOREVER
+        self.briefly = False
         self.why = why
         self.missed = 0
         self.grid = 0.0
         self.notes: Notes = []
+
+    def waits(self) -> bool:
+        """Whether a lock that is held is waited for."""
+        return self.until > -FOREVER
 
 
 class Plan:
@@ -90,7 +110,7 @@ class Plan:
         self._since = since
         self._waits = settings.wait != 0
         self._chance = chance
-        self.lead = min(settings.ttl / 6, _LONGEST_LEAD)
+        self.lead = 0.0
         self._cron: Cron | None = None
         if settings.cron is not None:
             from singleton_run.schedule import slot_times
@@ -106,7 +126,10 @@ class Plan:
         times = _Times(self._settings, self._cron, last, now)
         if last is None and record is not None and "slot" in record:
             return Decision(MEND, times.due(now), now)
+        self.lead = min(self._settings.ttl / 6, _LONGEST_LEAD, times.interval / 4)
         decision = self._of_loop(times, last, now, held=held)
+        if self._waits and not held and self.loops and decision.kind == RUN:
+            self._settle(decision)
         if decision.kind == RUN:
             decision.missed = times.between(last, decision.slot)
         decision.grid = times.grid
@@ -177,13 +200,22 @@ class Plan:
     def _start(
         self, slot: float, at: float, deadline: float, now: float, *, held: bool, runs: bool
     ) -> Decision:
-        """Run a slot that is due `at`; but if another is about to, see a little later whether it does."""
+        """Run a slot that is due `at`; but if another is about to, wait a little to see whether it does."""
         start = max(at, now)
         if not held:
             return Decision(RUN, slot, start, deadline=deadline)
-        if runs or now > at + _SETTLES_IN:
-            return Decision(QUEUE, slot, start, deadline=deadline)
-        return Decision(REST, slot, start + 1.0 + 2.0 * self._chance())
+        if not self._waits:
+            return Decision(REST, slot, start + _SETTLES_IN + _SPREAD * self._chance())
+        decision = Decision(QUEUE, slot, start, deadline=deadline)
+        if not runs and now <= at + _SETTLES_IN:
+            self._settle(decision)
+        return decision
+
+    def _settle(self, decision: Decision) -> None:
+        """Wait only until shortly after the start: who has the lock by then runs the slot, and said so."""
+        decision.briefly = True
+        settled = (decision.at or 0.0) + _SETTLES_IN + _SPREAD * self._chance()
+        decision.until = min(decision.deadline, settled)
 
     def _again(self, times: _Times, last: Record, now: float, until: float, *, held: bool) -> Decision | None:
         """The next attempt at the last slot, None if there is none before `until`."""

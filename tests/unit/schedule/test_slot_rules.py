@@ -89,7 +89,13 @@ class Told:
 
     def queues(self, slot: float, deadline: float) -> bool:
         """Whether the lock is waited for until then."""
-        return (self.kind, self.slot, self.deadline) == (QUEUE, slot, deadline)
+        found = self.kind, self.slot, self.deadline, self.decision.until
+        return found == (QUEUE, slot, deadline, NOON + deadline) and not self.decision.briefly
+
+    def waits_briefly(self, slot: float, until: float) -> bool:
+        """Whether the lock is waited for until then, in case that who is about to start goes away."""
+        found = round(self.decision.until - NOON, 6)
+        return (self.kind, self.slot, found, self.decision.briefly) == (QUEUE, slot, until, True)
 
     def ends(self, why: str) -> bool:
         """Whether there is nothing to do at all."""
@@ -308,24 +314,42 @@ def test_a_retry_waits_for_another_that_runs_it() -> None:
 
 def test_a_retry_that_another_is_about_to_make_is_left_to_it() -> None:
     failed = last(state="failed", end=20.0)
-    told = decide(failed, 30.0, held=True, retries=1)
-    assert (told.kind, told.slot, told.at) == (REST, 0.0, 32.0)
+    assert decide(failed, 30.0, held=True, retries=1).waits_briefly(0.0, 31.0)
+    told = once(failed, 30.0, held=True, retries=1, wait=0.0)
+    assert (told.kind, told.slot, told.at) == (REST, 0.0, 31.0)
 
 
 # Another has the lock.
 
 
-def test_a_slot_is_left_to_another_that_took_the_lock_for_it() -> None:
-    told = decide(last(), HOUR - 2.0, held=True)
-    assert (told.kind, told.slot, told.at) == (REST, HOUR, HOUR + 2.0)
-    told = decide(last(), HOUR + 3.0, held=True)
-    assert (told.kind, told.at) == (REST, HOUR + 5.0)
+def test_a_slot_is_left_to_another_that_took_the_lock_for_it_unless_that_goes_away() -> None:
+    assert decide(last(), HOUR - 2.0, held=True).waits_briefly(HOUR, HOUR + 1.0)
+    assert decide(last(), HOUR + 0.4, held=True).waits_briefly(HOUR, HOUR + 1.4)
+    assert decide(last(), HOUR - 2.0, held=True, chance=0.0).waits_briefly(HOUR, HOUR + 0.5)
+    told = decide(last(), HOUR - 2.0, held=True, start_deadline=0.2)
+    assert told.waits_briefly(HOUR, HOUR + 0.2)
+
+
+def test_who_loses_the_race_for_the_lock_waits_as_briefly() -> None:
+    told = decide(last(), HOUR - 2.0)
+    assert (told.kind, told.decision.until, told.decision.briefly) == (RUN, NOON + HOUR + 1.0, True)
+    assert not once(last(), HOUR - 2.0).decision.waits()
+
+
+def test_of_a_short_interval_the_lock_is_taken_a_quarter_ahead_at_most() -> None:
+    short = last(0.0, schedule="every 4s")
+    assert decide(short, 0.9, every=4.0, chance=1.0).at == 3.0
+    assert decide(short, 2.9, every=4.0).kind == REST
+    assert decide(short, 3.0, every=4.0).starts(4.0, 4.0)
+    seconds = "*/4 * * * * *"
+    short = last(0.0, schedule=f"cron {seconds} UTC", grid=0.0)
+    assert decide(short, 0.9, cron=seconds, chance=1.0).at == 3.0
 
 
 def test_who_has_the_lock_and_does_not_start_the_slot_is_waited_for() -> None:
-    assert decide(last(), HOUR + 3.1, held=True).queues(HOUR, 2 * HOUR)
+    assert decide(last(), HOUR + 0.6, held=True).queues(HOUR, 2 * HOUR)
     failed = last(state="failed", end=20.0)
-    assert decide(failed, 33.1, held=True, retries=1).queues(0.0, HOUR)
+    assert decide(failed, 30.6, held=True, retries=1).queues(0.0, HOUR)
     assert decide(last(state="lost"), 100.0, held=True, retries=1).queues(0.0, HOUR)
 
 
@@ -561,10 +585,12 @@ def test_a_loop_goes_on_though_another_was_quicker_twice(*, loop: bool, ends: st
     answers = {"read": (None, None), "clock": (NOON, None), "acquire": Held()}
     steps = slot_decisions.take_slot(job, Orders())
     told = []
+    now = 0.0
     do = next(steps)
     with contextlib.suppress(StopIteration):
         while True:
             if do.name == "tell":
                 told.append(do.arguments[0])
-            do = steps.send(Done(0.0, 0.0, answers.get(do.name)))
+            now = do.arguments[1] if do.name == "wait" else now
+            do = steps.send(Done(now, now, answers.get(do.name)))
     assert told[-1] == ends

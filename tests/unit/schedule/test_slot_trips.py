@@ -131,12 +131,43 @@ def test_one_that_comes_once_asks_until_its_wait_is_over() -> None:
     assert len(trip.times("acquire")) == 1
 
 
-def test_what_holds_the_lock_is_not_waited_for_all_that_time() -> None:
-    trip = Trip(
-        lambda _, do: Held() if do.name == "acquire" else None, record=last(), begin=HOUR - 0.5, loop=True
-    )
-    assert trip.end()[0] == "rest"
-    assert len(trip.times("acquire")) == 1
+def held_until(until: float) -> Answer:
+    """A lock that another has until then."""
+
+    def answer(trip: Trip, do: Do) -> object:
+        held = trip.now < until
+        if do.name == "wait":
+            trip.now = max(trip.now, min(until, do.arguments[1]))
+        elif do.name == "acquire" and held:
+            return Held()
+        elif do.name == "read":
+            return (Held() if held else None), trip.record
+        return None
+
+    return answer
+
+
+@pytest.mark.parametrize("begin", [HOUR - 0.9, HOUR - 0.1])
+@pytest.mark.parametrize("free", [HOUR - 0.5, HOUR, HOUR + 0.3])
+@pytest.mark.parametrize("wishes", [{}, {"start_deadline": 1.0}, {"every": 2.0}], ids=str)
+def test_a_lock_that_was_taken_ahead_and_given_back_is_taken_over_at_once(
+    begin: float, free: float, wishes: dict[str, Any]
+) -> None:
+    before = last(HOUR - 2.0, schedule="every 2s") if "every" in wishes else last()
+    begin = max(begin, HOUR - 0.5) if "every" in wishes else begin
+    trip = Trip(held_until(free), record=before, begin=begin, **wishes)
+    assert trip.end()[0] == "granted"
+    assert trip.now <= max(HOUR, free) + 0.1
+    assert len([1 for _, do in trip.did if do.name in ("read", "acquire", "wait")]) <= 4
+    assert "held" not in [told[0] for told in trip.told()]
+
+
+def test_what_holds_the_lock_is_waited_for_until_it_has_started() -> None:
+    trip = Trip(held_until(FOREVER), record=last(), begin=HOUR - 0.5)
+    rest: Any = trip.end()
+    assert rest[0] == "rest"
+    assert HOUR + 0.5 < rest[1] < HOUR + 1.6
+    assert len([1 for _, do in trip.did if do.name in ("read", "acquire", "wait")]) <= 4
 
 
 @pytest.mark.parametrize("error", [Unavailable("down"), Refused("no")], ids=["unavailable", "refused"])
