@@ -246,7 +246,8 @@ def _lost(orders: Orders, now: float) -> Steps:
 
 
 def _settle(job: Job, orders: Orders, grant: Grant, end: float) -> Steps:
-    record = orders.settle or ("interrupted" if orders.leave else "crashed")
+    # Who leaves has started nothing: what was written down of it is taken back.
+    record = orders.settle or (job.unstarted or "interrupted" if orders.leave else "crashed")
     limit = lease_times.request_limit(job.ttl)
     failures = 0
     if job.once is not None and isinstance(record, dict) and record["state"] == "succeeded":

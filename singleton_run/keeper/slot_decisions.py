@@ -104,7 +104,8 @@ def _run(job: Job, orders: Orders, got: Got) -> StepsToGrant:
     done = yield Do("write", grant, run, limit)
     if done.error is None:
         grant.record = run
-        yield Do("tell", "ready")
+        job.unstarted = taken_back(run, earlier)
+        yield Do("tell", "ready", job.unstarted)
         done = yield Do("sleep", start)
     if orders.over() or done.error is not None or done.now >= lease_times.stop_at(end, job.ttl):
         # Not started after all: what was written is taken back, if it can be.

@@ -14,7 +14,7 @@ from singleton_run import lease_times
 from singleton_run.api.contract import Grant, Held
 from singleton_run.errors import UNAVAILABLE, Refused, Unavailable
 from singleton_run.job import Job
-from singleton_run.keeper import slot_decisions
+from singleton_run.keeper import decisions, slot_decisions
 from singleton_run.keeper.decisions import Do, Done, Orders
 from singleton_run.schedule import slot_rules, slot_times
 from singleton_run.schedule.slot_rules import REST, RUN, Plan
@@ -53,8 +53,9 @@ class Trip:
         self.did: list[tuple[float, Do]] = []
         plan = Plan(asked(ttl=ttl, wait=wait, **wishes), NOON + begin, lambda: 0.5)
         until = FOREVER if wait is None else begin + wait
-        job = Job("lock", "me", ttl, until, plan=plan, waits=wait != 0)
-        self.steps = slot_decisions.take_slot(job, self.orders)
+        self.job = Job("lock", "me", ttl, until, plan=plan, waits=wait != 0)
+        self.granted = Grant("lock", "me", 1, ttl, {}, record)
+        self.steps = slot_decisions.take_slot(self.job, self.orders)
         with contextlib.suppress(StopIteration):
             do = next(self.steps)
             while self.now < begin + 2 * HOUR:
@@ -81,7 +82,7 @@ class Trip:
         """What a server answers that has the lock for us."""
         if do.name == "read":
             return None, self.record
-        return Grant("lock", "me", 1, self.ttl, {}, self.record) if do.name == "acquire" else None
+        return self.granted if do.name == "acquire" else None
 
     def times(self, name: str) -> list[float]:
         """When an operation was begun."""
@@ -199,6 +200,20 @@ def test_the_pauses_grow_and_leave_time_for_several_tries_at_a_slot() -> None:
     for wishes in ({"every": 8.0}, {"every": 24 * HOUR, "start_deadline": 8.0}):
         assert slot_rules.pause(99, asked(**wishes), 0.0) == 2.0
         assert slot_rules.pause(99, asked(**wishes), 0.99) > 1.0
+
+
+def test_a_slot_that_was_granted_to_one_that_leaves_is_taken_back() -> None:
+    """A signal that stops it came in the very moment: the front starts nothing, and another may."""
+    trip = Trip(lambda *_: None, record=last(), begin=HOUR - 0.5)
+    assert trip.end()[0] == "granted"
+    trip.orders.leave = True
+    rest = decisions.keep(trip.job, trip.orders, (trip.granted, trip.now + TTL))
+    with contextlib.suppress(StopIteration):
+        do = next(rest)
+        while True:
+            do = rest.send(trip.carry_out(do))
+    release = next(do for _, do in trip.did if do.name == "release")
+    assert release.arguments[1] == last()
 
 
 # Nothing longer than a ttl happens under the lock without a renewal.
