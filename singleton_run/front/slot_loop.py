@@ -164,6 +164,10 @@ class _Series:
         return slot_at
 
     def _tell(self, turn: Turn) -> None:
+        if turn.grant is not None and turn.outcome == "interrupted" and self.settings.scheduled:
+            slot = ((turn.grant.get("record") or {}).get("slot") or {}).get("slot")
+            self.log.say("wait", "slot interrupted", slot=slot)
+            return
         if turn.rests in ("held", "not started", "mended") or not turn.rests:
             return
         if turn.rests == "later":

@@ -42,6 +42,7 @@ SENTENCES = {
     "insecure": "{text}",
     "rest": "the next slot of {name!r} is {when}",
     "slot over": "slot {when} of {name!r}: nothing to do, {state}",
+    "slot interrupted": "slot {when} of {name!r} was interrupted: --retry-interrupted would try it again",
     "once done": "{key!r} is done already under {name!r}",
     "skipped": "slot {when} of {name!r} is skipped: it could not start within --start-deadline",
     "unreadable": "the record of {name!r} can't be read: slot {when} may have been started and is left out, "

@@ -143,6 +143,7 @@ def test_asked_to_stop_in_the_middle_it_waits_for_the_command(lab: Place) -> Non
     assert run.out == b"over\n"
     assert len(lab.evidence.slots()) == 1
     assert lab.record()["slot"]["state"] == "interrupted"
+    assert "was interrupted" in run.said
     lab.next_one()
 
 
