@@ -4,6 +4,9 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from singleton_run.schedule.slot_rules import Plan
 
 
@@ -12,10 +15,21 @@ class Job:
 
     `plan` says which slots there are, `once` is the key of what is done once; None without. `keep` is how
     long the lock is kept from the command's start on, in seconds. `leased` is false for a lock that lapses
-    with its last holder.
+    with its last holder. `unstarted` is the record to leave where a slot was granted and is not started.
     """
 
-    __slots__ = ("holder", "keep", "leased", "name", "once", "plan", "ttl", "wait_until", "waits")
+    __slots__ = (
+        "holder",
+        "keep",
+        "leased",
+        "name",
+        "once",
+        "plan",
+        "ttl",
+        "unstarted",
+        "wait_until",
+        "waits",
+    )
 
     def __init__(
         self,
@@ -35,6 +49,7 @@ class Job:
         self.ttl = ttl
         self.wait_until = wait_until
         self.plan = plan
+        self.unstarted: Mapping[str, Any] | None = None
         self.once = once
         self.keep = keep
         self.waits = waits

@@ -23,7 +23,7 @@ import sys
 import time
 
 from singleton_run.api.contract import Grant, Held, host_of
-from singleton_run.api.record import LONGEST, damaged_mark, parsed
+from singleton_run.api.record import LONGEST, damaged_mark, parsed, unreadable
 from singleton_run.errors import UNUSABLE, Lost, Refused, Unavailable
 from singleton_run.system import calls, fastjson
 
@@ -452,7 +452,9 @@ class FileBackend:
     def _read_record(self, name: str) -> Mapping[str, Any] | None:
         try:
             return parsed(_read(self._directory, f"{name}.json"))
-        except (OSError, ValueError):
+        except ValueError:
+            return unreadable()
+        except OSError:
             return None
 
     def _close_lock(self) -> None:

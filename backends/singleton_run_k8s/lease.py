@@ -118,8 +118,9 @@ def token_of(lease: Lease) -> int:
 
 
 def record_of(lease: Lease) -> Mapping[str, Any] | None:
-    """The record beside it, if there is one that can be read."""
-    return parsed(_note(lease, RECORD))
+    """The record beside it, if there is one."""
+    text = _note(lease, RECORD)
+    return parsed(text) if text else None
 
 
 def mark_of(lease: Lease) -> Mapping[str, Any] | None:

@@ -3,7 +3,8 @@
 Version 1 is a JSON object: version, name, state (running, succeeded, failed, interrupted,
 crashed, lost), token, holder, start and end (Unix seconds, UTC; end null while it runs), status
 (the exit status, null if unknown), and the last few earlier runs with the same words. What is known of
-a schedule's last slot is in `slot` (see `slots`); a turn that is of no slot hands it on.
+a schedule's last slot is in `slot` (see `slots`); a turn that is of no slot hands it on. A `slot` that
+is there and can't be read means that nobody knows which one was started last.
 """
 
 from __future__ import annotations
@@ -21,8 +22,11 @@ if TYPE_CHECKING:
 VERSION = 1
 LONGEST = 10_000  # a text that is longer is no record of ours, and would not fit through a pipe
 
+LONGEST_WORD = 1000  # of a text in it, such as a schedule's
+UNREADABLE = "unreadable"
+
 _EARLIER = 5
-_LONGEST_WORD = 300
+_ROOM_FOR_SLOT = 3000
 _DEEPEST = 4
 _YEAR_10000 = 253_402_300_800
 _OF_A_RUN = ("state", "token", "holder", "start", "end", "status")
@@ -31,18 +35,19 @@ _OF_A_RUN = ("state", "token", "holder", "start", "end", "status")
 def begun(previous: Mapping[str, Any] | None, name: str, holder: str, token: int, start: float) -> Record:
     """The record of a run that starts now; `previous` becomes one of its earlier runs.
 
-    A `previous` that is of this very run, written down before its start, is it.
+    A `previous` that is of this very run, written down before its start, is it. As many of the earliest
+    runs are left out as it takes for the whole to be readable.
     """
     if previous is not None and previous.get("token") == token:
         return dict(previous)
     runs: list[Any] = []
-    if previous is not None:
+    if previous is not None and previous.get("state") != UNREADABLE:
         last = {word: previous.get(word) for word in _OF_A_RUN}
         if last["state"] == "running":
             last["state"] = "crashed"
         runs = [last, *previous.get("runs", [])][:_EARLIER]
     slot = {"slot": previous["slot"]} if previous is not None and "slot" in previous else {}
-    return {
+    run = {
         **slot,
         "version": VERSION,
         "name": name,
@@ -54,6 +59,11 @@ def begun(previous: Mapping[str, Any] | None, name: str, holder: str, token: int
         "status": None,
         "runs": runs,
     }
+    while len(fastjson.dumps(run)) > LONGEST - _ROOM_FOR_SLOT:
+        if not runs:
+            return {**run, "slot": None}
+        runs.pop()
+    return run
 
 
 def ended(record: Mapping[str, Any], state: str, status: int | None, end: float | None) -> Record:
@@ -89,14 +99,28 @@ def keep_for(keep: float, began: float) -> float:
     return max(0.0, began + keep - calls.now()) if keep and began else 0.0
 
 
-def parsed(text: str) -> Record | None:
-    """The record that `text` is, None if it is none that this version can use: a damaged one is ignored."""
+def parsed(text: str) -> Record:
+    """The record that `text` is; `unreadable()` if it is none that this version can use."""
     if len(text) > LONGEST:
-        return None
+        return unreadable()
     try:
-        return readable(fastjson.loads(text))
+        return readable(fastjson.loads(text)) or unreadable()
     except ValueError:
-        return None
+        return unreadable()
+
+
+def unreadable() -> Record:
+    """What stands for a damaged record: of no run, and of a slot that nobody knows."""
+    run = dict.fromkeys(_OF_A_RUN)
+    return {
+        **run,
+        "version": VERSION,
+        "state": UNREADABLE,
+        "token": 0,
+        "holder": "",
+        "runs": [],
+        "slot": None,
+    }
 
 
 def readable(value: object) -> Record | None:
@@ -129,5 +153,5 @@ def _is_plain(value: object, depth: int) -> bool:
     if isinstance(value, list):
         return depth > 0 and all(_is_plain(part, depth - 1) for part in value)
     if isinstance(value, str):
-        return len(value) <= _LONGEST_WORD
+        return len(value) <= LONGEST_WORD
     return not isinstance(value, int | float) or abs(value) < 1 << 63

@@ -186,6 +186,11 @@ def _check_slots(settings: Settings) -> None:
             f"--lock-at-least-for must be less than the interval of --every, {durations.text(every)}: "
             "the next run would be late"
         )
+    if settings.cron is not None:
+        from singleton_run.api.record import LONGEST_WORD
+
+        if len(f"cron {settings.cron} {settings.zone}") > LONGEST_WORD:
+            _refuse(f"--cron and --tz: together they have more than {LONGEST_WORD} characters: give less")
 
 
 def _check_place(settings: Settings, environ: Mapping[str, str], *, lock_given: bool) -> None:

@@ -105,7 +105,7 @@ class KeeperHeard:
         """Another has the lock."""
         self._turn.held(holder, host, since)
 
-    def ready(self) -> None:
+    def ready(self, unstarted: Mapping[str, Any] | None) -> None:
         """The command is about to be started."""
         self._ears.be_ready()
 

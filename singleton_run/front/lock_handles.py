@@ -401,6 +401,8 @@ class SlotLock:
     def __init__(self, flock: FlockLock, keeper: KeeperLock) -> None:
         self._flock = flock
         self._keeper = keeper
+        self._leaving: Turn | None = None
+        self._unstarted: Record | None = None
 
     @property
     def descriptor(self) -> int:
@@ -445,7 +447,8 @@ class SlotLock:
         self._flock.settle(turn, run)
 
     def leave(self, turn: Turn) -> None:
-        """Have the process that decides leave."""
+        """Have the process that decides leave; what it has got by then is given back."""
+        self._leaving = turn
         self._keeper.leave(turn)
 
     def kill(self) -> None:
@@ -461,11 +464,16 @@ class SlotLock:
         """What it has told since; the lock that it got is ours too, if the file is still the same."""
         told = []
         for message in self._keeper.messages():
+            if message[0] == "ready":
+                self._unstarted = message[1]
             if message[0] != "granted":
                 told.append(message)
             elif self._flock.backend.holds(grant := Grant(**message[1])):
                 self._flock.grant = grant
-                told.append(message)
+                if self._leaving is None:
+                    told.append(message)
+                elif self._unstarted is not None:
+                    self._flock.settle(self._leaving, self._unstarted)
         return told
 
     def close(self) -> None:

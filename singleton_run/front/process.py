@@ -68,7 +68,8 @@ class Front:
 
     `plan` makes the plan of its slots, in the keeper; None for a turn that is of no schedule. `attempt`
     is how often the command was started before, and one. `keeps_open` says that there will be another
-    turn, which needs our standard descriptors for its command.
+    turn, which needs our standard descriptors for its command. `since` is when --wait began (boot clock),
+    now if not given. `goes_on` says whether it will be tried again after giving up with that status.
     """
 
     def __init__(
@@ -82,8 +83,11 @@ class Front:
         *,
         attempt: int = 0,
         keeps_open: bool = False,
+        since: float | None = None,
+        goes_on: Callable[[object], bool] | None = None,
     ) -> None:
         self.settings = settings
+        self.goes_on = goes_on
         self.signals = signals
         self.timer = calls.Timer()
         self.log = log
@@ -98,7 +102,7 @@ class Front:
         command = Command(path, settings.command, mask, own_session=own, alone=alone)
         leased = settings.scheme != "file"
         self.task = Task(settings, command, self.page, holder, os.urandom(8).hex(), grace, leased=leased)
-        now = calls.now()
+        now = calls.now() if since is None else min(since, calls.now())
         decides = plan is not None or settings.once is not None
         slack = DECIDES_IN if decides else None
         self.turn = Turn(settings, self, leased=leased, now=now, kill_grace=grace, slack=slack)
@@ -260,6 +264,8 @@ class Front:
 
     def say(self, level: str, event: str, **facts: object) -> None:
         """Tell the user, without waiting."""
+        if event == "gave up" and self.goes_on is not None and self.goes_on(facts["status"]):
+            level, event = "warning", "trouble"
         self.log.say(level, event, **facts)
 
     # The loop.
@@ -267,7 +273,7 @@ class Front:
     def run(self) -> int:
         """Make the turn; its exit status, or minus the signal to die of."""
         if self.turn.leased and not self.settings.named:
-            self.say("warning", "unnamed")
+            self.say_once("unnamed", 0, "warning")
         self.turn.begin()
         try:
             while self.turn.phase != OVER:

@@ -11,7 +11,7 @@ import os
 import select
 import time
 
-from singleton_run.errors import Failure
+from singleton_run.errors import DENIED, UNAVAILABLE, Failure
 from singleton_run.front.decisions import stops_us
 from singleton_run.front.process import Front
 from singleton_run.guard.job_control import shell_of
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 else:
     import _signal
 
-_AFTER_A_FAILURE = 60.0
-
 
 def run(settings: Settings, path: str, signals: Signals, mask: set[int]) -> int:
     """Make the turns that `settings` asks for; the exit status, or minus the signal to die of.
@@ -51,23 +49,26 @@ class _Series:
         self.signals = signals
         self.mask = mask
         self.since = calls.now()
+        self.waits_since = self.since
+        self.begun = False
+        self.stopped_by = 0
+        self.failures = 0
         self.log = Log(settings)
 
     def run(self) -> int:
         """Turn after turn; see `run`."""
         attempt = 1
-        begun = False
         result = 0
         second_look = False
         while True:
             try:
                 front = self._front(attempt, second_look=second_look)
             except Failure as failure:
-                if not (begun and self.settings.loop):
+                if not self._goes_on(failure.status):
                     raise
-                self.log.say("final", "gave up", status=failure.status, text=str(failure))
-                if not self._rest(calls.now() + self._pause()):
-                    return self._end(0)
+                self.log.say("warning", "trouble", text=str(failure))
+                if not self._rest(self._after_failure(None)):
+                    return self._end(self._stopped(result, attempt))
                 continue
             status = front.run()
             turn = front.turn
@@ -77,16 +78,26 @@ class _Series:
             self._tell(turn)
             if turn.last:
                 return self._end(status if ran or not self.settings.loop else 0)
-            again_at = self._again_at(turn, attempt, first=not begun)
+            again_at = self._again_at(turn, attempt)
             if again_at is None:
                 return self._end(result)
-            begun = begun or ran or bool(turn.rests)
+            self.begun = self.begun or ran or bool(turn.rests)
+            if ran or turn.rests == "later":
+                self.waits_since = again_at
             attempt += ran
             second_look = turn.rests == "held"
             del front, turn
             gc.collect()
             if not self._rest(again_at):
-                return self._end(0 if self.settings.loop else result)
+                return self._end(self._stopped(result, attempt))
+
+    def _stopped(self, result: int, attempt: int) -> int:
+        """How we end by a signal between two turns: well in a loop, else as the command did or by it."""
+        if self.settings.loop:
+            return 0
+        if attempt > 1:
+            return result
+        return -self.stopped_by if self.stopped_by == _signal.SIGINT else 128 + self.stopped_by
 
     def _front(self, attempt: int, *, second_look: bool) -> Front:
         plan = self._plan(second_look=second_look) if self.settings.scheduled else None
@@ -99,6 +110,8 @@ class _Series:
             plan,
             attempt=attempt,
             keeps_open=self.settings.loop or self.settings.retries > 0,
+            since=self.waits_since,
+            goes_on=self._goes_on,
         )
 
     def _plan(self, *, second_look: bool) -> Callable[[], Plan]:
@@ -108,16 +121,17 @@ class _Series:
 
         return plan
 
-    def _again_at(self, turn: Turn, attempt: int, *, first: bool) -> float | None:
+    def _again_at(self, turn: Turn, attempt: int) -> float | None:
         """When to make another turn, a reading of the boot clock; None if this was the last."""
         settings = self.settings
         now = calls.now()
+        if turn.rests == "not started":
+            return self._after_failure(None)
+        if turn.grant is None and not turn.rests:
+            return self._after_failure(turn.rest) if self._goes_on(turn.status) else None
+        self.failures = 0
         if turn.rests:
             return turn.rest
-        if turn.grant is None:
-            if first or not settings.loop:
-                return None
-            return now + self._pause() if turn.rest is None else turn.rest
         if settings.loop:
             return now
         if turn.outcome == "succeeded" or attempt > settings.retries:
@@ -128,12 +142,33 @@ class _Series:
             return None
         return now + settings.retry_delay * settings.retry_backoff ** (attempt - 1)
 
-    def _pause(self) -> float:
-        """How long to wait where nothing is known of the next slot, in seconds."""
-        return min(self.settings.every or _AFTER_A_FAILURE, _AFTER_A_FAILURE)
+    def _goes_on(self, status: object) -> bool:
+        """Whether it is tried again after giving up with `status`.
+
+        In a loop always, but for a refusal at its start; in one slot a server's refusal, until --wait ends.
+        """
+        settings = self.settings
+        if settings.loop:
+            return self.begun or status == UNAVAILABLE
+        waits = settings.scheduled and settings.wait is not None
+        return bool(waits and status == DENIED and calls.now() < self.waits_since + (settings.wait or 0.0))
+
+    def _after_failure(self, slot_at: float | None) -> float:
+        """When to try again: after a longer pause each time, but not later than when the next slot starts."""
+        self.failures += 1
+        now = calls.now()
+        at = now + slot_rules.pause(self.failures, self.settings, slot_rules.chance())
+        if slot_at is None or not now < slot_at < at:
+            return at
+        self.failures = 0
+        return slot_at
 
     def _tell(self, turn: Turn) -> None:
-        if turn.rests in ("held", "not started") or not turn.rests:
+        if turn.grant is not None and turn.outcome == "interrupted" and self.settings.scheduled:
+            slot = ((turn.grant.get("record") or {}).get("slot") or {}).get("slot")
+            self.log.say("wait", "slot interrupted", slot=slot)
+            return
+        if turn.rests in ("held", "not started", "mended") or not turn.rests:
             return
         if turn.rests == "later":
             self.log.say("info", "rest", slot=turn.slot)
@@ -170,6 +205,7 @@ class _Series:
                 if any(process == self.log.process for process, _ in processes.reap()[0]):
                     self.log.gone()
             elif stops_us(number, self.settings.rewrite):
+                self.stopped_by = number
                 return False
             elif number == _signal.SIGTSTP and shell_of(os.getpid()):
                 os.kill(os.getpid(), _signal.SIGSTOP)

@@ -133,13 +133,17 @@ def grant_told(grant: Grant, end: float) -> Steps:
     yield Do("tell", *KeeperTells.granted(grant.as_dict()))
 
 
-def get(job: Job, orders: Orders, until: float) -> StepsToOutcome:
+def get(
+    job: Job, orders: Orders, until: float, answers_by: float | None = None, *, silent: bool = False
+) -> StepsToOutcome:
     """Get the lock by `until`: the grant and its lease's end.
 
     Or who holds it; or why it can't be had; or None if nobody wants it any more. Unless it was got
-    the caller has to `leave`.
+    the caller has to `leave`. A server that can't be reached is asked again until `answers_by`, or `until`.
+    `silent` is for a wait that is of no interest to the user.
     """
     limit = lease_times.request_limit(job.ttl)
+    answers_by = until if answers_by is None else answers_by
     failures = 0
     while True:
         done = yield Do("acquire", limit)
@@ -160,16 +164,17 @@ def get(job: Job, orders: Orders, until: float) -> StepsToOutcome:
         if isinstance(result, Held):
             if last:
                 return result
-            yield Do("tell", *KeeperTells.held(result.holder, result.host, result.since))
+            if not silent:
+                yield Do("tell", *KeeperTells.held(result.holder, result.host, result.since))
             done = yield Do("wait", result, until)
             error = done.error
         if error is None:
             failures = 0
-        elif last or not isinstance(error, Unavailable):
+        elif done.now >= answers_by or not isinstance(error, Unavailable):
             return error
         else:
             failures += 1
-            yield from pause(done, error, failures, until)
+            yield from pause(done, error, failures, answers_by)
         if orders.over():
             return None
 
@@ -255,7 +260,8 @@ def _lost(orders: Orders, now: float) -> Steps:
 
 
 def _settle(job: Job, orders: Orders, grant: Grant, end: float) -> Steps:
-    record = orders.record or ("interrupted" if orders.leaving else "crashed")
+    # Who leaves has started nothing: what was written down of it is taken back.
+    record = orders.record or (job.unstarted or "interrupted" if orders.leaving else "crashed")
     limit = lease_times.request_limit(job.ttl)
     failures = 0
     if job.once is not None and isinstance(record, dict) and record["state"] == "succeeded":

@@ -1,8 +1,8 @@
 """What a keeper does to run a slot, or what is done once: like `keeper`, as one sequence of operations.
 
-A slot is first looked at without the lock: most replicas see that another has it, and leave. One
-that takes the lock does so ahead of the slot's time, decides by the record that it then sees, writes
-the attempt down and starts on the dot.
+A slot is first looked at without the lock, ahead of its time. The one that gets the lock decides by the
+record that it then sees, writes the attempt down and starts on the dot. The others wait for the lock until
+shortly after that, in case that it goes away before; then they look once more, and leave.
 
 Every trip takes the lock once at most and ends then: a `leave` that the network kept back could undo
 a later grant to the same holder.
@@ -13,9 +13,9 @@ from __future__ import annotations
 from singleton_run import lease_times
 from singleton_run.api import record
 from singleton_run.api.contract import Held
-from singleton_run.errors import HELD, Failure
-from singleton_run.keeper.decisions import Do, get, grant_told, persist
-from singleton_run.schedule.slot_rules import QUEUE, REST, taken_back
+from singleton_run.errors import HELD, Failure, Lost, Unavailable
+from singleton_run.keeper.decisions import Do, get, grant_told, pause, persist
+from singleton_run.schedule.slot_rules import MEND, REST, taken_back
 from singleton_run.system.messages import KeeperTells
 
 TYPE_CHECKING = False
@@ -51,8 +51,8 @@ def take_slot(job: Job, orders: Orders) -> StepsToGrant:
     if decision.kind == REST:
         yield from _rest(decision, ahead)
         return None
-    until = decision.deadline + ahead if decision.kind == QUEUE else 0.0
-    got = yield from get(job, orders, min(until, job.wait_until))
+    until, deadline = (min(at + ahead, job.wait_until) for at in (decision.until, decision.deadline))
+    got = yield from get(job, orders, until, deadline, silent=decision.briefly)
     if isinstance(got, tuple):
         return (yield from _run(job, orders, got))
     yield Do("leave", limit)
@@ -66,14 +66,12 @@ def take_slot(job: Job, orders: Orders) -> StepsToGrant:
 
 
 def _was_held(job: Job, held: Held, decision: Decision) -> Steps:
-    """Another was quicker, or has had it all the time: look again in a moment what it does."""
+    """Another has had it all the time: look again what it does, at once where we have waited."""
     done = yield Do("sleep", 0.0)
     plan: Plan = job.plan  # type: ignore[assignment] # there is one, or we would not be here
     in_time = done.now < job.wait_until or not job.waits
     if plan.loops or (in_time and not plan.second_look):
-        yield Do(
-            "tell", *KeeperTells.rest(done.now + (0.0 if decision.kind == QUEUE else AGAIN), 0.0, "held")
-        )
+        yield Do("tell", *KeeperTells.rest(done.now + (0.0 if decision.waits() else AGAIN), 0.0, "held"))
         return
     yield Do("tell", *KeeperTells.held(held.holder, held.host, held.since))
     yield Do("tell", *KeeperTells.gave_up(HELD, ""))
@@ -85,6 +83,9 @@ def _run(job: Job, orders: Orders, got: Got) -> StepsToGrant:
     limit = lease_times.request_limit(job.ttl)
     decision, ahead = yield from _decide(job, grant.record, held=False)
     start = (decision.at or 0.0) + ahead
+    if decision.kind == MEND:
+        yield from _mend(job, orders, grant, decision)
+        return None
     if decision.kind == REST:
         yield Do("leave", limit)
         yield from _rest(decision, ahead)
@@ -97,22 +98,35 @@ def _run(job: Job, orders: Orders, got: Got) -> StepsToGrant:
         end = done.began + job.ttl
     if orders.over() or done.error is not None:
         yield Do("leave", limit)
-        yield from _over(orders, done)
+        yield from _over(job, orders, done)
         return None
     earlier = grant.record
     run = _begun(job, grant, decision, max(start, done.now) - ahead)
     done = yield Do("write", grant, run, limit)
     if done.error is None:
         grant.record = run
-        yield Do("tell", *KeeperTells.ready())
+        job.unstarted = taken_back(run, earlier)
+        yield Do("tell", *KeeperTells.ready(job.unstarted))
         done = yield Do("sleep", start)
     if orders.over() or done.error is not None or done.now >= lease_times.stop_at(end, job.ttl):
         # Not started after all: what was written is taken back, if it can be.
-        yield Do("release", grant, taken_back(run, earlier), limit)
-        yield from _over(orders, done)
+        yield from _take_back(grant, taken_back(run, earlier), orders, end, limit)
+        yield from _over(job, orders, done)
         return None
     yield from grant_told(grant, end)
     return grant, end
+
+
+def _mend(job: Job, orders: Orders, grant: Grant, decision: Decision) -> Steps:
+    """Write down what is known: the slot that is due may have been started. Then decide anew."""
+    plan: Plan = job.plan  # type: ignore[assignment] # there is one, or we would not be here
+    yield Do("tell", *KeeperTells.note("unreadable", decision.slot))
+    run = record.begun(grant.record, grant.name, grant.holder, grant.token, decision.at or 0.0)
+    done = yield Do("release", grant, plan.mended(run, decision), lease_times.request_limit(job.ttl))
+    if orders.over() or done.error is not None:
+        yield from _over(job, orders, done)
+    else:
+        yield Do("tell", *KeeperTells.rest(done.now, decision.slot, "mended"))
 
 
 def _begun(job: Job, grant: Grant, decision: Decision, start: float) -> Mapping[str, Any]:
@@ -120,14 +134,30 @@ def _begun(job: Job, grant: Grant, decision: Decision, start: float) -> Mapping[
     return run if job.plan is None else job.plan.begun(run, decision, start)
 
 
-def _over(orders: Orders, done: Done) -> Steps:
-    """The end of a trip that had the lock and did not start: look again at once, unless asked to leave."""
+def _take_back(grant: Grant, run: Mapping[str, Any], orders: Orders, end: float, limit: float) -> Steps:
+    """Give the lock back with that record: as long as it is ours, for what is written is an attempt."""
+    failures = 0
+    while True:
+        done = yield Do("release", grant, run, limit)
+        if not isinstance(done.error, Unavailable) or done.now >= end:
+            return
+        failures += 1
+        yield from pause(done, done.error, failures, end)
+
+
+def _over(job: Job, orders: Orders, done: Done) -> Steps:
+    """The end of a trip that had the lock and did not start: look again soon, unless asked to leave."""
+    plan: Plan = job.plan  # type: ignore[assignment] # there is one, or we would not be here
     if orders.over():
         yield Do("tell", *KeeperTells.settled(""))
         return
     if done.error is not None:
+        in_time = isinstance(done.error, Unavailable) and done.now < job.wait_until
+        if not (plan.loops or in_time or isinstance(done.error, Lost)):
+            yield from _give_up(job, done.error)
+            return
         yield Do("tell", *KeeperTells.trouble(str(done.error)))
-    yield Do("tell", *KeeperTells.rest(done.now + AGAIN, 0.0, "not started"))
+    yield Do("tell", *KeeperTells.rest(done.now, 0.0, "not started"))
 
 
 def _decide(job: Job, seen: Mapping[str, Any] | None, *, held: bool) -> StepsToDecision:
@@ -151,7 +181,7 @@ def _rest(decision: Decision, ahead: float) -> Steps:
 
 
 def _give_up(job: Job, error: Failure) -> Steps:
-    """Nothing can be had: say why, and when the next slot would be."""
+    """Nothing can be had: say why, and when the next slot would be; until then it may be tried again."""
     done = yield Do("clock")
     told: Any = done.result
     now, _ = told

@@ -40,9 +40,17 @@ class Log:
         self._dropped = 0
         self.process = 0
         self.said: set[tuple[str, int]] = set()
+        self._trouble = ""
 
     def say(self, level: str, event: str, **facts: Any) -> None:
-        """Tell the user of `event` (a word that `writer` knows), if `level` is asked for."""
+        """Tell the user of `event` (a word that `writer` knows), if `level` is asked for.
+
+        The same trouble is told once in a row, however many turns it lasts.
+        """
+        trouble = facts["text"] if event == "trouble" else ""
+        if trouble and trouble == self._trouble:
+            return
+        self._trouble = trouble
         if event == "acquired" and self._waited:
             level = "wait"
         if self._settings.verbosity < _LEAST_VERBOSITY[level] or (

@@ -43,8 +43,11 @@ SENTENCES = {
     "insecure": "{text}",
     "rest": "the next slot of {name!r} is {when}",
     "slot over": "slot {when} of {name!r}: nothing to do, {state}",
+    "slot interrupted": "slot {when} of {name!r} was interrupted: --retry-interrupted would try it again",
     "once done": "{key!r} is done already under {name!r}",
     "skipped": "slot {when} of {name!r} is skipped: it could not start within --start-deadline",
+    "unreadable": "the record of {name!r} can't be read: slot {when} may have been started and is left out, "
+    "the next is not",
     "missed": "before this slot of {name!r} {number:.0f} were missed",
     "other schedule": "the last slot of {name!r}, {when}, was run by another schedule than ours",
     "offset": "the server's clock is {ahead} that of this machine: slots go by the server's",
@@ -54,6 +57,7 @@ SENTENCES = {
 _OF_SLOTS = {
     "elsewhere": "it is run elsewhere",
     "skipped": "it is past its --start-deadline",
+    "unreadable": "its record could not be read, so it may have been run",
     "none": "there has been none yet",
     "interrupted": "it was interrupted",
 }

@@ -13,6 +13,9 @@ from __future__ import annotations
 
 import os
 
+from singleton_run import lease_times
+from singleton_run.api.record import UNREADABLE
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,25 +27,42 @@ if TYPE_CHECKING:
     Record = Mapping[str, Any]
     Notes = list[tuple[str, float]]
 
-RUN, QUEUE, REST = "run", "queue", "rest"
+RUN, QUEUE, REST, MEND = "run", "queue", "rest", "mend"
 FOREVER = float("inf")
 _HAIR = 0.001
 _LONGEST_LEAD = 5.0
-_SETTLES_IN = 3.0
+_SETTLES_IN = 0.5
+_SPREAD = 1.0
 _MOST_BEHIND = 30.0
 _MOST_COUNTED = 1000
+_NO_MORE = 1000  # attempts, which is more than there can be retries
+_LEAST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0
 
 
 class Decision:
     """What to do about a schedule.
 
     RUN: start `slot` for the `attempt`-th time at `at`, or later, but before `deadline`. QUEUE: another
-    has the lock; wait for it until `deadline`, and decide anew. REST: nothing to do before `at`, when
-    `slot` (the next) has to be looked at; with `at` None nothing to do ever, and `why` says so.
-    `notes` are events for the user, each with a time or a number of seconds.
+    has the lock. In both cases wait for it until `until`, and decide anew; `briefly` says that this is
+    in case that who is about to start goes away. MEND: nobody knows which slot was started
+    last; write down, under the lock, that the one was that is due at `at` (see `Plan.mended`). REST:
+    nothing to do before `at`, when `slot` (the next) has to be looked at; with `at` None nothing to do
+    ever, and `why` says so. `notes` are events for the user, each with a time or a number of seconds.
     """
 
-    __slots__ = ("at", "attempt", "deadline", "grid", "kind", "missed", "notes", "slot", "why")
+    __slots__ = (
+        "at",
+        "attempt",
+        "briefly",
+        "deadline",
+        "grid",
+        "kind",
+        "missed",
+        "notes",
+        "slot",
+        "until",
+        "why",
+    )
 
     def __init__(
         self,
@@ -59,10 +79,16 @@ class Decision:
         self.at = at
         self.attempt = attempt
         self.deadline = deadline
+        self.until = deadline if kind == QUEUE else -FOREVER
+        self.briefly = False
         self.why = why
         self.missed = 0
         self.grid = 0.0
         self.notes: Notes = []
+
+    def waits(self) -> bool:
+        """Whether a lock that is held is waited for."""
+        return self.until > -FOREVER
 
 
 class Plan:
@@ -84,7 +110,7 @@ class Plan:
         self._since = since
         self._waits = settings.wait != 0
         self._chance = chance
-        self.lead = min(settings.ttl / 6, _LONGEST_LEAD)
+        self.lead = 0.0
         self._cron: Cron | None = None
         if settings.cron is not None:
             from singleton_run.schedule import slot_times
@@ -98,7 +124,12 @@ class Plan:
         """
         last = last_slot(record)
         times = _Times(self._settings, self._cron, last, now)
+        if last is None and record is not None and "slot" in record:
+            return Decision(MEND, times.due(now), now)
+        self.lead = min(self._settings.ttl / 6, _LONGEST_LEAD, times.interval / 4)
         decision = self._of_loop(times, last, now, held=held)
+        if self._waits and not held and self.loops and decision.kind == RUN:
+            self._settle(decision)
         if decision.kind == RUN:
             decision.missed = times.between(last, decision.slot)
         decision.grid = times.grid
@@ -123,9 +154,17 @@ class Plan:
         }
         return {**run, "slot": slot}
 
+    def mended(self, run: Record, decision: Decision) -> dict[str, Any]:
+        """`run` with that slot as one that may have been started and is not tried again."""
+        known = Decision(REST, decision.slot, None, attempt=_NO_MORE)
+        known.grid = decision.slot if self._cron is None else 0.0
+        mended = self.begun({**run, "state": "lost"}, known, decision.at or 0.0)
+        return {**mended, "slot": {**mended["slot"], "state": UNREADABLE}}
+
     def blind(self, now: float) -> float:
-        """When to try again if nothing can be read: at the next slot, as far as that is known."""
-        return _slots(self._settings, self._cron, now).next(now)
+        """When the next slot starts if nothing can be read, as far as that is known."""
+        times = _Times(self._settings, self._cron, None, now)
+        return times.start(times.around(now)[1])
 
     def _of_loop(self, times: _Times, last: Record | None, now: float, *, held: bool) -> Decision:
         if not self._settings.loop:
@@ -147,23 +186,36 @@ class Plan:
             upcoming = times.next(max(now, floor))
         at = times.start(upcoming)
         if at > now + self.lead:
-            decision = Decision(REST, upcoming, at - self.lead * (0.3 + 0.7 * self._chance()))
+            decision = self._ahead(upcoming, at)
         else:
             deadline = self._deadline(times, upcoming, times.next(upcoming))
             decision = self._start(upcoming, at, deadline, now, held=held, runs=runs)
         decision.notes += skipped
         return decision
 
+    def _ahead(self, slot: float, at: float) -> Decision:
+        """Rest until shortly before a slot's start: the lock isn't kept for longer without a renewal."""
+        return Decision(REST, slot, at - self.lead * (0.3 + 0.7 * self._chance()))
+
     def _start(
         self, slot: float, at: float, deadline: float, now: float, *, held: bool, runs: bool
     ) -> Decision:
-        """Run a slot that is due `at`; but if another is about to, see a little later whether it does."""
+        """Run a slot that is due `at`; but if another is about to, wait a little to see whether it does."""
         start = max(at, now)
         if not held:
             return Decision(RUN, slot, start, deadline=deadline)
-        if runs or now > at + _SETTLES_IN:
-            return Decision(QUEUE, slot, start, deadline=deadline)
-        return Decision(REST, slot, start + 1.0 + 2.0 * self._chance())
+        if not self._waits:
+            return Decision(REST, slot, start + _SETTLES_IN + _SPREAD * self._chance())
+        decision = Decision(QUEUE, slot, start, deadline=deadline)
+        if not runs and now <= at + _SETTLES_IN:
+            self._settle(decision)
+        return decision
+
+    def _settle(self, decision: Decision) -> None:
+        """Wait only until shortly after the start: who has the lock by then runs the slot, and said so."""
+        decision.briefly = True
+        settled = (decision.at or 0.0) + _SETTLES_IN + _SPREAD * self._chance()
+        decision.until = min(decision.deadline, settled)
 
     def _again(self, times: _Times, last: Record, now: float, until: float, *, held: bool) -> Decision | None:
         """The next attempt at the last slot, None if there is none before `until`."""
@@ -199,6 +251,8 @@ class Plan:
         if now > deadline:
             return Decision(REST, slot, None, why="skipped")
         at = max(now, times.start(slot)) if self._settings.jitter or self._cron is not None else now
+        if at > now + self.lead:
+            return self._ahead(slot, at)
         if held and self._waits:
             return Decision(QUEUE, slot, at, deadline=deadline)
         return Decision(RUN, slot, at, deadline=deadline)
@@ -224,10 +278,14 @@ class _Times:
         if cron is None:
             self.grid = float(int(now)) if last is None else last["grid" if self._same else "slot"]
         self._slots = _slots(settings, cron, self.grid)
-        self.interval = settings.every or self.next(now) - (self._slots.latest(now) or now)
+        self.interval = settings.every or self.next(now) - self.due(now)
 
     def next(self, at: float) -> float:
         return self._slots.next(at)
+
+    def due(self, now: float) -> float:
+        """The latest slot not after `now`, or `now` if there is none."""
+        return self._slots.latest(now) or now
 
     def start(self, slot: float) -> float:
         """When a slot is to be started: its time, and the same jitter for everybody."""
@@ -302,6 +360,13 @@ def retry_at(last: Record, settings: Settings) -> float:
     return end + settings.retry_delay * settings.retry_backoff ** (int(last["attempt"]) - 1)
 
 
+def pause(failures: int, settings: Settings, chance: float) -> float:
+    """How long to wait after so many failures in a row, in seconds: up to 30 s, and several times a slot."""
+    window = min(settings.start_deadline or FOREVER, settings.every or FOREVER)
+    most = min(_LONGEST_PAUSE, window / 4)
+    return max(_LEAST_PAUSE, lease_times.back_off(failures, most)) * (1.0 - chance / 4)
+
+
 def chance() -> float:
     """A number in [0, 1), without importing random."""
     return int.from_bytes(os.urandom(4), "big") / 2**32
@@ -321,4 +386,4 @@ def _slots(settings: Settings, cron: Cron | None, anchor: float) -> Cron | Grid:
 
 
 def _is_time(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e11
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e11 < value < 3e11

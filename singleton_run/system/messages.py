@@ -130,9 +130,12 @@ class KeeperTells:
         return "held", holder, host, since
 
     @staticmethod
-    def ready() -> Message:
-        """The command is started within milliseconds: have a guard ready."""
-        return ("ready",)
+    def ready(unstarted: Mapping[str, Any] | None) -> Message:
+        """The command is started within milliseconds: have a guard ready.
+
+        `unstarted` is the record to write if it isn't started after all.
+        """
+        return "ready", unstarted
 
     @staticmethod
     def granted(grant: Mapping[str, Any]) -> Message:

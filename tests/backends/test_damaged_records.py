@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psycopg import sql
 
-from singleton_run.api.record import VERSION, begun, ended, parsed
+from singleton_run.api.record import UNREADABLE, VERSION, begun, ended, parsed, unreadable
 from singleton_run.errors import UNUSABLE
 from singleton_run.names import digest
 from singleton_run.system import fastjson
@@ -80,12 +80,16 @@ BYTES |= {"a zero": TEXT.encode() + b"\0", "noise": bytes(range(256)), "huge": H
 def test_what_is_whole_is_read_and_written_again() -> None:
     found = parsed(TEXT)
     assert found == WHOLE
-    assert parsed(fastjson.dumps(begun(found, "x", "host:2:b", 8, 2000.0))) is not None
+    assert parsed(fastjson.dumps(begun(found, "x", "host:2:b", 8, 2000.0)))["state"] == "running"
 
 
 @pytest.mark.parametrize("text", [*DAMAGED.values(), HUGE], ids=[*DAMAGED, "huge"])
-def test_what_is_damaged_is_no_record(text: str) -> None:
-    assert parsed(text) is None
+def test_what_is_damaged_is_a_record_of_no_run_and_of_an_unknown_slot(text: str) -> None:
+    assert parsed(text) == unreadable()
+    following = begun(parsed(text), "x", "host:2:b", 8, 2000.0)
+    assert following["runs"] == []
+    assert following["slot"] is None
+    assert parsed(fastjson.dumps(following)) == following
 
 
 LEAVES = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5))
@@ -99,8 +103,8 @@ def test_what_is_taken_for_a_record_can_be_written_down_again(
 ) -> None:
     """Shown, too: its times are some."""
     found = parsed(json.dumps({**WHOLE, "runs": [{**WHOLE["runs"][0], **inner}], **outer}))
-    if found is not None:
-        assert parsed(fastjson.dumps(begun(found, "x", "host:2:b", 8, 2000.0))) is not None
+    if found["state"] != UNREADABLE:
+        assert parsed(fastjson.dumps(begun(found, "x", "host:2:b", 8, 2000.0)))["state"] == "running"
         assert all(found[word] is None or time.gmtime(found[word]) for word in ("start", "end"))
 
 
@@ -225,7 +229,7 @@ def test_a_damaged_record_is_ignored_and_the_next_one_is_whole(place: tuple[Lab,
         store.put(lab.name, damage)
         assert_all_well(lab.start(command=["true"]))
         record = parsed(store.get(lab.name).removesuffix("\n"))
-        assert record, what
+        assert record["state"] != UNREADABLE, what
         assert (record["state"], record["status"], record["runs"]) == ("succeeded", 0, []), what
 
 
@@ -245,8 +249,25 @@ def test_a_record_that_is_damaged_while_the_command_runs_is_replaced(place: tupl
     lab.finish()
     assert_all_well(run)
     record = parsed(store.get(lab.name).removesuffix("\n"))
-    assert record is not None
     assert record["state"] == "succeeded"
+
+
+@pytest.mark.parametrize("schedule", [["--every", "1h"], ["--cron", "0 0 29 2 *", "--tz", "UTC"]])
+def test_a_slot_whose_record_is_damaged_is_left_out_and_said_to_be(
+    place: tuple[Lab, Store], schedule: list[str]
+) -> None:
+    lab, store = place
+    assert_all_well(lab.start("--no-loop", *schedule, command=lab.job()))
+    store.put(lab.name, TEXT[: len(TEXT) // 2].encode())
+    plain = lab.start(command=["true"])
+    assert_all_well(plain)
+    run = lab.start("--no-loop", *schedule, command=lab.job())
+    assert run.wait() == 0
+    assert "can't be read" in run.said
+    again = lab.start("--no-loop", *schedule, command=lab.job())
+    assert again.wait() == 0
+    assert "nothing to do, its record could not be read" in again.said
+    lab.evidence.check(1)
 
 
 def test_a_damaged_mark_is_refused_with_the_same_status_everywhere(place: tuple[Lab, Store]) -> None:
@@ -285,7 +306,7 @@ def test_what_is_no_file_where_one_should_be_is_refused_or_ignored_at_once(tmp_p
             assert run.wait() in (0, 69, 78), run.said
             assert len(set(run.said.splitlines())) <= 1, run.said
             if not record.is_dir():
-                assert parsed(record.read_text())
+                assert parsed(record.read_text())["state"] != UNREADABLE
                 record.unlink()
             else:
                 assert record.name in run.said or str(lab.locks) in run.said

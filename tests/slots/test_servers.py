@@ -143,6 +143,7 @@ def test_asked_to_stop_in_the_middle_it_waits_for_the_command(lab: Place) -> Non
     assert run.out == b"over\n"
     assert len(lab.evidence.slots()) == 1
     assert lab.record()["slot"]["state"] == "interrupted"
+    assert "was interrupted" in run.said
     lab.next_one()
 
 
@@ -176,6 +177,24 @@ def test_a_replica_that_dies_is_followed_by_another_with_retries(lab: Place) -> 
     assert [slot.attempt for slot in lab.evidence.slots()] == [1, 2]
     lab.slot_is("succeeded")
     _check_after_kill(lab)
+
+
+@pytest.mark.parametrize(
+    ("lab", "number"),
+    [("file", signal.SIGTERM), ("etcd", signal.SIGTERM), ("postgres", signal.SIGKILL)],
+    indirect=["lab"],
+)
+def test_a_slot_is_taken_over_from_who_goes_away_just_before_it(lab: Place, number: int) -> None:
+    options = ["--every", "4s", "--start-deadline", "1s"]
+    runs = [lab.start(*options, command=lab.job()) for _ in range(3)]
+    first = lab.slots(1)[0]
+    until(lambda: time.time() > first + 4 - 0.25, "the lock to be taken ahead of the next slot")
+    for run in runs[1:]:
+        send(number, run.pid)
+    assert lab.slots(2)[1] == first + 4
+    assert "skipped" not in runs[0].said
+    send(signal.SIGTERM, runs[0].pid)
+    assert runs[0].wait() in (0, INTERRUPTED)
 
 
 @pytest.mark.parametrize("lab", ["postgres"], indirect=True)
@@ -250,7 +269,7 @@ def test_a_refusal_ends_it_at_the_start_and_is_only_said_later(
         lab.lock = postgres_server.url_of("guest")
         postgres_server.run("GRANT app TO guest")
         run = lab.start("--ttl", "6s", "--every", "8s", command=lab.job())
-        lab.slots(1)
+        first = lab.slots(1)[0]
         lab.idle(run)
         postgres_server.run("ALTER ROLE guest NOLOGIN")
         try:
@@ -260,7 +279,8 @@ def test_a_refusal_ends_it_at_the_start_and_is_only_said_later(
             assert run.popen.poll() is None
         finally:
             postgres_server.run("ALTER ROLE guest LOGIN")
-        lab.slots(len(lab.evidence.slots()) + 1)
+        assert lab.slots(2)[1] == first + 8, "the slot of the refusal was given up"
+        assert run.said.count("not permitted to log in") == 1
         send(signal.SIGTERM, run.pid)
         assert run.wait() in (0, INTERRUPTED)
         lab.lock = granted

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from singleton_run.api.contract import Held
+from singleton_run.api.record import begun, unreadable
 from singleton_run.call.settings import Settings
 from singleton_run.job import Job
 from singleton_run.keeper import slot_decisions
 from singleton_run.keeper.decisions import Done, Orders
 from singleton_run.schedule import slot_rules, slot_times
-from singleton_run.schedule.slot_rules import QUEUE, REST, RUN, Decision, Plan
+from singleton_run.schedule.slot_rules import MEND, QUEUE, REST, RUN, Decision, Plan
 
 HOUR = 3600.0
 DAY = 24 * HOUR
@@ -88,7 +89,13 @@ class Told:
 
     def queues(self, slot: float, deadline: float) -> bool:
         """Whether the lock is waited for until then."""
-        return (self.kind, self.slot, self.deadline) == (QUEUE, slot, deadline)
+        found = self.kind, self.slot, self.deadline, self.decision.until
+        return found == (QUEUE, slot, deadline, NOON + deadline) and not self.decision.briefly
+
+    def waits_briefly(self, slot: float, until: float) -> bool:
+        """Whether the lock is waited for until then, in case that who is about to start goes away."""
+        found = round(self.decision.until - NOON, 6)
+        return (self.kind, self.slot, found, self.decision.briefly) == (QUEUE, slot, until, True)
 
     def ends(self, why: str) -> bool:
         """Whether there is nothing to do at all."""
@@ -307,24 +314,42 @@ def test_a_retry_waits_for_another_that_runs_it() -> None:
 
 def test_a_retry_that_another_is_about_to_make_is_left_to_it() -> None:
     failed = last(state="failed", end=20.0)
-    told = decide(failed, 30.0, held=True, retries=1)
-    assert (told.kind, told.slot, told.at) == (REST, 0.0, 32.0)
+    assert decide(failed, 30.0, held=True, retries=1).waits_briefly(0.0, 31.0)
+    told = once(failed, 30.0, held=True, retries=1, wait=0.0)
+    assert (told.kind, told.slot, told.at) == (REST, 0.0, 31.0)
 
 
 # Another has the lock.
 
 
-def test_a_slot_is_left_to_another_that_took_the_lock_for_it() -> None:
-    told = decide(last(), HOUR - 2.0, held=True)
-    assert (told.kind, told.slot, told.at) == (REST, HOUR, HOUR + 2.0)
-    told = decide(last(), HOUR + 3.0, held=True)
-    assert (told.kind, told.at) == (REST, HOUR + 5.0)
+def test_a_slot_is_left_to_another_that_took_the_lock_for_it_unless_that_goes_away() -> None:
+    assert decide(last(), HOUR - 2.0, held=True).waits_briefly(HOUR, HOUR + 1.0)
+    assert decide(last(), HOUR + 0.4, held=True).waits_briefly(HOUR, HOUR + 1.4)
+    assert decide(last(), HOUR - 2.0, held=True, chance=0.0).waits_briefly(HOUR, HOUR + 0.5)
+    told = decide(last(), HOUR - 2.0, held=True, start_deadline=0.2)
+    assert told.waits_briefly(HOUR, HOUR + 0.2)
+
+
+def test_who_loses_the_race_for_the_lock_waits_as_briefly() -> None:
+    told = decide(last(), HOUR - 2.0)
+    assert (told.kind, told.decision.until, told.decision.briefly) == (RUN, NOON + HOUR + 1.0, True)
+    assert not once(last(), HOUR - 2.0).decision.waits()
+
+
+def test_of_a_short_interval_the_lock_is_taken_a_quarter_ahead_at_most() -> None:
+    short = last(0.0, schedule="every 4s")
+    assert decide(short, 0.9, every=4.0, chance=1.0).at == 3.0
+    assert decide(short, 2.9, every=4.0).kind == REST
+    assert decide(short, 3.0, every=4.0).starts(4.0, 4.0)
+    seconds = "*/4 * * * * *"
+    short = last(0.0, schedule=f"cron {seconds} UTC", grid=0.0)
+    assert decide(short, 0.9, cron=seconds, chance=1.0).at == 3.0
 
 
 def test_who_has_the_lock_and_does_not_start_the_slot_is_waited_for() -> None:
-    assert decide(last(), HOUR + 3.1, held=True).queues(HOUR, 2 * HOUR)
+    assert decide(last(), HOUR + 0.6, held=True).queues(HOUR, 2 * HOUR)
     failed = last(state="failed", end=20.0)
-    assert decide(failed, 33.1, held=True, retries=1).queues(0.0, HOUR)
+    assert decide(failed, 30.6, held=True, retries=1).queues(0.0, HOUR)
     assert decide(last(state="lost"), 100.0, held=True, retries=1).queues(0.0, HOUR)
 
 
@@ -407,7 +432,8 @@ def test_one_that_comes_once_takes_the_latest_slot_by_cron() -> None:
 
 def test_one_that_cron_calls_too_early_waits_for_its_slot() -> None:
     assert once(by_cron(), HOUR - 1.9, cron=CRON, offset=-2.0).starts(HOUR, HOUR)
-    assert once(by_cron(), HOUR - 29.0, cron=CRON, offset=-30.0).starts(HOUR, HOUR)
+    assert once(by_cron(), HOUR - 29.0, cron=CRON, offset=-30.0).rests(HOUR)
+    assert once(by_cron(), HOUR - 4.9, cron=CRON, offset=-30.0).starts(HOUR, HOUR)
     assert once(by_cron(), HOUR + 1.0, cron=CRON, offset=-2.0).starts(HOUR, HOUR + 1.0)
     assert once(by_cron(), HOUR - 2.1, cron=CRON, offset=-2.0).ends("succeeded")
     assert once(by_cron(), HOUR - 29.0, cron=CRON, offset=-31.0).ends("succeeded")
@@ -451,7 +477,9 @@ def test_one_that_comes_once_and_late_skips() -> None:
 
 def test_one_that_comes_once_waits_for_its_jitter() -> None:
     late = slot_times.jitter("lock", NOON + HOUR, 600.0)
-    assert once(last(), HOUR - 20.0, jitter=600.0).starts(HOUR, HOUR + late)
+    rests = once(last(), HOUR - 20.0, jitter=600.0)
+    assert (rests.kind, rests.slot, rests.at) == (REST, HOUR, round(HOUR + late - 0.65 * LEAD, 6))
+    assert once(last(), HOUR + late - LEAD, jitter=600.0).starts(HOUR, HOUR + late)
     assert once(last(), HOUR + late + 1.0, jitter=600.0).starts(HOUR, HOUR + late + 1.0)
 
 
@@ -481,15 +509,35 @@ def test_a_clock_before_all_slots_has_nothing_to_do() -> None:
     ],
     ids=str,
 )
-def test_a_damaged_slot_counts_as_none(damage: dict[str, Any]) -> None:
-    record = {"slot": {**last()["slot"], **damage}}
-    assert slot_rules.last_slot(record) is None
-    assert decide(record, 100.0).starts(100.0, 100.0)
+@pytest.mark.parametrize("wishes", [{}, {"cron": CRON}, {"loop": False}, {"cron": CRON, "loop": False}])
+def test_a_slot_that_cannot_be_read_is_never_run(damage: dict[str, Any], wishes: dict[str, Any]) -> None:
+    for record in ({"slot": {**last()["slot"], **damage}}, {"slot": None}, unreadable()):
+        assert slot_rules.last_slot(record) is None
+        for now in (0.0, 100.0, HOUR - 1.0):
+            assert decide(record, now, **wishes).kind == MEND
+
+
+@pytest.mark.parametrize("wishes", [{}, {"cron": CRON}, {"loop": False}, {"cron": CRON, "loop": False}])
+def test_what_is_mended_leaves_out_the_slot_that_is_due_and_no_other(wishes: dict[str, Any]) -> None:
+    schedule = {"cron": wishes["cron"], "zone": "UTC"} if "cron" in wishes else {"every": HOUR}
+    plan = Plan(asked(**{**schedule, "retries": 100, "retry_interrupted": True}), NOON, lambda: 0.5)
+    decision = plan.decide(unreadable(), NOON + 100.0, held=False, exact=True)
+    record = plan.mended(begun(unreadable(), "lock", "me", 7, NOON + 100.0), decision)
+    slot = 0.0 if "cron" in wishes else 100.0
+    told = decide(record, 101.0, retries=100, retry_interrupted=True, **wishes)
+    assert told.kind == REST
+    if wishes.get("loop", True):
+        assert told.slot == slot + HOUR
+    else:
+        assert told.ends("unreadable")
+    assert decide(record, slot + HOUR, **wishes).starts(slot + HOUR, slot + HOUR)
 
 
 def test_a_record_without_a_slot_counts_as_none() -> None:
-    for record in (None, {}, {"slot": 5}, {"slot": None}):
+    empty: dict[str, Any] = {}
+    for record in (None, empty):
         assert slot_rules.last_slot(record) is None
+        assert decide(record, 100.0).starts(100.0, 100.0)
     assert slot_rules.last_slot(last(state="running")) == last(state="running")["slot"]
 
 
@@ -537,10 +585,12 @@ def test_a_loop_goes_on_though_another_was_quicker_twice(*, loop: bool, ends: st
     answers = {"read": (None, None), "clock": (NOON, None), "acquire": Held()}
     steps = slot_decisions.take_slot(job, Orders())
     told = []
+    now = 0.0
     do = next(steps)
     with contextlib.suppress(StopIteration):
         while True:
             if do.name == "tell":
                 told.append(do.arguments[0])
-            do = steps.send(Done(0.0, 0.0, answers.get(do.name)))
+            now = do.arguments[1] if do.name == "wait" else now
+            do = steps.send(Done(now, now, answers.get(do.name)))
     assert told[-1] == ends
