@@ -95,10 +95,11 @@ def _without_assigned(text: str) -> str:
 
 
 def _assigned(text: str) -> int:
-    """Where the word `password` or the like, with a `=` behind it, ends in `text`; -1 without one."""
-    lower = text.lower()
-    for at in range(len(text)):
-        end = at + next((len(word) for word in _SECRETS if lower.startswith(word, at)), 0)
-        if end > at and lower[end:].lstrip().startswith("="):
-            return end
+    """Where the first word `password` or the like, with a `=` behind it, ends in `text`; -1 without one."""
+    end = 0
+    for name in text.split("=")[:-1]:
+        word = name.rstrip()
+        if word.lower().endswith(_SECRETS):
+            return end + len(word)
+        end += len(name) + 1
     return -1

@@ -156,6 +156,20 @@ def test_a_password_in_a_variable_is_in_no_message_and_no_question(
     assert told.has(password[0]) == []
 
 
+@pytest.mark.parametrize(
+    "line", ["host=user:{}@h.invalid", "dbname=postgres://u:{}@h.invalid", "pasword={}", "password={}", "{}"]
+)
+def test_nor_one_in_a_service_file(
+    told: Told, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, line: str
+) -> None:
+    file = tmp_path / "services"
+    file.write_text(f"[mine]\nhost=h.invalid\n{line.format('sEcReT')}\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(file))
+    told.call("postgres:///?service=mine", {})
+    assert told.has("sEcReT") == []
+    assert len(told.said) > 2
+
+
 @given(odd())
 def test_nor_of_a_proxy_or_an_api_server(password: tuple[str, str]) -> None:
     secret, text = password
