@@ -541,7 +541,7 @@ class _Adopted(Tree):
     """The command below the front, beside the front's own helpers."""
 
     def __init__(self, front: Front) -> None:
-        super().__init__(front.task.command, front.page, {})
+        super().__init__(front.task.command, front.page, [])
         self._front = front
 
     def reap(self) -> list[tuple[int, int]]:

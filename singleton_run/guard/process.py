@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import select
 
-from singleton_run.guard.command_environment import for_command, of_slot
+from singleton_run.guard.command_environment import changed, for_command, given, of_slot
 from singleton_run.guard.decisions import GONE, IDLE, Guard
 from singleton_run.report.log import last_words
 from singleton_run.system import calls, processes
@@ -75,9 +75,9 @@ class Task:
             leftovers=self.settings.leftovers,
         )
 
-    def environ(self) -> dict[str, str]:
+    def environ(self) -> list[bytes]:
         """The command's environment, but for the token."""
-        return for_command(os.environ, self.settings, token=0, holder=self.holder, turn_id=self.turn_id)
+        return for_command(given(), self.settings, token=0, holder=self.holder, turn_id=self.turn_id)
 
 
 def run(
@@ -187,8 +187,8 @@ class _Process:
         """Do as the front says; an order also wakes a guard that was stopped."""
         now = calls.now()
         if order[0] == "start":
-            self.tree.environ["SINGLETON_TOKEN"] = str(order[1])
-            self.tree.environ.update(of_slot(order[2:]))
+            told = {"SINGLETON_TOKEN": str(order[1]), **of_slot(order[2:])}
+            self.tree.environ = changed(self.tree.environ, told)
             self.guard.start(now)
             calls.close_standard(0, 1)
             ends = (self.reader.descriptor, self.front.descriptor, self.proof)
