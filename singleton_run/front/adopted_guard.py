@@ -55,7 +55,7 @@ class _Below(Tree):
     """The command below the front, beside the front's own helpers."""
 
     def __init__(self, front: Front) -> None:
-        super().__init__(front.task.command, front.page, {})
+        super().__init__(front.task.command, front.page, [])
         self._front = front
 
     def reap(self) -> list[tuple[int, int]]:

@@ -1,9 +1,12 @@
 """What the command is told of its lock, and what of ours it never sees.
 
-Our options' variables are taken out, or a nested call would take the outer one's name.
+Our options' variables are taken out, or a nested call would take the outer one's name. All else goes on as
+execve(2) gave it to us, so an environment is a list of entries here: a name may be doubled, empty or missing.
 """
 
 from __future__ import annotations
+
+import os
 
 from singleton_run.api.lock_address import HELD, lock_id
 from singleton_run.api.timestamps import rfc3339
@@ -11,31 +14,57 @@ from singleton_run.call.options import OPTIONS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from singleton_run.call.settings import Settings
 
 _STALE = ("SINGLETON_SLOT", "SINGLETON_ATTEMPT")
 
 
+def given() -> list[bytes]:
+    """The entries that this process was started with.
+
+    The kernel knows them. What Python has of them is a mapping, with the locale that it chose for itself
+    (PEP 538); that does where /proc can't be read.
+    """
+    try:
+        with open("/proc/self/environ", "rb") as file:
+            entries = file.read()
+    except OSError:
+        return [name + b"=" + value for name, value in os.environb.items()]
+    return entries.removesuffix(b"\0").split(b"\0") if entries else []
+
+
 def for_command(
-    environ: Mapping[str, str], settings: Settings, *, token: int, holder: str, turn_id: str
-) -> dict[str, str]:
-    """The command's environment: `environ`, without our options, with what is known of this turn.
+    entries: Sequence[bytes], settings: Settings, *, token: int, holder: str, turn_id: str
+) -> list[bytes]:
+    """The command's environment: `entries`, without our options, with what is known of this turn.
 
     SINGLETONHELD lists the locks that are held around the command, so that a nested call sees when
     it would wait for itself (`lock_address.nested`).
     """
     ours = {variable for option in OPTIONS for variable in option.variables}
     ours.update(_STALE)
-    result = {name: value for name, value in environ.items() if name not in ours}
-    held = [*result.get(HELD, "").split(), lock_id(settings.lock, settings.name)]
-    result["SINGLETON_NAME"] = settings.name
-    result["SINGLETON_TOKEN"] = str(token)
-    result["SINGLETON_HOLDER"] = holder
-    result["SINGLETON_ID"] = turn_id
-    result[HELD] = " ".join(dict.fromkeys(held))
-    return result
+    start = HELD.encode() + b"="
+    held = next((os.fsdecode(entry[len(start) :]) for entry in entries if entry.startswith(start)), "")
+    locks = [*held.split(), lock_id(settings.lock, settings.name)]
+    told = {
+        "SINGLETON_NAME": settings.name,
+        "SINGLETON_TOKEN": str(token),
+        "SINGLETON_HOLDER": holder,
+        "SINGLETON_ID": turn_id,
+        HELD: " ".join(dict.fromkeys(locks)),
+    }
+    return changed(entries, told, without=ours)
+
+
+def changed(
+    entries: Sequence[bytes], variables: Mapping[str, str], without: Iterable[str] = ()
+) -> list[bytes]:
+    """`entries` with these variables at the end, in place of those of the same names and of `without`."""
+    names = {os.fsencode(name) for name in (*variables, *without)}
+    kept = [entry for entry in entries if b"=" not in entry or entry.partition(b"=")[0] not in names]
+    return [*kept, *(os.fsencode(f"{name}={value}") for name, value in variables.items())]
 
 
 def of_slot(told: Sequence[object]) -> dict[str, str]:

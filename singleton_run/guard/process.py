@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import select
 
-from singleton_run.guard.command_environment import for_command, of_slot
+from singleton_run.guard.command_environment import changed, for_command, given, of_slot
 from singleton_run.guard.decisions import GONE, IDLE, Guard
 from singleton_run.report.log import last_words
 from singleton_run.system import calls, processes
@@ -77,9 +77,9 @@ class Task:
             leftovers=self.settings.leftovers,
         )
 
-    def environ(self) -> dict[str, str]:
+    def environ(self) -> list[bytes]:
         """The command's environment, but for the token."""
-        return for_command(os.environ, self.settings, token=0, holder=self.holder, turn_id=self.turn_id)
+        return for_command(given(), self.settings, token=0, holder=self.holder, turn_id=self.turn_id)
 
 
 def run(
@@ -189,9 +189,8 @@ class _Process:
 
     def start(self, token: int, slot: float | None, attempt: int | None) -> None:
         """Start the command, and keep no descriptor that is for it."""
-        self.tree.environ["SINGLETON_TOKEN"] = str(token)
-        if attempt is not None:
-            self.tree.environ.update(of_slot((slot, attempt)))
+        told = of_slot((slot, attempt)) if attempt is not None else {}
+        self.tree.environ = changed(self.tree.environ, {"SINGLETON_TOKEN": str(token), **told})
         self.guard.start(calls.now())
         calls.close_standard(0, 1)
         ends = (self.reader.descriptor, self.front.descriptor, self.proof)

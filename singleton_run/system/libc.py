@@ -10,7 +10,7 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     Function = Callable[..., int]
@@ -110,3 +110,21 @@ def close_range(first: int, last: int = _LAST_DESCRIPTOR) -> bool:
     `os.closerange` can't be told from one that closes them one by one, two thousand million of them.
     """
     return function("syscall")(_CLOSE_RANGE, first, last, 0) == 0
+
+
+def to_exec(path: str, arguments: Sequence[str], entries: Sequence[bytes]) -> Callable[[], int]:
+    """What becomes another program, with an environment that no mapping holds (execve(2)). Raises OSError."""
+    import ctypes
+
+    def strings(items: Sequence[bytes]) -> Any:
+        return (ctypes.c_char_p * (len(items) + 1))(*items, None)
+
+    execve = ctypes.CDLL(None, use_errno=True).execve
+    program, words, environ = os.fsencode(path), strings([*map(os.fsencode, arguments)]), strings(entries)
+
+    def execute() -> int:
+        execve(program, words, environ)
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+    return execute

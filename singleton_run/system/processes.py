@@ -12,7 +12,7 @@ from singleton_run.system import libc
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from typing import NoReturn
 
     from singleton_run.system.shared_page import Page
@@ -227,6 +227,12 @@ def send(process: int, number: int) -> bool:
     return True
 
 
+def _mapping(entries: Sequence[bytes]) -> dict[bytes, bytes] | None:
+    """The entries as Python's calls take an environment; None if one is doubled or has no name or `=`."""
+    environ = dict(entry.split(b"=", 1) for entry in entries if entry.find(b"=") > 0)
+    return environ if len(environ) == len(entries) else None
+
+
 class Command:
     """What to start, and how: `own_session` unless it shares a terminal with us.
 
@@ -252,8 +258,11 @@ class Command:
         """
         return self.own_session or self._group != 0
 
-    def spawn(self, environ: Mapping[str, str]) -> int:
-        """Start it; its process id. Raises OSError. A script without a `#!` line goes to sh."""
+    def spawn(self, environ: Sequence[bytes]) -> int:
+        """Start it with these entries as its environment; its process id. Raises OSError.
+
+        A script without a `#!` line goes to sh.
+        """
         try:
             return self._spawn(self.path, self.arguments, environ)
         except OSError as error:
@@ -261,7 +270,10 @@ class Command:
                 raise
         return self._spawn(_SHELL, [_SHELL, self.path, *self.arguments[1:]], environ)
 
-    def _spawn(self, path: str, arguments: list[str], environ: Mapping[str, str]) -> int:
+    def _spawn(self, path: str, arguments: list[str], entries: Sequence[bytes]) -> int:
+        environ = _mapping(entries)
+        if environ is None:
+            return self._fork_and_exec(libc.to_exec(path, arguments, entries))
         defaults = [_signal.SIGPIPE, _signal.SIGXFSZ]
         try:
             if self.own_session:
@@ -274,15 +286,15 @@ class Command:
                 path, arguments, environ, setpgroup=self._group, setsigmask=self.mask, setsigdef=defaults
             )
         except (AttributeError, NotImplementedError):  # this Python's C library has no such thing
-            return self._fork_and_exec(path, arguments, environ)
+            return self._fork_and_exec(lambda: os.execve(path, arguments, environ))
 
-    def _fork_and_exec(self, path: str, arguments: list[str], environ: Mapping[str, str]) -> int:
-        """What posix_spawn(3) does, by hand; the process id. Raises OSError."""
+    def _fork_and_exec(self, execute: Callable[[], object]) -> int:
+        """What posix_spawn(3) does, by hand, with this execve(2); the process id. Raises OSError."""
         read, write = os.pipe()
         try:
             process = os.fork()
             if process == 0:
-                self._become(path, arguments, environ, write)
+                self._become(execute, write)
         finally:
             os.close(write)
             try:
@@ -294,7 +306,7 @@ class Command:
             raise OSError(int(failure), os.strerror(int(failure)))
         return process
 
-    def _become(self, path: str, arguments: list[str], environ: Mapping[str, str], tell: int) -> NoReturn:
+    def _become(self, execute: Callable[[], object], tell: int) -> NoReturn:
         try:
             if self.own_session:
                 os.setsid()
@@ -305,7 +317,7 @@ class Command:
             if callable(_signal.getsignal(_signal.SIGINT)):  # Python's own
                 _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
             _signal.pthread_sigmask(_signal.SIG_SETMASK, self.mask)
-            os.execve(path, arguments, environ)
+            execute()
         except OSError as error:
             os.write(tell, str(error.errno).encode())
         finally:
@@ -324,7 +336,7 @@ class Command:
 class Tree:
     """The command below this process, which is its parent: the guard's `Tree`."""
 
-    def __init__(self, command: Command, page: Page, environ: dict[str, str]) -> None:
+    def __init__(self, command: Command, page: Page, environ: list[bytes]) -> None:
         self._command = command
         self._page = page
         self._none_left = False

@@ -76,7 +76,8 @@ def command_variables() -> set[str]:
     settings = check(
         Values(dict.fromkeys(option.name for option in OPTIONS if option.variable), ["true"]), {}
     )
-    return {*for_command({}, settings, token=1, holder="h:1:a", turn_id="t"), *of_slot([0.0, 1])}
+    told = for_command([], settings, token=1, holder="h:1:a", turn_id="t")
+    return {*(entry.partition(b"=")[0].decode() for entry in told), *of_slot([0.0, 1])}
 
 
 # What is listed.

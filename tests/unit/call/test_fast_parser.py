@@ -240,7 +240,7 @@ def test_nothing_slow_is_imported_on_the_way_to_the_command(schedule: str) -> No
         values = fast_parser.read([*{words!r}, "--timeout", "1m30s", "--", "true"], {{}})
         checked = settings.check(values, {{}})
         executable.find("true", {{}})
-        command_environment.for_command({{}}, checked, token=1, holder="h", turn_id="t")
+        command_environment.for_command([], checked, token=1, holder="h", turn_id="t")
         print(*(set(sys.modules) - before).intersection({BANNED!r}))
     """
     result = subprocess.run(

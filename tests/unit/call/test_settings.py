@@ -310,7 +310,9 @@ def test_in_a_pod_a_file_lock_must_be_asked_for() -> None:
 
 
 def for_command(environ: Mapping[str, str], result: settings.Settings) -> dict[str, str]:
-    return command_environment.for_command(environ, result, token=7, holder="host/1", turn_id="t1")
+    entries = command_environment.changed([], environ)
+    told = command_environment.for_command(entries, result, token=7, holder="host/1", turn_id="t1")
+    return dict(os.fsdecode(entry).split("=", 1) for entry in told)
 
 
 def test_the_command_is_told_of_its_turn_and_nothing_of_our_options() -> None:
