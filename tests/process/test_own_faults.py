@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+from signal import SIGKILL
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.harness import LONG, TREE, Lab, environment, gone, labs, until
+from tests.support.harness import LONG, TREE, Lab, environment, gone, labs, send, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,3 +78,19 @@ def test_a_keeper_that_fails_before_each_grant_is_given_up(lab: Lab, place: str)
 def backend_is_file(lab: Lab) -> bool:
     """Whether a lock is the kernel's."""
     return lab.lock.startswith("file:")
+
+
+@BOTH
+def test_a_guard_killed_under_another_namespace_s_proc_is_replaced(lab: Lab) -> None:
+    """The front's /proc knows its processes by other ids, and it adopts the command all the same."""
+    if subprocess.run(["unshare", "-fp", "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no namespace of process ids can be had here")
+    run = lab.start("--ttl", LONG, command=lab.long_job("status", "5"), via='exec unshare -fp "$@"')
+    lab.ready()
+    guard = run.one("guard")
+    send(SIGKILL, guard)
+    run.hears("its work goes on here")
+    lab.finish()
+    assert run.wait() == 5, run.said
+    assert lab.evidence.count("end") == 1
+    lab.next_one()
