@@ -6,7 +6,6 @@ import gc
 import os
 import sys
 
-from singleton_run.call import executable, fast_parser, settings
 from singleton_run.errors import UNUSABLE, Failure, fault
 
 TYPE_CHECKING = False
@@ -41,6 +40,7 @@ def main() -> NoReturn:
 
 
 def _run() -> int:
+    from singleton_run.call import executable, fast_parser, settings
     from singleton_run.system import calls
 
     calls.reserve_standard()

@@ -15,6 +15,7 @@ from singleton_run.errors import (
     NOT_FOUND,
     TIMED_OUT,
     UNAVAILABLE,
+    UNUSABLE,
 )
 from singleton_run.system.messages import GuardOrders
 
@@ -135,6 +136,7 @@ class Turn:
         self.grant: dict[str, Any] | None = None
         self.keeper = NONE
         self.keeper_crashes = 0
+        self.guard_crashes = 0
         self.keep_again_at = FOREVER
         self.last_end = 0.0
         self.guard = ALIVE
@@ -240,7 +242,7 @@ class Turn:
             self.phase = OVER
             return
         end = self.hands.lease()[0]
-        if end != self.last_end:
+        if end != self.last_end and self.phase != WAITING:
             self.last_end = end
             self.keeper_crashes = 0
         self.keeper_crashes += 1
@@ -325,9 +327,8 @@ class Turn:
         elif self.phase == STARTING and self.grant is not None and not self.hands.begun():
             if self.stopped or self.asked_to_stop:
                 self._gone()
-                return
-            self.hands.new_guard()
-            self.hands.tell_guard(GuardOrders.start(self.grant["token"]))
+            else:
+                self._start_with_another_guard(self.grant["token"])
         elif self.phase in (STARTING, RUNNING) and self.guard != NONE and not self.adopting:
             self.hands.say("warning", "guard died")
             self.phase = RUNNING
@@ -347,9 +348,28 @@ class Turn:
             self.phase = OVER
         elif not self.leased and now >= self.wait_until:
             self._end(HELD, "")
+        elif self._is_no_guard_to_be_had():
+            self._end_waiting(UNUSABLE, self._guards_died(), now)
         else:
             self.claimed = False
             self.hands.new_guard()
+
+    def _start_with_another_guard(self, token: int) -> None:
+        if self._is_no_guard_to_be_had():
+            self._stop_for(UNUSABLE)
+            self.hands.say("error", "not started", text=self._guards_died())
+            self._gone()
+        else:
+            self.hands.new_guard()
+            self.hands.tell_guard(GuardOrders.start(token))
+
+    def _is_no_guard_to_be_had(self) -> bool:
+        """Count a guard that died before the start: after some of them another would do the same."""
+        self.guard_crashes += 1
+        return self.guard_crashes > CRASHES
+
+    def _guards_died(self) -> str:
+        return f"the command is not started: its guard died {self.guard_crashes} times before"
 
     def signal(self, number: int, now: float, *, heard: bool = False) -> None:
         """The user sent us a signal; `heard` if the terminal has sent it to the command as well."""
@@ -423,11 +443,7 @@ class Turn:
             if not self.hands.withdraw():
                 self.claimed = True
                 return
-            self._end(UNAVAILABLE if self.trouble else HELD, self.trouble)
-            if self.keeper == ALIVE:  # it may be given the lock at this moment, and has to give it back
-                self.phase = WAITING
-                self.leave_by = now + self._leave_limit()
-                self.hands.leave()
+            self._end_waiting(UNAVAILABLE if self.trouble else HELD, self.trouble, now)
 
     def _waits_until(self) -> float:
         return self.wait_until + self.slack
@@ -555,8 +571,7 @@ class Turn:
         if self.stopped or self.asked_to_stop or self.grant is None:
             self._gone()
         else:
-            self.hands.new_guard()
-            self.hands.tell_guard(GuardOrders.start(self.grant["token"]))
+            self._start_with_another_guard(self.grant["token"])
 
     def _pass_on(self, number: int) -> None:
         """Have the command signalled; between its guard's death and its adoption by us, later."""
@@ -607,3 +622,10 @@ class Turn:
         if self.raised == 0:
             who = self.held_by if self.conflict else {}
             self.hands.say("final", "gave up", status=status, text=text, **who)
+
+    def _end_waiting(self, status: int, text: str, now: float) -> None:
+        self._end(status, text)
+        if self.keeper == ALIVE:  # it may be given the lock at this moment, and has to give it back
+            self.phase = WAITING
+            self.leave_by = now + self._leave_limit()
+            self.hands.leave()

@@ -9,7 +9,7 @@ import os
 
 from singleton_run.api import record
 from singleton_run.api.contract import Grant, Held
-from singleton_run.errors import Failure, fault, one_line
+from singleton_run.errors import Failure, fault
 from singleton_run.guard import process as guard_process
 from singleton_run.report.log import last_words
 from singleton_run.system import calls, pipes, processes
@@ -305,8 +305,7 @@ class KeeperLock:
                     plan=self._plan,
                 )
             except Exception as error:  # noqa: BLE001 - a stranger's backend may raise anything
-                text = one_line(f"the backend failed with {type(error).__name__}: {error}")
-                pipes.Writer(says_write).send(KeeperTells.trouble(text))
+                pipes.Writer(says_write).send(KeeperTells.trouble(f"the backend failed: {fault(error)}"))
                 os._exit(1)
 
         try:

@@ -40,6 +40,8 @@ KILL = 9
 DECIDES_IN = 30.0
 DEATH_MILLISECONDS = 1000
 """How long after the end of its pipes a killed guard may take to be gone."""
+ABANDON_MILLISECONDS = 5000
+"""How long a guard may take to kill the command, when a fault ends the front."""
 
 
 def run(settings: Settings, path: str, signals: Signals, mask: set[int]) -> int:
@@ -279,8 +281,7 @@ class Front:
             while self.turn.phase != OVER:
                 self._step()
         except Exception:  # something can't be had that we can't do without
-            if self.own_guard is not None:
-                _kill_children()
+            self._abandon()
             raise
         self.page.over = True
         self.lock.close()
@@ -291,6 +292,18 @@ class Front:
         if self.turn.conflict:
             return self.settings.conflict_status
         return -self.turn.raised if self.turn.raised == _signal.SIGINT else self.turn.status
+
+    def _abandon(self) -> None:
+        """End the command before we end: by its guard, which sees that we leave; else it is our child.
+
+        With a keeper the command falls to that, which also gives the lock back.
+        """
+        if self.own_guard is None and self.guarded:
+            self._forget_guard()
+            if self.page.guard:
+                processes.exited(self.page.guard, ABANDON_MILLISECONDS)
+        if self.own_guard is not None or not self.lock.process:
+            _kill_children()
 
     def _step(self) -> None:
         self._wait()

@@ -436,7 +436,7 @@ def backend_breaks(lab: Lab) -> None:
     """A keeper that crashes is replaced, in vain; the command is stopped before the lease ends."""
     run = running(lab, "ignore", ttl="6s")
     lab.control("broken").touch()
-    run.hears("the backend failed with RuntimeError: a bug in a backend")
+    run.hears("the backend failed: RuntimeError in singleton_run_leasefile.py")
     assert run.wait() == 79
     lab.control("broken").unlink()
     assert "Traceback" not in run.said

@@ -157,7 +157,7 @@ def test_69_when_the_backend_breaks(leased: Lab) -> None:
     leased.control("broken").touch()
     run = leased.start(command=leased.job())
     assert run.wait() == 69
-    assert "a bug in a backend" in run.said
+    assert "the backend failed: RuntimeError in singleton_run_leasefile.py" in run.said
     assert "Traceback" not in run.said
     assert leased.evidence.lines() == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
@@ -111,3 +112,31 @@ def test_a_start_without_descriptors_is_one_line_and_78(lab: Lab) -> None:
     assert "Too many open files" in run.said
     assert run.said.count("\n") == 1
     assert lab.evidence.lines() == []
+
+
+@BOTH
+@pytest.mark.parametrize("stderr", ["file", "pipe"])
+def test_few_descriptors_are_enough_or_it_is_one_line_and_78(lab: Lab, stderr: str) -> None:
+    """Whichever open is the first to fail: one more descriptor is enough for the next."""
+    statuses = []
+    for limit in range(5, 21):
+        status, out, said = with_descriptors(lab, limit, stderr)
+        assert (status, out, said.count("\n")) in ((0, b"ran\n", 0), (78, b"", 1)), (limit, said)
+        assert "Traceback" not in said
+        statuses.append(status)
+    assert statuses == sorted(statuses, reverse=True)
+    assert (statuses[0], statuses[-1]) == (78, 0)
+    assert lab.left() == []
+
+
+def with_descriptors(lab: Lab, limit: int, stderr: str) -> tuple[int, bytes, str]:
+    """Status, output and what was said by a call that may have so many descriptors."""
+    via = f'ulimit -n {limit}; exec "$@"'
+    if stderr == "file":
+        run = lab.start(command=["echo", "ran"], via=via)
+        return run.wait(), run.out, run.said
+    read, write = os.pipe()
+    run = lab.start(command=["echo", "ran"], via=via, stderr=write)
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        return run.wait(), run.out, pipe.read().decode()
