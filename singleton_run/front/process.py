@@ -307,13 +307,13 @@ class Front:
 
     def _step(self) -> None:
         self._wait()
-        # First what has happened, then the clock: we may have been stopped over a deadline.
+        # First what has happened, then the clock, as it was before: we may be stopped over a deadline.
+        now = calls.now()
         self._hear_guard()
         self._hear_command()
         self._hear_lock()
         self.turn.look_at_lease(calls.now())
         self._hear_signals()
-        now = calls.now()
         self.turn.look(now)
         if self.own_guard is not None:
             self.own_guard.decisions.look(now)

@@ -163,10 +163,11 @@ class _Process:
             self.timer.set(guard.next_look(calls.now()))
             self.poll.poll()
             self.timer.clear()
-            # First what has happened, then the clock: we may have been stopped over a deadline.
+            # First what has happened, then the clock, as it was before: we may be stopped over a deadline.
+            now = calls.now()
             if self.signals.read():
                 guard.children(calls.now())
-            guard.look(calls.now())
+            guard.look(now)
             was_closed = reader.closed
             for order in reader.read():
                 self.page.heard += 1

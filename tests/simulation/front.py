@@ -65,7 +65,7 @@ class Front(Process):
 
     def run(self) -> None:
         """One round of its loop."""
-        turn = self.turn
+        turn, now = self.turn, self.machine.clock()
         if self.trip.keeper is None:
             turn.begin()
         self._hear_guard()
@@ -77,7 +77,6 @@ class Front(Process):
             turn.signal(self.signals.pop(0), self.machine.clock())
         if self.sigchld or (self.keeper is not None and not self.keeper.alive) or self.keeper_ended:
             self._hear_children()
-        now = self.machine.clock()
         self.world.visit("turn", turn.phase, "look")
         turn.look(now)
         if self.own_guard is not None:
