@@ -61,7 +61,7 @@ def test_a_fault_of_the_front_ends_the_command_before(lab: Lab, place: str) -> N
 
 
 @BOTH
-@pytest.mark.parametrize("place", ["of_slot", "Guard.__init__", "Task.environ"])
+@pytest.mark.parametrize("place", ["Guard.start", "Guard.__init__", "Task.environ"])
 def test_a_guard_that_fails_before_each_start_is_given_up(lab: Lab, place: str) -> None:
     run = fails(lab, place)
     assert (run.popen.returncode, run.out) == (78, b"")
