@@ -430,6 +430,8 @@ class Front:
             return
         calls.close_standard(0, 1)
         calls.drop_inherited()
+        if not self.task.leased:  # another keeper would open what a path from here names
+            calls.leave_directory()
 
     def _hear_lock(self) -> None:
         for message in self.lock.messages():

@@ -194,6 +194,7 @@ class _Process:
         self.tree.environ = changed(self.tree.environ, {"SINGLETON_TOKEN": str(token), **told})
         self.guard.start(calls.now())
         calls.close_standard(0, 1)
+        calls.leave_directory()
         ends = (self.reader.descriptor, self.front.descriptor, self.proof)
         own = (self.signals.descriptor, self.timer.descriptor, *self.listing)
         calls.keep_only([*ends, self.lock, *own])

@@ -99,6 +99,7 @@ class Log:
             calls.close_standard(0, 1)
             from singleton_run.report import writer
 
+            calls.leave_directory()
             writer.write(read, as_json=self._settings.log_format == "json")
         finally:
             os._exit(0)

@@ -160,6 +160,14 @@ def set_title(title: str) -> None:
         libc.function("memcpy")(libc.address(start), text.ljust(end - start, b"\0"), end - start)
 
 
+def leave_directory() -> None:
+    """Keep no directory busy: whoever needs the one that we were started in can unmount it. Best effort."""
+    try:
+        os.chdir("/")
+    except OSError:
+        return
+
+
 def keep_only(descriptors: Iterable[int]) -> None:
     """Close every descriptor from 3 on that isn't among `descriptors`."""
     low = 3

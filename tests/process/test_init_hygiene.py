@@ -278,3 +278,24 @@ def test_sigpipe_and_the_limit_of_a_file_s_size_end_the_command_as_ever(lab: Lab
     assert run.wait() == 128 + signal.SIGXFSZ
     run = lab.start(command=["sh", "-c", "kill -PIPE $$; exit 3"])
     assert run.wait() == 128 + signal.SIGPIPE
+
+
+# The working directory is the command's alone.
+
+
+@BOTH
+def test_the_working_directory_is_not_kept_busy(lab: Lab, backend: str) -> None:
+    """Under a lock with a keeper front and keeper stay: another keeper may open relative paths."""
+    program = lab.directory / "program"
+    program.write_text("#!/bin/sh\npwd; exec sleep 1000\n")
+    program.chmod(0o755)
+    run = lab.start("-v", command=["./program"])
+    until(lambda: run.out.endswith(b"\n"), "the command to run")
+    assert run.out.decode().strip() == str(lab.directory)
+    left = [run.one("guard"), run.one("writer"), *([run.pid] if backend == "file" else [])]
+    until(
+        lambda: {os.readlink(f"/proc/{process}/cwd") for process in left} == {"/"},
+        "our processes to leave the directory",
+    )
+    run.popen.send_signal(signal.SIGTERM)
+    assert run.wait() == 143, run.said
