@@ -15,13 +15,12 @@ from __future__ import annotations
 import os
 import time
 
-from singleton_run import lease_times
+from singleton_run.api import toolbox
 from singleton_run.api.contract import Grant, Held, host_of
 from singleton_run.api.deadline import Late, Patience, Woken
 from singleton_run.api.http.connection import Broken
 from singleton_run.api.record import damaged_mark, parsed, parsed_mark
 from singleton_run.errors import UNUSABLE, Failure, Lost, Refused, Unavailable
-from singleton_run.system import calls, fastjson
 from singleton_run_etcd.client import NoLease, Operation
 
 TYPE_CHECKING = False
@@ -82,7 +81,7 @@ class EtcdBackend:
         """Take a place in the queue, or look whether ours has come to its head."""
         if not self._prefix and name == _OURS:
             raise Refused(f"in etcd the name {_OURS!r} is taken by the records: choose another", UNUSABLE)
-        patience = Patience(calls.now() + limit)
+        patience = Patience(toolbox.now() + limit)
         if self._place is None or self._place.name != name:
             self._place = _Place(name, self._queue(name))
         try:
@@ -102,9 +101,9 @@ class EtcdBackend:
             return
         ttl, ahead, revision = held.handle["ttl"], held.handle["ahead"], held.handle["revision"]
         opened = 0.0
-        while calls.now() < until:
-            now = calls.now()
-            step = Patience(min(until, now + lease_times.request_limit(ttl)), wake)
+        while toolbox.now() < until:
+            now = toolbox.now()
+            step = Patience(min(until, now + toolbox.request_limit(ttl)), wake)
             try:
                 if not ahead:
                     ahead, revision = self._ahead(place, step)
@@ -120,22 +119,22 @@ class EtcdBackend:
             except Woken:
                 return
             except Unavailable:
-                if calls.now() < until:
+                if toolbox.now() < until:
                     raise
             except Broken as broken:
-                if calls.now() < opened + _LEAST_LIFE:
+                if toolbox.now() < opened + _LEAST_LIFE:
                     raise Unavailable(f"etcd: {broken}") from None
             ahead = ""
 
     def leave(self, limit: float) -> None:
         """Revoke the lease of our place, and with it the key."""
         if self._place is not None:
-            self._server.revoke(self._place.lease, Patience(calls.now() + limit))
+            self._server.revoke(self._place.lease, Patience(toolbox.now() + limit))
             self._place = None
 
     def renew(self, grant: Grant, limit: float) -> None:
         """Keep the lease alive and see that the key is there; a later keeper marks it as its own."""
-        patience = Patience(calls.now() + limit)
+        patience = Patience(toolbox.now() + limit)
         handle = self._recall(grant)
         if not self._server.keep_alive(handle["lease"], patience):
             raise Lost("its lease in etcd has ended")
@@ -155,12 +154,12 @@ class EtcdBackend:
     def hold(self, grant: Grant, until: float, wake: int) -> None:
         """Watch our own key; where no watch can be had, wait."""
         self._recall(grant)
-        if self._own_watch is None and calls.wait(min(until, calls.now() + _WATCH_AFTER), [wake]):
+        if self._own_watch is None and toolbox.wait(min(until, toolbox.now() + _WATCH_AFTER), [wake]):
             return
         pause = 0.1
-        while (now := calls.now()) < until:
+        while (now := toolbox.now()) < until:
             try:
-                soon = min(until, now + lease_times.request_limit(grant.ttl))
+                soon = min(until, now + toolbox.request_limit(grant.ttl))
                 watch = self._watch_own(grant, Patience(soon, wake))
                 watch.wait(Patience(until, wake))
             except (Late, Woken):
@@ -170,7 +169,7 @@ class EtcdBackend:
             else:
                 self._close_watch()
                 return
-            if calls.wait(min(until, calls.now() + pause), [wake]):
+            if toolbox.wait(min(until, toolbox.now() + pause), [wake]):
                 return
             pause = min(2 * pause, _LONGEST_PAUSE)
 
@@ -185,8 +184,8 @@ class EtcdBackend:
         """
         handle = self._recall(grant)
         key, record_key = self._key(grant), self._record_key(grant.name)
-        patience = Patience(calls.now() + limit)
-        text = fastjson.dumps(record) + _RELEASED
+        patience = Patience(toolbox.now() + limit)
+        text = toolbox.dumps(record) + _RELEASED
         give, fresh = Operation("delete", key), 0
         if keep > 0:
             fresh = _new_lease()
@@ -210,7 +209,7 @@ class EtcdBackend:
 
     def read(self, name: str, limit: float) -> tuple[Held | None, Mapping[str, Any] | None]:
         """Whose key is the oldest, and the record."""
-        patience = Patience(calls.now() + limit)
+        patience = Patience(toolbox.now() + limit)
         look = [self._first(name), Operation("range", self._record_key(name))]
         outcome = self._server.txn([], look, [], patience)
         first, record = outcome.found
@@ -219,7 +218,7 @@ class EtcdBackend:
     def done(self, name: str, key: str, limit: float) -> Mapping[str, Any] | None:
         """The value of the mark's key. Raises Refused for one that can't be read."""
         mark_key = self._mark_key(name, key)
-        found, _ = self._server.range(Operation("range", mark_key), Patience(calls.now() + limit))
+        found, _ = self._server.range(Operation("range", mark_key), Patience(toolbox.now() + limit))
         if not found:
             return None
         mark = parsed_mark(found[0].value)
@@ -235,7 +234,7 @@ class EtcdBackend:
         """Delete the mark's key."""
         mark_key = self._mark_key(name, key)
         delete = Operation("delete", mark_key)
-        outcome = self._server.txn([("create", mark_key, 0)], [], [delete], Patience(calls.now() + limit))
+        outcome = self._server.txn([("create", mark_key, 0)], [], [delete], Patience(toolbox.now() + limit))
         return not outcome.held
 
     def offset(self) -> tuple[float, float] | None:
@@ -252,7 +251,7 @@ class EtcdBackend:
             # A lock's key may begin with any character of a name, but with no slash.
             ends = (("+", "/"), ("0", "{"))
             ranges += [Operation("range", start, end=end, keys_only=True) for start, end in ends]
-        outcome = self._server.txn([], ranges, [], Patience(calls.now() + limit))
+        outcome = self._server.txn([], ranges, [], Patience(toolbox.now() + limit))
         names = {entry.key.removeprefix(records) for entry in outcome.found[0]}
         for entries in outcome.found[1:]:
             names |= {self._name_of(entry) for entry in entries}
@@ -264,7 +263,7 @@ class EtcdBackend:
         Nobody waits for them, and they would end by themselves: so it doesn't delay a release.
         """
         self._close_watch()
-        patience = Patience(calls.now() + _REVOKE_LIMIT)
+        patience = Patience(toolbox.now() + _REVOKE_LIMIT)
         try:
             while self._empty_leases:
                 self._server.revoke(self._empty_leases.pop(), patience)
@@ -274,8 +273,8 @@ class EtcdBackend:
 
     def _put_if_ours(self, grant: Grant, key: str, value: Mapping[str, Any], limit: float) -> None:
         self._recall(grant)
-        put = Operation("put", key, value=fastjson.dumps(value))
-        outcome = self._server.txn(self._is_ours(grant), [put], [], Patience(calls.now() + limit))
+        put = Operation("put", key, value=toolbox.dumps(value))
+        outcome = self._server.txn(self._is_ours(grant), [put], [], Patience(toolbox.now() + limit))
         if not outcome.held:
             raise Lost(_NOT_OURS)
 
@@ -303,7 +302,7 @@ class EtcdBackend:
 
     def _try(self, place: _Place, holder: str, ttl: float, patience: Patience) -> Grant | Held:
         """Look, from our place in the queue, whether the lock is ours. Raises NoLease without a place."""
-        began = calls.now()
+        began = toolbox.now()
         look = [
             Operation("range", place.key),
             self._first(place.name),
@@ -334,21 +333,21 @@ class EtcdBackend:
     def _held(self, entry: Entry, patience: Patience, handle: dict[str, Any] | None = None) -> Held:
         """Who has the key; of a stranger only the lease is known, and until when only if nobody renews it."""
         try:
-            value = fastjson.loads(entry.value)
+            value = toolbox.loads(entry.value)
             holder, since = str(value["holder"]), value["since"]
         except (ValueError, TypeError, KeyError):
             return Held(f"etcd lease {entry.lease:x}", handle=handle)
         until = None
         if value.get("kept"):
             # In whole seconds, the rest is cut off.
-            until = calls.now() + 1 + self._server.left(entry.lease, patience)
+            until = toolbox.now() + 1 + self._server.left(entry.lease, patience)
         return Held(holder, host_of(holder), since, until, handle)
 
     def _enter(
         self, place: _Place, holder: str, ttl: float, look: Sequence[Operation], patience: Patience
     ) -> Outcome:
         """Make lease and key, unless an earlier attempt has, whose answer was lost; and look."""
-        now = calls.now()
+        now = toolbox.now()
         if self._server.grant(place.lease, int(-(-ttl // 1)), patience):
             place.renewed = now
         value = _value(holder, place.since, 0)
@@ -373,12 +372,12 @@ class EtcdBackend:
             try:
                 watch.wait(Patience(min(patience.until, due), patience.wake))
             except Late:
-                if calls.now() >= patience.until:
+                if toolbox.now() >= patience.until:
                     return True
             else:
                 return True
-            now = calls.now()
-            soon = Patience(now + lease_times.request_limit(ttl), patience.wake)
+            now = toolbox.now()
+            soon = Patience(now + toolbox.request_limit(ttl), patience.wake)
             if not self._server.keep_alive(place.lease, soon):
                 return True
             place.renewed = now
@@ -424,13 +423,13 @@ def _mark(generation: int) -> str:
 
 
 def _value(holder: str, since: float, generation: int) -> str:
-    rest = fastjson.dumps({"holder": holder, "since": since})
+    rest = toolbox.dumps({"holder": holder, "since": since})
     return f'{_mark(generation)}",{rest[1:]}'
 
 
 def _kept(holder: str, since: float) -> str:
     """The value of a key that is no keeper's any more: it sorts behind those of all generations."""
-    return fastjson.dumps({"kept": True, "holder": holder, "since": since})
+    return toolbox.dumps({"kept": True, "holder": holder, "since": since})
 
 
 def _record(found: Sequence[Entry]) -> Mapping[str, Any] | None:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from binascii import a2b_base64, b2a_base64
 
+from singleton_run.api import toolbox
 from singleton_run.api.deadline import Late, Woken
 from singleton_run.api.http.client import Client, Endpoint, proxy_to
 from singleton_run.api.http.connection import Broken
 from singleton_run.errors import UNUSABLE, Failure, Refused, Unavailable
-from singleton_run.system import calls, fastjson
 from singleton_run_etcd.client import (
     DENIED,
     NOT_FOUND,
@@ -111,7 +111,7 @@ class Gateway:
     def watch(self, key: str, revision: int, patience: Patience) -> GatewayWatch:
         """See `server.Server`."""
         request = {"key": _encoded(key), "start_revision": str(revision), "filters": ["NOPUT"]}
-        body = fastjson.dumps({"create_request": request}).encode()
+        body = toolbox.dumps({"create_request": request}).encode()
         return self._with_login(lambda: self._open_watch(body, patience), patience)
 
     def _open_watch(self, body: bytes, patience: Patience) -> GatewayWatch:
@@ -169,10 +169,10 @@ class Gateway:
             raise self._failure(rejected) from None
 
     def _post(self, path: str, body: Body, patience: Patience) -> Body:
-        data = fastjson.dumps(body).encode()
-        sent = calls.now()
+        data = toolbox.dumps(body).encode()
+        sent = toolbox.now()
         answer = self._client.request("POST", path, self._headers(), data, patience)
-        self._told = answer.headers.get("date", ""), sent, calls.now()
+        self._told = answer.headers.get("date", ""), sent, toolbox.now()
         if answer.status != 200:
             raise _rejected(answer, certificate=self._certificate)
         result = _object(answer.body)
@@ -312,7 +312,7 @@ def _nonsense() -> Refused:
 
 def _object(data: bytes) -> Body:
     try:
-        value = fastjson.loads(data.decode())
+        value = toolbox.loads(data.decode())
     except ValueError:
         value = None
     if not isinstance(value, dict):
@@ -323,7 +323,7 @@ def _object(data: bytes) -> Body:
 def _rejected(answer: Answer, *, certificate: bool) -> Rejected:
     """The gateway's no. Raises Failure if it isn't the gateway that says no."""
     try:
-        said = fastjson.loads(answer.body.decode())
+        said = toolbox.loads(answer.body.decode())
         return Rejected(int(said["code"]), str(said.get("message") or said.get("error")))
     except (ValueError, LookupError, TypeError, ArithmeticError):
         pass

@@ -10,10 +10,10 @@ from __future__ import annotations
 import _thread
 import os
 
+from singleton_run.api import toolbox
 from singleton_run.api.deadline import READ, Late, Patience, Woken
 from singleton_run.api.http.connection import Broken
 from singleton_run.errors import UNUSABLE, Failure, Refused, Unavailable
-from singleton_run.system import calls
 from singleton_run_etcd.client import (
     DENIED,
     INVALID,
@@ -383,7 +383,7 @@ def _is_untrusted(failure: Exception) -> bool:
 
 def _seconds(patience: Patience) -> float:
     """What is left, for the server to know when nobody listens any more."""
-    return max(0.0, patience.until - calls.now())
+    return max(0.0, patience.until - toolbox.now())
 
 
 def _name(host: str, port: int, _secure: bool = False) -> str:

@@ -22,17 +22,16 @@ import stat
 import sys
 import time
 
+from singleton_run.api import toolbox
 from singleton_run.api.contract import Grant, Held, host_of
 from singleton_run.api.record import LONGEST, damaged_mark, parsed, unreadable
 from singleton_run.errors import UNUSABLE, Lost, Refused, Unavailable
-from singleton_run.system import calls, fastjson
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from singleton_run.job import Job
 
 _TOKEN_WIDTH = 20
 _LONGEST_LOCK = 256
@@ -111,7 +110,7 @@ def _open_directory(directory: str, *, create: bool) -> int:
         wrong = "belongs to another user"
     elif found.st_mode & 0o022:
         wrong = "can be written by others"
-    elif calls.is_nfs(descriptor):
+    elif toolbox.is_nfs(descriptor):
         wrong = "is on NFS, where locks outlive machines"
     if wrong:
         os.close(descriptor)
@@ -232,22 +231,22 @@ class FileBackend:
         """Whether a grant that was given to a process which shares our open file is of that file."""
         return self.lock >= 0 and self._is_current(grant.name) and self._last_token() == grant.token
 
-    def take(self, job: Job, parent: int) -> Grant:
+    def take(self, name: str, holder: str, ttl: float, parent: int) -> Grant:
         """Wait in the kernel's queue until the lock is ours, however long.
 
         The process ends if `parent` does meanwhile (it shares the lock, and whoever is blocked in
         flock notices nothing else), and if somebody has removed the file. A lock that is kept is
         waited for at the head of the queue: whoever came later is behind.
         """
-        calls.die_with(parent)
+        toolbox.die_with(parent)
         fcntl.flock(self.lock, fcntl.LOCK_EX)
         _show(self.lock)
         while until := _kept_until(self.lock):
-            calls.wait(until, [])
-        calls.outlive_parent()
-        if os.getppid() != parent or not self._is_current(job.name):
+            toolbox.wait(until, [])
+        toolbox.outlive_parent()
+        if os.getppid() != parent or not self._is_current(name):
             os._exit(1)
-        return Grant(job.name, job.holder, self._next_token(), job.ttl, {}, self._read_record(job.name))
+        return Grant(name, holder, self._next_token(), ttl, {}, self._read_record(name))
 
     def wait(self, held: Held, until: float, wake: int) -> None:
         """Wait in the kernel's queue, by a child of ours that shares the open file.
@@ -255,19 +254,19 @@ class FileBackend:
         A lock that is kept is in nobody's hand: then just wait for its time.
         """
         if held.until is not None:
-            calls.wait(min(until, held.until), [wake])
+            toolbox.wait(min(until, held.until), [wake])
             return
         parent = os.getpid()
         ended, lives = os.pipe()
         waiter = os.fork()
         if not waiter:
             try:
-                calls.die_with(parent)
+                toolbox.die_with(parent)
                 fcntl.flock(self.lock, fcntl.LOCK_EX)
             finally:
                 os._exit(0)
         os.close(lives)
-        calls.wait(until, [ended, wake])
+        toolbox.wait(until, [ended, wake])
         os.close(ended)
         os.kill(waiter, 9)
         os.waitpid(waiter, 0)
@@ -281,7 +280,7 @@ class FileBackend:
 
     def hold(self, grant: Grant, until: float, wake: int) -> None:
         """Return at `until` or when `wake` is readable."""
-        calls.wait(until, [wake])
+        toolbox.wait(until, [wake])
 
     def write(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
         """Replace the record, atomically. Raises Lost without the lock, or Unavailable."""
@@ -327,7 +326,7 @@ class FileBackend:
         try:
             directory = os.open(f"{name}.once", _DIRECTORY, dir_fd=self._directory)
             try:
-                found = fastjson.loads(_read(directory, _mark_of(key)))["mark"]
+                found = toolbox.loads(_read(directory, _mark_of(key)))["mark"]
             finally:
                 os.close(directory)
         except FileNotFoundError:
@@ -411,7 +410,7 @@ class FileBackend:
 
     def keep(self, seconds: float) -> None:
         """Have the lock, which is ours, kept from now on, also when the machine fails. Raises Unavailable."""
-        words = (calls.now() + seconds, time.time() + seconds, seconds)
+        words = (toolbox.now() + seconds, time.time() + seconds, seconds)
         line = " ".join([*(f"{word:.6f}" for word in words), _boot_id()])
         try:
             _write_at(self.lock, f"{line}\n".encode(), _TOKEN_WIDTH + 1)
@@ -495,7 +494,7 @@ def _is_listed(probe: int) -> bool:
 def _mark_of(key: str) -> str:
     """The file of a key: no key can name another file, or one too long."""
     from singleton_run.api.keys import plain
-    from singleton_run.names import digest
+    from singleton_run.api.toolbox import digest
 
     return f"{digest([plain(key)])}.json"
 
@@ -515,7 +514,7 @@ def _replace(
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     descriptor = os.open(temporary, flags, 0o600, dir_fd=directory)
     try:
-        _write_at(descriptor, fastjson.dumps(value).encode(), 0)
+        _write_at(descriptor, toolbox.dumps(value).encode(), 0)
         if lasting:
             os.fsync(descriptor)
     finally:
@@ -551,8 +550,8 @@ def _kept_until(lock: int) -> float:
         return 0.0
     try:
         boot, wall, seconds, boot_id = line.decode().split()
-        left = float(boot) - calls.now() if boot_id == _boot_id() else float(wall) - time.time()
+        left = float(boot) - toolbox.now() if boot_id == _boot_id() else float(wall) - time.time()
         left = min(left, float(seconds))
     except ValueError:
         return 0.0
-    return calls.now() + left if 0 < left < _LONGEST_KEEP else 0.0
+    return toolbox.now() + left if 0 < left < _LONGEST_KEEP else 0.0

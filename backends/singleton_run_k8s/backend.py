@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import time
 
-from singleton_run import lease_times as clock
-from singleton_run.api import timestamps
+from singleton_run.api import timestamps, toolbox
 from singleton_run.api.contract import Grant, Held, host_of
 from singleton_run.api.deadline import Late, Patience, Woken
 from singleton_run.api.http.connection import Broken
 from singleton_run.api.http.date import ahead, seconds
 from singleton_run.api.record import damaged_mark
 from singleton_run.errors import UNUSABLE, Lost, Refused, Unavailable
-from singleton_run.system import calls
 from singleton_run_k8s import errors, lease, objects
 from singleton_run_k8s.client import Gone, MayNotWatch
 from singleton_run_k8s.events import Events
@@ -54,24 +52,24 @@ class LeaseBackend:
         self._watch: Watch | None = None
         self._opened = 0.0
         self._may_watch = True
-        self._default = clock.LEAST_TTL
+        self._default = toolbox.LEAST_TTL
         # What we have: who asked for it, and how we last wrote or read it.
         self._mine: tuple[str, str] | None = None
         self._own: Lease | None = None
 
     def acquire(self, name: str, holder: str, ttl: float, limit: float) -> Grant | Held:
         """Take the Lease if it is free, its time is over, or it is `holder`'s already."""
-        patience = Patience(calls.now() + limit)
+        patience = Patience(toolbox.now() + limit)
         self._turn_to(name, ttl)
         sight = self._latest() or self._look(patience)
-        while sight.is_free(holder, calls.now()):
+        while sight.is_free(holder, toolbox.now()):
             self._mine = (self._name, holder)
             body = lease.taken(sight.lease, name, holder, ttl, time.time(), self._name)
             write = self._api.create if sight.lease is None else self._api.update
             written = write(body, patience)
             if written is not None:
                 return self._granted(written, name, holder, ttl)
-            if calls.now() >= patience.until:
+            if toolbox.now() >= patience.until:
                 raise Unavailable("kubernetes: others change the Lease all the time")
             sight = self._look_after_conflict(patience)
         if self._mine is not None and not _is_ours(sight, holder):
@@ -80,7 +78,7 @@ class LeaseBackend:
 
     def wait(self, held: Held, until: float, wake: int) -> None:
         """Watch the Lease until it is free or its time is over; without the permission read it every 2 s."""
-        while (now := calls.now()) < until:
+        while (now := toolbox.now()) < until:
             sight = self._sight
             if sight is None or sight.over is None or sight.over <= now:
                 return
@@ -93,7 +91,7 @@ class LeaseBackend:
             except (Woken, Late):
                 return
             except Unavailable:
-                if calls.now() < until:
+                if toolbox.now() < until:
                     raise
 
     def leave(self, limit: float) -> None:
@@ -101,7 +99,7 @@ class LeaseBackend:
         self._close_watch()
         if self._mine is None:
             return
-        patience = Patience(calls.now() + limit)
+        patience = Patience(toolbox.now() + limit)
         name, holder = self._mine
         while (found := self._api.get(name, patience)) is not None and lease.is_held_by(found, holder):
             body = lease.released(found, 0, None, lease.generation_of(found), 0.0, time.time())
@@ -121,17 +119,17 @@ class LeaseBackend:
         except Lost:
             self._events.note(f"{grant.holder} lost the lease", warning=True)
             # There may be no later: whoever has lost a lock is killed as soon as its command is gone.
-            self._events.say(Patience(calls.now() + _SAY_SOON))
+            self._events.say(Patience(toolbox.now() + _SAY_SOON))
             raise
 
     def hold(self, grant: Grant, until: float, wake: int) -> None:
         """Return at `until` or when `wake` is readable: a holder asks for nothing between its renewals."""
-        now = calls.now()
+        now = toolbox.now()
         if self._events.waiting and until > now + _SAY_AFTER + _SAY_LIMIT:
-            if calls.wait(now + _SAY_AFTER, [wake]):
+            if toolbox.wait(now + _SAY_AFTER, [wake]):
                 return
-            self._events.say(Patience(calls.now() + _SAY_LIMIT, wake))
-        calls.wait(until, [wake])
+            self._events.say(Patience(toolbox.now() + _SAY_LIMIT, wake))
+        toolbox.wait(until, [wake])
 
     def write(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
         """Put the record into an annotation."""
@@ -149,24 +147,24 @@ class LeaseBackend:
 
     def read(self, name: str, limit: float) -> tuple[Held | None, Mapping[str, Any] | None]:
         """Who holds it by the server's stamps, and the record."""
-        self._turn_to(name, clock.LEAST_TTL)
+        self._turn_to(name, toolbox.LEAST_TTL)
         self._sight = None
-        sight = self._look(Patience(calls.now() + limit))
+        sight = self._look(Patience(toolbox.now() + limit))
         if sight.lease is None:
             return None, None
-        held = None if sight.is_free("", calls.now()) else self._held(sight)
+        held = None if sight.is_free("", toolbox.now()) else self._held(sight)
         return held, lease.record_of(sight.lease)
 
     def list(self, limit: float) -> Names:
         """The names of the Leases that are labelled as ours."""
         labels = [*(f"{label}={value}" for label, value in lease.MANAGED.items()), f"!{lease.MARK}"]
-        found = self._api.list(",".join(labels), Patience(calls.now() + limit))
+        found = self._api.list(",".join(labels), Patience(toolbox.now() + limit))
         return sorted({lease.name_of(one) for one in found})
 
     def done(self, name: str, key: str, limit: float) -> Mapping[str, Any] | None:
         """What is in the object of the key, if there is one."""
         stored_as = objects.of_key(name, key)
-        found = self._api.get(stored_as, Patience(calls.now() + limit))
+        found = self._api.get(stored_as, Patience(toolbox.now() + limit))
         if found is None:
             return None
         mark = lease.mark_of(found)
@@ -176,7 +174,7 @@ class LeaseBackend:
 
     def mark(self, grant: Grant, key: str, mark: Mapping[str, Any], limit: float) -> None:
         """See that the Lease is still ours, and make the object of the key, or make it anew."""
-        patience = Patience(calls.now() + limit)
+        patience = Patience(toolbox.now() + limit)
         self._own = None
         self._find_own(grant, patience)
         stored_as = objects.of_key(grant.name, key)
@@ -191,7 +189,7 @@ class LeaseBackend:
 
     def forget(self, name: str, key: str, limit: float) -> bool:
         """Delete the object of the key, which takes the permission to delete."""
-        return self._api.delete(objects.of_key(name, key), Patience(calls.now() + limit))
+        return self._api.delete(objects.of_key(name, key), Patience(toolbox.now() + limit))
 
     def offset(self) -> tuple[float, float] | None:
         """By the `Date` of the last answer, of which the part of a second is cut off."""
@@ -200,7 +198,7 @@ class LeaseBackend:
     def close(self) -> None:
         """Say in Events what is still to be said, if that can be done soon; drop every connection."""
         self._close_watch()
-        self._events.say(Patience(calls.now() + _SAY_LIMIT))
+        self._events.say(Patience(toolbox.now() + _SAY_LIMIT))
         self._api.close()
 
     def _turn_to(self, name: str, ttl: float) -> None:
@@ -217,14 +215,14 @@ class LeaseBackend:
 
     def _see(self, found: Lease | None, date: float | None = None) -> Sight:
         stamp = date if self._stamps else None
-        self._sight = lease.look(found, self._sight, calls.now(), self._default, stamp)
+        self._sight = lease.look(found, self._sight, toolbox.now(), self._default, stamp)
         return self._sight
 
     def _latest(self) -> Sight | None:
         """The Lease as the watch has told of it up to now; None if there is no watch."""
         try:
             while self._watch is not None:
-                self._see(self._watch.next(Patience(calls.now())))
+                self._see(self._watch.next(Patience(toolbox.now())))
         except Late:
             return self._sight
         except (Broken, Gone):
@@ -235,7 +233,7 @@ class LeaseBackend:
         """The Lease as another has just written it: soon the watch tells. If not, it is read."""
         if self._watch is not None:
             try:
-                soon = min(patience.until, calls.now() + _TOLD_WITHIN)
+                soon = min(patience.until, toolbox.now() + _TOLD_WITHIN)
                 return self._see(self._watch.next(Patience(soon, patience.wake)))
             except (Late, Broken, Gone):
                 self._close_watch()
@@ -256,7 +254,7 @@ class LeaseBackend:
             _say_no_watch(self._api.namespace)
         except Broken as broken:
             self._close_watch()
-            if calls.now() < self._opened + _LEAST_LIFE:
+            if toolbox.now() < self._opened + _LEAST_LIFE:
                 raise Unavailable(f"kubernetes: {broken}") from None
 
     def _open_watch(self, patience: Patience) -> None:
@@ -264,13 +262,13 @@ class LeaseBackend:
         if sight is None or sight.lease is None:
             return
         version = sight.lease["metadata"]["resourceVersion"]
-        self._opened = calls.now()
+        self._opened = toolbox.now()
         self._watch = self._api.watch(self._name, version, self._request(patience))
 
     def _wait_by_looking(self, patience: Patience) -> None:
         """Wait for a while, then read. Raises the same."""
-        soon = min(patience.until, calls.now() + _LOOK_EVERY)
-        if calls.wait(soon, [patience.wake]):
+        soon = min(patience.until, toolbox.now() + _LOOK_EVERY)
+        if toolbox.wait(soon, [patience.wake]):
             raise Woken
         if soon == patience.until:
             raise Late
@@ -278,8 +276,8 @@ class LeaseBackend:
 
     def _request(self, patience: Patience) -> Patience:
         """What a single request may take of the time that there is to wait."""
-        limit = clock.request_limit(self._default)
-        return Patience(min(patience.until, calls.now() + limit), patience.wake)
+        limit = toolbox.request_limit(self._default)
+        return Patience(min(patience.until, toolbox.now() + limit), patience.wake)
 
     def _close_watch(self) -> None:
         if self._watch is not None:
@@ -313,7 +311,7 @@ class LeaseBackend:
 
         `once`: to have given the grant back before is as good.
         """
-        patience = Patience(calls.now() + limit)
+        patience = Patience(toolbox.now() + limit)
         while True:
             found = self._find_own(grant, patience, once=once)
             if found is None:
@@ -349,12 +347,12 @@ def _is_ours(sight: Sight, holder: str) -> bool:
 
 
 def _check_time(patience: Patience) -> None:
-    if calls.now() >= patience.until:
+    if toolbox.now() >= patience.until:
         raise Unavailable("kubernetes: others change the Lease all the time")
 
 
 def _say_no_watch(namespace: str) -> None:
-    from singleton_run.report.log import last_words
+    from singleton_run.api.toolbox import last_words
 
     last_words(
         "the Role lacks the verb watch for leases, so this looks every 2 s whether the lock is free: "

@@ -6,12 +6,11 @@ object that isn't there is a result.
 
 from __future__ import annotations
 
-from singleton_run import __version__
+from singleton_run.api import toolbox
 from singleton_run.api.deadline import Woken
 from singleton_run.api.http.connection import Broken
 from singleton_run.api.url import whole_number
 from singleton_run.errors import UNUSABLE, Failure, Refused, Unavailable
-from singleton_run.system import calls, fastjson
 from singleton_run_k8s import errors, lease
 
 TYPE_CHECKING = False
@@ -122,7 +121,7 @@ class Api:
         """Make an Event; false if we may not, or it can't be done."""
         access, headers = self._prepared(patience)
         path = f"{access.path}/api/v1/namespaces/{self.namespace}/events"
-        body = fastjson.dumps({**event, "metadata": {"generateName": "singleton-run-"}}).encode()
+        body = toolbox.dumps({**event, "metadata": {"generateName": "singleton-run-"}}).encode()
         return access.client.request("POST", path, headers, body, patience).status < 300
 
     @property
@@ -146,7 +145,10 @@ class Api:
         access = self._access = self._login.access(patience)
         access.client.recall(self._recalled)
         self._recalled = ()
-        headers: dict[str, Any] = {"Accept": "application/json", "User-Agent": f"singleton-run/{__version__}"}
+        headers: dict[str, Any] = {
+            "Accept": "application/json",
+            "User-Agent": f"singleton-run/{toolbox.version}",
+        }
         said = self._login.authorization(patience)
         if not (said.isascii() and said.isprintable()):
             raise Refused("the login gives a token with characters in it that no token has", UNUSABLE)
@@ -160,13 +162,13 @@ class Api:
 
     def _call(self, verb: str, method: str, rest: str, body: Lease | None, patience: Patience) -> Answer:
         """The answer to a request: one that was done, or of 404 or 409. Raises as `login` does."""
-        data = b"" if body is None else fastjson.dumps(body).encode()
+        data = b"" if body is None else toolbox.dumps(body).encode()
         renewed = False
         while True:
             access, headers = self._prepared(patience)
-            sent = calls.now()
+            sent = toolbox.now()
             answer = access.client.request(method, self._path(access, rest), headers, data, patience)
-            self.told = answer.headers.get("date", ""), sent, calls.now()
+            self.told = answer.headers.get("date", ""), sent, toolbox.now()
             if answer.status == 401 and not renewed:
                 renewed = True
                 if self._login.again(headers.get("Authorization", ""), patience):
@@ -195,8 +197,8 @@ class Api:
         if not isinstance(failure, Refused) or answer.status not in (401, 403) or not known:
             return failure
         if self._refused_since is None:
-            self._refused_since = calls.now()
-        if calls.now() < self._refused_since + _GRACE:
+            self._refused_since = toolbox.now()
+        if toolbox.now() < self._refused_since + _GRACE:
             return Unavailable(str(failure))
         return failure
 
@@ -253,7 +255,7 @@ def _status(answer: Answer) -> Mapping[str, Any] | None:
 def _parsed(data: bytes) -> Any:
     """What the JSON says, None if it is none."""
     try:
-        return fastjson.loads(data.decode())
+        return toolbox.loads(data.decode())
     except ValueError:
         return None
 
@@ -261,10 +263,10 @@ def _parsed(data: bytes) -> Any:
 def _pause(answer: Answer, patience: Patience) -> bool:
     """Wait as long as a server that is too busy wants; false if there is not that much time."""
     said = answer.headers.get("retry-after", "")
-    until = calls.now() + max(_LEAST_PAUSE, float(max(0, whole_number(said))))
+    until = toolbox.now() + max(_LEAST_PAUSE, float(max(0, whole_number(said))))
     if until >= patience.until:
         return False
-    if calls.wait(until, [patience.wake] if patience.wake >= 0 else []):
+    if toolbox.wait(until, [patience.wake] if patience.wake >= 0 else []):
         raise Woken
     return True
 

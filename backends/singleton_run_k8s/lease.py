@@ -5,9 +5,8 @@ A Lease is the object as the API server gives it, a dict. It is never changed in
 
 from __future__ import annotations
 
-from singleton_run.api import timestamps
+from singleton_run.api import timestamps, toolbox
 from singleton_run.api.record import parsed, parsed_mark
-from singleton_run.system import fastjson
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ def released(
 
 def marked(stored_as: str, name: str, key: str, mark: Mapping[str, Any]) -> Lease:
     """The object that says of `key` that it is done: a Lease that nobody holds."""
-    notes = {KEY: f"{name} {key}".encode("ascii", "backslashreplace").decode(), MARK: fastjson.dumps(mark)}
+    notes = {KEY: f"{name} {key}".encode("ascii", "backslashreplace").decode(), MARK: toolbox.dumps(mark)}
     labels = {**MANAGED, MARK: "true"}
     return {**_API, "metadata": {"name": stored_as, "labels": labels, "annotations": notes}, "spec": {}}
 
@@ -218,11 +217,11 @@ def _note(lease: Lease, name: str) -> str:
 
 def _text(record: Mapping[str, Any]) -> str:
     """The record as JSON, without as many of its earliest runs as it takes to be short enough."""
-    text = fastjson.dumps(record)
+    text = toolbox.dumps(record)
     runs = list(record.get("runs") or ())
     while len(text) > LONGEST_RECORD and runs:
         runs.pop()
-        text = fastjson.dumps({**record, "runs": runs})
+        text = toolbox.dumps({**record, "runs": runs})
     return text
 
 

@@ -286,7 +286,7 @@ def _tls(settings: _Settings, file: Kubeconfig) -> Tls:
     from singleton_run.api.http.tls import Tls
 
     if not settings.verify_ssl:
-        from singleton_run.report.log import last_words
+        from singleton_run.api.toolbox import last_words
 
         last_words("the certificate of the API server is not checked: anybody may be answering in its place")
     try:

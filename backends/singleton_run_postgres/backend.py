@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from singleton_run.api import toolbox
 from singleton_run.api.contract import Grant, Held, host_of
 from singleton_run.api.deadline import Patience, Woken
 from singleton_run.api.keys import plain
 from singleton_run.api.record import damaged_mark, parsed, parsed_mark
+from singleton_run.api.toolbox import digest
 from singleton_run.errors import Lost, Refused, Unavailable
-from singleton_run.names import digest
-from singleton_run.system import calls, fastjson
 from singleton_run_postgres.client import Session
 from singleton_run_postgres.errors import AGAIN, EXISTS, MAY_NOT, NO_SCHEMA, NO_TABLE, ServerError
 from singleton_run_postgres.statements import (
@@ -54,7 +54,7 @@ class PostgresBackend:
 
     def acquire(self, name: str, holder: str, ttl: float, limit: float) -> Grant | Held:
         """Take the lock if it is free, its lease is over, or it is `holder`'s already."""
-        patience = Patience(calls.now() + limit)
+        patience = Patience(toolbox.now() + limit)
         holder = _plain(holder)
         self._mine = (name, holder)
         values: Values = [name, holder, ttl]
@@ -68,19 +68,19 @@ class PostgresBackend:
                 self._mine = None
                 return _held(name, other, since, left)
             # Another is taking it at this moment, and will soon be seen.
-            if calls.now() >= patience.until:
+            if toolbox.now() >= patience.until:
                 raise Unavailable("postgres: another session has locked the row, or the server is too slow")
-            calls.wait(min(calls.now() + _MOMENT, patience.until), [])
+            toolbox.wait(min(toolbox.now() + _MOMENT, patience.until), [])
 
     def wait(self, held: Held, until: float, wake: int) -> None:
         """Wait for a notification or the end of the lease; behind a pooler look from time to time."""
-        look_at = calls.now() if held.until is None else held.until
+        look_at = toolbox.now() if held.until is None else held.until
         try:
             self._wait(held.handle["name"], look_at, until, wake)
         except Woken:
             return
         except Unavailable:
-            if calls.now() < until:
+            if toolbox.now() < until:
                 raise
         except ServerError as error:
             raise self._failure(error) from None
@@ -89,7 +89,7 @@ class PostgresBackend:
         """Give back a grant that `acquire` may have got; there is no queue."""
         if self._mine is None:
             return
-        patience = Patience(calls.now() + limit)
+        patience = Patience(toolbox.now() + limit)
         name, holder = self._mine
         values: Values = [name, holder, _channel(name)]
         rows = self._ask(self._statements.leave, values, patience, change=True)
@@ -104,25 +104,25 @@ class PostgresBackend:
 
     def hold(self, grant: Grant, until: float, wake: int) -> None:
         """Return at `until` or when `wake` is readable: the server tells nobody of a loss."""
-        calls.wait(until, [wake])
+        toolbox.wait(until, [wake])
 
     def write(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
         """Put the record into the row."""
-        self._change(self._statements.write, grant, [fastjson.dumps(record)], limit)
+        self._change(self._statements.write, grant, [toolbox.dumps(record)], limit)
 
     def release(self, grant: Grant, record: Mapping[str, Any], limit: float, keep: float = 0.0) -> None:
         """Free the row, at once or later, put the record into it, and tell those who wait."""
-        values: Values = [fastjson.dumps(record), _channel(grant.name), max(0.0, keep)]
+        values: Values = [toolbox.dumps(record), _channel(grant.name), max(0.0, keep)]
         self._change(self._statements.release, grant, values, limit, once=True)
         self._mine = None
 
     def read(self, name: str, limit: float) -> tuple[Held | None, Mapping[str, Any] | None]:
         """Who holds `name` now, if anyone, and its record."""
-        return self._look(name, Patience(calls.now() + limit))
+        return self._look(name, Patience(toolbox.now() + limit))
 
     def list(self, limit: float) -> Names:
         """The names that are held or have a record, sorted."""
-        rows = self._ask(self._statements.list, [], Patience(calls.now() + limit))
+        rows = self._ask(self._statements.list, [], Patience(toolbox.now() + limit))
         return sorted(row[1] for row in rows if row[1] is not None)
 
     def done(self, name: str, key: str, limit: float) -> Mapping[str, Any] | None:
@@ -130,18 +130,18 @@ class PostgresBackend:
 
         Makes the tables where they are missing, for a mark will follow.
         """
-        patience = Patience(calls.now() + limit)
+        patience = Patience(toolbox.now() + limit)
         ((_, mark),) = self._ask(self._statements.done, [name, _key(key)], patience, make=_MARKS)
         return None if mark is None else _loaded_mark(mark, name, key)
 
     def mark(self, grant: Grant, key: str, mark: Mapping[str, Any], limit: float) -> None:
         """Put the mark into a row of its own, if the lock's row is ours."""
-        values: Values = [_key(key), fastjson.dumps(mark)]
+        values: Values = [_key(key), toolbox.dumps(mark)]
         self._change(self._statements.mark, grant, values, limit, make=_MARKS)
 
     def forget(self, name: str, key: str, limit: float) -> bool:
         """Delete the key's row."""
-        patience = Patience(calls.now() + limit)
+        patience = Patience(toolbox.now() + limit)
         while True:
             rows = self._ask(self._statements.forget, [name, _key(key)], patience, change=True)
             if not rows or rows[0][2] is None:
@@ -149,7 +149,7 @@ class PostgresBackend:
             if rows[0][1] != "0":
                 return True
             # Too late, or another has just deleted it: then it isn't there the next time.
-            if calls.now() >= patience.until:
+            if toolbox.now() >= patience.until:
                 raise Unavailable("postgres: the server was too slow")
 
     def offset(self) -> tuple[float, float] | None:
@@ -171,15 +171,15 @@ class PostgresBackend:
     def _wait(self, name: str, look_at: float, until: float, wake: int) -> None:
         """Return when the lock may be free, or at `until`. Raises Woken, Unavailable, ServerError."""
         session = self._session
-        while calls.now() < until:
-            patience = Patience(min(until, calls.now() + _LOOK_LIMIT), wake)
+        while toolbox.now() < until:
+            patience = Patience(min(until, toolbox.now() + _LOOK_LIMIT), wake)
             session.connect(patience)
             # What was sent before we listen is missed, so look once more then.
             began = session.listen(_channel(name), patience)
             if not began and session.pause(Patience(min(look_at, until), wake)):
                 return
-            if calls.now() < until:
-                held = self._look(name, Patience(min(until, calls.now() + _LOOK_LIMIT), wake))[0]
+            if toolbox.now() < until:
+                held = self._look(name, Patience(min(until, toolbox.now() + _LOOK_LIMIT), wake))[0]
                 if held is None or held.until is None:
                     return
                 look_at = held.until
@@ -198,7 +198,7 @@ class PostgresBackend:
 
         `once`: to have given the grant back before is as good. `make` is as in `_ask`.
         """
-        patience = Patience(calls.now() + limit)
+        patience = Patience(toolbox.now() + limit)
         mine: Values = [grant.name, grant.token, grant.holder, grant.generation]
         while True:
             rows = self._ask(statement, [*mine, *values], patience, change=True, make=make)
@@ -214,7 +214,7 @@ class PostgresBackend:
             if int(generation or 0) > grant.generation:
                 raise Lost("another keeper of this turn has taken over")
             # It came too late, by the server's clock at least: which may have leapt, and is known anew.
-            if calls.now() >= patience.until:
+            if toolbox.now() >= patience.until:
                 raise Unavailable("postgres: the server was too slow")
 
     def _ask(
@@ -236,7 +236,7 @@ class PostgresBackend:
                 deadline: Values = [self._session.server_time(patience.until)] if change else []
                 return self._session.ask(statement, [*deadline, *values], patience)
             except ServerError as error:
-                if error.state in AGAIN and calls.now() < patience.until:
+                if error.state in AGAIN and toolbox.now() < patience.until:
                     continue
                 if error.state not in (NO_TABLE, NO_SCHEMA):
                     raise self._failure(error) from None
@@ -296,6 +296,6 @@ def _held(name: str, holder: str, since: str | None, left: str | None) -> Held:
         holder=holder,
         host=host_of(holder),
         since=None if since is None else float(since),
-        until=None if left is None else calls.now() + float(left),
+        until=None if left is None else toolbox.now() + float(left),
         handle={"name": name},
     )

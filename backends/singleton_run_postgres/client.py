@@ -10,9 +10,9 @@ import time
 
 from psycopg import Error, pq
 
+from singleton_run.api import toolbox
 from singleton_run.api.deadline import READ, WRITE, Late, Patience, Woken
 from singleton_run.errors import DENIED, Failure, Refused, Unavailable
-from singleton_run.system import calls
 from singleton_run_postgres.errors import READ_ONLY, ServerError, login_error, make_verbose, one_line
 from singleton_run_postgres.statements import HELLO, LOOK_EVERY, quoted
 
@@ -81,10 +81,10 @@ class Session:
 
         The connection must have been made.
         """
-        sent = calls.now()
+        sent = toolbox.now()
         rows = self._run(statement, [str(value).encode() for value in values], patience)
         if rows:
-            self._clock = (float(rows[0][0] or 0), sent, calls.now())
+            self._clock = (float(rows[0][0] or 0), sent, toolbox.now())
         return rows
 
     def server_time(self, reading: float) -> float:
@@ -97,7 +97,7 @@ class Session:
         told, sent, heard = self._clock
         if not told:
             return None
-        return told + calls.now() - (sent + heard) / 2 - time.time(), (heard - sent) / 2
+        return told + toolbox.now() - (sent + heard) / 2 - time.time(), (heard - sent) / 2
 
     def listen(self, channel: str, patience: Patience) -> bool:
         """Be told of what is sent to `channel`; true if that begins now. A pooler would not tell."""
@@ -113,7 +113,7 @@ class Session:
         Raises Woken, and Unavailable when the connection breaks.
         """
         if self.pooled:
-            if calls.wait(min(patience.until, calls.now() + LOOK_EVERY), [patience.wake]):
+            if toolbox.wait(min(patience.until, toolbox.now() + LOOK_EVERY), [patience.wake]):
                 raise Woken
             return False
         connection = self._connection

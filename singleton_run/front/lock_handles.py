@@ -183,7 +183,7 @@ class FlockLock:
 
     def _take(self) -> Grant | None:
         """Wait for the lock, in the guard; None if the wait is over, or the front has ended it."""
-        self.grant = self.backend.take(self.job, self.front)
+        self.grant = self.backend.take(self.job.name, self.job.holder, self.job.ttl, self.front)
         return self.grant if calls.now() <= self.job.wait_until and self.withdraw() else None
 
     def keep_lock(self) -> None:

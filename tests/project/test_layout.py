@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
 import sys
 import tomllib
 import zipfile
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,7 @@ from singleton_run import __version__
 from singleton_run.api.registry import BUILTINS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,3 +107,43 @@ def test_the_changelog_is_headed_by_this_version() -> None:
     version, date = headings[0]
     assert version == __version__
     assert date == "Unreleased" or re.fullmatch(r"\d{4}-\d\d-\d\d", date)
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The modules that a file imports when it runs; what only types need is left out."""
+
+    def walk(node: ast.AST) -> Iterator[str]:
+        match node:
+            case ast.If(test=ast.Name(id="TYPE_CHECKING")):
+                for other in node.orelse:
+                    yield from walk(other)
+            case ast.Import(names=names):
+                yield from (alias.name for alias in names)
+            case ast.ImportFrom(module=str(module), names=names):
+                yield from (f"{module}.{alias.name}" for alias in names)
+            case _:
+                for child in ast.iter_child_nodes(node):
+                    yield from walk(child)
+
+    yield from walk(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def test_a_backend_imports_nothing_of_the_core_but_the_api_and_the_errors() -> None:
+    files = list(ROOT.glob("backends/*/*.py"))
+    assert files
+    for path in files:
+        core = [name for name in imported(path) if re.match(r"singleton_run(\.|$)", name)]
+        strange = [name for name in core if not re.match(r"singleton_run\.(api|errors)(\.|$)", name)]
+        assert strange == [], path
+
+
+def test_the_rooms_of_the_core_import_each_other_in_no_circle() -> None:
+    rooms = {path.parent.name for path in ROOT.glob("singleton_run/*/__init__.py")}
+    graph: dict[str, set[str]] = {room: set() for room in rooms}
+    for room in rooms:
+        for path in ROOT.glob(f"singleton_run/{room}/**/*.py"):
+            for name in imported(path):
+                other = name.split(".")[1] if name.startswith("singleton_run.") else ""
+                graph[room] |= {other} & rooms - {room}
+    assert graph["front"]
+    assert list(TopologicalSorter(graph).static_order())
