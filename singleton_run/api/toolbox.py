@@ -7,6 +7,7 @@ from singleton_run.lease_times import LEAST_TTL, request_limit
 from singleton_run.names import digest
 from singleton_run.system.calls import die_with, is_nfs, now, outlive_parent, wait
 from singleton_run.system.fastjson import dumps, loads
+from singleton_run.system.stderr import last_words
 
 __all__ = [
     "LEAST_TTL",
@@ -22,10 +23,3 @@ __all__ = [
     "version",
     "wait",
 ]
-
-
-def last_words(text: str) -> None:
-    """Write a line to stderr if that can be done without waiting."""
-    from singleton_run.report import log
-
-    log.last_words(text)

@@ -11,9 +11,9 @@ from singleton_run.api import record
 from singleton_run.api.contract import Grant, Held
 from singleton_run.errors import Failure, fault
 from singleton_run.guard import process as guard_process
-from singleton_run.report.log import last_words
 from singleton_run.system import calls, pipes, processes
 from singleton_run.system.messages import KeeperOrders, KeeperTells
+from singleton_run.system.stderr import last_words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ import select
 
 from singleton_run.guard.command_environment import changed, for_command, given, of_slot
 from singleton_run.guard.decisions import GONE, IDLE, Guard
-from singleton_run.report.log import last_words
 from singleton_run.system import calls, processes
 from singleton_run.system.messages import GuardOrders, GuardTells, Proof, deliver
 from singleton_run.system.pipes import Reader, Writer
 from singleton_run.system.processes import Command, Tree
+from singleton_run.system.stderr import last_words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from singleton_run.api.record import begun, ended, keep_for, mark_of
 from singleton_run.errors import Failure
 from singleton_run.keeper import decisions as keeper_decisions
 from singleton_run.keeper.decisions import Do, Done, Orders
-from singleton_run.report.log import last_words
 from singleton_run.system import calls, processes
 from singleton_run.system.messages import KeeperOrders, KeeperTells, deliver
 from singleton_run.system.pipes import Reader, Writer
+from singleton_run.system.stderr import last_words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 import select
-import stat
 
 from singleton_run.api.lock_address import redact
-from singleton_run.errors import HELD, one_line
+from singleton_run.errors import HELD
 from singleton_run.system import calls, fastjson, pipes
 from singleton_run.system.processes import reap_one
+from singleton_run.system.stderr import last_words, takes_more
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class Log:
         os.close(self._pipe)
         self._pipe = -1
         in_time = reap_one(self.process, _FLUSH_MILLISECONDS)
-        if not in_time and at_end and _takes_more(2):
+        if not in_time and at_end and takes_more(2):
             in_time = reap_one(self.process, _STARVED_MILLISECONDS)
         if not in_time:
             os.kill(self.process, 9)
@@ -130,13 +130,6 @@ class Log:
             self._pipe = -1
 
 
-def _takes_more(descriptor: int) -> bool:
-    """Whether a write to it wouldn't block."""
-    poll = select.poll()
-    poll.register(descriptor, select.POLLOUT)
-    return poll.poll(0) == [(descriptor, select.POLLOUT)]
-
-
 def _line(facts: dict[str, Any]) -> bytes:
     """A message for the pipe: not longer than PIPE_BUF, so that it is written whole or not at all."""
     return fastjson.dumps(facts).encode() + b"\n"
@@ -145,31 +138,3 @@ def _line(facts: dict[str, Any]) -> bytes:
 def _cut(fact: str, value: Any) -> Any:
     longest = _LONGEST_TEXT if fact in ("text", "name") else _LONGEST_WORD
     return value[:longest] + " …" if isinstance(value, str) and len(value) > longest else value
-
-
-def last_words(text: str) -> None:
-    """Write a line to stderr if that can be done without waiting, for one who has no writer."""
-    line = f"singleton-run: {one_line(text)}\n".encode(errors="replace")
-    try:
-        if stat.S_ISREG(os.fstat(2).st_mode):
-            os.write(2, line)
-            return
-        descriptor = os.open("/proc/self/fd/2", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    except OSError:
-        _write_without_opening(line)
-        return
-    try:
-        os.write(descriptor, line)
-    except OSError:
-        return
-    finally:
-        os.close(descriptor)
-
-
-def _write_without_opening(line: bytes) -> None:
-    """Where nothing can be opened: a pipe or a terminal that is ready takes a line without a wait."""
-    try:
-        if _takes_more(2):
-            os.write(2, line[: select.PIPE_BUF])
-    except OSError:
-        return
