@@ -1,4 +1,4 @@
-"""Replicas that do not agree: on the ttl, on the schedule; and `--once` with one that crashes again and again."""
+"""Replicas that do not agree: on the ttl, on the schedule; and `--once` with one that crashes again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BOTH = pytest.mark.parametrize("backend", ["file", "leasefile"])
-# Counts its calls in a file, and kills its own wrapper the first three times: the ancestor that is called a front.
+# Counts its calls in a file, and kills its own wrapper, the ancestor that is called a front, three times.
 CRASHES = """
 count=$(cat count 2>/dev/null || echo 0)
 echo $((count + 1)) > count
