@@ -44,6 +44,9 @@ _TO_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 # Locks of an open file, whoever has it. Not every Python names these; zeros are "the whole file".
 _OFD_GETLK, _OFD_SETLK = 36, 37
 _WRITE_LOCK = fcntl.F_WRLCK.to_bytes(2, sys.byteorder) + bytes(38)
+# In a user namespace whoever isn't mapped is shown as this user; outside of any, each is itself.
+_NOT_MAPPED = 65534
+_EVERYBODY = [0, 0, 2**32 - 1]
 _MOST_LINKS = 40  # as for the kernel
 _LOCKS = "/proc/locks"
 _ASK = "name one with --lock file:///DIRECTORY"
@@ -62,20 +65,45 @@ def open_backend(lock: str, environ: Mapping[str, str]) -> FileBackend:
 def default_directory() -> str:
     """Where locks are kept: it depends on the user alone, not on the environment or the session.
 
-    Raises Refused for a user without an entry in the password database.
+    In a user namespace on the machine's own files that is the user outside. Raises Refused for one without
+    an entry in the password database.
     """
-    if os.geteuid() == 0:
+    user = _user_outside() if _is_hidden(os.stat("/").st_uid) else os.geteuid()
+    if user == 0:
         return _ROOT_DIRECTORY
     import pwd
 
     try:
-        home = pwd.getpwuid(os.geteuid()).pw_dir
+        home = pwd.getpwuid(user).pw_dir
     except KeyError:
         raise Refused(
-            f"user {os.geteuid()} has no entry in the password database, so no directory for locks: {_ASK}",
+            f"user {user} has no entry in the password database, so no directory for locks: {_ASK}",
             UNUSABLE,
         ) from None
     return os.path.join(home, ".local/state/singleton-run")
+
+
+def _is_hidden(owner: int) -> bool:
+    """Whether that is the one number of all who aren't mapped into our user namespace, root among them."""
+    return owner == _NOT_MAPPED and _mapping() != _EVERYBODY
+
+
+def _user_outside() -> int:
+    """Who we are outside of our user namespace."""
+    own, words = os.geteuid(), _mapping()
+    for inside, outside, count in zip(words[::3], words[1::3], words[2::3], strict=True):
+        if inside <= own < inside + count:
+            return outside + own - inside
+    return own
+
+
+def _mapping() -> list[int]:
+    """Of our user namespace: a first user inside, who that is outside, how many, and so on."""
+    try:
+        with open("/proc/self/uid_map", "rb") as file:
+            return [int(word) for word in file.read().split()]
+    except OSError:
+        return _EVERYBODY
 
 
 def _unquoted(text: str) -> str:
@@ -107,7 +135,7 @@ def _open_directory(directory: str, *, create: bool) -> int:
     found = os.fstat(descriptor)
     wrong = ""
     if found.st_uid not in (os.geteuid(), 0):
-        wrong = "belongs to another user"
+        wrong = _stranger(found.st_uid)
     elif found.st_mode & 0o022:
         wrong = "can be written by others"
     elif toolbox.is_nfs(descriptor):
@@ -122,7 +150,8 @@ def _weakness(directory: str) -> str:
     """Where, on the way to `directory`, another user could put something else; empty for nowhere.
 
     Who exchanges a directory gives two callers two locks. In a sticky one like /tmp nobody can
-    exchange what is ours.
+    exchange what is ours. In a user namespace nothing tells root from others who aren't mapped: there what
+    lies in / is taken for root's, who alone can put something there.
     """
     place = "/"
     links = 0
@@ -145,11 +174,19 @@ def _weakness(directory: str) -> str:
             parts += target.split("/")[::-1]
         else:
             place = path
-        if path != "/" and found.st_uid not in (os.geteuid(), 0):
-            return f"{path} belongs to another user"
+        roots = os.path.dirname(path) == "/" and _is_hidden(found.st_uid)
+        if path != "/" and not roots and found.st_uid not in (os.geteuid(), 0):
+            return f"{path} {_stranger(found.st_uid)}"
         if parts and stat.S_ISDIR(found.st_mode) and _is_open_to_others(found):
             return f"{path} can be written by others"
     return ""
+
+
+def _stranger(owner: int) -> str:
+    """What is wrong with a directory that belongs to neither us nor root."""
+    if _is_hidden(owner):
+        return "has an owner whom this user namespace hides (take the lock before you enter it)"
+    return "belongs to another user"
 
 
 def _is_open_to_others(directory: os.stat_result) -> bool:

@@ -18,20 +18,24 @@ if TYPE_CHECKING:
 
     from singleton_run.call.settings import Settings
 
+_CHOSEN = (b"C.UTF-8", b"C.utf8", b"UTF-8")
 _STALE = ("SINGLETON_SLOT", "SINGLETON_ATTEMPT")
 
 
 def given() -> list[bytes]:
     """The entries that this process was started with.
 
-    The kernel knows them. What Python has of them is a mapping, with the locale that it chose for itself
-    (PEP 538); that does where /proc can't be read.
+    The kernel knows them. Where /proc can't be read, what Python has of them does: a mapping, without the
+    locale that it has chosen for itself, as it seems (PEP 538: in place of C, as the last variable).
     """
     try:
         with open("/proc/self/environ", "rb") as file:
             entries = file.read()
     except OSError:
-        return [name + b"=" + value for name, value in os.environb.items()]
+        known = dict(os.environb)
+        if [*known][-1:] == [b"LC_CTYPE"] and known[b"LC_CTYPE"] in _CHOSEN and not known.get(b"LC_ALL"):
+            del known[b"LC_CTYPE"]
+        return [name + b"=" + value for name, value in known.items()]
     return entries.removesuffix(b"\0").split(b"\0") if entries else []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -96,3 +97,13 @@ def test_the_locale_is_what_it_is_without_us(lab: Lab) -> None:
     run = lab.start(command=count, environ=bare)
     assert run.wait() == 0, run.said
     assert run.out == alone
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts something over /proc")
+@pytest.mark.parametrize("own", ["", "LC_CTYPE=C.UTF-8 A=1"])
+def test_without_proc_the_locale_is_still_the_one_that_we_got(lab: Lab, own: str) -> None:
+    needs = " ".join(f"'{entry.decode()}'" for entry in needed())
+    via = f'exec unshare -m sh -c "mount -t tmpfs none /proc; exec env -i {needs} {own} \\"\\$@\\"" sh "$@"'
+    run = lab.start(command=["sh", "-c", 'echo "${LC_CTYPE-none}"'], via=via)
+    assert run.wait() == 0, run.said
+    assert run.out == (b"C.UTF-8\n" if own else b"none\n")

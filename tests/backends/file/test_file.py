@@ -51,6 +51,28 @@ def slow_leave(status):
     leave(status)
 os.close, os._exit = slow_close, slow_leave
 """
+# A user of the machine, who then enters a user namespace in which he is another, and alone.
+BECOMES = """if True:
+    import ctypes, os, pwd
+    from singleton_run.errors import Refused
+    from singleton_run_file import default_directory, open_backend
+    libc = ctypes.CDLL(None)
+    os.setresuid({outer}, {outer}, {outer})
+    outside = open_backend("file", {{}})
+    outside.acquire("x", "host:1:a", 0.0, 0.0)
+    print("outside", default_directory())
+    assert libc.prctl(4, 1, 0, 0, 0) == 0 and libc.unshare(0x10000000) == 0
+    with open("/proc/self/uid_map", "w") as file:
+        file.write("{inner} {outer} 1")
+    print("inside", default_directory())
+    inside = open_backend("file", {{}}).acquire("x", "host:1:a", 0.0, 0.0)
+    print(type(inside).__name__.lower())
+    try:
+        open_backend("file:///usr/lib/locks", {{}})
+    except Refused as error:
+        print(str(error).partition("exchanged, for ")[2].partition(":")[0])
+"""
+HIDDEN = "/usr/lib has an owner whom this user namespace hides (take the lock before you enter it)"
 LEGAL = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-:@+"
 
 
@@ -253,6 +275,26 @@ def test_another_user_has_another_default(user: str, said: str) -> None:
     )
     assert said in done.stdout
     assert "--lock file:///" in done.stdout or done.stdout.startswith("/")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a home directory and becomes its user")
+@pytest.mark.parametrize("inner", [0, 7])
+def test_in_a_user_namespace_it_is_the_directory_of_the_user_outside(tmp_path: Path, inner: int) -> None:
+    """Where the machine's files belong to a user that isn't mapped, we are no root."""
+    user = pwd.getpwnam("games")
+    os.chown(tmp_path, user.pw_uid, user.pw_gid)
+    tmp_path.chmod(0o755)
+    shell = f'mount --bind {tmp_path} {user.pw_dir} && exec "$@"'
+    script = BECOMES.format(outer=user.pw_uid, inner=inner)
+    argv = ["unshare", "-m", "sh", "-c", shell, "sh", sys.executable, "-c", script]
+    done = subprocess.run(argv, env=environment(), capture_output=True, text=True, check=True)
+    place = f"{user.pw_dir}/.local/state/singleton-run"
+    assert done.stdout.splitlines() == [
+        f"outside {place}",
+        f"inside {place}",
+        "held",
+        HIDDEN,
+    ]
 
 
 def test_a_directory_is_made_and_for_its_owner_alone(lab: Lab) -> None:
