@@ -44,7 +44,7 @@ def for_command(
 ) -> list[bytes]:
     """The command's environment: `entries`, without our options, with what is known of this turn.
 
-    SINGLETONHELD lists the locks that are held around the command, so that a nested call sees when
+    SINGLETON_HELD lists the locks that are held around the command, so that a nested call sees when
     it would wait for itself (`lock_address.nested`).
     """
     ours = {variable for option in OPTIONS for variable in option.variables}
