@@ -63,7 +63,15 @@ class Orders:
     An operation that waits (wait, hold, sleep) returns at once when an order comes, or has come.
     """
 
-    __slots__ = ("leaving", "no_front", "not_understood", "nothing_runs", "record", "unguarded")
+    __slots__ = (
+        "leaving",
+        "never_started",
+        "no_front",
+        "not_understood",
+        "nothing_runs",
+        "record",
+        "unguarded",
+    )
 
     def __init__(self) -> None:
         self.leaving = False
@@ -72,6 +80,7 @@ class Orders:
         self.no_front = False
         self.unguarded = False
         self.nothing_runs = False
+        self.never_started = False
 
     def leave(self) -> None:
         """Give up waiting."""
@@ -260,8 +269,9 @@ def _lost(orders: Orders, now: float) -> Steps:
 
 
 def _settle(job: Job, orders: Orders, grant: Grant, end: float) -> Steps:
-    # Who leaves has started nothing: what was written down of it is taken back.
-    record = orders.record or (job.unstarted or "interrupted" if orders.leaving else "crashed")
+    # Who leaves has started nothing, and others may have died before: what was written down is taken back.
+    unstarted = job.unstarted if orders.leaving or orders.never_started else None
+    record = orders.record or unstarted or ("interrupted" if orders.leaving else "crashed")
     limit = lease_times.request_limit(job.ttl)
     failures = 0
     if job.once is not None and isinstance(record, dict) and record["state"] == "succeeded":

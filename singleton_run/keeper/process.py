@@ -139,7 +139,8 @@ class _Keeper:
         if self.proof.closed and not self.all_dead:
             self.all_dead = True
             self.wake.unregister(self.proof.descriptor)
-            self.orders.nothing_runs = self.orders.nothing_runs or not self.page.started
+            self.orders.never_started = not self.page.started
+            self.orders.nothing_runs = self.orders.nothing_runs or self.orders.never_started
             self.orders.unguarded = not self.orders.nothing_runs
         if self.children is not None:
             self.children.read()

@@ -133,4 +133,5 @@ def test_a_stopped_program_is_not_all_that_the_shell_sees(lab: Lab) -> None:
         are(front, letter=STOPPED)
         shell.line("kill %1")
         until(lambda: not lab.left(), "singleton-run to end")
+        shell.line("wait")  # or it has not seen that yet, and stays for its stopped job
         shell.leave()

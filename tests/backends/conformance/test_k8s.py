@@ -209,7 +209,7 @@ def faults_of_program(account: Account, file: Path) -> list[Fault]:
         run["args"] = ["-c", script]
         wrong = file.parent / what.replace(" ", "-")
         wrong.write_text(json.dumps(content))
-        faults.append(fault(what, Unavailable, wrong))
+        faults.append(fault(what, Unavailable if "fails" in what else Refused, wrong))
     run["command"] = str(file.parent / "none")
     wrong = file.parent / "no-program"
     wrong.write_text(json.dumps(content))
@@ -218,6 +218,6 @@ def faults_of_program(account: Account, file: Path) -> list[Fault]:
     refused = account.exec_kubeconfig(other, "none")
     return [
         *faults,
-        fault("no program", Unavailable, wrong),
+        fault("no program", Refused, wrong),
         fault("a program whose token is refused", Refused, refused),
     ]

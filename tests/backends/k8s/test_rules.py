@@ -245,10 +245,18 @@ def test_a_record_is_cut_from_its_end_to_four_kibibytes(runs: int, length: int, 
     assert {**found, "runs": []} == {**record, "runs": []}
 
 
-@pytest.mark.parametrize("text", ["", "none", "[]", "{}", "[" * 50_000])
-def test_a_record_that_is_damaged_is_none(text: str) -> None:
+@pytest.mark.parametrize("text", ["none", "[]", "{}", "[" * 50_000])
+def test_a_record_that_is_damaged_is_unreadable(text: str) -> None:
     found = made()
     found["metadata"]["annotations"][lease.RECORD] = text
+    record = lease.record_of(found)
+    assert record is not None
+    assert record["state"] == "unreadable"
+
+
+def test_an_empty_record_is_none() -> None:
+    found = made()
+    found["metadata"]["annotations"][lease.RECORD] = ""
     assert lease.record_of(found) is None
 
 

@@ -572,13 +572,17 @@ def test_a_database_of_another_encoding_will_do(server: postgres.Postgres, opene
     assert other.read(name, LIMIT)[1] == record
 
 
-def test_a_damaged_record_is_ignored(server: postgres.Postgres, opened: Open, name: str) -> None:
+def test_a_damaged_record_is_unreadable(server: postgres.Postgres, opened: Open, name: str) -> None:
     backend = opened(server.url)
     backend.release(take(backend, name), RECORD, LIMIT)
     for damage in ("", "{", "[1]", "[" * 100000, '{"version": 99}'):
         server.run("UPDATE singleton_run_lock SET record = %s WHERE name = %s", [damage, name])
-        assert backend.read(name, LIMIT) == (None, None)
-        assert take(backend, name).record is None
+        held, seen = backend.read(name, LIMIT)
+        found = take(backend, name).record
+        assert held is None
+        assert seen is not None
+        assert found is not None
+        assert (seen["state"], found["state"]) == ("unreadable", "unreadable")
         backend.leave(LIMIT)
 
 

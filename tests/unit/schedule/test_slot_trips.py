@@ -202,11 +202,15 @@ def test_the_pauses_grow_and_leave_time_for_several_tries_at_a_slot() -> None:
         assert slot_rules.pause(99, asked(**wishes), 0.99) > 1.0
 
 
-def test_a_slot_that_was_granted_to_one_that_leaves_is_taken_back() -> None:
-    """A signal that stops it came in the very moment: the front starts nothing, and another may."""
+@pytest.mark.parametrize("end", ["asked to leave", "front and guard have died"])
+def test_a_slot_that_was_granted_and_not_begun_is_taken_back(end: str) -> None:
+    """A signal that stops it, or their death, came in the very moment: nothing ran, and another may."""
     trip = Trip(lambda *_: None, record=last(), begin=HOUR - 0.5)
     assert trip.end()[0] == "granted"
-    trip.orders.leaving = True
+    if end == "asked to leave":
+        trip.orders.leaving = True
+    else:
+        trip.orders.no_front = trip.orders.nothing_runs = trip.orders.never_started = True
     rest = decisions.keep(trip.job, trip.orders, (trip.granted, trip.now + TTL))
     with contextlib.suppress(StopIteration):
         do = next(rest)
