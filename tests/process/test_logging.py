@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.harness import LONG, Lab, Run, environment, gone, labs, open_files, send, until
+from tests.support.harness import LONG, Lab, Run, environment, labs, open_files, send, state, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,7 +121,7 @@ def test_a_writer_that_is_killed_is_replaced(lab: Lab) -> None:
     run.hears("the command runs as process")
     writer = run.one("writer")
     send(signal.SIGKILL, writer)
-    until(lambda: gone(writer), "the writer to end")
+    until(lambda: not state(writer), "the writer to be waited for")
     lab.finish()
     assert run.wait() == 0
     assert "the command left process" in run.said

@@ -185,13 +185,14 @@ def test_a_replica_that_dies_is_followed_by_another_with_retries(lab: Place) -> 
     indirect=["lab"],
 )
 def test_a_slot_is_taken_over_from_who_goes_away_just_before_it(lab: Place, number: int) -> None:
-    options = ["--every", "4s", "--start-deadline", "1s"]
+    # Time enough for three clients of a server to be loaded on a busy machine: how soon is for other tests.
+    options = ["--every", "8s", "--start-deadline", "5s"]
     runs = [lab.start(*options, command=lab.job()) for _ in range(3)]
     first = lab.slots(1)[0]
-    until(lambda: time.time() > first + 4 - 0.25, "the lock to be taken ahead of the next slot")
+    until(lambda: time.time() > first + 8 - 0.25, "the lock to be taken ahead of the next slot")
     for run in runs[1:]:
         send(number, run.pid)
-    assert lab.slots(2)[1] == first + 4
+    assert lab.slots(2)[1] == first + 8
     assert "skipped" not in runs[0].said
     send(signal.SIGTERM, runs[0].pid)
     assert runs[0].wait() in (0, INTERRUPTED)
