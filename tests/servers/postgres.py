@@ -26,7 +26,7 @@ import trustme
 from psycopg import sql
 
 from tests.servers.process import Process
-from tests.support.harness import all_stopped, gone, parents, until
+from tests.support.harness import children_of, gone, stands_still, until
 from tests.support.ports import free_port
 
 if TYPE_CHECKING:
@@ -157,16 +157,16 @@ class _OfUser(Process):
     @contextmanager
     def stopped(self) -> Iterator[None]:
         """SIGSTOP for it and its children: the kernel still takes connections, nobody answers."""
-        os.kill(self.pid, signal.SIGSTOP)
-        processes = [self.pid, *(child for child, parent in parents().items() if parent == self.pid)]
-        for process in processes[1:]:
-            os.kill(process, signal.SIGSTOP)
-        try:
-            until(lambda: all(map(all_stopped, processes)), "every process to stop")
-            yield
-        finally:
-            for process in reversed(processes):
-                os.kill(process, signal.SIGCONT)
+        with super().stopped():  # it reaps nothing now: a child that ends stays, as a zombie
+            children = children_of(self.pid)
+            for child in children:
+                os.kill(child, signal.SIGSTOP)
+            try:
+                until(lambda: all(map(stands_still, children)), "every child to stop")
+                yield
+            finally:
+                for child in children:
+                    os.kill(child, signal.SIGCONT)
 
 
 class Postgres(_OfUser):

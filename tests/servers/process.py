@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tests.support import lanes
-from tests.support.harness import all_stopped, until
+from tests.support.harness import stands_still, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,10 +56,10 @@ class Process:
 
     def end(self, number: int) -> None:
         """Send it a signal that ends it, and wait for the end."""
-        if self.process is not None:
-            self.process.send_signal(number)
-            self.process.wait()
-            self.process = None
+        process, self.process = self.process, None
+        if process is not None:
+            process.send_signal(number)
+            process.wait()
 
     def kill(self) -> None:
         """As when the machine fails; it can be started again."""
@@ -71,7 +71,7 @@ class Process:
         self.send(signal.SIGSTOP)
         try:
             # On a busy machine a thread can answer until it has a processor to stop on.
-            until(lambda: all_stopped(self.pid), "every thread to stop")
+            until(lambda: stands_still(self.pid), "every thread to stop")
             yield
         finally:
             self.send(signal.SIGCONT)

@@ -92,6 +92,11 @@ def gone(process: int) -> bool:
     return state(process) in ("", "Z", "X")
 
 
+def stands_still(process: int) -> bool:
+    """Whether a process runs nothing: each thread has been stopped by a signal, or the process has ended."""
+    return gone(process) or all_stopped(process)
+
+
 def title(process: int) -> str:
     """What a process shows as its arguments."""
     try:
