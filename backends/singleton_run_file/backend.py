@@ -227,17 +227,17 @@ class FileBackend:
         self._directory = directory
         self._path = path
         self._released: int | None = None
-        self.lock = -1
+        self.descriptor = -1
 
     def acquire(self, name: str, holder: str, ttl: float, limit: float) -> Grant | Held:
         """Take the lock if it is free; it stays held without renewals."""
         while True:
-            if self.lock < 0:
-                self.lock = self._open(name)
-            if _kept_until(self.lock) and self._is_current(name):
+            if self.descriptor < 0:
+                self.descriptor = self._open(name)
+            if _kept_until(self.descriptor) and self._is_current(name):
                 return self._held(name)
             try:
-                fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return self._held(name)
             except OSError as error:
@@ -245,28 +245,28 @@ class FileBackend:
             if not self._is_current(name):
                 self._close_lock()
                 continue
-            if not _kept_until(self.lock):
-                _show(self.lock)
+            if not _kept_until(self.descriptor):
+                _show(self.descriptor)
                 return Grant(name, holder, self._next_token(), ttl, {}, self._read_record(name))
             # Given back by closing: another may share the file, but none shares the one opened now.
             self._close_lock()
-            self.lock = self._open(name)
+            self.descriptor = self._open(name)
             return self._held(name)
 
     def open(self, name: str) -> None:
         """Open the lock's file without locking it: processes forked from now on share it. Raises Refused."""
-        if self.lock >= 0 and not self._is_current(name):
+        if self.descriptor >= 0 and not self._is_current(name):
             self._close_lock()
-        if self.lock < 0:
-            self.lock = self._open(name)
+        if self.descriptor < 0:
+            self.descriptor = self._open(name)
 
     def descriptors(self) -> list[int]:
         """What a process that shares this backend has to keep open."""
-        return [self._directory, self.lock]
+        return [self._directory, self.descriptor]
 
     def holds(self, grant: Grant) -> bool:
         """Whether a grant that was given to a process which shares our open file is of that file."""
-        return self.lock >= 0 and self._is_current(grant.name) and self._last_token() == grant.token
+        return self.descriptor >= 0 and self._is_current(grant.name) and self._last_token() == grant.token
 
     def take(self, name: str, holder: str, ttl: float, parent: int) -> Grant:
         """Wait in the kernel's queue until the lock is ours, however long.
@@ -276,9 +276,9 @@ class FileBackend:
         waited for at the head of the queue: whoever came later is behind.
         """
         toolbox.die_with(parent)
-        fcntl.flock(self.lock, fcntl.LOCK_EX)
-        _show(self.lock)
-        while until := _kept_until(self.lock):
+        fcntl.flock(self.descriptor, fcntl.LOCK_EX)
+        _show(self.descriptor)
+        while until := _kept_until(self.descriptor):
             toolbox.wait(until, [])
         toolbox.outlive_parent()
         if os.getppid() != parent or not self._is_current(name):
@@ -299,7 +299,7 @@ class FileBackend:
         if not waiter:
             try:
                 toolbox.die_with(parent)
-                fcntl.flock(self.lock, fcntl.LOCK_EX)
+                fcntl.flock(self.descriptor, fcntl.LOCK_EX)
             finally:
                 os._exit(0)
         os.close(lives)
@@ -439,10 +439,10 @@ class FileBackend:
             found = os.stat(f"{name}.lock", dir_fd=self._directory, follow_symlinks=False)
         except FileNotFoundError:
             return False
-        return os.path.samestat(found, os.fstat(self.lock))
+        return os.path.samestat(found, os.fstat(self.descriptor))
 
     def _must_be(self, grant: Grant) -> None:
-        if self.lock < 0 or self._last_token() != grant.token:
+        if self.descriptor < 0 or self._last_token() != grant.token:
             raise Lost(f"{self._path}/{grant.name}.lock is not held by this turn")
 
     def keep(self, seconds: float) -> None:
@@ -450,22 +450,22 @@ class FileBackend:
         words = (toolbox.now() + seconds, time.time() + seconds, seconds)
         line = " ".join([*(f"{word:.6f}" for word in words), _boot_id()])
         try:
-            _write_at(self.lock, f"{line}\n".encode(), _TOKEN_WIDTH + 1)
-            os.fsync(self.lock)
+            _write_at(self.descriptor, f"{line}\n".encode(), _TOKEN_WIDTH + 1)
+            os.fsync(self.descriptor)
         except OSError as error:
             raise Unavailable(f"{self._path} can't be written ({_reason(error)})") from None
 
     def _last_token(self) -> int:
-        last = os.pread(self.lock, _TOKEN_WIDTH, 0).strip()
+        last = os.pread(self.descriptor, _TOKEN_WIDTH, 0).strip()
         # What was written there by hand is no token, and the clock is ahead of every one of ours.
         return int(last) if last.isdigit() and int(last) < _NO_TOKEN else 0
 
     def _next_token(self) -> int:
         token = max(self._last_token() + 1, time.time_ns() // 1000)
         try:
-            _write_at(self.lock, b"%0*d\n" % (_TOKEN_WIDTH, token), 0)
-            if os.fstat(self.lock).st_size > _TOKEN_WIDTH + 1:
-                os.ftruncate(self.lock, _TOKEN_WIDTH + 1)
+            _write_at(self.descriptor, b"%0*d\n" % (_TOKEN_WIDTH, token), 0)
+            if os.fstat(self.descriptor).st_size > _TOKEN_WIDTH + 1:
+                os.ftruncate(self.descriptor, _TOKEN_WIDTH + 1)
         except OSError as error:
             self._close_lock()
             raise Refused(f"{self._path} can't be written ({_reason(error)}): {_ASK}", UNUSABLE) from None
@@ -494,9 +494,9 @@ class FileBackend:
             return None
 
     def _close_lock(self) -> None:
-        if self.lock >= 0:
-            os.close(self.lock)
-            self.lock = -1
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
 
 
 def _show(lock: int) -> None:

@@ -169,3 +169,34 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Drop every connection. The lock is not released by it. Never raises."""
+
+
+class KernelLock(Backend, Protocol):
+    """A backend whose locks the kernel holds, and frees when the last process that has them open is gone.
+
+    Nothing has to be renewed, and there is no keeper: the front takes the lock and shares it with the guard
+    by forking. So the lock must belong to something open that a forked process inherits and that is freed by
+    the last close, as with flock(2) or an open file description's lock of fcntl(2), and the kernel must have
+    a queue in which a process waits. It is registered in a group of its own: see `registry`.
+    """
+
+    descriptor: int
+    """What holds the lock: an open descriptor, -1 without one. A process that has it open holds the lock."""
+
+    def open(self, name: str) -> None:
+        """Open what holds the lock without locking it, to share it with forked processes. Raises Refused."""
+
+    def descriptors(self) -> list[int]:
+        """What a forked process that shares this backend has to keep open."""
+
+    def holds(self, grant: Grant) -> bool:
+        """Whether a grant given to a process that shares our open lock is of that lock, and the latest."""
+
+    def take(self, name: str, holder: str, ttl: float, parent: int) -> Grant:
+        """Wait in the kernel's queue until the lock is ours, however long.
+
+        The calling process ends if the process `parent` does meanwhile, or if the lock can't be had any more.
+        """
+
+    def keep(self, seconds: float) -> None:
+        """Have the lock of the open descriptor kept for that long after it is closed. Raises Unavailable."""

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from singleton_run import __version__
-from singleton_run.api.registry import BUILTINS
+from singleton_run.api.registry import BUILT_IN, KERNEL_HELD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+BACKENDS = {**KERNEL_HELD, **BUILT_IN}
 COMPLETIONS = {
     "share/bash-completion/completions/singleton-run",
     "share/zsh/site-functions/_singleton-run",
@@ -52,7 +53,7 @@ def _packages(project: dict[str, Any]) -> list[Path]:
 def test_backends_are_the_same_in_the_tree_the_wheel_and_the_table(project: dict[str, Any]) -> None:
     folders = {path.name for path in ROOT.glob("backends/*") if path.joinpath("__init__.py").exists()}
     listed = {path.name for path in _packages(project)} - {"singleton_run"}
-    assert folders == listed == set(BUILTINS.values())
+    assert folders == listed == set(BACKENDS.values())
 
 
 def test_nothing_makes_the_folder_of_backends_a_package() -> None:
@@ -61,7 +62,7 @@ def test_nothing_makes_the_folder_of_backends_a_package() -> None:
 
 def test_every_backend_has_an_extra_and_all_names_them_all(project: dict[str, Any]) -> None:
     extras = project["project"]["optional-dependencies"]
-    assert {BUILTINS[extra] for extra in extras if extra in BUILTINS} == set(BUILTINS.values())
+    assert {BACKENDS[extra] for extra in extras if extra in BACKENDS} == set(BACKENDS.values())
     named = {extra for line in extras["all"] for extra in re.findall(r"[\w-]+", line.partition("[")[2])}
     assert named == set(extras) - {"all"}
 
