@@ -138,6 +138,15 @@ def test_a_backend_imports_nothing_of_the_core_but_the_api_and_the_errors() -> N
         assert strange == [], path
 
 
+def test_the_core_names_no_backend_but_in_the_registry() -> None:
+    """Not by its package, nor by its scheme as a whole word of the program."""
+    named = {*BACKENDS, *BACKENDS.values()}
+    for path in set(ROOT.glob("singleton_run/**/*.py")) - {ROOT / "singleton_run/api/registry.py"}:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        words = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+        assert not named & ({name.partition(".")[0] for name in imported(path)} | words), path
+
+
 def test_the_rooms_of_the_core_import_each_other_in_no_circle() -> None:
     rooms = {path.parent.name for path in ROOT.glob("singleton_run/*/__init__.py")}
     graph: dict[str, set[str]] = {room: set() for room in rooms}
