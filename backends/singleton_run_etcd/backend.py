@@ -17,7 +17,7 @@ import time
 
 from singleton_run.api import toolbox
 from singleton_run.api.contract import Grant, Held, host_of
-from singleton_run.api.deadline import Late, Patience, Woken
+from singleton_run.api.deadline import Deadline, Interrupted, Timeout
 from singleton_run.api.http.connection import Broken
 from singleton_run.api.record import damaged_mark, parsed, parsed_mark
 from singleton_run.errors import UNUSABLE, Failure, Lost, Refused, Unavailable
@@ -81,16 +81,16 @@ class EtcdBackend:
         """Take a place in the queue, or look whether ours has come to its head."""
         if not self._prefix and name == _OURS:
             raise Refused(f"in etcd the name {_OURS!r} is taken by the records: choose another", UNUSABLE)
-        patience = Patience(toolbox.now() + limit)
+        deadline = Deadline(toolbox.now() + limit)
         if self._place is None or self._place.name != name:
             self._place = _Place(name, self._queue(name))
         try:
-            return self._try(self._place, holder, ttl, patience)
+            return self._try(self._place, holder, ttl, deadline)
         except NoLease:
             # Our place lapsed while nobody could renew it, or was deleted by hand: go to the end.
             self._place = _Place(name, self._queue(name))
         try:
-            return self._try(self._place, holder, ttl, patience)
+            return self._try(self._place, holder, ttl, deadline)
         except NoLease:
             raise Unavailable("etcd: the lease ended as soon as it was made") from None
 
@@ -103,7 +103,7 @@ class EtcdBackend:
         opened = 0.0
         while toolbox.now() < until:
             now = toolbox.now()
-            step = Patience(min(until, now + toolbox.request_limit(ttl)), wake)
+            step = Deadline(min(until, now + toolbox.request_limit(ttl)), wake)
             try:
                 if not ahead:
                     ahead, revision = self._ahead(place, step)
@@ -112,11 +112,11 @@ class EtcdBackend:
                 opened = now
                 watch = self._server.watch(ahead, revision + 1, step)
                 try:
-                    if self._watch_ahead(watch, place, ttl, Patience(until, wake)):
+                    if self._watch_ahead(watch, place, ttl, Deadline(until, wake)):
                         return
                 finally:
                     watch.close()
-            except Woken:
+            except Interrupted:
                 return
             except Unavailable:
                 if toolbox.now() < until:
@@ -129,21 +129,21 @@ class EtcdBackend:
     def leave(self, limit: float) -> None:
         """Revoke the lease of our place, and with it the key."""
         if self._place is not None:
-            self._server.revoke(self._place.lease, Patience(toolbox.now() + limit))
+            self._server.revoke(self._place.lease, Deadline(toolbox.now() + limit))
             self._place = None
 
     def renew(self, grant: Grant, limit: float) -> None:
         """Keep the lease alive and see that the key is there; a later keeper marks it as its own."""
-        patience = Patience(toolbox.now() + limit)
+        deadline = Deadline(toolbox.now() + limit)
         handle = self._recall(grant)
-        if not self._server.keep_alive(handle["lease"], patience):
+        if not self._server.keep_alive(handle["lease"], deadline):
             raise Lost("its lease in etcd has ended")
         mark: list[Operation] = []
         if grant.generation != self._marked:
             value = _value(grant.holder, handle["since"], grant.generation)
             mark.append(Operation("put", self._key(grant), value=value, lease=handle["lease"]))
         try:
-            outcome = self._server.txn(self._is_ours(grant), mark, [], patience)
+            outcome = self._server.txn(self._is_ours(grant), mark, [], deadline)
         except NoLease:
             raise Lost("its lease in etcd has ended") from None
         if not outcome.held:
@@ -160,9 +160,9 @@ class EtcdBackend:
         while (now := toolbox.now()) < until:
             try:
                 soon = min(until, now + toolbox.request_limit(grant.ttl))
-                watch = self._watch_own(grant, Patience(soon, wake))
-                watch.wait(Patience(until, wake))
-            except (Late, Woken):
+                watch = self._watch_own(grant, Deadline(soon, wake))
+                watch.wait(Deadline(until, wake))
+            except (Timeout, Interrupted):
                 return
             except (Broken, Failure):
                 self._close_watch()
@@ -184,19 +184,19 @@ class EtcdBackend:
         """
         handle = self._recall(grant)
         key, record_key = self._key(grant), self._record_key(grant.name)
-        patience = Patience(toolbox.now() + limit)
+        deadline = Deadline(toolbox.now() + limit)
         text = toolbox.dumps(record) + _RELEASED
         give, fresh = Operation("delete", key), 0
         if keep > 0:
             fresh = _new_lease()
-            self._server.grant(fresh, int(-(-keep // 1)), patience)
+            self._server.grant(fresh, int(-(-keep // 1)), deadline)
             give = Operation("put", key, value=_kept(grant.holder, handle["since"]), lease=fresh)
         try:
             outcome = self._server.txn(
                 self._is_ours(grant),
                 [give, Operation("put", record_key, value=text)],
                 [Operation("range", key), Operation("range", record_key)],
-                patience,
+                deadline,
             )
         except NoLease:
             raise Unavailable("etcd: the lease ended as soon as it was made") from None
@@ -209,16 +209,16 @@ class EtcdBackend:
 
     def read(self, name: str, limit: float) -> tuple[Held | None, Mapping[str, Any] | None]:
         """Whose key is the oldest, and the record."""
-        patience = Patience(toolbox.now() + limit)
+        deadline = Deadline(toolbox.now() + limit)
         look = [self._first(name), Operation("range", self._record_key(name))]
-        outcome = self._server.txn([], look, [], patience)
+        outcome = self._server.txn([], look, [], deadline)
         first, record = outcome.found
-        return (self._held(first[0], patience) if first else None), _record(record)
+        return (self._held(first[0], deadline) if first else None), _record(record)
 
     def done(self, name: str, key: str, limit: float) -> Mapping[str, Any] | None:
         """The value of the mark's key. Raises Refused for one that can't be read."""
         mark_key = self._mark_key(name, key)
-        found, _ = self._server.range(Operation("range", mark_key), Patience(toolbox.now() + limit))
+        found, _ = self._server.range(Operation("range", mark_key), Deadline(toolbox.now() + limit))
         if not found:
             return None
         mark = parsed_mark(found[0].value)
@@ -234,7 +234,7 @@ class EtcdBackend:
         """Delete the mark's key."""
         mark_key = self._mark_key(name, key)
         delete = Operation("delete", mark_key)
-        outcome = self._server.txn([("create", mark_key, 0)], [], [delete], Patience(toolbox.now() + limit))
+        outcome = self._server.txn([("create", mark_key, 0)], [], [delete], Deadline(toolbox.now() + limit))
         return not outcome.held
 
     def offset(self) -> tuple[float, float] | None:
@@ -251,7 +251,7 @@ class EtcdBackend:
             # A lock's key may begin with any character of a name, but with no slash.
             ends = (("+", "/"), ("0", "{"))
             ranges += [Operation("range", start, end=end, keys_only=True) for start, end in ends]
-        outcome = self._server.txn([], ranges, [], Patience(toolbox.now() + limit))
+        outcome = self._server.txn([], ranges, [], Deadline(toolbox.now() + limit))
         names = {entry.key.removeprefix(records) for entry in outcome.found[0]}
         for entries in outcome.found[1:]:
             names |= {self._name_of(entry) for entry in entries}
@@ -263,10 +263,10 @@ class EtcdBackend:
         Nobody waits for them, and they would end by themselves: so it doesn't delay a release.
         """
         self._close_watch()
-        patience = Patience(toolbox.now() + _REVOKE_LIMIT)
+        deadline = Deadline(toolbox.now() + _REVOKE_LIMIT)
         try:
             while self._empty_leases:
-                self._server.revoke(self._empty_leases.pop(), patience)
+                self._server.revoke(self._empty_leases.pop(), deadline)
         except Failure:
             self._empty_leases.clear()
         self._server.close()
@@ -274,7 +274,7 @@ class EtcdBackend:
     def _put_if_ours(self, grant: Grant, key: str, value: Mapping[str, Any], limit: float) -> None:
         self._recall(grant)
         put = Operation("put", key, value=toolbox.dumps(value))
-        outcome = self._server.txn(self._is_ours(grant), [put], [], Patience(toolbox.now() + limit))
+        outcome = self._server.txn(self._is_ours(grant), [put], [], Deadline(toolbox.now() + limit))
         if not outcome.held:
             raise Lost(_NOT_OURS)
 
@@ -300,7 +300,7 @@ class EtcdBackend:
     def _first(self, name: str) -> Operation:
         return _below(self._queue(name), limit=1)
 
-    def _try(self, place: _Place, holder: str, ttl: float, patience: Patience) -> Grant | Held:
+    def _try(self, place: _Place, holder: str, ttl: float, deadline: Deadline) -> Grant | Held:
         """Look, from our place in the queue, whether the lock is ours. Raises NoLease without a place."""
         began = toolbox.now()
         look = [
@@ -309,9 +309,9 @@ class EtcdBackend:
             Operation("range", self._record_key(place.name)),
         ]
         if place.created:
-            outcome = self._server.txn([], look, [], patience)
+            outcome = self._server.txn([], look, [], deadline)
         else:
-            outcome = self._enter(place, holder, ttl, look, patience)
+            outcome = self._enter(place, holder, ttl, look, deadline)
         own, first, record = outcome.found[:3]
         if not (own and first) or own[0].lease != place.lease:
             # Under another lease it is kept, for another keeper of ours has released it so.
@@ -322,15 +322,15 @@ class EtcdBackend:
             # Where our key was just made, the newest but ours is the one to watch.
             newest = [entry.key for found in outcome.found[3:] for entry in found if entry.key != place.key]
             handle = {"ttl": ttl, "ahead": newest[0] if newest else "", "revision": outcome.revision}
-            return self._held(first[0], patience, handle)
+            return self._held(first[0], deadline, handle)
         if place.renewed < began:
-            if not self._server.keep_alive(place.lease, patience):
+            if not self._server.keep_alive(place.lease, deadline):
                 raise NoLease
             place.renewed = began
         handle = {"lease": place.lease, "since": place.since, "known": self._server.known()}
         return Grant(place.name, holder, place.created, ttl, handle, _record(record))
 
-    def _held(self, entry: Entry, patience: Patience, handle: dict[str, Any] | None = None) -> Held:
+    def _held(self, entry: Entry, deadline: Deadline, handle: dict[str, Any] | None = None) -> Held:
         """Who has the key; of a stranger only the lease is known, and until when only if nobody renews it."""
         try:
             value = toolbox.loads(entry.value)
@@ -340,57 +340,57 @@ class EtcdBackend:
         until = None
         if value.get("kept"):
             # In whole seconds, the rest is cut off.
-            until = toolbox.now() + 1 + self._server.left(entry.lease, patience)
+            until = toolbox.now() + 1 + self._server.left(entry.lease, deadline)
         return Held(holder, host_of(holder), since, until, handle)
 
     def _enter(
-        self, place: _Place, holder: str, ttl: float, look: Sequence[Operation], patience: Patience
+        self, place: _Place, holder: str, ttl: float, look: Sequence[Operation], deadline: Deadline
     ) -> Outcome:
         """Make lease and key, unless an earlier attempt has, whose answer was lost; and look."""
         now = toolbox.now()
-        if self._server.grant(place.lease, int(-(-ttl // 1)), patience):
+        if self._server.grant(place.lease, int(-(-ttl // 1)), deadline):
             place.renewed = now
         value = _value(holder, place.since, 0)
         put = Operation("put", place.key, value=value, lease=place.lease)
         last = _below(self._queue(place.name), limit=2, newest=True, keys_only=True)
-        outcome = self._server.txn([("create", place.key, 0)], [put, *look, last], look, patience)
+        outcome = self._server.txn([("create", place.key, 0)], [put, *look, last], look, deadline)
         if outcome.held:
             outcome.found = outcome.found[1:]
         return outcome
 
-    def _ahead(self, place: _Place, patience: Patience) -> tuple[str, int]:
+    def _ahead(self, place: _Place, deadline: Deadline) -> tuple[str, int]:
         """The key just before ours, empty if there is none, and the revision at which that is so."""
         queue, before = self._queue(place.name), place.created - 1
         look = _below(queue, limit=1, newest=True, before=before, keys_only=True)
-        found, revision = self._server.range(look, patience)
+        found, revision = self._server.range(look, deadline)
         return (found[0].key if found else ""), revision
 
-    def _watch_ahead(self, watch: Watch, place: _Place, ttl: float, patience: Patience) -> bool:
+    def _watch_ahead(self, watch: Watch, place: _Place, ttl: float, deadline: Deadline) -> bool:
         """Whether to look at the queue again; False if the watch must be opened elsewhere."""
         while True:
             due = place.renewed + ttl / 3
             try:
-                watch.wait(Patience(min(patience.until, due), patience.wake))
-            except Late:
-                if toolbox.now() >= patience.until:
+                watch.wait(Deadline(min(deadline.until, due), deadline.wake))
+            except Timeout:
+                if toolbox.now() >= deadline.until:
                     return True
             else:
                 return True
             now = toolbox.now()
-            soon = Patience(now + toolbox.request_limit(ttl), patience.wake)
+            soon = Deadline(now + toolbox.request_limit(ttl), deadline.wake)
             if not self._server.keep_alive(place.lease, soon):
                 return True
             place.renewed = now
             if not watch.stands():
                 return False
 
-    def _watch_own(self, grant: Grant, patience: Patience) -> Watch:
+    def _watch_own(self, grant: Grant, deadline: Deadline) -> Watch:
         key = self._key(grant)
         if self._own_watch is not None and (self._own_watch[0] != key or not self._own_watch[1].stands()):
             self._close_watch()
         if self._own_watch is None:
             revision = max(self._seen, grant.token) + 1
-            self._own_watch = key, self._server.watch(key, revision, patience)
+            self._own_watch = key, self._server.watch(key, revision, deadline)
         return self._own_watch[1]
 
     def _close_watch(self) -> None:

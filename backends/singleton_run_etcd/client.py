@@ -1,6 +1,6 @@
 """What the lock asks of an etcd server, whatever the transport: a few operations, as plain values.
 
-Keys are text. Every call raises Unavailable or Refused, and ends with its patience (`Late`, `Woken`
+Keys are text. Every call raises Unavailable or Refused, and ends with its deadline (`Timeout`, `Interrupted`
 are raised by `Watch.wait` alone).
 """
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, Protocol, TypeVar
 
-    from singleton_run.api.deadline import Patience
+    from singleton_run.api.deadline import Deadline
     from singleton_run_etcd.address import Address
 
     Result = TypeVar("Result")
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     class Watch(Protocol):
         """Sees one key."""
 
-        def wait(self, patience: Patience) -> None:
-            """Return when the key was deleted, or may have been. Raises Late, Woken, Broken."""
+        def wait(self, deadline: Deadline) -> None:
+            """Return when the key was deleted, or may have been. Raises Timeout, Interrupted, Broken."""
 
         def stands(self) -> bool:
             """Whether requests still go to the server that the watch is on."""
@@ -42,33 +42,33 @@ if TYPE_CHECKING:
             compares: Sequence[Compare],
             then: Sequence[Operation],
             otherwise: Sequence[Operation],
-            patience: Patience,
+            deadline: Deadline,
         ) -> Outcome:
             """Do `then` if all of `compares` hold, else `otherwise`, atomically.
 
             Raises NoLease if a put names a lease that is gone.
             """
 
-        def range(self, look: Operation, patience: Patience) -> tuple[list[Entry], int]:
+        def range(self, look: Operation, deadline: Deadline) -> tuple[list[Entry], int]:
             """What one range finds, and the revision at which that is so.
 
             Better than a transaction that only looks: such a one ends an etcd 3.5.1, by a panic, if its
             client goes away at the wrong moment (etcd-io/etcd#14110).
             """
 
-        def grant(self, lease: int, ttl: int, patience: Patience) -> bool:
+        def grant(self, lease: int, ttl: int, deadline: Deadline) -> bool:
             """Make a lease of that id and as many seconds; False if it is there already."""
 
-        def keep_alive(self, lease: int, patience: Patience) -> bool:
+        def keep_alive(self, lease: int, deadline: Deadline) -> bool:
             """Renew a lease; False if it is gone."""
 
-        def left(self, lease: int, patience: Patience) -> int:
+        def left(self, lease: int, deadline: Deadline) -> int:
             """How many whole seconds a lease has left, 0 if it is gone."""
 
-        def revoke(self, lease: int, patience: Patience) -> None:
+        def revoke(self, lease: int, deadline: Deadline) -> None:
             """End a lease, with its keys; one that is gone already is right."""
 
-        def watch(self, key: str, revision: int, patience: Patience) -> Watch:
+        def watch(self, key: str, revision: int, deadline: Deadline) -> Watch:
             """A watch on a key for its deletion, from that revision on."""
 
         def offset(self) -> tuple[float, float] | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from binascii import a2b_base64, b2a_base64
 
 from singleton_run.api import toolbox
-from singleton_run.api.deadline import Late, Woken
+from singleton_run.api.deadline import Interrupted, Timeout
 from singleton_run.api.http.client import Client, Endpoint, proxy_to
 from singleton_run.api.http.connection import Broken
 from singleton_run.errors import UNUSABLE, Failure, Refused, Unavailable
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any, TypeVar
 
-    from singleton_run.api.deadline import Patience
+    from singleton_run.api.deadline import Deadline
     from singleton_run.api.http.client import Stream
     from singleton_run.api.http.connection import Answer
     from singleton_run.api.http.tls import Tls
@@ -59,7 +59,7 @@ class Gateway:
         compares: Sequence[Compare],
         then: Sequence[Operation],
         otherwise: Sequence[Operation],
-        patience: Patience,
+        deadline: Deadline,
     ) -> Outcome:
         """See `server.Server`."""
         body = {
@@ -68,7 +68,7 @@ class Gateway:
             "failure": [_operation(operation) for operation in otherwise],
         }
         try:
-            answer = self._call("/v3/kv/txn", body, patience, expected=NOT_FOUND)
+            answer = self._call("/v3/kv/txn", body, deadline, expected=NOT_FOUND)
         except Rejected:
             raise NoLease from None
         outcome = _sense(lambda: _outcome(answer))
@@ -77,54 +77,54 @@ class Gateway:
             raise _nonsense()
         return outcome
 
-    def range(self, look: Operation, patience: Patience) -> tuple[list[Entry], int]:
+    def range(self, look: Operation, deadline: Deadline) -> tuple[list[Entry], int]:
         """See `server.Server`."""
-        answer = self._call("/v3/kv/range", _operation(look)["request_range"], patience)
+        answer = self._call("/v3/kv/range", _operation(look)["request_range"], deadline)
         return _sense(lambda: (_entries(answer), int(answer["header"]["revision"])))
 
-    def grant(self, lease: int, ttl: int, patience: Patience) -> bool:
+    def grant(self, lease: int, ttl: int, deadline: Deadline) -> bool:
         """See `server.Server`."""
         body = {"ID": str(lease), "TTL": str(ttl)}
         try:
-            self._call("/v3/lease/grant", body, patience, expected=PRECONDITION)
+            self._call("/v3/lease/grant", body, deadline, expected=PRECONDITION)
         except Rejected:
             return False
         return True
 
-    def keep_alive(self, lease: int, patience: Patience) -> bool:
+    def keep_alive(self, lease: int, deadline: Deadline) -> bool:
         """See `server.Server`."""
-        answer = self._call("/v3/lease/keepalive", {"ID": str(lease)}, patience)
+        answer = self._call("/v3/lease/keepalive", {"ID": str(lease)}, deadline)
         return _sense(lambda: int(answer.get("result", {}).get("TTL", 0))) > 0
 
-    def left(self, lease: int, patience: Patience) -> int:
+    def left(self, lease: int, deadline: Deadline) -> int:
         """See `server.Server`."""
-        answer = self._call("/v3/lease/timetolive", {"ID": str(lease)}, patience)
+        answer = self._call("/v3/lease/timetolive", {"ID": str(lease)}, deadline)
         return _sense(lambda: max(0, int(answer.get("TTL", 0))))
 
-    def revoke(self, lease: int, patience: Patience) -> None:
+    def revoke(self, lease: int, deadline: Deadline) -> None:
         """See `server.Server`."""
         try:
-            self._call("/v3/lease/revoke", {"ID": str(lease)}, patience, expected=NOT_FOUND)
+            self._call("/v3/lease/revoke", {"ID": str(lease)}, deadline, expected=NOT_FOUND)
         except Rejected:
             return
 
-    def watch(self, key: str, revision: int, patience: Patience) -> GatewayWatch:
+    def watch(self, key: str, revision: int, deadline: Deadline) -> GatewayWatch:
         """See `server.Server`."""
         request = {"key": _encoded(key), "start_revision": str(revision), "filters": ["NOPUT"]}
         body = toolbox.dumps({"create_request": request}).encode()
-        return self._with_login(lambda: self._open_watch(body, patience), patience)
+        return self._with_login(lambda: self._open_watch(body, deadline), deadline)
 
-    def _open_watch(self, body: bytes, patience: Patience) -> GatewayWatch:
+    def _open_watch(self, body: bytes, deadline: Deadline) -> GatewayWatch:
         headers = {**self._headers(), **_NEEDS_LEADER}
-        stream = self._client.stream("POST", "/v3/watch", headers, body, patience)
+        stream = self._client.stream("POST", "/v3/watch", headers, body, deadline)
         try:
             if stream.status != 200:
                 raise _rejected(stream.answer, certificate=self._certificate)
-            return GatewayWatch(self._client, stream, patience)
-        except (Broken, Late) as error:
+            return GatewayWatch(self._client, stream, deadline)
+        except (Broken, Timeout) as error:
             stream.close()
             raise Unavailable(f"etcd: {error}") from None
-        except (Failure, Woken, Rejected):
+        except (Failure, Interrupted, Rejected):
             stream.close()
             raise
 
@@ -146,17 +146,17 @@ class Gateway:
         """See `server.Server`."""
         self._client.close()
 
-    def _call(self, path: str, body: Body, patience: Patience, expected: int | None = None) -> Body:
-        return self._with_login(lambda: self._post(path, body, patience), patience, expected)
+    def _call(self, path: str, body: Body, deadline: Deadline, expected: int | None = None) -> Body:
+        return self._with_login(lambda: self._post(path, body, deadline), deadline, expected)
 
     def _with_login(
-        self, work: Callable[[], Result], patience: Patience, expected: int | None = None
+        self, work: Callable[[], Result], deadline: Deadline, expected: int | None = None
     ) -> Result:
         """Do `work` logged in. Raises Failure for a no, but Rejected for the one that is expected."""
 
         def authenticate(user: str, password: str) -> str:
             body = {"name": user, "password": password}
-            token = str(self._post("/v3/auth/authenticate", body, patience).get("token", ""))
+            token = str(self._post("/v3/auth/authenticate", body, deadline).get("token", ""))
             if not (token.isascii() and token.isprintable()):
                 raise _nonsense()
             return token
@@ -168,10 +168,10 @@ class Gateway:
                 raise
             raise self._failure(rejected) from None
 
-    def _post(self, path: str, body: Body, patience: Patience) -> Body:
+    def _post(self, path: str, body: Body, deadline: Deadline) -> Body:
         data = toolbox.dumps(body).encode()
         sent = toolbox.now()
-        answer = self._client.request("POST", path, self._headers(), data, patience)
+        answer = self._client.request("POST", path, self._headers(), data, deadline)
         self._told = answer.headers.get("date", ""), sent, toolbox.now()
         if answer.status != 200:
             raise _rejected(answer, certificate=self._certificate)
@@ -195,17 +195,17 @@ class Gateway:
 class GatewayWatch:
     """A watch by the gateway, which says of every answer in one line. See `server.Watch`."""
 
-    def __init__(self, client: Client, stream: Stream, patience: Patience) -> None:
+    def __init__(self, client: Client, stream: Stream, deadline: Deadline) -> None:
         self._client = client
         self._stream = stream
-        result = self._result(patience)
+        result = self._result(deadline)
         self._over = "canceled" in result
 
-    def wait(self, patience: Patience) -> None:
+    def wait(self, deadline: Deadline) -> None:
         """See `server.Watch`."""
         while not self._over:
             try:
-                result = self._result(patience)
+                result = self._result(deadline)
             except Rejected as rejected:
                 raise Broken(str(rejected)) from None
             # Canceled means, here, that the revision is gone from the history: whoever waits looks again.
@@ -219,10 +219,10 @@ class GatewayWatch:
         """See `server.Watch`."""
         self._stream.close()
 
-    def _result(self, patience: Patience) -> Body:
+    def _result(self, deadline: Deadline) -> Body:
         line = b""
         while not line:
-            line = self._stream.line(patience)
+            line = self._stream.line(deadline)
         answer = _object(line)
         if "error" in answer:
             raise _in_stream(answer["error"])

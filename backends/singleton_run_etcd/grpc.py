@@ -11,7 +11,7 @@ import _thread
 import os
 
 from singleton_run.api import toolbox
-from singleton_run.api.deadline import READ, Late, Patience, Woken
+from singleton_run.api.deadline import READ, Deadline, Interrupted, Timeout
 from singleton_run.api.http.connection import Broken
 from singleton_run.errors import UNUSABLE, Failure, Refused, Unavailable
 from singleton_run_etcd.client import (
@@ -81,9 +81,9 @@ class _Bell:
         """Make it readable."""
         os.eventfd_write(self.descriptor, 1)
 
-    def wait(self, patience: Patience) -> None:
-        """Wait until it was rung, and take that back. Raises Late, Woken."""
-        patience.wait(self.descriptor, READ)
+    def wait(self, deadline: Deadline) -> None:
+        """Wait until it was rung, and take that back. Raises Timeout, Interrupted."""
+        deadline.wait(self.descriptor, READ)
         os.eventfd_read(self.descriptor)
 
 
@@ -115,10 +115,10 @@ class _Stream:
         self._came.append(end)
         self._bell.ring()
 
-    def next(self, patience: Patience) -> Any:
-        """The next message. Raises Rejected at the end, Late, Woken."""
+    def next(self, deadline: Deadline) -> Any:
+        """The next message. Raises Rejected at the end, Timeout, Interrupted."""
         while not self._came:
-            self._bell.wait(patience)
+            self._bell.wait(deadline)
         if isinstance(self._came[0], Rejected):
             raise self._came[0]
         return self._came.pop(0)
@@ -156,7 +156,7 @@ class Grpc:
         compares: Sequence[Compare],
         then: Sequence[Operation],
         otherwise: Sequence[Operation],
-        patience: Patience,
+        deadline: Deadline,
     ) -> Outcome:
         """See `server.Server`."""
         request = rpc.TxnRequest(
@@ -165,68 +165,68 @@ class Grpc:
             failure=[_operation(operation) for operation in otherwise],
         )
         try:
-            answer = self._call(lambda line: line.kv.Txn, request, patience, expected=NOT_FOUND)
+            answer = self._call(lambda line: line.kv.Txn, request, deadline, expected=NOT_FOUND)
         except Rejected:
             raise NoLease from None
         found = [_entries(response.response_range) for response in answer.responses]
         return Outcome(answer.header.revision, found, held=answer.succeeded)
 
-    def range(self, look: Operation, patience: Patience) -> tuple[list[Entry], int]:
+    def range(self, look: Operation, deadline: Deadline) -> tuple[list[Entry], int]:
         """See `server.Server`."""
-        answer = self._call(lambda line: line.kv.Range, _operation(look).request_range, patience)
+        answer = self._call(lambda line: line.kv.Range, _operation(look).request_range, deadline)
         return _entries(answer), answer.header.revision
 
-    def grant(self, lease: int, ttl: int, patience: Patience) -> bool:
+    def grant(self, lease: int, ttl: int, deadline: Deadline) -> bool:
         """See `server.Server`."""
         request = rpc.LeaseGrantRequest(ID=lease, TTL=ttl)
         try:
-            self._call(lambda line: line.lease.LeaseGrant, request, patience, expected=PRECONDITION)
+            self._call(lambda line: line.lease.LeaseGrant, request, deadline, expected=PRECONDITION)
         except Rejected:
             return False
         return True
 
-    def keep_alive(self, lease: int, patience: Patience) -> bool:
+    def keep_alive(self, lease: int, deadline: Deadline) -> bool:
         """See `server.Server`."""
         request = rpc.LeaseKeepAliveRequest(ID=lease)
 
-        def ask(line: _Line, share: Patience) -> Any:
+        def ask(line: _Line, share: Deadline) -> Any:
             stream = _Stream(line.lease.LeaseKeepAlive, request, self._metadata(), _seconds(share))
             try:
                 return stream.next(share)
             finally:
                 stream.close()
 
-        return bool(self._with_login(ask, patience).TTL > 0)
+        return bool(self._with_login(ask, deadline).TTL > 0)
 
-    def left(self, lease: int, patience: Patience) -> int:
+    def left(self, lease: int, deadline: Deadline) -> int:
         """See `server.Server`."""
         request = rpc.LeaseTimeToLiveRequest(ID=lease)
-        return max(0, int(self._call(lambda line: line.lease.LeaseTimeToLive, request, patience).TTL))
+        return max(0, int(self._call(lambda line: line.lease.LeaseTimeToLive, request, deadline).TTL))
 
-    def revoke(self, lease: int, patience: Patience) -> None:
+    def revoke(self, lease: int, deadline: Deadline) -> None:
         """See `server.Server`."""
         request = rpc.LeaseRevokeRequest(ID=lease)
         try:
-            self._call(lambda line: line.lease.LeaseRevoke, request, patience, expected=NOT_FOUND)
+            self._call(lambda line: line.lease.LeaseRevoke, request, deadline, expected=NOT_FOUND)
         except Rejected:
             return
 
-    def watch(self, key: str, revision: int, patience: Patience) -> GrpcWatch:
+    def watch(self, key: str, revision: int, deadline: Deadline) -> GrpcWatch:
         """See `server.Server`."""
         create = rpc.WatchCreateRequest(
             key=_encoded(key), start_revision=revision, filters=[rpc.WatchCreateRequest.NOPUT]
         )
         request = rpc.WatchRequest(create_request=create)
 
-        def ask(line: _Line, share: Patience) -> GrpcWatch:
+        def ask(line: _Line, share: Deadline) -> GrpcWatch:
             metadata = [*self._metadata(), _NEEDS_LEADER]
             return GrpcWatch(self, line, _Stream(line.watch.Watch, request, metadata, None), share)
 
-        watch = self._with_login(ask, patience)
+        watch = self._with_login(ask, deadline)
         if watch.refused:
             # Why, it says in words only; a read of the same key says it by code, and renews the token.
-            self.txn([], [Operation("range", key)], [], patience)
-            watch = self._with_login(ask, patience)
+            self.txn([], [Operation("range", key)], [], deadline)
+            watch = self._with_login(ask, deadline)
         if watch.refused:
             raise Unavailable(f"etcd: {watch.refused}")
         return watch
@@ -249,43 +249,43 @@ class Grpc:
             self.line = None
 
     def _call(
-        self, method: Callable[[_Line], Any], request: Any, patience: Patience, expected: int | None = None
+        self, method: Callable[[_Line], Any], request: Any, deadline: Deadline, expected: int | None = None
     ) -> Any:
-        def ask(line: _Line, share: Patience) -> Any:
+        def ask(line: _Line, share: Deadline) -> Any:
             return _answer(method(line), request, self._metadata(), share)
 
-        return self._with_login(ask, patience, expected)
+        return self._with_login(ask, deadline, expected)
 
     def _with_login(
-        self, ask: Callable[[_Line, Patience], Result], patience: Patience, expected: int | None = None
+        self, ask: Callable[[_Line, Deadline], Result], deadline: Deadline, expected: int | None = None
     ) -> Result:
         """Ask logged in. Raises Failure for a no, but Rejected for the one that is expected."""
 
         def authenticate(user: str, password: str) -> str:
             request = rpc.AuthenticateRequest(name=user, password=password)
             answer = self._anywhere(
-                lambda line, share: _answer(line.auth.Authenticate, request, [], share), patience
+                lambda line, share: _answer(line.auth.Authenticate, request, [], share), deadline
             )
             return str(answer.token)
 
         try:
-            return self._login.during(lambda: self._anywhere(ask, patience), authenticate)
+            return self._login.during(lambda: self._anywhere(ask, deadline), authenticate)
         except Rejected as rejected:
             if rejected.code == expected:
                 raise
             raise self._failure(rejected) from None
 
-    def _anywhere(self, ask: Callable[[_Line, Patience], Result], patience: Patience) -> Result:
+    def _anywhere(self, ask: Callable[[_Line, Deadline], Result], deadline: Deadline) -> Result:
         """Ask at one endpoint after the other; each gets its share of the time that is left."""
         failures: dict[str, Exception] = {}
         for left in range(len(self._endpoints), 0, -1):
-            share = patience.share(left)
+            share = deadline.share(left)
             if self.line is None:
                 self.line = _Line(self._channel(*self._endpoints[0]))
             try:
                 return ask(self.line, share)
-            except Late as late:
-                failures[_name(*self._endpoints[0])] = late
+            except Timeout as timeout:
+                failures[_name(*self._endpoints[0])] = timeout
             except Rejected as rejected:
                 if rejected.code in _ANSWERS:
                     raise
@@ -319,13 +319,13 @@ class Grpc:
 class GrpcWatch:
     """A watch on a channel. See `server.Watch`. `refused` is why the server doesn't make it."""
 
-    def __init__(self, server: Grpc, line: _Line, stream: _Stream, patience: Patience) -> None:
+    def __init__(self, server: Grpc, line: _Line, stream: _Stream, deadline: Deadline) -> None:
         self._server = server
         self._line = line
         self._stream = stream
         self.refused = ""
         try:
-            first = stream.next(patience)
+            first = stream.next(deadline)
         except BaseException:
             stream.close()
             raise
@@ -335,11 +335,11 @@ class GrpcWatch:
             self.refused = first.cancel_reason or "the watch was canceled"
             stream.close()
 
-    def wait(self, patience: Patience) -> None:
+    def wait(self, deadline: Deadline) -> None:
         """See `server.Watch`."""
         while not self._over:
             try:
-                answer = self._stream.next(patience)
+                answer = self._stream.next(deadline)
             except Rejected as rejected:
                 raise Broken(str(rejected)) from None
             if answer.canceled and not answer.compact_revision:
@@ -355,14 +355,14 @@ class GrpcWatch:
         self._stream.close()
 
 
-def _answer(method: Any, request: Any, metadata: Metadata, patience: Patience) -> Any:
-    """The answer to a call. Raises Rejected, Late, Woken."""
+def _answer(method: Any, request: Any, metadata: Metadata, deadline: Deadline) -> Any:
+    """The answer to a call. Raises Rejected, Timeout, Interrupted."""
     bell = _Bell()
-    call = method.future(request, timeout=_seconds(patience), metadata=metadata)
+    call = method.future(request, timeout=_seconds(deadline), metadata=metadata)
     call.add_done_callback(bell.ring)
     try:
-        bell.wait(patience)
-    except (Late, Woken):
+        bell.wait(deadline)
+    except (Timeout, Interrupted):
         call.cancel()
         raise
     if call.code() != grpc.StatusCode.OK:
@@ -381,9 +381,9 @@ def _is_untrusted(failure: Exception) -> bool:
     return any(words in str(failure) for words in _UNTRUSTED)
 
 
-def _seconds(patience: Patience) -> float:
+def _seconds(deadline: Deadline) -> float:
     """What is left, for the server to know when nobody listens any more."""
-    return max(0.0, patience.until - toolbox.now())
+    return max(0.0, deadline.until - toolbox.now())
 
 
 def _name(host: str, port: int, _secure: bool = False) -> str:

@@ -10,7 +10,7 @@ import time
 
 from singleton_run.api import timestamps, toolbox
 from singleton_run.api.contract import Grant, Held, host_of
-from singleton_run.api.deadline import Late, Patience, Woken
+from singleton_run.api.deadline import Deadline, Interrupted, Timeout
 from singleton_run.api.http.connection import Broken
 from singleton_run.api.http.date import ahead, seconds
 from singleton_run.api.record import damaged_mark
@@ -59,19 +59,19 @@ class LeaseBackend:
 
     def acquire(self, name: str, holder: str, ttl: float, limit: float) -> Grant | Held:
         """Take the Lease if it is free, its time is over, or it is `holder`'s already."""
-        patience = Patience(toolbox.now() + limit)
+        deadline = Deadline(toolbox.now() + limit)
         self._turn_to(name, ttl)
-        sight = self._latest() or self._look(patience)
+        sight = self._latest() or self._look(deadline)
         while sight.is_free(holder, toolbox.now()):
             self._mine = (self._name, holder)
             body = lease.taken(sight.lease, name, holder, ttl, time.time(), self._name)
             write = self._api.create if sight.lease is None else self._api.update
-            written = write(body, patience)
+            written = write(body, deadline)
             if written is not None:
                 return self._granted(written, name, holder, ttl)
-            if toolbox.now() >= patience.until:
+            if toolbox.now() >= deadline.until:
                 raise Unavailable("kubernetes: others change the Lease all the time")
-            sight = self._look_after_conflict(patience)
+            sight = self._look_after_conflict(deadline)
         if self._mine is not None and not _is_ours(sight, holder):
             self._mine = None
         return self._held(sight)
@@ -82,13 +82,13 @@ class LeaseBackend:
             sight = self._sight
             if sight is None or sight.over is None or sight.over <= now:
                 return
-            patience = Patience(min(until, sight.over), wake)
+            deadline = Deadline(min(until, sight.over), wake)
             try:
                 if self._may_watch:
-                    self._wait_by_watch(patience)
+                    self._wait_by_watch(deadline)
                 else:
-                    self._wait_by_looking(patience)
-            except (Woken, Late):
+                    self._wait_by_looking(deadline)
+            except (Interrupted, Timeout):
                 return
             except Unavailable:
                 if toolbox.now() < until:
@@ -99,13 +99,13 @@ class LeaseBackend:
         self._close_watch()
         if self._mine is None:
             return
-        patience = Patience(toolbox.now() + limit)
+        deadline = Deadline(toolbox.now() + limit)
         name, holder = self._mine
-        while (found := self._api.get(name, patience)) is not None and lease.is_held_by(found, holder):
+        while (found := self._api.get(name, deadline)) is not None and lease.is_held_by(found, holder):
             body = lease.released(found, 0, None, lease.generation_of(found), 0.0, time.time())
-            if self._api.update(body, patience) is not None:
+            if self._api.update(body, deadline) is not None:
                 break
-            _check_time(patience)
+            _check_time(deadline)
         self._mine = None
 
     def renew(self, grant: Grant, limit: float) -> None:
@@ -119,7 +119,7 @@ class LeaseBackend:
         except Lost:
             self._events.note(f"{grant.holder} lost the lease", warning=True)
             # There may be no later: whoever has lost a lock is killed as soon as its command is gone.
-            self._events.say(Patience(toolbox.now() + _SAY_SOON))
+            self._events.say(Deadline(toolbox.now() + _SAY_SOON))
             raise
 
     def hold(self, grant: Grant, until: float, wake: int) -> None:
@@ -128,7 +128,7 @@ class LeaseBackend:
         if self._events.waiting and until > now + _SAY_AFTER + _SAY_LIMIT:
             if toolbox.wait(now + _SAY_AFTER, [wake]):
                 return
-            self._events.say(Patience(toolbox.now() + _SAY_LIMIT, wake))
+            self._events.say(Deadline(toolbox.now() + _SAY_LIMIT, wake))
         toolbox.wait(until, [wake])
 
     def write(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
@@ -149,7 +149,7 @@ class LeaseBackend:
         """Who holds it by the server's stamps, and the record."""
         self._turn_to(name, toolbox.LEAST_TTL)
         self._sight = None
-        sight = self._look(Patience(toolbox.now() + limit))
+        sight = self._look(Deadline(toolbox.now() + limit))
         if sight.lease is None:
             return None, None
         held = None if sight.is_free("", toolbox.now()) else self._held(sight)
@@ -158,13 +158,13 @@ class LeaseBackend:
     def list(self, limit: float) -> Names:
         """The names of the Leases that are labelled as ours."""
         labels = [*(f"{label}={value}" for label, value in lease.MANAGED.items()), f"!{lease.MARK}"]
-        found = self._api.list(",".join(labels), Patience(toolbox.now() + limit))
+        found = self._api.list(",".join(labels), Deadline(toolbox.now() + limit))
         return sorted({lease.name_of(one) for one in found})
 
     def done(self, name: str, key: str, limit: float) -> Mapping[str, Any] | None:
         """What is in the object of the key, if there is one."""
         stored_as = objects.of_key(name, key)
-        found = self._api.get(stored_as, Patience(toolbox.now() + limit))
+        found = self._api.get(stored_as, Deadline(toolbox.now() + limit))
         if found is None:
             return None
         mark = lease.mark_of(found)
@@ -174,22 +174,22 @@ class LeaseBackend:
 
     def mark(self, grant: Grant, key: str, mark: Mapping[str, Any], limit: float) -> None:
         """See that the Lease is still ours, and make the object of the key, or make it anew."""
-        patience = Patience(toolbox.now() + limit)
+        deadline = Deadline(toolbox.now() + limit)
         self._own = None
-        self._find_own(grant, patience)
+        self._find_own(grant, deadline)
         stored_as = objects.of_key(grant.name, key)
         body = lease.marked(stored_as, grant.name, key, mark)
-        while self._api.create(body, patience) is None:
-            found = self._api.get(stored_as, patience)
+        while self._api.create(body, deadline) is None:
+            found = self._api.get(stored_as, deadline)
             if found is not None:
                 named = {**body, "metadata": {**found["metadata"], **body["metadata"]}}
-                if self._api.update(named, patience) is not None:
+                if self._api.update(named, deadline) is not None:
                     return
-            _check_time(patience)
+            _check_time(deadline)
 
     def forget(self, name: str, key: str, limit: float) -> bool:
         """Delete the object of the key, which takes the permission to delete."""
-        return self._api.delete(objects.of_key(name, key), Patience(toolbox.now() + limit))
+        return self._api.delete(objects.of_key(name, key), Deadline(toolbox.now() + limit))
 
     def offset(self) -> tuple[float, float] | None:
         """By the `Date` of the last answer, of which the part of a second is cut off."""
@@ -198,7 +198,7 @@ class LeaseBackend:
     def close(self) -> None:
         """Say in Events what is still to be said, if that can be done soon; drop every connection."""
         self._close_watch()
-        self._events.say(Patience(toolbox.now() + _SAY_LIMIT))
+        self._events.say(Deadline(toolbox.now() + _SAY_LIMIT))
         self._api.close()
 
     def _turn_to(self, name: str, ttl: float) -> None:
@@ -208,9 +208,9 @@ class LeaseBackend:
             self._name, self._sight = stored_as, None
         self._default = ttl
 
-    def _look(self, patience: Patience) -> Sight:
+    def _look(self, deadline: Deadline) -> Sight:
         """Read the Lease."""
-        found = self._api.get(self._name, patience)
+        found = self._api.get(self._name, deadline)
         return self._see(found, None if self._api.told is None else seconds(self._api.told[0]))
 
     def _see(self, found: Lease | None, date: float | None = None) -> Sight:
@@ -222,33 +222,33 @@ class LeaseBackend:
         """The Lease as the watch has told of it up to now; None if there is no watch."""
         try:
             while self._watch is not None:
-                self._see(self._watch.next(Patience(toolbox.now())))
-        except Late:
+                self._see(self._watch.next(Deadline(toolbox.now())))
+        except Timeout:
             return self._sight
         except (Broken, Gone):
             self._close_watch()
         return None
 
-    def _look_after_conflict(self, patience: Patience) -> Sight:
+    def _look_after_conflict(self, deadline: Deadline) -> Sight:
         """The Lease as another has just written it: soon the watch tells. If not, it is read."""
         if self._watch is not None:
             try:
-                soon = min(patience.until, toolbox.now() + _TOLD_WITHIN)
-                return self._see(self._watch.next(Patience(soon, patience.wake)))
-            except (Late, Broken, Gone):
+                soon = min(deadline.until, toolbox.now() + _TOLD_WITHIN)
+                return self._see(self._watch.next(Deadline(soon, deadline.wake)))
+            except (Timeout, Broken, Gone):
                 self._close_watch()
-        return self._look(patience)
+        return self._look(deadline)
 
-    def _wait_by_watch(self, patience: Patience) -> None:
-        """Wait for one event. Raises Late, Woken, Unavailable, Refused."""
+    def _wait_by_watch(self, deadline: Deadline) -> None:
+        """Wait for one event. Raises Timeout, Interrupted, Unavailable, Refused."""
         try:
             if self._watch is None:
-                self._open_watch(patience)
+                self._open_watch(deadline)
             if self._watch is not None:
-                self._see(self._watch.next(patience))
+                self._see(self._watch.next(deadline))
         except Gone:
             self._close_watch()
-            self._look(self._request(patience))
+            self._look(self._request(deadline))
         except MayNotWatch:
             self._may_watch = False
             _say_no_watch(self._api.namespace)
@@ -257,27 +257,27 @@ class LeaseBackend:
             if toolbox.now() < self._opened + _LEAST_LIFE:
                 raise Unavailable(f"kubernetes: {broken}") from None
 
-    def _open_watch(self, patience: Patience) -> None:
+    def _open_watch(self, deadline: Deadline) -> None:
         sight = self._sight
         if sight is None or sight.lease is None:
             return
         version = sight.lease["metadata"]["resourceVersion"]
         self._opened = toolbox.now()
-        self._watch = self._api.watch(self._name, version, self._request(patience))
+        self._watch = self._api.watch(self._name, version, self._request(deadline))
 
-    def _wait_by_looking(self, patience: Patience) -> None:
+    def _wait_by_looking(self, deadline: Deadline) -> None:
         """Wait for a while, then read. Raises the same."""
-        soon = min(patience.until, toolbox.now() + _LOOK_EVERY)
-        if toolbox.wait(soon, [patience.wake]):
-            raise Woken
-        if soon == patience.until:
-            raise Late
-        self._look(self._request(patience))
+        soon = min(deadline.until, toolbox.now() + _LOOK_EVERY)
+        if toolbox.wait(soon, [deadline.wake]):
+            raise Interrupted
+        if soon == deadline.until:
+            raise Timeout
+        self._look(self._request(deadline))
 
-    def _request(self, patience: Patience) -> Patience:
+    def _request(self, deadline: Deadline) -> Deadline:
         """What a single request may take of the time that there is to wait."""
         limit = toolbox.request_limit(self._default)
-        return Patience(min(patience.until, toolbox.now() + limit), patience.wake)
+        return Deadline(min(deadline.until, toolbox.now() + limit), deadline.wake)
 
     def _close_watch(self) -> None:
         if self._watch is not None:
@@ -311,25 +311,25 @@ class LeaseBackend:
 
         `once`: to have given the grant back before is as good.
         """
-        patience = Patience(toolbox.now() + limit)
+        deadline = Deadline(toolbox.now() + limit)
         while True:
-            found = self._find_own(grant, patience, once=once)
+            found = self._find_own(grant, deadline, once=once)
             if found is None:
                 return
             self._own = None
-            written = self._api.update(change(found), patience)
+            written = self._api.update(change(found), deadline)
             if written is not None:
                 self._own = self._events.about = written
                 return
-            _check_time(patience)
+            _check_time(deadline)
 
-    def _find_own(self, grant: Grant, patience: Patience, *, once: bool = False) -> Lease | None:
+    def _find_own(self, grant: Grant, deadline: Deadline, *, once: bool = False) -> Lease | None:
         """The Lease, which is the grant's; None if `once` and it was given back. Raises Lost."""
         name = objects.of_lock(grant.name)
         found = self._own
         if found is None or found["metadata"]["name"] != name:
             self._api.recall(grant.handle["known"])
-            found = self._own = self._api.get(name, patience)
+            found = self._own = self._api.get(name, deadline)
         if found is None:
             raise Lost("its Lease was deleted")
         if lease.is_of(found, grant.holder, grant.handle["acquired"], grant.generation):
@@ -346,8 +346,8 @@ def _is_ours(sight: Sight, holder: str) -> bool:
     return sight.lease is not None and lease.is_held_by(sight.lease, holder)
 
 
-def _check_time(patience: Patience) -> None:
-    if toolbox.now() >= patience.until:
+def _check_time(deadline: Deadline) -> None:
+    if toolbox.now() >= deadline.until:
         raise Unavailable("kubernetes: others change the Lease all the time")
 
 

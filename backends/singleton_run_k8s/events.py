@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 
 from singleton_run.api import timestamps
-from singleton_run.api.deadline import Woken
+from singleton_run.api.deadline import Interrupted
 from singleton_run.errors import Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from singleton_run.api.deadline import Patience
+    from singleton_run.api.deadline import Deadline
     from singleton_run_k8s.client import Api
     from singleton_run_k8s.lease import Lease
 
@@ -57,15 +57,15 @@ class Events:
             }
         )
 
-    def say(self, patience: Patience) -> None:
+    def say(self, deadline: Deadline) -> None:
         """Say all that is waiting; what can't be said now never is. Never raises."""
         waiting, self.waiting = self.waiting, []
         for event in waiting:
             if self._refused:
                 return
             try:
-                self._refused = not self._api.say(event, patience)
+                self._refused = not self._api.say(event, deadline)
             except Failure:
                 self._refused = True
-            except Woken:
+            except Interrupted:
                 return

@@ -12,17 +12,17 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Protocol
 
-    from singleton_run.api.deadline import Patience
+    from singleton_run.api.deadline import Deadline
     from singleton_run.api.http.proxy import Proxy
     from singleton_run.api.http.tls import Tls
 
     class Login(Protocol):
         """One way to be somebody for an API server."""
 
-        def access(self, patience: Patience) -> Access:
-            """The way in, made at the first call. Raises Unavailable, Refused, Woken."""
+        def access(self, deadline: Deadline) -> Access:
+            """The way in, made at the first call. Raises Unavailable, Refused, Interrupted."""
 
-        def authorization(self, patience: Patience) -> str:
+        def authorization(self, deadline: Deadline) -> str:
             """What the header `Authorization` says now, empty for nothing. Raises the same."""
 
         def headers(self) -> Mapping[str, Sequence[str]]:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         def nothing(self) -> str:
             """Why there are no credentials, as a sentence; empty where there are."""
 
-        def again(self, refused: str, patience: Patience) -> bool:
+        def again(self, refused: str, deadline: Deadline) -> bool:
             """Log in anew after the server refused that header: whether there is something else to try."""
 
         def close(self) -> None:

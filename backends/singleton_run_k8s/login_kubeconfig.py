@@ -9,7 +9,7 @@ from __future__ import annotations
 import _thread
 import os
 
-from singleton_run.api.deadline import READ, Late
+from singleton_run.api.deadline import READ, Timeout
 from singleton_run.errors import UNUSABLE, Failure, Refused, Unavailable, fault
 from singleton_run_k8s.kubeconfig import Kubeconfig
 from singleton_run_k8s.login import Access, proxy_for
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
-    from singleton_run.api.deadline import Patience
+    from singleton_run.api.deadline import Deadline
     from singleton_run.api.http.proxy import Proxy
     from singleton_run.api.http.tls import Tls
     from singleton_run_k8s.address import Address
@@ -44,28 +44,28 @@ class KubeconfigLogin:
         self._access: Access | None = None
         self._work: _Work | None = None
 
-    def access(self, patience: Patience) -> Access:
+    def access(self, deadline: Deadline) -> Access:
         """By the context that was named, or the current one."""
         if self._access is None:
-            self._finish(patience)
+            self._finish(deadline)
         if self._access is None:
             self._work = _Work(self._log_in)
-            self._finish(patience)
+            self._finish(deadline)
         if self._access is None:
             raise Unavailable("kubernetes: the login has not come to its end")
         return self._access
 
-    def authorization(self, patience: Patience) -> str:
+    def authorization(self, deadline: Deadline) -> str:
         """The token, or user and password.
 
         The next token is asked for minutes before the end of this one. Where that fails or takes long
         this one is used on: it is for the server to say that its time is over.
         """
-        self.access(patience)
+        self.access(deadline)
         if self._work is None:
             self._work = _Work(self._ask_token)
         try:
-            self._finish(patience.share(2) if self._header else patience)
+            self._finish(deadline.share(2) if self._header else deadline)
         except Unavailable:
             if not self._header:
                 raise
@@ -81,29 +81,29 @@ class KubeconfigLogin:
             return ""
         return f"{self._file.user_place} gives no credentials: it names no token, certificate or program"
 
-    def again(self, refused: str, patience: Patience) -> bool:
+    def again(self, refused: str, deadline: Deadline) -> bool:
         """Log in anew: files may have been replaced, a program may give something else."""
         self.close()
         old, self._access = self._access, None
-        new = self.access(patience)
+        new = self.access(deadline)
         if old is not None:
             new.client.addresses.update(old.client.addresses)
         # Without a token it is by a certificate, and that may be another one.
-        return self.authorization(patience) != refused or not refused
+        return self.authorization(deadline) != refused or not refused
 
     def close(self) -> None:
         """Drop the connection."""
         if self._access is not None:
             self._access.client.close()
 
-    def _finish(self, patience: Patience) -> None:
+    def _finish(self, deadline: Deadline) -> None:
         """Wait for the work that is under way, if any, and raise what it raised."""
         work = self._work
         if work is None:
             return
         try:
-            work.wait(patience)
-        except Late:
+            work.wait(deadline)
+        except Timeout:
             raise Unavailable("kubernetes: the login by the kubeconfig takes too long") from None
         self._work = None
         if work.error is not None:
@@ -217,10 +217,10 @@ class _Work:
         self._done = True
         os.close(self._write)
 
-    def wait(self, patience: Patience) -> None:
-        """Wait until it is done. Raises Late, Woken: then it goes on."""
+    def wait(self, deadline: Deadline) -> None:
+        """Wait until it is done. Raises Timeout, Interrupted: then it goes on."""
         if not self._done:
-            patience.wait(self._read, READ)
+            deadline.wait(self._read, READ)
         os.close(self._read)
 
 

@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from singleton_run.api.deadline import Patience
+    from singleton_run.api.deadline import Deadline
     from singleton_run_k8s.address import Address
 
 
@@ -28,7 +28,7 @@ class PodLogin:
                 UNUSABLE,
             )
 
-    def access(self, patience: Patience) -> Access:
+    def access(self, deadline: Deadline) -> Access:
         """What the environment and the folder say."""
         if self._access is None:
             from singleton_run.api.http.tls import Tls
@@ -43,7 +43,7 @@ class PodLogin:
             self._access = Access(url, namespace, tls, proxy_for(url, self._environ))
         return self._access
 
-    def authorization(self, patience: Patience) -> str:
+    def authorization(self, deadline: Deadline) -> str:
         """The token as it is now."""
         self._read()
         return f"Bearer {self._token}"
@@ -56,9 +56,9 @@ class PodLogin:
         """Empty: without a token there is no login."""
         return ""
 
-    def again(self, refused: str, patience: Patience) -> bool:
+    def again(self, refused: str, deadline: Deadline) -> bool:
         """Whether the file has another token by now."""
-        return self.authorization(patience) != refused
+        return self.authorization(deadline) != refused
 
     def close(self) -> None:
         """Drop the connection."""

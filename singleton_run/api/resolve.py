@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import socket as _socket
     from typing import Any
 
-    from singleton_run.api.deadline import Patience
+    from singleton_run.api.deadline import Deadline
 
     # Family (AF_INET or AF_INET6) and what `connect` takes.
     Address = tuple[int, tuple[Any, ...]]
@@ -57,10 +57,10 @@ class Lookup:
         self.done = True
         os.close(self._write)
 
-    def wait(self, patience: Patience) -> None:
-        """Wait until it is done. Raises Late, Woken."""
+    def wait(self, deadline: Deadline) -> None:
+        """Wait until it is done. Raises Timeout, Interrupted."""
         if not self.done:
-            patience.wait(self._read, READ)
+            deadline.wait(self._read, READ)
 
     def close(self) -> None:
         """Forget it, once it is done."""
