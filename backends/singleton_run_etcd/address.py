@@ -46,11 +46,11 @@ class Address:
         "user",
     )
 
-    def __init__(self, lock: str, environ: Mapping[str, str]) -> None:
+    def __init__(self, url: str, environ: Mapping[str, str]) -> None:
         try:
-            _, login, places, path, query = parts(lock)
+            _, login, places, path, query = parts(url)
         except ValueError as error:
-            _refuse(f"{lock.partition('://')[0]}://…: {error}")
+            _refuse(f"{url.partition('://')[0]}://…: {error}")
         words = _words(query, environ)
         self.cacert, self.cert, self.key = (words[word] for word in ("cacert", "cert", "key"))
         self.server_name = words["server-name"]
@@ -100,14 +100,14 @@ def _endpoints(places: str, environ: Mapping[str, str], *, tls: bool) -> list[tu
             _refuse("ETCDCTL_DISCOVERY_SRV is not followed: name the servers in ETCDCTL_ENDPOINTS")
     found = []
     for place in (places or _DEFAULT).split(","):
-        scheme, mark, rest = place.strip().rpartition("://")
-        if mark and scheme not in ("http", "https"):
+        scheme, separator, rest = place.strip().rpartition("://")
+        if separator and scheme not in ("http", "https"):
             _refuse(f"etcd is not reached by {scheme}://: the form is {_FORM}")
         try:
-            host, port = host_and_port(rest.rstrip("/") if mark else rest, _PORT)
+            host, port = host_and_port(rest.rstrip("/") if separator else rest, _PORT)
         except ValueError as error:
             _refuse(f"{error}: the form is {_FORM}")
-        found.append((host, port, scheme == "https" if mark else tls))
+        found.append((host, port, scheme == "https" if separator else tls))
     return found
 
 

@@ -15,20 +15,20 @@ from singleton_run.api.deadline import READ, Deadline, Interrupted, Timeout
 from singleton_run.api.http.connection import Broken
 from singleton_run.errors import UNUSABLE, Failure, Refused, Unavailable
 from singleton_run_etcd.client import (
-    DENIED,
-    INVALID,
-    LATE,
+    DEADLINE_EXCEEDED,
+    FAILED_PRECONDITION,
+    INVALID_ARGUMENT,
     NOT_FOUND,
-    PRECONDITION,
+    PERMISSION_DENIED,
     UNAUTHENTICATED,
     UNAVAILABLE,
     UNIMPLEMENTED,
-    Entry,
+    KeyValue,
+    LeaseNotFound,
     Login,
-    NoLease,
-    Operation,
+    Op,
     Outcome,
-    Rejected,
+    ServerError,
 )
 
 # What goes wrong is told by us. And the messages of python-etcd3 are older than the compiled
@@ -56,7 +56,14 @@ if TYPE_CHECKING:
     Metadata = list[tuple[str, str]]
 
 # With these a server that is well has answered: another would say the same.
-_ANSWERS = (INVALID, NOT_FOUND, DENIED, PRECONDITION, UNIMPLEMENTED, UNAUTHENTICATED)
+_ANSWERS = (
+    INVALID_ARGUMENT,
+    NOT_FOUND,
+    PERMISSION_DENIED,
+    FAILED_PRECONDITION,
+    UNIMPLEMENTED,
+    UNAUTHENTICATED,
+)
 # A member that has lost the others ends the watch, instead of being silent.
 _NEEDS_LEADER = ("hasleader", "true")
 # What it says where TLS fails: for a certificate or another fault of OpenSSL's, and for another name.
@@ -109,17 +116,17 @@ class _Stream:
             for message in self._call:
                 self._came.append(message)
                 self._bell.ring()
-            end = Rejected(UNAVAILABLE, "the server ended the stream")
+            end = ServerError(UNAVAILABLE, "the server ended the stream")
         except grpc.RpcError:
-            end = _rejected(self._call)
+            end = _server_error(self._call)
         self._came.append(end)
         self._bell.ring()
 
     def next(self, deadline: Deadline) -> Any:
-        """The next message. Raises Rejected at the end, Timeout, Interrupted."""
+        """The next message. Raises ServerError at the end, Timeout, Interrupted."""
         while not self._came:
             self._bell.wait(deadline)
-        if isinstance(self._came[0], Rejected):
+        if isinstance(self._came[0], ServerError):
             raise self._came[0]
         return self._came.pop(0)
 
@@ -154,38 +161,38 @@ class Grpc:
     def txn(
         self,
         compares: Sequence[Compare],
-        then: Sequence[Operation],
-        otherwise: Sequence[Operation],
+        then: Sequence[Op],
+        otherwise: Sequence[Op],
         deadline: Deadline,
     ) -> Outcome:
         """See `server.Server`."""
         request = rpc.TxnRequest(
             compare=[_compare(*compare) for compare in compares],
-            success=[_operation(operation) for operation in then],
-            failure=[_operation(operation) for operation in otherwise],
+            success=[_request_op(operation) for operation in then],
+            failure=[_request_op(operation) for operation in otherwise],
         )
         try:
             answer = self._call(lambda line: line.kv.Txn, request, deadline, expected=NOT_FOUND)
-        except Rejected:
-            raise NoLease from None
-        found = [_entries(response.response_range) for response in answer.responses]
-        return Outcome(answer.header.revision, found, held=answer.succeeded)
+        except ServerError:
+            raise LeaseNotFound from None
+        found = [_key_values(response.response_range) for response in answer.responses]
+        return Outcome(answer.header.revision, found, succeeded=answer.succeeded)
 
-    def range(self, look: Operation, deadline: Deadline) -> tuple[list[Entry], int]:
+    def range(self, look: Op, deadline: Deadline) -> tuple[list[KeyValue], int]:
         """See `server.Server`."""
-        answer = self._call(lambda line: line.kv.Range, _operation(look).request_range, deadline)
-        return _entries(answer), answer.header.revision
+        answer = self._call(lambda line: line.kv.Range, _request_op(look).request_range, deadline)
+        return _key_values(answer), answer.header.revision
 
-    def grant(self, lease: int, ttl: int, deadline: Deadline) -> bool:
+    def grant_lease(self, lease: int, ttl: int, deadline: Deadline) -> bool:
         """See `server.Server`."""
         request = rpc.LeaseGrantRequest(ID=lease, TTL=ttl)
         try:
-            self._call(lambda line: line.lease.LeaseGrant, request, deadline, expected=PRECONDITION)
-        except Rejected:
+            self._call(lambda line: line.lease.LeaseGrant, request, deadline, expected=FAILED_PRECONDITION)
+        except ServerError:
             return False
         return True
 
-    def keep_alive(self, lease: int, deadline: Deadline) -> bool:
+    def keep_lease_alive(self, lease: int, deadline: Deadline) -> bool:
         """See `server.Server`."""
         request = rpc.LeaseKeepAliveRequest(ID=lease)
 
@@ -198,17 +205,17 @@ class Grpc:
 
         return bool(self._with_login(ask, deadline).TTL > 0)
 
-    def left(self, lease: int, deadline: Deadline) -> int:
+    def time_to_live(self, lease: int, deadline: Deadline) -> int:
         """See `server.Server`."""
         request = rpc.LeaseTimeToLiveRequest(ID=lease)
         return max(0, int(self._call(lambda line: line.lease.LeaseTimeToLive, request, deadline).TTL))
 
-    def revoke(self, lease: int, deadline: Deadline) -> None:
+    def revoke_lease(self, lease: int, deadline: Deadline) -> None:
         """See `server.Server`."""
         request = rpc.LeaseRevokeRequest(ID=lease)
         try:
             self._call(lambda line: line.lease.LeaseRevoke, request, deadline, expected=NOT_FOUND)
-        except Rejected:
+        except ServerError:
             return
 
     def watch(self, key: str, revision: int, deadline: Deadline) -> GrpcWatch:
@@ -225,7 +232,7 @@ class Grpc:
         watch = self._with_login(ask, deadline)
         if watch.refused:
             # Why, it says in words only; a read of the same key says it by code, and renews the token.
-            self.txn([], [Operation("range", key)], [], deadline)
+            self.txn([], [Op("range", key)], [], deadline)
             watch = self._with_login(ask, deadline)
         if watch.refused:
             raise Unavailable(f"etcd: {watch.refused}")
@@ -259,7 +266,7 @@ class Grpc:
     def _with_login(
         self, ask: Callable[[_Line, Deadline], Result], deadline: Deadline, expected: int | None = None
     ) -> Result:
-        """Ask logged in. Raises Failure for a no, but Rejected for the one that is expected."""
+        """Ask logged in. Raises Failure for a no, but ServerError for the one that is expected."""
 
         def authenticate(user: str, password: str) -> str:
             request = rpc.AuthenticateRequest(name=user, password=password)
@@ -270,10 +277,10 @@ class Grpc:
 
         try:
             return self._login.during(lambda: self._anywhere(ask, deadline), authenticate)
-        except Rejected as rejected:
-            if rejected.code == expected:
+        except ServerError as error:
+            if error.code == expected:
                 raise
-            raise self._failure(rejected) from None
+            raise self._failure(error) from None
 
     def _anywhere(self, ask: Callable[[_Line, Deadline], Result], deadline: Deadline) -> Result:
         """Ask at one endpoint after the other; each gets its share of the time that is left."""
@@ -286,10 +293,10 @@ class Grpc:
                 return ask(self.line, share)
             except Timeout as timeout:
                 failures[_name(*self._endpoints[0])] = timeout
-            except Rejected as rejected:
-                if rejected.code in _ANSWERS:
+            except ServerError as error:
+                if error.code in _ANSWERS:
                     raise
-                failures[_name(*self._endpoints[0])] = rejected
+                failures[_name(*self._endpoints[0])] = error
             self.close()
             self._endpoints.append(self._endpoints.pop(0))
         places = "; ".join(f"{name}: {failure}" for name, failure in failures.items())
@@ -309,11 +316,11 @@ class Grpc:
     def _metadata(self) -> Metadata:
         return [("token", self._login.token)] if self._login.token else []
 
-    def _failure(self, rejected: Rejected) -> Failure:
-        if rejected.code == UNIMPLEMENTED:
-            return Refused(f"what answers is not etcd ({rejected}): check host, port", UNUSABLE)
+    def _failure(self, error: ServerError) -> Failure:
+        if error.code == UNIMPLEMENTED:
+            return Refused(f"what answers is not etcd ({error}): check host, port", UNUSABLE)
         known = ": if it knows users, name one (ETCDCTL_USER=USER:PASSWORD) or use a certificate in its name"
-        return rejected.failure("" if self._login.user else known)
+        return error.failure("" if self._login.user else known)
 
 
 class GrpcWatch:
@@ -340,13 +347,13 @@ class GrpcWatch:
         while not self._over:
             try:
                 answer = self._stream.next(deadline)
-            except Rejected as rejected:
-                raise Broken(str(rejected)) from None
+            except ServerError as error:
+                raise Broken(str(error)) from None
             if answer.canceled and not answer.compact_revision:
                 raise Broken(answer.cancel_reason or "the watch was canceled")
             self._over = bool(answer.canceled or answer.events)
 
-    def stands(self) -> bool:
+    def is_current(self) -> bool:
         """See `server.Watch`."""
         return self._line is self._server.line
 
@@ -356,7 +363,7 @@ class GrpcWatch:
 
 
 def _answer(method: Any, request: Any, metadata: Metadata, deadline: Deadline) -> Any:
-    """The answer to a call. Raises Rejected, Timeout, Interrupted."""
+    """The answer to a call. Raises ServerError, Timeout, Interrupted."""
     bell = _Bell()
     call = method.future(request, timeout=_seconds(deadline), metadata=metadata)
     call.add_done_callback(bell.ring)
@@ -366,14 +373,16 @@ def _answer(method: Any, request: Any, metadata: Metadata, deadline: Deadline) -
         call.cancel()
         raise
     if call.code() != grpc.StatusCode.OK:
-        raise _rejected(call)
+        raise _server_error(call)
     return call.result()
 
 
-def _rejected(call: Any) -> Rejected:
+def _server_error(call: Any) -> ServerError:
     """Why a call ended without an answer."""
     code, name = call.code().value
-    return Rejected(code, "no answer in time" if code == LATE else " ".join((call.details() or name).split()))
+    if code == DEADLINE_EXCEEDED:
+        return ServerError(code, "no answer in time")
+    return ServerError(code, " ".join((call.details() or name).split()))
 
 
 def _is_untrusted(failure: Exception) -> bool:
@@ -450,7 +459,7 @@ def _compare(what: str, key: str, value: Any) -> Any:
     return compare
 
 
-def _operation(operation: Operation) -> Any:
+def _request_op(operation: Op) -> Any:
     key = _encoded(operation.key)
     if operation.kind == "put":
         put = rpc.PutRequest(key=key, value=_encoded(operation.value), lease=operation.lease)
@@ -468,5 +477,5 @@ def _operation(operation: Operation) -> Any:
     return rpc.RequestOp(request_range=look)
 
 
-def _entries(found: Any) -> list[Entry]:
-    return [Entry(_decoded(kv.key), _decoded(kv.value), kv.create_revision, kv.lease) for kv in found.kvs]
+def _key_values(found: Any) -> list[KeyValue]:
+    return [KeyValue(_decoded(kv.key), _decoded(kv.value), kv.create_revision, kv.lease) for kv in found.kvs]

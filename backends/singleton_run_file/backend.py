@@ -52,9 +52,9 @@ _LOCKS = "/proc/locks"
 _ASK = "name one with --lock file:///DIRECTORY"
 
 
-def open_backend(lock: str, environ: Mapping[str, str]) -> FileBackend:
+def open_backend(url: str, environ: Mapping[str, str]) -> FileBackend:
     """The backend for `file` (the default directory) or `file:///DIRECTORY`. Raises Refused."""
-    given = lock.partition("://")[2]
+    given = url.partition("://")[2]
     if given and not given.startswith("/"):
         raise Refused("file://…: a directory must be absolute, as in file:///var/lib/locks", UNUSABLE)
     # O_NOFOLLOW would follow a link that is named with a slash behind it.
@@ -359,11 +359,11 @@ class FileBackend:
 
     def done(self, name: str, key: str, limit: float) -> Mapping[str, Any] | None:
         """What the key's file says. Raises Refused for one that can't be read."""
-        path = f"{self._path}/{name}.once/{_mark_of(key)}"
+        path = f"{self._path}/{name}.once/{_mark_file(key)}"
         try:
             directory = os.open(f"{name}.once", _DIRECTORY, dir_fd=self._directory)
             try:
-                found = toolbox.loads(_read(directory, _mark_of(key)))["mark"]
+                found = toolbox.loads(_read(directory, _mark_file(key)))["mark"]
             finally:
                 os.close(directory)
         except FileNotFoundError:
@@ -379,7 +379,7 @@ class FileBackend:
     def mark(self, grant: Grant, key: str, mark: Mapping[str, Any], limit: float) -> None:
         """Write the key's file, which is there for good when this returns."""
         self._must_be(grant)
-        name = _mark_of(key)
+        name = _mark_file(key)
         try:
             try:
                 os.mkdir(f"{grant.name}.once", 0o700, dir_fd=self._directory)
@@ -399,7 +399,7 @@ class FileBackend:
         try:
             directory = os.open(f"{name}.once", _DIRECTORY, dir_fd=self._directory)
             try:
-                os.unlink(_mark_of(key), dir_fd=directory)
+                os.unlink(_mark_file(key), dir_fd=directory)
                 os.fsync(directory)
             finally:
                 os.close(directory)
@@ -499,10 +499,10 @@ class FileBackend:
             self.lock = -1
 
 
-def _show(lock: int) -> None:
+def _show(descriptor: int) -> None:
     """Let others see that this open file, which is locked, is held. What can't be shown still is held."""
     try:
-        fcntl.fcntl(lock, _OFD_SETLK, _WRITE_LOCK)
+        fcntl.fcntl(descriptor, _OFD_SETLK, _WRITE_LOCK)
     except OSError:
         pass
 
@@ -528,7 +528,7 @@ def _is_listed(probe: int) -> bool:
     return any(len(words) > 5 and words[1] == b"FLOCK" and words[5] == place for words in lines)
 
 
-def _mark_of(key: str) -> str:
+def _mark_file(key: str) -> str:
     """The file of a key: no key can name another file, or one too long."""
     from singleton_run.api.keys import plain
     from singleton_run.api.toolbox import digest
@@ -577,12 +577,12 @@ def _boot_id() -> str:
         return "unknown"
 
 
-def _kept_until(lock: int) -> float:
+def _kept_until(descriptor: int) -> float:
     """The boot clock's reading until which the lock of an open file is kept; 0 if it isn't, or is damaged.
 
     After a reboot it goes by the wall clock; whatever that says, no longer than the whole time.
     """
-    line = os.pread(lock, _LONGEST_LOCK, _TOKEN_WIDTH + 1)
+    line = os.pread(descriptor, _LONGEST_LOCK, _TOKEN_WIDTH + 1)
     if not line:
         return 0.0
     try:

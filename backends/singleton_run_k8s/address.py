@@ -27,9 +27,9 @@ class Address:
 
     __slots__ = ("account", "context", "kubeconfig", "namespace", "stamps")
 
-    def __init__(self, lock: str, environ: Mapping[str, str]) -> None:
+    def __init__(self, url: str, environ: Mapping[str, str]) -> None:
         try:
-            _, login, hosts, path, query = parts(lock)
+            _, login, hosts, path, query = parts(url)
             words = options(query, _WORDS)
             named = unquoted((hosts + path).rstrip("/"))
         except ValueError as error:

@@ -16,7 +16,7 @@ from singleton_run.api.http.date import ahead, seconds
 from singleton_run.api.record import damaged_mark
 from singleton_run.errors import UNUSABLE, Lost, Refused, Unavailable
 from singleton_run_k8s import errors, lease, objects
-from singleton_run_k8s.client import Gone, MayNotWatch
+from singleton_run_k8s.client import Gone, WatchForbidden
 from singleton_run_k8s.events import Events
 
 TYPE_CHECKING = False
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from singleton_run_k8s.client import Api, Watch
-    from singleton_run_k8s.lease import Lease, Sight
+    from singleton_run_k8s.lease import Lease, Observation
 
     Names = list[str]  # named here, for `list` is a method below
 
@@ -48,10 +48,10 @@ class LeaseBackend:
         self._events = Events(api)
         # What is to be waited for: its name, how it was last seen, and the watch on it.
         self._name = ""
-        self._sight: Sight | None = None
+        self._seen: Observation | None = None
         self._watch: Watch | None = None
         self._opened = 0.0
-        self._may_watch = True
+        self._watch_allowed = True
         self._default = toolbox.LEAST_TTL
         # What we have: who asked for it, and how we last wrote or read it.
         self._mine: tuple[str, str] | None = None
@@ -61,30 +61,30 @@ class LeaseBackend:
         """Take the Lease if it is free, its time is over, or it is `holder`'s already."""
         deadline = Deadline(toolbox.now() + limit)
         self._turn_to(name, ttl)
-        sight = self._latest() or self._look(deadline)
-        while sight.is_free(holder, toolbox.now()):
+        seen = self._latest() or self._look(deadline)
+        while seen.is_free(holder, toolbox.now()):
             self._mine = (self._name, holder)
-            body = lease.taken(sight.lease, name, holder, ttl, time.time(), self._name)
-            write = self._api.create if sight.lease is None else self._api.update
+            body = lease.taken(seen.lease, name, holder, ttl, time.time(), self._name)
+            write = self._api.create if seen.lease is None else self._api.update
             written = write(body, deadline)
             if written is not None:
                 return self._granted(written, name, holder, ttl)
             if toolbox.now() >= deadline.until:
                 raise Unavailable("kubernetes: others change the Lease all the time")
-            sight = self._look_after_conflict(deadline)
-        if self._mine is not None and not _is_ours(sight, holder):
+            seen = self._look_after_conflict(deadline)
+        if self._mine is not None and not _is_ours(seen, holder):
             self._mine = None
-        return self._held(sight)
+        return self._held(seen)
 
     def wait(self, held: Held, until: float, wake: int) -> None:
         """Watch the Lease until it is free or its time is over; without the permission read it every 2 s."""
         while (now := toolbox.now()) < until:
-            sight = self._sight
-            if sight is None or sight.over is None or sight.over <= now:
+            seen = self._seen
+            if seen is None or seen.expires is None or seen.expires <= now:
                 return
-            deadline = Deadline(min(until, sight.over), wake)
+            deadline = Deadline(min(until, seen.expires), wake)
             try:
-                if self._may_watch:
+                if self._watch_allowed:
                     self._wait_by_watch(deadline)
                 else:
                     self._wait_by_looking(deadline)
@@ -119,16 +119,16 @@ class LeaseBackend:
         except Lost:
             self._events.note(f"{grant.holder} lost the lease", warning=True)
             # There may be no later: whoever has lost a lock is killed as soon as its command is gone.
-            self._events.say(Deadline(toolbox.now() + _SAY_SOON))
+            self._events.send(Deadline(toolbox.now() + _SAY_SOON))
             raise
 
     def hold(self, grant: Grant, until: float, wake: int) -> None:
         """Return at `until` or when `wake` is readable: a holder asks for nothing between its renewals."""
         now = toolbox.now()
-        if self._events.waiting and until > now + _SAY_AFTER + _SAY_LIMIT:
+        if self._events.pending and until > now + _SAY_AFTER + _SAY_LIMIT:
             if toolbox.wait(now + _SAY_AFTER, [wake]):
                 return
-            self._events.say(Deadline(toolbox.now() + _SAY_LIMIT, wake))
+            self._events.send(Deadline(toolbox.now() + _SAY_LIMIT, wake))
         toolbox.wait(until, [wake])
 
     def write(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
@@ -148,12 +148,12 @@ class LeaseBackend:
     def read(self, name: str, limit: float) -> tuple[Held | None, Mapping[str, Any] | None]:
         """Who holds it by the server's stamps, and the record."""
         self._turn_to(name, toolbox.LEAST_TTL)
-        self._sight = None
-        sight = self._look(Deadline(toolbox.now() + limit))
-        if sight.lease is None:
+        self._seen = None
+        seen = self._look(Deadline(toolbox.now() + limit))
+        if seen.lease is None:
             return None, None
-        held = None if sight.is_free("", toolbox.now()) else self._held(sight)
-        return held, lease.record_of(sight.lease)
+        held = None if seen.is_free("", toolbox.now()) else self._held(seen)
+        return held, lease.record_of(seen.lease)
 
     def list(self, limit: float) -> Names:
         """The names of the Leases that are labelled as ours."""
@@ -198,38 +198,38 @@ class LeaseBackend:
     def close(self) -> None:
         """Say in Events what is still to be said, if that can be done soon; drop every connection."""
         self._close_watch()
-        self._events.say(Deadline(toolbox.now() + _SAY_LIMIT))
+        self._events.send(Deadline(toolbox.now() + _SAY_LIMIT))
         self._api.close()
 
     def _turn_to(self, name: str, ttl: float) -> None:
         stored_as = objects.of_lock(name)
         if stored_as != self._name:
             self._close_watch()
-            self._name, self._sight = stored_as, None
+            self._name, self._seen = stored_as, None
         self._default = ttl
 
-    def _look(self, deadline: Deadline) -> Sight:
+    def _look(self, deadline: Deadline) -> Observation:
         """Read the Lease."""
         found = self._api.get(self._name, deadline)
         return self._see(found, None if self._api.told is None else seconds(self._api.told[0]))
 
-    def _see(self, found: Lease | None, date: float | None = None) -> Sight:
+    def _see(self, found: Lease | None, date: float | None = None) -> Observation:
         stamp = date if self._stamps else None
-        self._sight = lease.look(found, self._sight, toolbox.now(), self._default, stamp)
-        return self._sight
+        self._seen = lease.observe(found, self._seen, toolbox.now(), self._default, stamp)
+        return self._seen
 
-    def _latest(self) -> Sight | None:
+    def _latest(self) -> Observation | None:
         """The Lease as the watch has told of it up to now; None if there is no watch."""
         try:
             while self._watch is not None:
                 self._see(self._watch.next(Deadline(toolbox.now())))
         except Timeout:
-            return self._sight
+            return self._seen
         except (Broken, Gone):
             self._close_watch()
         return None
 
-    def _look_after_conflict(self, deadline: Deadline) -> Sight:
+    def _look_after_conflict(self, deadline: Deadline) -> Observation:
         """The Lease as another has just written it: soon the watch tells. If not, it is read."""
         if self._watch is not None:
             try:
@@ -249,8 +249,8 @@ class LeaseBackend:
         except Gone:
             self._close_watch()
             self._look(self._request(deadline))
-        except MayNotWatch:
-            self._may_watch = False
+        except WatchForbidden:
+            self._watch_allowed = False
             _say_no_watch(self._api.namespace)
         except Broken as broken:
             self._close_watch()
@@ -258,10 +258,10 @@ class LeaseBackend:
                 raise Unavailable(f"kubernetes: {broken}") from None
 
     def _open_watch(self, deadline: Deadline) -> None:
-        sight = self._sight
-        if sight is None or sight.lease is None:
+        seen = self._seen
+        if seen is None or seen.lease is None:
             return
-        version = sight.lease["metadata"]["resourceVersion"]
+        version = seen.lease["metadata"]["resourceVersion"]
         self._opened = toolbox.now()
         self._watch = self._api.watch(self._name, version, self._request(deadline))
 
@@ -293,16 +293,16 @@ class LeaseBackend:
             raise Refused(
                 "kubernetes: this API server's resourceVersions are no numbers, and make no token", UNUSABLE
             ) from None
-        self._events.about = written
+        self._events.lease = written
         self._events.note(f"{holder} became leader")
         handle = {"acquired": written["spec"]["acquireTime"], "known": self._api.known()}
         return Grant(name, holder, token, ttl, handle, lease.record_of(written))
 
-    def _held(self, sight: Sight) -> Held:
-        found = sight.lease or {}
+    def _held(self, seen: Observation) -> Held:
+        found = seen.lease or {}
         holder = lease.holder_of(found)
         since = timestamps.unix_time((found.get("spec") or {}).get("acquireTime"))
-        return Held(holder, host_of(holder), since, sight.over)
+        return Held(holder, host_of(holder), since, seen.expires)
 
     def _change(
         self, grant: Grant, change: Callable[[Lease], Lease], limit: float, *, once: bool = False
@@ -319,7 +319,7 @@ class LeaseBackend:
             self._own = None
             written = self._api.update(change(found), deadline)
             if written is not None:
-                self._own = self._events.about = written
+                self._own = self._events.lease = written
                 return
             _check_time(deadline)
 
@@ -342,8 +342,8 @@ class LeaseBackend:
         raise Lost(f"{lease.holder_of(found) or 'nobody'} holds its Lease")
 
 
-def _is_ours(sight: Sight, holder: str) -> bool:
-    return sight.lease is not None and lease.is_held_by(sight.lease, holder)
+def _is_ours(seen: Observation, holder: str) -> bool:
+    return seen.lease is not None and lease.is_held_by(seen.lease, holder)
 
 
 def _check_time(deadline: Deadline) -> None:

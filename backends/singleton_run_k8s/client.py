@@ -37,7 +37,7 @@ class Gone(Exception):
     """The server has forgotten the version from which on a watch was asked for: read again."""
 
 
-class MayNotWatch(Exception):
+class WatchForbidden(Exception):
     """Our permissions are for everything but the watch."""
 
 
@@ -95,7 +95,7 @@ class Api:
             more = f"&continue={_quoted(str(token))}"
 
     def watch(self, name: str, version: str, deadline: Deadline) -> Watch:
-        """What becomes of a Lease from that version on. Raises Gone, MayNotWatch too."""
+        """What becomes of a Lease from that version on. Raises Gone, WatchForbidden too."""
         query = f"watch=true&fieldSelector=metadata.name%3D{name}&resourceVersion={version}"
         renewed = False
         while True:
@@ -110,14 +110,14 @@ class Api:
                 raise Gone
             if stream.status == 401 and not renewed:
                 renewed = True
-                if self._login.again(headers.get("Authorization", ""), deadline):
+                if self._login.renew(headers.get("Authorization", ""), deadline):
                     continue
             failure = self._failure("watch", stream.answer, access)
             if stream.status == 403 and isinstance(failure, Refused):
-                raise MayNotWatch
+                raise WatchForbidden
             raise failure
 
-    def say(self, event: Mapping[str, Any], deadline: Deadline) -> bool:
+    def create_event(self, event: Mapping[str, Any], deadline: Deadline) -> bool:
         """Make an Event; false if we may not, or it can't be done."""
         access, headers = self._prepared(deadline)
         path = f"{access.path}/api/v1/namespaces/{self.namespace}/events"
@@ -171,7 +171,7 @@ class Api:
             self.told = answer.headers.get("date", ""), sent, toolbox.now()
             if answer.status == 401 and not renewed:
                 renewed = True
-                if self._login.again(headers.get("Authorization", ""), deadline):
+                if self._login.renew(headers.get("Authorization", ""), deadline):
                     continue
             if answer.status == 429 and _pause(answer, deadline):
                 continue
@@ -191,7 +191,7 @@ class Api:
         return answer.status == 409 and status is not None
 
     def _failure(self, verb: str, answer: Answer, access: Access) -> Failure:
-        nothing = self._login.nothing()
+        nothing = self._login.missing_credentials()
         failure = errors.failure(verb, answer, _status(answer), self.namespace, access.place, nothing)
         known = self._allowed if answer.status == 401 else self._allowed & {verb}
         if not isinstance(failure, Refused) or answer.status not in (401, 403) or not known:

@@ -167,43 +167,45 @@ def stamp_of(lease: Lease) -> float | None:
     return max(known) if known and len(known) == len(found) else None
 
 
-class Sight:
+class Observation:
     """A Lease as it was last seen, None if there is none, and when it is over for those who look on.
 
-    `seen` is the boot-clock reading since which its record is known to be unchanged. `over` is the one
+    `seen` is the boot-clock reading since which its record is known to be unchanged. `expires` is the one
     from which on its holder has it no more, by this rule or by the server's stamps; None for a free one.
     """
 
-    __slots__ = ("lease", "over", "seen")
+    __slots__ = ("expires", "lease", "seen")
 
-    def __init__(self, lease: Lease | None, seen: float, over: float | None) -> None:
+    def __init__(self, lease: Lease | None, seen: float, expires: float | None) -> None:
         self.lease = lease
         self.seen = seen
-        self.over = over
+        self.expires = expires
 
     def is_free(self, holder: str, now: float) -> bool:
         """Whether `holder` may take it now: nobody has it, or no longer, or `holder` itself."""
-        if self.lease is None or self.over is None or is_held_by(self.lease, holder):
+        if self.lease is None or self.expires is None or is_held_by(self.lease, holder):
             return True
-        return now >= self.over
+        return now >= self.expires
 
 
-def look(lease: Lease | None, before: Sight | None, now: float, default: float, date: float | None) -> Sight:
+def observe(
+    lease: Lease | None, before: Observation | None, now: float, default: float, date: float | None
+) -> Observation:
     """What is to be thought of `lease`, got at boot-clock reading `now`, after it was seen as `before`.
 
     `date` is the Unix time that the API server told with it (a whole second that has begun), None to do
     without. `default` is the duration of one that doesn't say its own.
     """
     if lease is None or not holder_of(lease):
-        return Sight(lease, now, None)
+        return Observation(lease, now, None)
     duration = duration_of(lease, default)
     same = before is not None and before.lease is not None and before.lease.get("spec") == lease.get("spec")
-    seen, over = (before.seen, before.over) if before is not None and same else (now, None)
-    ends = [seen + duration, *([] if over is None else [over])]
+    seen, expires = (before.seen, before.expires) if before is not None and same else (now, None)
+    ends = [seen + duration, *([] if expires is None else [expires])]
     stamp = stamp_of(lease) if date is not None else None
     if stamp is not None and date is not None:
         ends.append(now + (stamp + duration + MARGIN - date))
-    return Sight(lease, seen, min(ends))
+    return Observation(lease, seen, min(ends))
 
 
 def whole(seconds: float) -> int:

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
         def headers(self) -> Mapping[str, Sequence[str]]:
             """What else is sent with every request, each name with its values: whom to act as."""
 
-        def nothing(self) -> str:
+        def missing_credentials(self) -> str:
             """Why there are no credentials, as a sentence; empty where there are."""
 
-        def again(self, refused: str, deadline: Deadline) -> bool:
+        def renew(self, refused: str, deadline: Deadline) -> bool:
             """Log in anew after the server refused that header: whether there is something else to try."""
 
         def close(self) -> None:
@@ -52,9 +52,9 @@ class Access:
 
 def parts(url: str) -> tuple[str, int, str]:
     """Host, port and path of an API server's address. Raises Refused."""
-    scheme, mark, rest = url.partition("://")
+    scheme, separator, rest = url.partition("://")
     place, slash, path = rest.partition("/")
-    if not mark or scheme not in ("http", "https") or "@" in rest:
+    if not separator or scheme not in ("http", "https") or "@" in rest:
         raise Refused("the API server's address is not of the form https://HOST:PORT", UNUSABLE)
     try:
         host, port = host_and_port(place, 443 if scheme == "https" else 80)

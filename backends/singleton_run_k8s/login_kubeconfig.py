@@ -75,13 +75,13 @@ class KubeconfigLogin:
         """Whom the kubeconfig says to act as."""
         return self._file.headers if self._file is not None else {}
 
-    def nothing(self) -> str:
+    def missing_credentials(self) -> str:
         """Why the kubeconfig gave no credentials."""
         if self._file is None or self._header or self._settings.cert_file:
             return ""
         return f"{self._file.user_place} gives no credentials: it names no token, certificate or program"
 
-    def again(self, refused: str, deadline: Deadline) -> bool:
+    def renew(self, refused: str, deadline: Deadline) -> bool:
         """Log in anew: files may have been replaced, a program may give something else."""
         self.close()
         old, self._access = self._access, None
@@ -122,14 +122,14 @@ class KubeconfigLogin:
         file = Kubeconfig(self._files, self._context, self._environ)
         settings = _Settings()
         try:
-            with _Said() as said:
+            with _LoggedErrors() as said:
                 _load(config, file, settings)
             tls = _tls(settings, file) if settings.host.startswith("https://") else None
         finally:
             config.kube_config._cleanup_temp_files()  # noqa: SLF001 - else it waits for an exit that we skip
         header = settings.authorization()
         if file.field and not (header or settings.cert_file):
-            raise _gave_nothing(file, said.text)
+            raise _no_credentials(file, said.text)
         access = Access(settings.host, file.namespace, tls, self._proxy(settings))
         self._file, self._settings, self._header, self._access = file, settings, header, access
 
@@ -138,13 +138,13 @@ class KubeconfigLogin:
         settings, file = self._settings, self._file
         if settings.refresh_api_key_hook is None or file is None:
             return
-        with _Said() as said:
+        with _LoggedErrors() as said:
             try:
                 settings.refresh_api_key_hook(settings)
             except Exception as error:  # noqa: BLE001 - whatever it raises, its text may hold the login
                 raise Unavailable(_failed(file, error)) from None
         if said.text:
-            raise Unavailable(str(_gave_nothing(file, said.text)))
+            raise Unavailable(str(_no_credentials(file, said.text)))
         self._header = settings.authorization()
 
     def _proxy(self, settings: _Settings) -> Proxy | None:
@@ -176,7 +176,7 @@ class _Settings:
         return "" if header.strip() in _NO_TOKEN else header
 
 
-class _Said:
+class _LoggedErrors:
     """Within it, what the official client logs as an error is kept in `text` and goes nowhere else."""
 
     def __init__(self) -> None:
@@ -190,7 +190,7 @@ class _Said:
     def _keep(self, entry: Any) -> None:
         self.text = entry.getMessage()
 
-    def __enter__(self) -> _Said:  # noqa: PYI034 - typing's Self would be for nothing but this
+    def __enter__(self) -> _LoggedErrors:  # noqa: PYI034 - typing's Self would be for nothing but this
         self._root.addHandler(self._handler)
         return self
 
@@ -266,7 +266,7 @@ def _failed(file: Kubeconfig, error: Exception) -> str:
     return f"{file.user_place}: the login by its {file.field or 'cluster'} failed ({fault(error)})"
 
 
-def _gave_nothing(file: Kubeconfig, said: str) -> Failure:
+def _no_credentials(file: Kubeconfig, said: str) -> Failure:
     """The error for a login without an outcome. `said` is the official client's, which may hold secrets."""
     if file.field == "exec" and said.startswith(_ENDED):
         status, _, words = said.removeprefix(_ENDED).partition(". ")

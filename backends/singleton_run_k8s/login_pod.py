@@ -52,11 +52,11 @@ class PodLogin:
         """Nothing: a pod acts as itself."""
         return {}
 
-    def nothing(self) -> str:
+    def missing_credentials(self) -> str:
         """Empty: without a token there is no login."""
         return ""
 
-    def again(self, refused: str, deadline: Deadline) -> bool:
+    def renew(self, refused: str, deadline: Deadline) -> bool:
         """Whether the file has another token by now."""
         return self.authorization(deadline) != refused
 

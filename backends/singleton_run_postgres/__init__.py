@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["open_backend"]
 
 
-def open_backend(lock: str, environ: Mapping[str, str]) -> PostgresBackend:
+def open_backend(url: str, environ: Mapping[str, str]) -> PostgresBackend:
     """The backend for `postgres`, `postgresql` (what libpq finds in PG* variables) or a libpq URL.
 
     The query's parameters `singleton_run_schema` and `singleton_run_table` are ours, every other is
@@ -33,7 +33,7 @@ def open_backend(lock: str, environ: Mapping[str, str]) -> PostgresBackend:
     from singleton_run_postgres.address import Address
     from singleton_run_postgres.backend import PostgresBackend
 
-    address = Address(lock)
+    address = Address(url)
     backend = PostgresBackend(address)
     if address.unchecked:
         text = (

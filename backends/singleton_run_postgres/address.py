@@ -40,16 +40,16 @@ class Address:
     who answers from another machine; it is empty too where encryption was switched off.
     """
 
-    def __init__(self, lock: str) -> None:
-        self.shown = redact(lock)
+    def __init__(self, url: str) -> None:
+        self.shown = redact(url)
         try:
-            parts(lock)
-            lock.encode()
+            parts(url)
+            url.encode()
         except UnicodeError:
-            raise Refused(f"{_named(lock)} is no PostgreSQL URL: it is not UTF-8", UNUSABLE) from None
+            raise Refused(f"{_named(url)} is no PostgreSQL URL: it is not UTF-8", UNUSABLE) from None
         except ValueError as error:
-            raise Refused(f"{_named(lock)} is no PostgreSQL URL: {error}", UNUSABLE) from None
-        url, own = _split(lock)
+            raise Refused(f"{_named(url)} is no PostgreSQL URL: {error}", UNUSABLE) from None
+        url, own = _split(url)
         self.schema, self.table = own["schema"], own["table"]
         self._options = _parsed(url)
         self.unchecked = ""
@@ -172,12 +172,12 @@ def _conninfo(options: dict[str, str]) -> bytes:
     return make_conninfo("", **options).encode()
 
 
-def _split(lock: str) -> tuple[str, dict[str, str]]:
+def _split(url: str) -> tuple[str, dict[str, str]]:
     """The URL without our own parameters, and these. Raises Refused."""
-    scheme, mark, _ = lock.partition("://")
-    if not mark:
+    scheme, separator, _ = url.partition("://")
+    if not separator:
         return f"{scheme}://", dict(_DEFAULTS)
-    rest, _, query = lock.partition("?")
+    rest, _, query = url.partition("?")
     items = query.split("&") if query else []
     own = dict(_DEFAULTS)
     for item in items:
@@ -187,7 +187,7 @@ def _split(lock: str) -> tuple[str, dict[str, str]]:
         key = name.removeprefix(_OURS)
         if key not in own or not value:
             known = " and ".join(f"{_OURS}{word}=NAME" for word in own)
-            named = name if name in redact(lock) else f"{_OURS}…"
+            named = name if name in redact(url) else f"{_OURS}…"
             raise Refused(f"{redact(rest)}: {named!r} is none of {known}", UNUSABLE)
         own[key] = _identifier(item, _unquoted(value), _LONGEST[key])
     theirs = [item for item in items if not item.startswith(_OURS)]

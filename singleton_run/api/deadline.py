@@ -80,7 +80,7 @@ class Deadline:
         raise Timeout("no answer in time")
 
     def _wait_long(self, poll: select.poll) -> list[tuple[int, int]]:
-        """Poll with a timer of the boot clock: poll's own time-out stands still while the machine is suspended."""
+        """Poll with a timer of the boot clock: poll's own stands still while the machine is suspended."""
         timer = calls.Timer()
         try:
             timer.set(self.until)

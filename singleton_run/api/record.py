@@ -32,7 +32,7 @@ _YEAR_10000 = 253_402_300_800
 _OF_A_RUN = ("state", "token", "holder", "start", "end", "status")
 
 
-def begun(previous: Mapping[str, Any] | None, name: str, holder: str, token: int, start: float) -> Record:
+def started(previous: Mapping[str, Any] | None, name: str, holder: str, token: int, start: float) -> Record:
     """The record of a run that starts now; `previous` becomes one of its earlier runs.
 
     A `previous` that is of this very run, written down before its start, is it. As many of the earliest
@@ -94,7 +94,7 @@ def damaged_mark(where: str) -> Refused:
     return Refused(f"{where} is damaged: delete it if what it marks shall be done again", UNUSABLE)
 
 
-def keep_for(keep: float, began: float) -> float:
+def keep_left(keep: float, began: float) -> float:
     """How much longer the lock is kept that a command has which `began` then (boot clock; 0.0: never)."""
     return max(0.0, began + keep - calls.now()) if keep and began else 0.0
 

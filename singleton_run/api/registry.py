@@ -22,21 +22,21 @@ BUILTINS = {
 }
 
 
-def open_backend(lock: str, environ: Mapping[str, str]) -> Backend:
+def open_backend(url: str, environ: Mapping[str, str]) -> Backend:
     """The backend that `lock` (a name or a URL) asks for; nobody is contacted.
 
     Raises Refused if there is none of that name, or it can't be used here.
     """
-    scheme = lock.partition("://")[0]
+    scheme = url.partition("://")[0]
     package = BUILTINS.get(scheme)
     backend: Backend
     if package is not None:
-        backend = __import__(package).open_backend(lock, environ)
+        backend = __import__(package).open_backend(url, environ)
         return backend
     from importlib.metadata import entry_points
 
     for entry in entry_points(group=GROUP, name=scheme):
-        backend = entry.load()(lock, environ)
+        backend = entry.load()(url, environ)
         return backend
     known = ", ".join([*BUILTINS, *sorted(entry_points(group=GROUP).names)])
     raise Refused(f"there is no lock backend {redact(scheme)!r}: use one of {known}", UNUSABLE)

@@ -360,7 +360,7 @@ class Front:
 
     def _write_down_start(self) -> None:
         grant = self.turn.grant or {}
-        self.run_record = record.begun(
+        self.run_record = record.started(
             grant["record"], grant["name"], grant["holder"], grant["token"], time.time()
         )
         trouble = self.lock.begun(self.run_record)

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psycopg import sql
 
-from singleton_run.api.record import UNREADABLE, VERSION, begun, ended, parsed, unreadable
+from singleton_run.api.record import UNREADABLE, VERSION, ended, parsed, started, unreadable
 from singleton_run.errors import UNUSABLE
 from singleton_run.names import digest
 from singleton_run.system import fastjson
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from tests.support.harness import Run
 
-WHOLE = ended(begun(None, "x", "host:1:a", 7, 1000.5), "failed", 3, 1001.5)
+WHOLE = ended(started(None, "x", "host:1:a", 7, 1000.5), "failed", 3, 1001.5)
 WHOLE["runs"] = [{word: WHOLE[word] for word in ("state", "token", "holder", "start", "end", "status")}]
 TEXT = json.dumps(WHOLE)
 
@@ -80,13 +80,13 @@ BYTES |= {"a zero": TEXT.encode() + b"\0", "noise": bytes(range(256)), "huge": H
 def test_what_is_whole_is_read_and_written_again() -> None:
     found = parsed(TEXT)
     assert found == WHOLE
-    assert parsed(fastjson.dumps(begun(found, "x", "host:2:b", 8, 2000.0)))["state"] == "running"
+    assert parsed(fastjson.dumps(started(found, "x", "host:2:b", 8, 2000.0)))["state"] == "running"
 
 
 @pytest.mark.parametrize("text", [*DAMAGED.values(), HUGE], ids=[*DAMAGED, "huge"])
 def test_what_is_damaged_is_a_record_of_no_run_and_of_an_unknown_slot(text: str) -> None:
     assert parsed(text) == unreadable()
-    following = begun(parsed(text), "x", "host:2:b", 8, 2000.0)
+    following = started(parsed(text), "x", "host:2:b", 8, 2000.0)
     assert following["runs"] == []
     assert following["slot"] is None
     assert parsed(fastjson.dumps(following)) == following
@@ -104,7 +104,7 @@ def test_what_is_taken_for_a_record_can_be_written_down_again(
     """Shown, too: its times are some."""
     found = parsed(json.dumps({**WHOLE, "runs": [{**WHOLE["runs"][0], **inner}], **outer}))
     if found["state"] != UNREADABLE:
-        assert parsed(fastjson.dumps(begun(found, "x", "host:2:b", 8, 2000.0)))["state"] == "running"
+        assert parsed(fastjson.dumps(started(found, "x", "host:2:b", 8, 2000.0)))["state"] == "running"
         assert all(found[word] is None or time.gmtime(found[word]) for word in ("start", "end"))
 
 

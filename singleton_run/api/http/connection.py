@@ -242,8 +242,8 @@ class Connection:
         piece, self._buffer = self._buffer, b""
         return piece or self._wire.receive(deadline)
 
-    def _find(self, mark: bytes, start: int, deadline: Deadline) -> int:
-        while (end := self._buffer.find(mark, start)) < 0:
+    def _find(self, delimiter: bytes, start: int, deadline: Deadline) -> int:
+        while (end := self._buffer.find(delimiter, start)) < 0:
             if len(self._buffer) > _LONGEST_HEAD:
                 raise Broken("an answer whose head has no end")
             self._more(deadline)

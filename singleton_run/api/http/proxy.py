@@ -50,8 +50,8 @@ def choose(host: str, port: int, environ: Mapping[str, str]) -> Proxy | None:
 
 def parsed(text: str, said_by: str) -> Proxy:
     """The proxy at an address that `said_by` has. Raises Refused for a bad one."""
-    scheme, mark, rest = text.partition("://")
-    if not mark:
+    scheme, separator, rest = text.partition("://")
+    if not separator:
         scheme, rest = "http", text
     login, _, place = rest.partition("/")[0].rpartition("@")
     try:
