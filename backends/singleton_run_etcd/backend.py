@@ -16,10 +16,11 @@ import os
 import time
 
 from singleton_run.api import toolbox
-from singleton_run.api.contract import Grant, Held, host_of
+from singleton_run.api.contract import Grant, Held
 from singleton_run.api.deadline import Deadline, Interrupted, Timeout
 from singleton_run.api.http.connection import Broken
-from singleton_run.api.record import damaged_mark, parsed, parsed_mark
+from singleton_run.api.record import parsed, parsed_mark
+from singleton_run.api.servers import may_reopen
 from singleton_run.errors import UNUSABLE, Failure, Lost, Refused, Unavailable
 from singleton_run_etcd.client import LeaseNotFound, Op
 
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 _RECORDS = "singleton-run/record/"
 _MARKS = "singleton-run/once/"
 _OURS = "singleton-run"
-# A stream that broke sooner than that after it was opened is not opened again at once.
-_LEAST_LIFE = 1.0
 _LONGEST_PAUSE = 5.0
 # A command that ends sooner doesn't pay for a watch, which sees what happened meanwhile.
 _WATCH_AFTER = 0.05
@@ -81,7 +80,7 @@ class EtcdBackend:
         """Take a place in the queue, or look whether ours has come to its head."""
         if not self._prefix and name == _OURS:
             raise Refused(f"in etcd the name {_OURS!r} is taken by the records: choose another", UNUSABLE)
-        deadline = Deadline(toolbox.now() + limit)
+        deadline = Deadline.after(limit)
         if self._place is None or self._place.name != name:
             self._place = _Place(name, self._queue(name))
         try:
@@ -100,41 +99,40 @@ class EtcdBackend:
         if place is None:
             return
         ttl, predecessor, revision = held.handle["ttl"], held.handle["predecessor"], held.handle["revision"]
+        deadline = Deadline(until, wake)
         opened = 0.0
-        while toolbox.now() < until:
-            now = toolbox.now()
-            step = Deadline(min(until, now + toolbox.request_limit(ttl)), wake)
+        while not deadline.passed():
+            step = deadline.within(toolbox.request_limit(ttl))
             try:
                 if not predecessor:
                     predecessor, revision = self._find_predecessor(place, step)
                     if not predecessor:
                         return
-                opened = now
+                opened = toolbox.now()
                 watch = self._server.watch(predecessor, revision + 1, step)
                 try:
-                    if self._watch_predecessor(watch, place, ttl, Deadline(until, wake)):
+                    if self._watch_predecessor(watch, place, ttl, deadline):
                         return
                 finally:
                     watch.close()
             except Interrupted:
                 return
             except Unavailable:
-                if toolbox.now() < until:
+                if not deadline.passed():
                     raise
             except Broken as broken:
-                if toolbox.now() < opened + _LEAST_LIFE:
-                    raise Unavailable(f"etcd: {broken}") from None
+                may_reopen("etcd", opened, broken)
             predecessor = ""
 
     def leave(self, limit: float) -> None:
         """Revoke the lease of our place, and with it the key."""
         if self._place is not None:
-            self._server.revoke_lease(self._place.lease, Deadline(toolbox.now() + limit))
+            self._server.revoke_lease(self._place.lease, Deadline.after(limit))
             self._place = None
 
     def renew(self, grant: Grant, limit: float) -> None:
         """Keep the lease alive and see that the key is there; a later keeper marks it as its own."""
-        deadline = Deadline(toolbox.now() + limit)
+        deadline = Deadline.after(limit)
         handle = self._handle_of(grant)
         if not self._server.keep_lease_alive(handle["lease"], deadline):
             raise Lost("its lease in etcd has ended")
@@ -156,12 +154,12 @@ class EtcdBackend:
         self._handle_of(grant)
         if self._own_watch is None and toolbox.wait(min(until, toolbox.now() + _WATCH_AFTER), [wake]):
             return
+        deadline = Deadline(until, wake)
         pause = 0.1
-        while (now := toolbox.now()) < until:
+        while not deadline.passed():
             try:
-                soon = min(until, now + toolbox.request_limit(grant.ttl))
-                watch = self._watch_own(grant, Deadline(soon, wake))
-                watch.wait(Deadline(until, wake))
+                watch = self._watch_own(grant, deadline.within(toolbox.request_limit(grant.ttl)))
+                watch.wait(deadline)
             except (Timeout, Interrupted):
                 return
             except (Broken, Failure):
@@ -184,12 +182,12 @@ class EtcdBackend:
         """
         handle = self._handle_of(grant)
         key, record_key = self._key(grant), self._record_key(grant.name)
-        deadline = Deadline(toolbox.now() + limit)
+        deadline = Deadline.after(limit)
         text = toolbox.dumps(record) + _RELEASED
         give, fresh = Op("delete", key), 0
         if keep > 0:
             fresh = _new_lease()
-            self._server.grant_lease(fresh, int(-(-keep // 1)), deadline)
+            self._server.grant_lease(fresh, toolbox.whole_seconds(keep), deadline)
             give = Op("put", key, value=_kept(grant.holder, handle["since"]), lease=fresh)
         try:
             outcome = self._server.txn(
@@ -209,7 +207,7 @@ class EtcdBackend:
 
     def read(self, name: str, limit: float) -> tuple[Held | None, Mapping[str, Any] | None]:
         """Whose key is the oldest, and the record."""
-        deadline = Deadline(toolbox.now() + limit)
+        deadline = Deadline.after(limit)
         look = [self._oldest(name), Op("range", self._record_key(name))]
         outcome = self._server.txn([], look, [], deadline)
         first, record = outcome.found
@@ -218,13 +216,10 @@ class EtcdBackend:
     def done(self, name: str, key: str, limit: float) -> Mapping[str, Any] | None:
         """The value of the mark's key. Raises Refused for one that can't be read."""
         mark_key = self._mark_key(name, key)
-        found, _ = self._server.range(Op("range", mark_key), Deadline(toolbox.now() + limit))
+        found, _ = self._server.range(Op("range", mark_key), Deadline.after(limit))
         if not found:
             return None
-        mark = parsed_mark(found[0].value)
-        if mark is None:
-            raise damaged_mark(f"etcd's key {mark_key}")
-        return mark
+        return parsed_mark(found[0].value, f"etcd's key {mark_key}")
 
     def mark(self, grant: Grant, key: str, mark: Mapping[str, Any], limit: float) -> None:
         """Put the mark's key if the lock's is still ours."""
@@ -234,7 +229,7 @@ class EtcdBackend:
         """Delete the mark's key."""
         mark_key = self._mark_key(name, key)
         delete = Op("delete", mark_key)
-        outcome = self._server.txn([("create", mark_key, 0)], [], [delete], Deadline(toolbox.now() + limit))
+        outcome = self._server.txn([("create", mark_key, 0)], [], [delete], Deadline.after(limit))
         return not outcome.succeeded
 
     def offset(self) -> tuple[float, float] | None:
@@ -251,7 +246,7 @@ class EtcdBackend:
             # A lock's key may begin with any character of a name, but with no slash.
             ends = (("+", "/"), ("0", "{"))
             ranges += [Op("range", start, end=end, keys_only=True) for start, end in ends]
-        outcome = self._server.txn([], ranges, [], Deadline(toolbox.now() + limit))
+        outcome = self._server.txn([], ranges, [], Deadline.after(limit))
         names = {entry.key.removeprefix(records) for entry in outcome.found[0]}
         for entries in outcome.found[1:]:
             names |= {self._name_of(entry) for entry in entries}
@@ -263,7 +258,7 @@ class EtcdBackend:
         Nobody waits for them, and they would end by themselves: so it doesn't delay a release.
         """
         self._close_watch()
-        deadline = Deadline(toolbox.now() + _REVOKE_LIMIT)
+        deadline = Deadline.after(_REVOKE_LIMIT)
         try:
             while self._empty_leases:
                 self._server.revoke_lease(self._empty_leases.pop(), deadline)
@@ -274,7 +269,7 @@ class EtcdBackend:
     def _put_if_ours(self, grant: Grant, key: str, value: Mapping[str, Any], limit: float) -> None:
         self._handle_of(grant)
         put = Op("put", key, value=toolbox.dumps(value))
-        outcome = self._server.txn(self._is_still_ours(grant), [put], [], Deadline(toolbox.now() + limit))
+        outcome = self._server.txn(self._is_still_ours(grant), [put], [], Deadline.after(limit))
         if not outcome.succeeded:
             raise Lost(_NOT_OURS)
 
@@ -344,14 +339,14 @@ class EtcdBackend:
         if value.get("kept"):
             # In whole seconds, the rest is cut off.
             until = toolbox.now() + 1 + self._server.time_to_live(entry.lease, deadline)
-        return Held(holder, host_of(holder), since, until, handle)
+        return Held(holder, since=since, until=until, handle=handle)
 
     def _enqueue(
         self, place: _Place, holder: str, ttl: float, look: Sequence[Op], deadline: Deadline
     ) -> Outcome:
         """Make lease and key, unless an earlier attempt has, whose answer was lost; and look."""
         now = toolbox.now()
-        if self._server.grant_lease(place.lease, int(-(-ttl // 1)), deadline):
+        if self._server.grant_lease(place.lease, toolbox.whole_seconds(ttl), deadline):
             place.renewed = now
         value = _value(holder, place.since, 0)
         put = Op("put", place.key, value=value, lease=place.lease)
@@ -373,14 +368,14 @@ class EtcdBackend:
         while True:
             due = place.renewed + ttl / 3
             try:
-                watch.wait(Deadline(min(deadline.until, due), deadline.wake))
+                watch.wait(deadline.earlier(due))
             except Timeout:
-                if toolbox.now() >= deadline.until:
+                if deadline.passed():
                     return True
             else:
                 return True
             now = toolbox.now()
-            soon = Deadline(now + toolbox.request_limit(ttl), deadline.wake)
+            soon = Deadline.after(toolbox.request_limit(ttl), deadline.wake)
             if not self._server.keep_lease_alive(place.lease, soon):
                 return True
             place.renewed = now

@@ -6,6 +6,7 @@ are raised by `Watch.wait` alone).
 
 from __future__ import annotations
 
+from singleton_run.api.servers import with_new_login
 from singleton_run.errors import Failure, Refused, Unavailable
 
 TYPE_CHECKING = False
@@ -128,16 +129,17 @@ class Login:
 
         `authenticate` gives the token for a user and a password. Raises what both raise.
         """
-        self._log_in(authenticate)
-        try:
-            return work()
-        except ServerError as error:
+
+        def renew(error: ServerError) -> bool:
             # The token has come to its end, or the users were changed since.
             if not self.token or error.code not in (INVALID_ARGUMENT, UNAUTHENTICATED):
-                raise
-        self.token = ""
+                return False
+            self.token = ""
+            self._log_in(authenticate)
+            return True
+
         self._log_in(authenticate)
-        return work()
+        return with_new_login(work, ServerError, renew)
 
     def _log_in(self, authenticate: Callable[[str, str], str]) -> None:
         if not self.user or self.token:

@@ -11,6 +11,7 @@ from singleton_run.api import toolbox
 from singleton_run.api.deadline import Interrupted, Timeout
 from singleton_run.api.http.client import Client, Endpoint, proxy_to
 from singleton_run.api.http.connection import Broken
+from singleton_run.api.servers import ServerClock, no_answer
 from singleton_run.errors import UNUSABLE, Failure, Refused, Unavailable
 from singleton_run_etcd.client import (
     FAILED_PRECONDITION,
@@ -52,7 +53,7 @@ class Gateway:
         self._login = Login(address)
         self._certificate = bool(address.cert)
         self._client = Client("etcd", _endpoints(address, environ))
-        self._told = "", 0.0, 0.0
+        self._clock = ServerClock()
 
     def txn(
         self,
@@ -124,16 +125,14 @@ class Gateway:
             return GatewayWatch(self._client, stream, deadline)
         except (Broken, Timeout) as error:
             stream.close()
-            raise Unavailable(f"etcd: {error}") from None
+            raise no_answer("etcd", {stream.route[0].name: error}) from None
         except (Failure, Interrupted, ServerError):
             stream.close()
             raise
 
     def offset(self) -> tuple[float, float] | None:
         """See `server.Server`."""
-        from singleton_run.api.http.date import ahead
-
-        return ahead(*self._told)
+        return self._clock.offset()
 
     def known(self) -> list[Any]:
         """See `server.Server`."""
@@ -173,7 +172,7 @@ class Gateway:
         data = toolbox.dumps(body).encode()
         sent = toolbox.now()
         answer = self._client.request("POST", path, self._headers(), data, deadline)
-        self._told = answer.headers.get("date", ""), sent, toolbox.now()
+        self._clock.read(answer.headers.get("date"), sent, toolbox.now())
         if answer.status != 200:
             raise _server_error(answer, certificate=self._certificate)
         result = _object(answer.body)

@@ -13,6 +13,8 @@ import os
 from singleton_run.api import toolbox
 from singleton_run.api.deadline import READ, Deadline, Interrupted, Timeout
 from singleton_run.api.http.connection import Broken
+from singleton_run.api.servers import in_turn, no_answer
+from singleton_run.api.url import authority
 from singleton_run.errors import UNUSABLE, Failure, Refused, Unavailable
 from singleton_run_etcd.client import (
     DEADLINE_EXCEEDED,
@@ -39,10 +41,7 @@ try:
     import grpc
     from etcd3 import etcdrpc as rpc
 except (ImportError, TypeError) as error:
-    why = str(error).partition("\n")[0]
-    raise Refused(
-        f"etcd+grpc needs the package etcd3 ({why}): pip install 'singleton-run[etcd-grpc]'", UNUSABLE
-    ) from None
+    raise toolbox.missing_package("etcd+grpc", "etcd3", "etcd-grpc", error) from None
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -285,27 +284,22 @@ class Grpc:
     def _anywhere(self, ask: Callable[[_Line, Deadline], Result], deadline: Deadline) -> Result:
         """Ask at one endpoint after the other; each gets its share of the time that is left."""
         failures: dict[str, Exception] = {}
-        for left in range(len(self._endpoints), 0, -1):
-            share = deadline.share(left)
+        for (host, port, secure), share in in_turn(self._endpoints, deadline):
             if self.line is None:
-                self.line = _Line(self._channel(*self._endpoints[0]))
+                self.line = _Line(self._channel(host, port, secure))
             try:
                 return ask(self.line, share)
-            except Timeout as timeout:
-                failures[_name(*self._endpoints[0])] = timeout
-            except ServerError as error:
-                if error.code in _ANSWERS:
+            except (Timeout, ServerError) as error:
+                if isinstance(error, ServerError) and error.code in _ANSWERS:
                     raise
-                failures[_name(*self._endpoints[0])] = error
+                failures[authority(host, port)] = error
             self.close()
-            self._endpoints.append(self._endpoints.pop(0))
-        places = "; ".join(f"{name}: {failure}" for name, failure in failures.items())
         if all(_is_untrusted(failure) for failure in failures.values()):
-            raise Refused(f"etcd: the certificate is not trusted, or ours isn't: {places}", UNUSABLE)
-        raise Unavailable(f"etcd: {places}")
+            raise no_answer("etcd: the certificate is not trusted, or ours isn't", failures, untrusted=True)
+        raise no_answer("etcd", failures)
 
     def _channel(self, host: str, port: int, secure: bool) -> Any:
-        target = f"dns:///{_name(host, port)}"
+        target = f"dns:///{authority(host, port)}"
         if not secure:
             return grpc.insecure_channel(target, [*_OPTIONS, ("grpc.enable_http_proxy", 0)])
         options = [*_OPTIONS, _proxy(host, port)]
@@ -393,10 +387,6 @@ def _is_untrusted(failure: Exception) -> bool:
 def _seconds(deadline: Deadline) -> float:
     """What is left, for the server to know when nobody listens any more."""
     return max(0.0, deadline.until - toolbox.now())
-
-
-def _name(host: str, port: int, _secure: bool = False) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _credentials(address: Address) -> Any:

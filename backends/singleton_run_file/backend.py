@@ -23,8 +23,8 @@ import sys
 import time
 
 from singleton_run.api import toolbox
-from singleton_run.api.contract import Grant, Held, host_of
-from singleton_run.api.record import LONGEST, damaged_mark, parsed, unreadable
+from singleton_run.api.contract import Grant, Held
+from singleton_run.api.record import LONGEST, parsed, parsed_mark, unreadable
 from singleton_run.errors import UNUSABLE, Lost, Refused, Unavailable
 
 TYPE_CHECKING = False
@@ -363,18 +363,16 @@ class FileBackend:
         try:
             directory = os.open(f"{name}.once", _DIRECTORY, dir_fd=self._directory)
             try:
-                found = toolbox.loads(_read(directory, _mark_file(key)))["mark"]
+                content = _read(directory, _mark_file(key))
             finally:
                 os.close(directory)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise Refused(f"{path} can't be read ({_reason(error)}): {_ASK}", UNUSABLE) from None
-        except (ValueError, TypeError, KeyError):
-            found = None
-        if not isinstance(found, dict):
-            raise damaged_mark(path)
-        return found
+        except UnicodeError:
+            content = ""
+        return parsed_mark(content, path, "mark")
 
     def mark(self, grant: Grant, key: str, mark: Mapping[str, Any], limit: float) -> None:
         """Write the key's file, which is there for good when this returns."""
@@ -483,7 +481,7 @@ class FileBackend:
         if not kept and record.get("state") != "running":
             return Held()
         who = record.get("holder", "")
-        return Held(who, host_of(who), since=record.get("start"), until=kept)
+        return Held(who, since=record.get("start"), until=kept)
 
     def _read_record(self, name: str) -> Mapping[str, Any] | None:
         try:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import time
 
 from singleton_run.api import timestamps, toolbox
-from singleton_run.api.contract import Grant, Held, host_of
+from singleton_run.api.contract import Grant, Held
 from singleton_run.api.deadline import Deadline, Interrupted, Timeout
 from singleton_run.api.http.connection import Broken
-from singleton_run.api.http.date import ahead, seconds
-from singleton_run.api.record import damaged_mark
+from singleton_run.api.servers import may_reopen
 from singleton_run.errors import UNUSABLE, Lost, Refused, Unavailable
 from singleton_run_k8s import errors, lease, objects
 from singleton_run_k8s.client import Gone, WatchForbidden
@@ -30,8 +29,7 @@ if TYPE_CHECKING:
     Names = list[str]  # named here, for `list` is a method below
 
 _LOOK_EVERY = 2.0
-# A stream that broke sooner than that after it was opened is not opened again at once.
-_LEAST_LIFE = 1.0
+_CONTENDED = "kubernetes: others change the Lease all the time"
 # What a write collided with is told by the watch in a moment, or the watch is of no use.
 _TOLD_WITHIN = 1.0
 # A command that ends sooner doesn't pay for an Event about its start.
@@ -59,7 +57,7 @@ class LeaseBackend:
 
     def acquire(self, name: str, holder: str, ttl: float, limit: float) -> Grant | Held:
         """Take the Lease if it is free, its time is over, or it is `holder`'s already."""
-        deadline = Deadline(toolbox.now() + limit)
+        deadline = Deadline.after(limit)
         self._turn_to(name, ttl)
         seen = self._latest() or self._look(deadline)
         while seen.is_free(holder, toolbox.now()):
@@ -69,8 +67,7 @@ class LeaseBackend:
             written = write(body, deadline)
             if written is not None:
                 return self._granted(written, name, holder, ttl)
-            if toolbox.now() >= deadline.until:
-                raise Unavailable("kubernetes: others change the Lease all the time")
+            deadline.check(_CONTENDED)
             seen = self._look_after_conflict(deadline)
         if self._mine is not None and not _is_ours(seen, holder):
             self._mine = None
@@ -99,13 +96,13 @@ class LeaseBackend:
         self._close_watch()
         if self._mine is None:
             return
-        deadline = Deadline(toolbox.now() + limit)
+        deadline = Deadline.after(limit)
         name, holder = self._mine
         while (found := self._api.get(name, deadline)) is not None and lease.is_held_by(found, holder):
             body = lease.released(found, 0, None, lease.generation_of(found), 0.0, time.time())
             if self._api.update(body, deadline) is not None:
                 break
-            _check_time(deadline)
+            deadline.check(_CONTENDED)
         self._mine = None
 
     def renew(self, grant: Grant, limit: float) -> None:
@@ -119,7 +116,7 @@ class LeaseBackend:
         except Lost:
             self._events.note(f"{grant.holder} lost the lease", warning=True)
             # There may be no later: whoever has lost a lock is killed as soon as its command is gone.
-            self._events.send(Deadline(toolbox.now() + _SAY_SOON))
+            self._events.send(Deadline.after(_SAY_SOON))
             raise
 
     def hold(self, grant: Grant, until: float, wake: int) -> None:
@@ -128,7 +125,7 @@ class LeaseBackend:
         if self._events.pending and until > now + _SAY_AFTER + _SAY_LIMIT:
             if toolbox.wait(now + _SAY_AFTER, [wake]):
                 return
-            self._events.send(Deadline(toolbox.now() + _SAY_LIMIT, wake))
+            self._events.send(Deadline.after(_SAY_LIMIT, wake))
         toolbox.wait(until, [wake])
 
     def write(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
@@ -149,7 +146,7 @@ class LeaseBackend:
         """Who holds it by the server's stamps, and the record."""
         self._turn_to(name, toolbox.LEAST_TTL)
         self._seen = None
-        seen = self._look(Deadline(toolbox.now() + limit))
+        seen = self._look(Deadline.after(limit))
         if seen.lease is None:
             return None, None
         held = None if seen.is_free("", toolbox.now()) else self._held(seen)
@@ -158,23 +155,17 @@ class LeaseBackend:
     def list(self, limit: float) -> Names:
         """The names of the Leases that are labelled as ours."""
         labels = [*(f"{label}={value}" for label, value in lease.MANAGED.items()), f"!{lease.MARK}"]
-        found = self._api.list(",".join(labels), Deadline(toolbox.now() + limit))
+        found = self._api.list(",".join(labels), Deadline.after(limit))
         return sorted({lease.name_of(one) for one in found})
 
     def done(self, name: str, key: str, limit: float) -> Mapping[str, Any] | None:
         """What is in the object of the key, if there is one."""
-        stored_as = objects.of_key(name, key)
-        found = self._api.get(stored_as, Deadline(toolbox.now() + limit))
-        if found is None:
-            return None
-        mark = lease.mark_of(found)
-        if mark is None:
-            raise damaged_mark(f"kubernetes: the mark in the Lease {stored_as}")
-        return mark
+        found = self._api.get(objects.of_key(name, key), Deadline.after(limit))
+        return None if found is None else lease.mark_of(found)
 
     def mark(self, grant: Grant, key: str, mark: Mapping[str, Any], limit: float) -> None:
         """See that the Lease is still ours, and make the object of the key, or make it anew."""
-        deadline = Deadline(toolbox.now() + limit)
+        deadline = Deadline.after(limit)
         self._own = None
         self._find_own(grant, deadline)
         stored_as = objects.of_key(grant.name, key)
@@ -185,20 +176,20 @@ class LeaseBackend:
                 named = {**body, "metadata": {**found["metadata"], **body["metadata"]}}
                 if self._api.update(named, deadline) is not None:
                     return
-            _check_time(deadline)
+            deadline.check(_CONTENDED)
 
     def forget(self, name: str, key: str, limit: float) -> bool:
         """Delete the object of the key, which takes the permission to delete."""
-        return self._api.delete(objects.of_key(name, key), Deadline(toolbox.now() + limit))
+        return self._api.delete(objects.of_key(name, key), Deadline.after(limit))
 
     def offset(self) -> tuple[float, float] | None:
         """By the `Date` of the last answer, of which the part of a second is cut off."""
-        return None if self._api.told is None else ahead(*self._api.told)
+        return self._api.clock.offset()
 
     def close(self) -> None:
         """Say in Events what is still to be said, if that can be done soon; drop every connection."""
         self._close_watch()
-        self._events.send(Deadline(toolbox.now() + _SAY_LIMIT))
+        self._events.send(Deadline.after(_SAY_LIMIT))
         self._api.close()
 
     def _turn_to(self, name: str, ttl: float) -> None:
@@ -211,7 +202,7 @@ class LeaseBackend:
     def _look(self, deadline: Deadline) -> Observation:
         """Read the Lease."""
         found = self._api.get(self._name, deadline)
-        return self._see(found, None if self._api.told is None else seconds(self._api.told[0]))
+        return self._see(found, self._api.clock.told())
 
     def _see(self, found: Lease | None, date: float | None = None) -> Observation:
         stamp = date if self._stamps else None
@@ -222,7 +213,7 @@ class LeaseBackend:
         """The Lease as the watch has told of it up to now; None if there is no watch."""
         try:
             while self._watch is not None:
-                self._see(self._watch.next(Deadline(toolbox.now())))
+                self._see(self._watch.next(Deadline.after(0.0)))
         except Timeout:
             return self._seen
         except (Broken, Gone):
@@ -233,8 +224,7 @@ class LeaseBackend:
         """The Lease as another has just written it: soon the watch tells. If not, it is read."""
         if self._watch is not None:
             try:
-                soon = min(deadline.until, toolbox.now() + _TOLD_WITHIN)
-                return self._see(self._watch.next(Deadline(soon, deadline.wake)))
+                return self._see(self._watch.next(deadline.within(_TOLD_WITHIN)))
             except (Timeout, Broken, Gone):
                 self._close_watch()
         return self._look(deadline)
@@ -254,8 +244,7 @@ class LeaseBackend:
             _say_no_watch(self._api.namespace)
         except Broken as broken:
             self._close_watch()
-            if toolbox.now() < self._opened + _LEAST_LIFE:
-                raise Unavailable(f"kubernetes: {broken}") from None
+            may_reopen("kubernetes", self._opened, broken)
 
     def _open_watch(self, deadline: Deadline) -> None:
         seen = self._seen
@@ -276,8 +265,7 @@ class LeaseBackend:
 
     def _request(self, deadline: Deadline) -> Deadline:
         """What a single request may take of the time that there is to wait."""
-        limit = toolbox.request_limit(self._default)
-        return Deadline(min(deadline.until, toolbox.now() + limit), deadline.wake)
+        return deadline.within(toolbox.request_limit(self._default))
 
     def _close_watch(self) -> None:
         if self._watch is not None:
@@ -302,7 +290,7 @@ class LeaseBackend:
         found = seen.lease or {}
         holder = lease.holder_of(found)
         since = timestamps.unix_time((found.get("spec") or {}).get("acquireTime"))
-        return Held(holder, host_of(holder), since, seen.expires)
+        return Held(holder, since=since, until=seen.expires)
 
     def _change(
         self, grant: Grant, change: Callable[[Lease], Lease], limit: float, *, once: bool = False
@@ -311,7 +299,7 @@ class LeaseBackend:
 
         `once`: to have given the grant back before is as good.
         """
-        deadline = Deadline(toolbox.now() + limit)
+        deadline = Deadline.after(limit)
         while True:
             found = self._find_own(grant, deadline, once=once)
             if found is None:
@@ -321,7 +309,7 @@ class LeaseBackend:
             if written is not None:
                 self._own = self._events.lease = written
                 return
-            _check_time(deadline)
+            deadline.check(_CONTENDED)
 
     def _find_own(self, grant: Grant, deadline: Deadline, *, once: bool = False) -> Lease | None:
         """The Lease, which is the grant's; None if `once` and it was given back. Raises Lost."""
@@ -344,11 +332,6 @@ class LeaseBackend:
 
 def _is_ours(seen: Observation, holder: str) -> bool:
     return seen.lease is not None and lease.is_held_by(seen.lease, holder)
-
-
-def _check_time(deadline: Deadline) -> None:
-    if toolbox.now() >= deadline.until:
-        raise Unavailable("kubernetes: others change the Lease all the time")
 
 
 def _say_no_watch(namespace: str) -> None:

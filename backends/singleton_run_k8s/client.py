@@ -9,14 +9,15 @@ from __future__ import annotations
 from singleton_run.api import toolbox
 from singleton_run.api.deadline import Interrupted
 from singleton_run.api.http.connection import Broken
+from singleton_run.api.servers import ServerClock, with_new_login
 from singleton_run.api.url import whole_number
 from singleton_run.errors import UNUSABLE, Failure, Refused, Unavailable
 from singleton_run_k8s import errors, lease
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
+    from collections.abc import Callable, Mapping
+    from typing import Any, TypeVar
 
     from singleton_run.api.deadline import Deadline
     from singleton_run.api.http.client import Stream
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from singleton_run_k8s.lease import Lease
     from singleton_run_k8s.login import Access, Login
 
+    Headers = dict[str, Any]
     Leases = list[Lease]  # named here, for `list` is a method below
+    Result = TypeVar("Result")
 
 _GROUP = "/apis/coordination.k8s.io/v1"
 _PAGE = 500
@@ -41,11 +44,20 @@ class WatchForbidden(Exception):
     """Our permissions are for everything but the watch."""
 
 
+class _Unauthorized(Exception):
+    """The server answers 401 to a request with these headers."""
+
+    def __init__(self, answer: Answer, access: Access, headers: Headers) -> None:
+        super().__init__()
+        self.answer = answer
+        self.access = access
+        self.header = str(headers.get("Authorization", ""))
+
+
 class Api:
     """Leases in one namespace; `namespace` is empty for that of the login.
 
-    `told` is the `Date` of the last answer (empty without one), and the boot clock's readings when its
-    request was sent and when it was heard; None before one.
+    `clock` is the API server's, by the `Date` of the last answer.
     """
 
     def __init__(self, login: Login, namespace: str) -> None:
@@ -55,7 +67,7 @@ class Api:
         self._refused_since: float | None = None
         self._recalled: Any = ()
         self._access: Access | None = None
-        self.told: tuple[str, float, float] | None = None
+        self.clock = ServerClock()
 
     def get(self, name: str, deadline: Deadline) -> Lease | None:
         """The Lease of that name, None if there is none."""
@@ -97,25 +109,24 @@ class Api:
     def watch(self, name: str, version: str, deadline: Deadline) -> Watch:
         """What becomes of a Lease from that version on. Raises Gone, WatchForbidden too."""
         query = f"watch=true&fieldSelector=metadata.name%3D{name}&resourceVersion={version}"
-        renewed = False
-        while True:
+
+        def ask() -> Watch:
             access, headers = self._prepared(deadline)
             path = self._path(access, f"leases?{query}")
             stream = access.client.stream("GET", path, headers, b"", deadline)
             if stream.status == 200:
-                self._is_allowed("watch")
                 return Watch(stream)
             stream.close()
             if stream.status == 410:
                 raise Gone
-            if stream.status == 401 and not renewed:
-                renewed = True
-                if self._login.renew(headers.get("Authorization", ""), deadline):
-                    continue
+            if stream.status == 401:
+                raise _Unauthorized(stream.answer, access, headers)
             failure = self._failure("watch", stream.answer, access)
             if stream.status == 403 and isinstance(failure, Refused):
                 raise WatchForbidden
             raise failure
+
+        return self._logged_in("watch", ask, deadline)
 
     def create_event(self, event: Mapping[str, Any], deadline: Deadline) -> bool:
         """Make an Event; false if we may not, or it can't be done."""
@@ -141,11 +152,11 @@ class Api:
         """Drop every connection. Never raises."""
         self._login.close()
 
-    def _prepared(self, deadline: Deadline) -> tuple[Access, dict[str, Any]]:
+    def _prepared(self, deadline: Deadline) -> tuple[Access, Headers]:
         access = self._access = self._login.access(deadline)
         access.client.recall(self._recalled)
         self._recalled = ()
-        headers: dict[str, Any] = {
+        headers: Headers = {
             "Accept": "application/json",
             "User-Agent": f"singleton-run/{toolbox.version}",
         }
@@ -163,22 +174,35 @@ class Api:
     def _call(self, verb: str, method: str, rest: str, body: Lease | None, deadline: Deadline) -> Answer:
         """The answer to a request: one that was done, or of 404 or 409. Raises as `login` does."""
         data = b"" if body is None else toolbox.dumps(body).encode()
-        renewed = False
-        while True:
-            access, headers = self._prepared(deadline)
-            sent = toolbox.now()
-            answer = access.client.request(method, self._path(access, rest), headers, data, deadline)
-            self.told = answer.headers.get("date", ""), sent, toolbox.now()
-            if answer.status == 401 and not renewed:
-                renewed = True
-                if self._login.renew(headers.get("Authorization", ""), deadline):
+
+        def ask() -> Answer:
+            while True:
+                access, headers = self._prepared(deadline)
+                sent = toolbox.now()
+                answer = access.client.request(method, self._path(access, rest), headers, data, deadline)
+                self.clock.read(answer.headers.get("date"), sent, toolbox.now())
+                if answer.status == 401:
+                    raise _Unauthorized(answer, access, headers)
+                if answer.status == 429 and _pause(answer, deadline):
                     continue
-            if answer.status == 429 and _pause(answer, deadline):
-                continue
-            if answer.status < 300 or self._is_result(answer, verb):
-                self._is_allowed(verb)
-                return answer
-            raise self._failure(verb, answer, access)
+                if answer.status < 300 or self._is_result(answer, verb):
+                    return answer
+                raise self._failure(verb, answer, access)
+
+        return self._logged_in(verb, ask, deadline)
+
+    def _logged_in(self, verb: str, ask: Callable[[], Result], deadline: Deadline) -> Result:
+        """Ask with our credentials, once more with new ones if the server refuses them."""
+
+        def renew(refused: _Unauthorized) -> bool:
+            return self._login.renew(refused.header, deadline)
+
+        try:
+            result = with_new_login(ask, _Unauthorized, renew)
+        except _Unauthorized as refused:
+            raise self._failure(verb, refused.answer, refused.access) from None
+        self._is_allowed(verb)
+        return result
 
     def _is_allowed(self, verb: str) -> None:
         self._allowed.add(verb)

@@ -38,14 +38,15 @@ def taken(lease: Lease | None, name: str, holder: str, ttl: float, now: float, s
         spec["leaseTransitions"] = int(spec.get("leaseTransitions") or 0) + 1
         spec["acquireTime"] = stamp
     spec.setdefault("acquireTime", stamp)
-    spec.update(holderIdentity=holder, leaseDurationSeconds=whole(ttl), renewTime=stamp)
+    spec.update(holderIdentity=holder, leaseDurationSeconds=toolbox.whole_seconds(ttl), renewTime=stamp)
     base = lease or {**_API, "metadata": {"name": stored_as}}
     return _written(base, spec, {NAME: name, GENERATION: "0"})
 
 
 def renewed(lease: Lease, ttl: float, generation: int, now: float) -> Lease:
     """The Lease to write for its holder to go on."""
-    spec = {**lease["spec"], "leaseDurationSeconds": whole(ttl), "renewTime": timestamps.micro_time(now)}
+    seconds = toolbox.whole_seconds(ttl)
+    spec = {**lease["spec"], "leaseDurationSeconds": seconds, "renewTime": timestamps.micro_time(now)}
     return _written(lease, spec, {GENERATION: str(generation)})
 
 
@@ -62,7 +63,7 @@ def released(
     One that is kept has its last holder's name on it, and is marked as one that nobody may renew.
     """
     stamp = timestamps.micro_time(now)
-    spec = {**lease["spec"], "renewTime": stamp, "leaseDurationSeconds": whole(keep) or 1}
+    spec = {**lease["spec"], "renewTime": stamp, "leaseDurationSeconds": toolbox.whole_seconds(keep) or 1}
     if not keep:
         spec.update(holderIdentity="", acquireTime=stamp)
     notes = {RELEASED: f"{token} {spec.get('acquireTime')}", GENERATION: str(generation)}
@@ -122,9 +123,9 @@ def record_of(lease: Lease) -> Mapping[str, Any] | None:
     return parsed(text) if text else None
 
 
-def mark_of(lease: Lease) -> Mapping[str, Any] | None:
-    """What was marked; None if it can't be read."""
-    return parsed_mark(_note(lease, MARK))
+def mark_of(lease: Lease) -> Mapping[str, Any]:
+    """The mark in the object of a key. Raises Refused for a damaged one."""
+    return parsed_mark(_note(lease, MARK), f"kubernetes: the mark in the Lease {lease['metadata']['name']}")
 
 
 def name_of(lease: Lease) -> str:
@@ -206,11 +207,6 @@ def observe(
     if stamp is not None and date is not None:
         ends.append(now + (stamp + duration + MARGIN - date))
     return Observation(lease, seen, min(ends))
-
-
-def whole(seconds: float) -> int:
-    """Rounded up, for a Lease knows whole seconds only."""
-    return int(-(-seconds // 1))
 
 
 def _note(lease: Lease, name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from singleton_run.api.http.client import Client, Endpoint, proxy_to
-from singleton_run.api.url import host_and_port
+from singleton_run.api.url import authority, host_and_port
 from singleton_run.errors import UNUSABLE, Refused
 from singleton_run_k8s.address import checked
 
@@ -45,7 +45,7 @@ class Access:
 
     def __init__(self, url: str, namespace: str, tls: Tls | None, proxy: Proxy | None) -> None:
         host, port, self.path = parts(url)
-        self.place = f"{host}:{port}"
+        self.place = authority(host, port)
         self.namespace = checked(namespace)
         self.client = Client("kubernetes", [Endpoint(host, port, tls, proxy)])
 

@@ -6,10 +6,11 @@ it is done in a thread that nobody waits for longer than there is time.
 
 from __future__ import annotations
 
-import _thread
 import os
 
-from singleton_run.api.deadline import READ, Timeout
+from singleton_run.api.background import Background
+from singleton_run.api.deadline import Timeout
+from singleton_run.api.toolbox import missing_package
 from singleton_run.errors import UNUSABLE, Failure, Refused, Unavailable, fault
 from singleton_run_k8s.kubeconfig import Kubeconfig
 from singleton_run_k8s.login import Access, proxy_for
@@ -105,6 +106,7 @@ class KubeconfigLogin:
             work.wait(deadline)
         except Timeout:
             raise Unavailable("kubernetes: the login by the kubeconfig takes too long") from None
+        work.close()
         self._work = None
         if work.error is not None:
             raise work.error
@@ -198,30 +200,20 @@ class _LoggedErrors:
         self._root.removeHandler(self._handler)
 
 
-class _Work:
-    """A task that is done in a thread of its own. `error` is what it raised."""
+class _Work(Background):
+    """A part of the login under way. Once `done`, `error` is the Failure that it raised, if any."""
 
     def __init__(self, task: Callable[[], None]) -> None:
         self.error: Failure | None = None
-        self._done = False
-        self._read, self._write = os.pipe()
-        _thread.start_new_thread(self._run, (task,))
+        super().__init__(lambda: self._try(task))
 
-    def _run(self, task: Callable[[], None]) -> None:
+    def _try(self, task: Callable[[], None]) -> None:
         try:
             task()
         except Failure as failure:
             self.error = failure
         except Exception as error:  # noqa: BLE001 - its text may hold the login
             self.error = Unavailable(f"kubeconfig: the login failed: {fault(error)}")
-        self._done = True
-        os.close(self._write)
-
-    def wait(self, deadline: Deadline) -> None:
-        """Wait until it is done. Raises Timeout, Interrupted: then it goes on."""
-        if not self._done:
-            deadline.wait(self._read, READ)
-        os.close(self._read)
 
 
 def _client() -> Any:
@@ -229,11 +221,7 @@ def _client() -> Any:
     try:
         from kubernetes import config
     except ImportError as error:
-        if (error.name or "").partition(".")[0] != "kubernetes":
-            raise Refused(f"the package kubernetes can't be used: {error}", UNUSABLE) from None
-        raise Refused(
-            "a kubeconfig needs the package kubernetes: pip install 'singleton-run[k8s-lease]'", UNUSABLE
-        ) from None
+        raise missing_package("a kubeconfig", "kubernetes", "k8s-lease", error) from None
     return config
 
 

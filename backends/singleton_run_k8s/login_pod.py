@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from singleton_run.api.url import authority
 from singleton_run.errors import UNUSABLE, Refused
 from singleton_run_k8s.login import Access, proxy_for
 
@@ -37,7 +38,7 @@ class PodLogin:
             port = self._environ.get("KUBERNETES_SERVICE_PORT_HTTPS") or self._environ.get(
                 "KUBERNETES_SERVICE_PORT", "443"
             )
-            url = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+            url = f"https://{authority(host, port)}"
             namespace = _text(f"{self._folder}/namespace") or "default"
             tls = Tls(f"{self._folder}/ca.crt")
             self._access = Access(url, namespace, tls, proxy_for(url, self._environ))

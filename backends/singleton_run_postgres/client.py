@@ -6,12 +6,12 @@ waiting is ours. What did not end in time leaves the connection in an unknown st
 
 from __future__ import annotations
 
-import time
-
 from psycopg import Error, pq
 
 from singleton_run.api import toolbox
 from singleton_run.api.deadline import READ, WRITE, Deadline, Interrupted, Timeout
+from singleton_run.api.servers import ServerClock, in_turn, no_answer
+from singleton_run.api.url import authority
 from singleton_run.errors import DENIED, Failure, Refused, Unavailable
 from singleton_run_postgres.errors import READ_ONLY, ServerError, login_error, make_verbose, one_line
 from singleton_run_postgres.statements import HELLO, LOOK_EVERY, quoted
@@ -41,7 +41,7 @@ class Session:
         self._address = address
         self._connection: PGconn | None = None
         self._failed: set[bytes] = set()
-        self._clock = (0.0, 0.0, 0.0)
+        self.clock = ServerClock()
         self.pooled = False
         self.role = ""
         self._channel = ""
@@ -61,9 +61,9 @@ class Session:
         # Where nobody answered last time is tried last.
         routes = sorted(self._address.routes(deadline), key=lambda route: route[1] in self._failed)
         failures: dict[str, Failure] = {}
-        for number, (place, route) in enumerate(routes):
+        for (place, route), share in in_turn(routes, deadline):
             try:
-                self._open(route, deadline.share(len(routes) - number), to_look=to_look)
+                self._open(route, share, to_look=to_look)
             except (Unavailable, Refused) as error:
                 if error.status == DENIED:
                     raise
@@ -84,20 +84,8 @@ class Session:
         sent = toolbox.now()
         rows = self._run(statement, [str(value).encode() for value in values], deadline)
         if rows:
-            self._clock = (float(rows[0][0] or 0), sent, toolbox.now())
+            self.clock.read(float(rows[0][0] or 0), sent, toolbox.now())
         return rows
-
-    def server_time(self, reading: float) -> float:
-        """What the server's clock reads, at the least, when the boot clock has come to `reading`."""
-        told, _, heard = self._clock
-        return told + reading - heard
-
-    def offset(self) -> tuple[float, float] | None:
-        """How far the server's clock is ahead of the wall clock, and how exactly; None before an answer."""
-        told, sent, heard = self._clock
-        if not told:
-            return None
-        return told + toolbox.now() - (sent + heard) / 2 - time.time(), (heard - sent) / 2
 
     def listen(self, channel: str, deadline: Deadline) -> bool:
         """Be told of what is sent to `channel`; true if that begins now. A pooler would not tell."""
@@ -113,7 +101,7 @@ class Session:
         Raises Interrupted, and Unavailable when the connection breaks.
         """
         if self.pooled:
-            if toolbox.wait(min(deadline.until, toolbox.now() + LOOK_EVERY), [deadline.wake]):
+            if toolbox.wait(deadline.within(LOOK_EVERY).until, [deadline.wake]):
                 raise Interrupted
             return False
         connection = self._connection
@@ -161,10 +149,10 @@ class Session:
         except ServerError as error:
             connection.finish()
             raise error.failure() from None
-        except Timeout:
+        except Timeout as timeout:
             place = _place(connection)
             connection.finish()
-            raise Unavailable(f"postgres: no answer in time from {place}") from None
+            raise no_answer("postgres", {place: timeout}) from None
         except BaseException:
             connection.finish()
             raise
@@ -209,10 +197,10 @@ class Session:
             connection.send_query_params(statement.encode(), parameters)
             _send(connection, deadline)
             results = _receive(connection, deadline)
-        except Timeout:
+        except Timeout as timeout:
             place = _place(connection)
             self.drop()
-            raise Unavailable(f"postgres: no answer in time from {place}") from None
+            raise no_answer("postgres", {place: timeout}) from None
         except Error as error:
             self.drop()
             raise Unavailable(f"postgres: {one_line(str(error))}") from None
@@ -235,7 +223,8 @@ def _worst(failures: list[Failure]) -> Failure:
 
 def _place(connection: PGconn) -> str:
     host = (connection.hostaddr or connection.host).decode(errors="replace")
-    return f"{host} port {connection.port.decode()}"
+    port = connection.port.decode()
+    return f"{host}/.s.PGSQL.{port}" if host.startswith("/") else authority(host, port)
 
 
 def _send(connection: PGconn, deadline: Deadline) -> None:

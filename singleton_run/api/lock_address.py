@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from singleton_run.errors import UNUSABLE, Refused
 from singleton_run.names import digest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import NoReturn
 
 HELD = "SINGLETON_HELD"
 """The variable that lists the locks held around a command, each by its `lock_id`."""
@@ -16,6 +18,11 @@ _UNCLEAR = (
     "it can be read in two ways: write each @ but the one before the host as %40, and in a user or a "
     "password / as %2F and ? as %3F"
 )
+
+
+def refuse(why: str) -> NoReturn:
+    """Raise Refused (78) for a `--lock` that can't be used. `why` must not contain a password."""
+    raise Refused(f"--lock: {why}", UNUSABLE)
 
 
 def nested(environ: Mapping[str, str], url: str, name: str) -> bool:

@@ -80,18 +80,20 @@ def mark_of(record: Mapping[str, Any]) -> Record:
     return {word: record[word] for word in ("holder", "token", "start", "end")}
 
 
-def parsed_mark(text: str) -> Record | None:
-    """The mark that `text` is, None if it is damaged."""
+def parsed_mark(text: str, where: str, field: str = "") -> Record:
+    """The mark that `text` is, or that a field of it is.
+
+    Raises Refused (78) for a damaged one, which `where` names: nobody knows whether its key is done, so a
+    person has to decide.
+    """
     try:
         mark = fastjson.loads(text)
-    except ValueError:
-        return None
-    return mark if isinstance(mark, dict) else None
-
-
-def damaged_mark(where: str) -> Refused:
-    """The error for a mark that can't be read: it is neither done nor to do, until a person decides."""
-    return Refused(f"{where} is damaged: delete it if what it marks shall be done again", UNUSABLE)
+        mark = mark[field] if field else mark
+    except (ValueError, TypeError, LookupError):
+        mark = None
+    if isinstance(mark, dict):
+        return mark
+    raise Refused(f"{where} is damaged: delete it if what it marks shall be done again", UNUSABLE)
 
 
 def keep_left(keep: float, began: float) -> float:

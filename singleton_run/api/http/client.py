@@ -10,7 +10,8 @@ from __future__ import annotations
 from singleton_run.api.deadline import Deadline, Timeout
 from singleton_run.api.http.connection import Broken, Connection, Socket, Untrusted
 from singleton_run.api.resolve import Lookup, literal
-from singleton_run.errors import UNUSABLE, Refused, Unavailable
+from singleton_run.api.servers import in_turn, no_answer
+from singleton_run.api.url import authority
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Endpoint:
         self.tls = tls
         self.proxy = proxy
         self.via: Place = (host, port) if proxy is None else (proxy.host, proxy.port)
-        self.name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.name = authority(host, port)
 
 
 if TYPE_CHECKING:
@@ -128,35 +129,27 @@ class Client:
         """Ask at one address after the other; each gets its share of the time that is left."""
         failures: dict[str, Exception] = {}
         last: Result | None = None
-        for left in range(len(self._endpoints), 0, -1):
-            endpoint = self._endpoints[0]
-            share = deadline.share(left)
+        for endpoint, share in in_turn(self._endpoints, deadline):
             try:
                 addresses = self._find(endpoint.via, share)
             except (Broken, Timeout) as error:
                 failures[endpoint.name] = error
-                addresses = []
-            for more in range(len(addresses), 0, -1):
+                continue
+            for address, part in in_turn(addresses, share):
                 try:
-                    last = ask((endpoint, addresses[0]), share.share(more))
+                    last = ask((endpoint, address), part)
                 except (Broken, Timeout) as error:
                     failures[endpoint.name] = error
                     self.close()
                 else:
                     if last.status not in _NOT_HERE:
-                        self.route = endpoint, addresses[0]
+                        self.route = endpoint, address
                         return last
-                addresses.append(addresses.pop(0))
-            if addresses:
-                self._look_up_again(endpoint.via)
-            self._endpoints.append(self._endpoints.pop(0))
+            self._look_up_again(endpoint.via)
         if last is not None:
             return last
-        places = "; ".join(f"{name}: {error}" for name, error in failures.items())
-        text = f"{self._service}: {places}"
-        if all(isinstance(error, Untrusted) for error in failures.values()):
-            raise Refused(text, UNUSABLE)
-        raise Unavailable(text)
+        untrusted = all(isinstance(error, Untrusted) for error in failures.values())
+        raise no_answer(self._service, failures, untrusted=untrusted)
 
     def _exchange(self, route: Route, request: bytes, deadline: Deadline) -> Answer:
         if self._connection is not None and self._connection[1] != route:
