@@ -18,8 +18,6 @@ from hypothesis import strategies as st
 from psycopg import sql
 
 from singleton_run.api.record import UNREADABLE, VERSION, ended, parsed, started, unreadable
-from singleton_run.errors import UNUSABLE
-from singleton_run.names import digest
 from singleton_run.system import fastjson
 from tests.servers import etcd, postgres
 from tests.support.harness import Lab, environment, until
@@ -136,9 +134,6 @@ class Store(Protocol):
     def get(self, name: str) -> str:
         """Read it."""
 
-    def put_mark(self, name: str, key: str, data: bytes) -> None:
-        """Write the mark of a key that is done."""
-
 
 class InFile:
     """The record beside the lock's file."""
@@ -151,9 +146,6 @@ class InFile:
 
     def get(self, name: str) -> str:
         return (self.directory / f"{name}.json").read_text()
-
-    def put_mark(self, name: str, key: str, data: bytes) -> None:
-        (self.directory / f"{name}.once" / f"{digest([key])}.json").write_bytes(data)
 
 
 class InEtcd:
@@ -169,10 +161,6 @@ class InEtcd:
     def get(self, name: str) -> str:
         return self.server.ctl("get", f"singleton-run/record/{name}", "--print-value-only")
 
-    def put_mark(self, name: str, key: str, data: bytes) -> None:
-        command = self.server.ctl_command("put", f"singleton-run/once/{name}/{key}")
-        subprocess.run(command, input=data, env=etcd.environment(), check=True, capture_output=True)
-
 
 class InPostgres:
     """The row's record."""
@@ -187,10 +175,6 @@ class InPostgres:
     def get(self, name: str) -> str:
         ((record,),) = self.server.run("SELECT record FROM singleton_run_lock WHERE name = %s", [name])
         return str(record)
-
-    def put_mark(self, name: str, key: str, data: bytes) -> None:
-        statement = "UPDATE singleton_run_lock_once SET mark = %s WHERE name = %s AND key = %s"
-        self.server.run(statement, [data.decode(), name, key])
 
 
 @pytest.fixture(params=["file", "etcd", "postgres"])
@@ -268,17 +252,6 @@ def test_a_slot_whose_record_is_damaged_is_left_out_and_said_to_be(
     assert again.wait() == 0
     assert "nothing to do, its record could not be read" in again.said
     lab.evidence.check(1)
-
-
-def test_a_damaged_mark_is_refused_with_the_same_status_everywhere(place: tuple[Lab, Store]) -> None:
-    lab, store = place
-    assert_all_well(lab.start("--once", "v1", command=["true"]))
-    for damage in (b"rubbish", b"[]"):
-        store.put_mark(lab.name, "v1", damage)
-        run = lab.start("--once", "v1", command=["true"])
-        assert run.wait() == UNUSABLE, run.said
-        assert "is damaged: delete it" in run.said
-        assert len(run.said.splitlines()) == 1
 
 
 # What else there is.
