@@ -233,7 +233,7 @@ def test_a_look_sees_that_flock_holds_the_lock(lab: Lab) -> None:
 
 def test_a_look_sees_the_lock_where_proc_does_not_show_it(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     printed(lab)
-    monkeypatch.setattr("singleton_run_file.backend._LOCKS", "/nonexistent/locks")
+    monkeypatch.setattr("singleton_run_file.lock_file._LOCKS", "/nonexistent/locks")
     looker, holder = open_backend(lab.lock, {}), open_backend(lab.lock, {})
     run = lab.start(command=lab.long_job())
     lab.ready()
