@@ -62,8 +62,9 @@ class Grant:
 class Held:
     """Another has the lock. What is not known is None (`since`, `until`) or empty (the texts).
 
-    `since` is in Unix seconds (UTC). `until` is the boot-clock reading at which the lock may be
-    free if nobody renews it. `handle` is the backend's own, for its `wait`.
+    Without `host` it is what the holder's name says (`host_of`). `since` is in Unix seconds (UTC). `until`
+    is the boot-clock reading at which the lock may be free if nobody renews it. `handle` is the backend's
+    own, for its `wait`.
     """
 
     __slots__ = ("handle", "holder", "host", "since", "until")
@@ -71,14 +72,14 @@ class Held:
     def __init__(
         self,
         holder: str = "",
-        host: str = "",
+        host: str | None = None,
         since: float | None = None,
         until: float | None = None,
         handle: Handle | None = None,
     ) -> None:
         # A stranger may have written them.
         self.holder = holder[:_LONGEST_HOLDER]
-        self.host = host[:_LONGEST_HOLDER]
+        self.host = (host_of(holder) if host is None else host)[:_LONGEST_HOLDER]
         self.since = moment(since)
         self.until = until
         self.handle = handle or {}

@@ -170,7 +170,7 @@ class KernelLockHandle:
 
     def keep_lock(self) -> None:
         """In the guard whose front has died: have the lock kept as long as was asked for."""
-        keep = record.keep_for(self.job.keep, self._task.page.began)
+        keep = record.keep_left(self.job.keep, self._task.page.began)
         try:
             if keep:
                 self.backend.keep(keep)
@@ -186,7 +186,7 @@ class KernelLockHandle:
         key, text = self.job.once, ""
         if key is not None and run["state"] == "succeeded":
             text = self._try(lambda grant: self.backend.mark(grant, key, record.mark_of(run), 0.0))
-        keep = record.keep_for(self.job.keep, self._task.page.began)
+        keep = record.keep_left(self.job.keep, self._task.page.began)
         text = self._try(lambda grant: self.backend.release(grant, run, 0.0, keep)) or text
         self.backend.leave(0.0)
         turn.settled(text)

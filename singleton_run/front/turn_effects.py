@@ -96,7 +96,7 @@ class TurnEffects:
         self.children.start_ordered()
         self.link.send(GuardOrders.start(token, *self._of_slot()))
         grant = self.turn.grant or {}
-        self._run_record = record.begun(
+        self._run_record = record.started(
             grant["record"], grant["name"], grant["holder"], grant["token"], time.time()
         )
         trouble = self.lock.begun(self._run_record)
