@@ -14,7 +14,8 @@ from singleton_run.api.contract import Grant, Held
 from singleton_run.api.record import ended, started
 from singleton_run.errors import Failure, Lost, Refused
 from singleton_run.job import Job
-from singleton_run.keeper import decisions as keeper_decisions
+from singleton_run.keeper.decisions import turn_steps
+from singleton_run.keeper.operations import Orders, Result
 from singleton_run.names import LONGEST, check_name
 from singleton_run.system import calls
 from singleton_run.testing.peer import SLACK, STEADY, Crew, Nursery, Peer
@@ -329,12 +330,10 @@ class Conformance:
         """The keeper got it when the lease was nearly over: it isn't used before a renewal proves it anew."""
         name = crew.name()
         one, other = crew.peer(), crew.peer()
-        steps = keeper_decisions.keep(
-            Job(name, one.holder, STEADY, calls.FOREVER), keeper_decisions.Orders(), None
-        )
+        steps = turn_steps(Job(name, one.holder, STEADY, calls.FOREVER), Orders(), None)
         assert next(steps).name == "acquire"
         grant = one.takes(name)
-        step = steps.send(keeper_decisions.Done(one.began, one.began + STEADY, grant))
+        step = steps.send(Result(one.began, one.began + STEADY, grant))
         assert step.name == "renew"
         one.renew(grant)
         other.is_refused(name)
