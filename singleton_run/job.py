@@ -1,4 +1,4 @@
-"""What a turn is to lock, as front, guard and keeper are told it."""
+"""The lock that a turn is for, as front, guard and keeper are told it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ if TYPE_CHECKING:
 
 
 class Job:
-    """What is to be locked, and how long to try: `wait_until` is a reading of the boot clock.
+    """The lock `name`, and for whom and for how long it is asked for.
 
-    `plan` says which slots there are, `once` is the key of what is done once; None without. `keep` is how
-    long the lock is kept from the command's start on, in seconds. `leased` is false for a lock that lapses
-    with its last holder. `unstarted` is the record to leave where a slot was granted and is not started.
+    `ttl` is the lease's length in seconds. `wait_until` is the boot clock's reading at which the wait ends;
+    `waits` is false if there is no wait at all. `lock_at_least_for` is how long the lock is kept, in seconds
+    from the command's start. `leased` is false for a lock that the kernel frees when its last holder is gone.
+
+    `plan` has the slots of a schedule, `once` the key of --once; each is None if there is none. `unstarted`
+    is the record to write when a slot was granted, but its command was not started.
     """
 
     __slots__ = (
         "holder",
-        "keep",
         "leased",
+        "lock_at_least_for",
         "name",
         "once",
         "plan",
@@ -40,7 +43,7 @@ class Job:
         *,
         plan: Plan | None = None,
         once: str | None = None,
-        keep: float = 0.0,
+        lock_at_least_for: float = 0.0,
         waits: bool = True,
         leased: bool = True,
     ) -> None:
@@ -51,6 +54,6 @@ class Job:
         self.plan = plan
         self.unstarted: Mapping[str, Any] | None = None
         self.once = once
-        self.keep = keep
+        self.lock_at_least_for = lock_at_least_for
         self.waits = waits
         self.leased = leased

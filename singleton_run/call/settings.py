@@ -45,8 +45,8 @@ class Settings:
     `scheduled` says that there are slots: by `every`, an interval, or by `cron`, an expression in its
     one spelling (`cronfields`), in the time zone `zone`. `loop` says that we go on after a slot.
     `start_deadline` None is until the next slot is due. `once` is the key of what is to succeed once.
-    The n-th retry, counted from 0, comes `retry_delay * retry_backoff ** n` after the failure. `keep`
-    is how long after the command's start the lock is kept at least.
+    The n-th retry, counted from 0, comes `retry_delay * retry_backoff ** n` after the failure.
+    `lock_at_least_for` is how long after the command's start the lock is kept at least.
     """
 
     __slots__ = (
@@ -55,10 +55,10 @@ class Settings:
         "cron",
         "every",
         "jitter",
-        "keep",
         "kill_after",
         "leftovers",
         "lock",
+        "lock_at_least_for",
         "log_format",
         "loop",
         "name",
@@ -106,7 +106,7 @@ class Settings:
     retry_delay: float
     retry_backoff: float
     retry_interrupted: bool
-    keep: float
+    lock_at_least_for: float
     verbosity: int
     log_format: str
     command: tuple[str, ...]
@@ -181,7 +181,7 @@ def _check_slots(settings: Settings) -> None:
     every = settings.every
     if every is not None and settings.jitter >= every:
         _refuse(f"--jitter must be less than the interval of --every, {durations.text(every)}")
-    if every is not None and settings.keep >= every:
+    if every is not None and settings.lock_at_least_for >= every:
         _refuse(
             f"--lock-at-least-for must be less than the interval of --every, {durations.text(every)}: "
             "the next run would be late"
@@ -315,7 +315,7 @@ def _schedule(values: Values, environ: Mapping[str, str]) -> dict[str, object]:
         "retry_delay": _seconds(values, "retry_delay"),
         "retry_backoff": _factor(values, "retry_backoff"),
         "retry_interrupted": bool(options["retry_interrupted"]),
-        "keep": _seconds(values, "lock_at_least_for"),
+        "lock_at_least_for": _seconds(values, "lock_at_least_for"),
     }
 
 

@@ -14,7 +14,7 @@ else:
 class Effects(Protocol):
     """What a turn does to the world, and what it reads of it. Nothing here waits."""
 
-    def keep(self, grant: dict[str, Any] | None) -> None:
+    def fork_keeper(self, grant: dict[str, Any] | None) -> None:
         """Fork a keeper: to take the lock, or to resume `grant`. Raises OSError if the fork fails."""
 
     def kill_keeper(self) -> None:

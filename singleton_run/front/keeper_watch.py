@@ -43,7 +43,7 @@ class KeeperWatch:
     def fork(self, grant: dict[str, Any] | None, *, settles: bool) -> None:
         """Have a keeper: it takes the lock or resumes `grant`, and one that `settles` gives it back."""
         self._state = _ALIVE
-        self._effects.keep(grant)
+        self._effects.fork_keeper(grant)
         if settles:
             self._settles_since = None
             self._effects.settle()

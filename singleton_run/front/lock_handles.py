@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         def descriptor(self) -> int:
             """What to poll for messages; -1 without a keeper."""
 
-        def keep(self, grant: Mapping[str, Any] | None, turn: Turn) -> None:
+        def acquire(self, grant: Mapping[str, Any] | None, turn: Turn) -> None:
             """Take the lock, or go on with `grant`. Raises OSError if a fork is refused."""
 
         def fork_guard(self) -> None:
@@ -106,7 +106,7 @@ class KernelLockHandle:
         self.grant: Grant | None = None
         self._right: list[int] = []
 
-    def keep(self, grant: Mapping[str, Any] | None, turn: Turn) -> None:
+    def acquire(self, grant: Mapping[str, Any] | None, turn: Turn) -> None:
         """Take the lock, or have a guard wait for it, which says "locked"."""
         try:
             got = self.backend.acquire(self.job.name, self.job.holder, self.job.ttl, 0.0)
@@ -125,7 +125,7 @@ class KernelLockHandle:
     def replace_guard(self, turn: Turn) -> None:
         """The guard that waited has died: ask for the lock anew, with another."""
         self.backend.leave(0.0)
-        self.keep(None, turn)
+        self.acquire(None, turn)
 
     def locked(self, grant: Mapping[str, Any], turn: Turn) -> None:
         """The guard waited, and shares the lock with us."""
@@ -170,7 +170,7 @@ class KernelLockHandle:
 
     def keep_lock(self) -> None:
         """In the guard whose front has died: have the lock kept as long as was asked for."""
-        keep = record.keep_left(self.job.keep, self._task.page.began)
+        keep = record.keep_left(self.job.lock_at_least_for, self._task.page.began)
         try:
             if keep:
                 self.backend.keep(keep)
@@ -186,7 +186,7 @@ class KernelLockHandle:
         key, text = self.job.once, ""
         if key is not None and run["state"] == "succeeded":
             text = self._try(lambda grant: self.backend.mark(grant, key, record.mark_of(run), 0.0))
-        keep = record.keep_left(self.job.keep, self._task.page.began)
+        keep = record.keep_left(self.job.lock_at_least_for, self._task.page.began)
         text = self._try(lambda grant: self.backend.release(grant, run, 0.0, keep)) or text
         self.backend.leave(0.0)
         turn.settled(text)
@@ -255,7 +255,7 @@ class KeeperHandle:
         """What to poll for messages; -1 without a keeper."""
         return self._says.descriptor
 
-    def keep(self, grant: Mapping[str, Any] | None, turn: Turn) -> None:
+    def acquire(self, grant: Mapping[str, Any] | None, turn: Turn) -> None:
         """Fork a keeper: the first forks the guard at once, a later one resumes `grant`."""
         self._close()
         orders_read, orders_write, says_read, says_write = descriptors = _two_pipes()
@@ -409,14 +409,14 @@ class KernelSlotHandle:
     def process(self, process: int) -> None:
         self._keeper.process = process
 
-    def keep(self, grant: Mapping[str, Any] | None, turn: Turn) -> None:
+    def acquire(self, grant: Mapping[str, Any] | None, turn: Turn) -> None:
         """Fork the process that decides."""
         try:
             self._kernel.backend.open(self._kernel.job.name)
         except Failure as failure:
             turn.gave_up(failure.status, str(failure))
             return
-        self._keeper.keep(None, turn)
+        self._keeper.acquire(None, turn)
 
     def replace_guard(self, turn: Turn) -> None:
         """There is no guard before the start."""

@@ -102,7 +102,7 @@ def _job(task: Task, now: float) -> Job:
         settings.ttl,
         calls.FOREVER if settings.wait is None else now + settings.wait,
         once=settings.once,
-        keep=settings.keep,
+        lock_at_least_for=settings.lock_at_least_for,
         waits=settings.wait != 0,
         leased=task.leased,
     )

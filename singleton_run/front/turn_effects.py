@@ -59,9 +59,9 @@ class TurnEffects:
         self.own_guard: AdoptedGuard | None = None
         self._run_record: dict[str, Any] = {}
 
-    def keep(self, grant: Mapping[str, Any] | None) -> None:
+    def fork_keeper(self, grant: Mapping[str, Any] | None) -> None:
         """Have the lock taken, or go on with `grant`."""
-        self.lock.keep(grant, self.turn)
+        self.lock.acquire(grant, self.turn)
 
     def kill_keeper(self) -> None:
         """SIGKILL the keeper; it is waited for later."""

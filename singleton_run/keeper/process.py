@@ -165,7 +165,7 @@ class _Keeper:
         if isinstance(record, str):
             run = started(grant.record, grant.name, grant.holder, grant.token, self.start)
             record = ended(run, record, None, None)
-        keep = keep_left(self.job.keep, self.page.began)
+        keep = keep_left(self.job.lock_at_least_for, self.page.began)
         self.backend.release(grant, record, limit, keep)
 
     def _read(self, limit: float) -> object:

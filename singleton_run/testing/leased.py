@@ -53,7 +53,7 @@ class LeasedConformance(Conformance):
         grant = holder.takes(name, ttl)
         waiter.start_get(name, ttl, 3 * ttl + crew.site.patience)
         later.start_get(name, patience=3 * ttl + crew.site.patience)
-        sent = _keep(holder, grant, 1.5 * ttl)
+        sent = _renew_for(holder, grant, 1.5 * ttl)
         holder.crash()
         first, second = (waiter, later) if crew.site.fifo else in_order(waiter, later, waiter.due)
         got = first.got()
@@ -104,7 +104,7 @@ class LeasedConformance(Conformance):
         ttl = crew.site.ttl
         grant = holder.takes(name, ttl)
         holder.crash()
-        _keep(fresh, grant, 1.5 * ttl)
+        _renew_for(fresh, grant, 1.5 * ttl)
         other.is_refused(name)
         record = record_of(grant, "running")
         fresh.write(grant, record)
@@ -327,7 +327,7 @@ class LeasedConformance(Conformance):
         waiter.got()
 
 
-def _keep(holder: Peer, grant: Grant, seconds: float) -> float:
+def _renew_for(holder: Peer, grant: Grant, seconds: float) -> float:
     """Renew for so long, a third of the lease apart; when the last renewal was sent."""
     until = calls.now() + seconds
     while True:

@@ -102,7 +102,7 @@ class Front(Process):
 
     # The effects of the turn.
 
-    def keep(self, grant: dict[str, Any] | None) -> None:
+    def fork_keeper(self, grant: dict[str, Any] | None) -> None:
         """Fork a keeper."""
         checks.keeper_forked(self.trip)
         self.step()

@@ -434,10 +434,10 @@ class Hands:
         self.can_adopt = True
         self.is_scarce = False
 
-    def keep(self, grant: dict[str, Any] | None) -> None:
+    def fork_keeper(self, grant: dict[str, Any] | None) -> None:
         if self.is_scarce:
             raise BlockingIOError(11, "Resource temporarily unavailable")
-        self.done.append(("keep", grant is not None))
+        self.done.append(("fork_keeper", grant is not None))
 
     def kill_keeper(self) -> None:
         self.done.append(("kill_keeper",))
@@ -498,12 +498,12 @@ def test_there_are_never_two_keepers() -> None:
     assert ("kill_keeper",) in hands.done
     for now in (17.0, 18.0, 19.0):
         one.look(now)
-        assert not [done for done in hands.done if done[0] == "keep"], (
+        assert not [done for done in hands.done if done[0] == "fork_keeper"], (
             "another before the first was waited for"
         )
     one.keeper_died(19.5)
     one.look(19.5)
-    assert [done for done in hands.done if done[0] == "keep"] == [("keep", True)]
+    assert [done for done in hands.done if done[0] == "fork_keeper"] == [("fork_keeper", True)]
 
 
 def test_a_keeper_that_hangs_in_the_release_is_replaced_and_told_again() -> None:
@@ -535,7 +535,7 @@ def test_a_keeper_that_can_not_be_forked_is_tried_again_until_the_lease_is_over(
     assert hands.done.count(("say", "trouble")) == 1
     hands.is_scarce = False
     one.look(one.next_look())
-    assert ("keep", True) in hands.done
+    assert ("fork_keeper", True) in hands.done
     hands.is_scarce = True
     one.keeper_died(one.next_look())
     one.look(lease_times.kill_at(TTL, TTL))
@@ -546,7 +546,7 @@ def test_a_keeper_that_can_not_be_waited_for_costs_the_command() -> None:
     one, hands = fronting()
     for now in range(31):
         one.look(float(now))
-    assert not [done for done in hands.done if done[0] == "keep"]
+    assert not [done for done in hands.done if done[0] == "fork_keeper"]
     assert ("guard", "signal", SIGTERM) in hands.done
     assert ("guard", "kill") in hands.done
     assert ("kill_guard",) in hands.done

@@ -70,7 +70,7 @@ def test_the_defaults() -> None:
         "retry_delay": 10.0,
         "retry_backoff": 2.0,
         "retry_interrupted": False,
-        "keep": 0.0,
+        "lock_at_least_for": 0.0,
         "verbosity": 0,
         "log_format": "text",
         "command": ("true",),
@@ -112,7 +112,7 @@ def test_everything_about_slots_given() -> None:
     result = checked(*line.split(), "--lock-at-least-for", "2m")
     assert (result.cron, result.zone, result.every) == ("0 0 * * *", "Europe/Berlin", None)
     assert (result.scheduled, result.loop, result.wait) == (True, False, 0.0)
-    assert (result.retry_delay, result.retry_backoff, result.keep) == (60.0, 1.5, 120.0)
+    assert (result.retry_delay, result.retry_backoff, result.lock_at_least_for) == (60.0, 1.5, 120.0)
     result = checked("--once", "v1 ü/…", "--retries", "2", "--wait", "5m")
     assert (result.once, result.retries, result.scheduled, result.loop) == ("v1 ü/…", 2, False, False)
 

@@ -39,7 +39,7 @@ def asked(**wishes: Any) -> Settings:
         retry_delay=10.0,
         retry_backoff=1.0,
         retry_interrupted=False,
-        keep=0.0,
+        lock_at_least_for=0.0,
         scheduled=True,
     )
     return Settings(**{**fields, **wishes})
