@@ -92,7 +92,9 @@ class Children:
 
     def _is_new(self, process: int) -> bool:
         """Whether a child has come since the start was begun: the command, if its guard is dead."""
-        return self._page.started and process != self._page.guard and process not in self._before_the_start
+        return (
+            self._page.start_begun and process != self._page.guard and process not in self._before_the_start
+        )
 
 
 def kill_all() -> None:

@@ -160,11 +160,11 @@ class Turn:
 
     # What the guard says, and what is seen of it.
 
-    def guard_started(self, process: int, began: float) -> None:
+    def guard_started(self, process: int, at: float) -> None:
         """The command runs, from that reading of the boot clock on."""
         if self.phase == STARTING:
             self.phase = RUNNING
-            self.ending.began(began)
+            self.ending.started(at)
             self.effects.say("info", "started", pid=process)
 
     def guard_failed(self, number: int, text: str) -> None:
@@ -208,7 +208,7 @@ class Turn:
         """The guard has ended. Before the start another takes its place; later the front does."""
         if self.phase == WAITING and not self.wait.is_left:
             self._guard_died_waiting(now)
-        elif self.phase == STARTING and self.grant is not None and not self.effects.begun():
+        elif self.phase == STARTING and self.grant is not None and not self.effects.start_begun():
             self._start_with_another_guard(self.grant["token"])
         elif self.phase in (STARTING, RUNNING) and self.guard.is_watched:
             self.effects.say("warning", "guard died")

@@ -47,10 +47,10 @@ class Effects(Protocol):
     def lease(self) -> tuple[float, float]:
         """The lease's end and the keeper's last report, readings of the boot clock (seconds)."""
 
-    def guard_heard(self) -> bool:
+    def guard_has_read_all(self) -> bool:
         """Whether the guard has read every order, by the shared page."""
 
-    def begun(self) -> bool:
+    def start_begun(self) -> bool:
         """Whether a guard has begun to start the command: false proves that nothing ran."""
 
     def say(self, level: str, event: str, **facts: object) -> None:

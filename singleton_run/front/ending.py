@@ -47,7 +47,7 @@ class Ending:
             return "succeeded"
         return "interrupted" if self.asked_to_stop else "failed"
 
-    def began(self, at: float) -> None:
+    def started(self, at: float) -> None:
         """The command runs since then."""
         if self._settings.timeout is not None:
             self.timeout_at = at + self._settings.timeout

@@ -100,7 +100,7 @@ class GuardLink:
 
     def fork(self, be_guard: Callable[[GuardPipes], None]) -> None:
         """Fork a guard, as a child of ours, in which `be_guard` is called with its pipes."""
-        self._ordered = self._page.heard = 0
+        self._ordered = self._page.orders_read = 0
         self._last_orders = []
         self.pipes.close_unused()
         self.pipes = GuardPipes(self._proof, self._log)
@@ -118,11 +118,11 @@ class GuardLink:
 
     def has_read_all(self) -> bool:
         """Whether the guard has read every order."""
-        return not self.is_open or self._page.heard >= self._ordered
+        return not self.is_open or self._page.orders_read >= self._ordered
 
     def unread(self) -> list[Message]:
         """The orders that the guard has not read, or had not when it died."""
-        unread = self._ordered - self._page.heard
+        unread = self._ordered - self._page.orders_read
         return self._last_orders[len(self._last_orders) - unread :]
 
     def read(self) -> list[list[Any]]:

@@ -108,11 +108,11 @@ class GuardWatch:
 
     def look(self, now: float) -> None:
         """Wake a guard that does not answer; kill it if that was no help."""
-        if self._state == _ALIVE and self._answers_by == FOREVER and not self._effects.guard_heard():
+        if self._state == _ALIVE and self._answers_by == FOREVER and not self._effects.guard_has_read_all():
             self._answers_by = now + _ANSWERS_IN
         if now < self._answers_by:
             return
-        if not self._owes_the_end and self._effects.guard_heard():
+        if not self._owes_the_end and self._effects.guard_has_read_all():
             self._answers_by = FOREVER
             self._was_woken = False
         elif self._state == _KILLED:

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
         def withdraw(self) -> bool:
             """Take from a waiting guard the right to start; False if it has used it already."""
 
-        def begun(self, run: Record) -> str:
+        def write_start(self, run: Record) -> str:
             """Write down that the command is about to start; why that could not be done, or ''."""
 
         def settle(self, turn: Turn, run: Record) -> None:
@@ -170,14 +170,14 @@ class KernelLockHandle:
 
     def keep_lock(self) -> None:
         """In the guard whose front has died: have the lock kept as long as was asked for."""
-        keep = record.keep_left(self.job.lock_at_least_for, self._task.page.began)
+        keep = record.keep_left(self.job.lock_at_least_for, self._task.page.started_at)
         try:
             if keep:
                 self.backend.keep(keep)
         except Failure:
             pass  # there is nobody to tell
 
-    def begun(self, run: Record) -> str:
+    def write_start(self, run: Record) -> str:
         """Write down that the command is about to start; why that could not be done, or ''."""
         return self._try(lambda grant: self.backend.write(grant, run, 0.0))
 
@@ -186,7 +186,7 @@ class KernelLockHandle:
         key, text = self.job.once, ""
         if key is not None and run["state"] == "succeeded":
             text = self._try(lambda grant: self.backend.mark(grant, key, record.mark_of(run), 0.0))
-        keep = record.keep_left(self.job.lock_at_least_for, self._task.page.began)
+        keep = record.keep_left(self.job.lock_at_least_for, self._task.page.started_at)
         text = self._try(lambda grant: self.backend.release(grant, run, 0.0, keep)) or text
         self.backend.leave(0.0)
         turn.settled(text)
@@ -326,7 +326,7 @@ class KeeperHandle:
     def locked(self, grant: Mapping[str, Any], turn: Turn) -> None:
         """No guard waits for a lock of a server's."""
 
-    def begun(self, run: Record) -> str:
+    def write_start(self, run: Record) -> str:
         """The server tells who holds a lock: nothing is written at the start of a plain turn."""
         return ""
 
@@ -435,9 +435,9 @@ class KernelSlotHandle:
         """No guard starts without an order."""
         return True
 
-    def begun(self, run: Record) -> str:
+    def write_start(self, run: Record) -> str:
         """Write down that the command is about to start; why that could not be done, or ''."""
-        return self._kernel.begun(run)
+        return self._kernel.write_start(run)
 
     def settle(self, turn: Turn, run: Record) -> None:
         """Give the lock back at once, with the record of the run."""

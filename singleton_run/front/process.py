@@ -205,7 +205,7 @@ class Front:
             self.command = -1
         if not self.keeps_open:
             self._let_go()
-        return self.task.page.began
+        return self.task.page.started_at
 
     def _let_go(self) -> None:
         """The command has its descriptors: keep none of them, or its readers would wait for us."""

@@ -51,7 +51,7 @@ class _Series:
         self.mask = mask
         self.since = calls.now()
         self.waits_since = self.since
-        self.begun = False
+        self.reached_server = False
         self.stopped_by = 0
         self.failures = 0
         self.log = Log(settings)
@@ -82,7 +82,7 @@ class _Series:
             again_at = self._again_at(turn, attempt)
             if again_at is None:
                 return self._end(result)
-            self.begun = self.begun or ran or bool(turn.rest_reason)
+            self.reached_server = self.reached_server or ran or bool(turn.rest_reason)
             if ran or turn.rest_reason == "later":
                 self.waits_since = again_at
             attempt += ran
@@ -150,7 +150,7 @@ class _Series:
         """
         settings = self.settings
         if settings.loop:
-            return self.begun or status == UNAVAILABLE
+            return self.reached_server or status == UNAVAILABLE
         waits = settings.scheduled and settings.wait is not None
         return bool(waits and status == DENIED and calls.now() < self.waits_since + (settings.wait or 0.0))
 

@@ -99,7 +99,7 @@ class TurnEffects:
         self._run_record = record.started(
             grant["record"], grant["name"], grant["holder"], grant["token"], time.time()
         )
-        trouble = self.lock.begun(self._run_record)
+        trouble = self.lock.write_start(self._run_record)
         if trouble:
             self.say("warning", "unsettled", text=trouble)
 
@@ -115,7 +115,7 @@ class TurnEffects:
         """Have a guard in the place of one that died before the start."""
         self.lock.replace_guard(self.turn)
 
-    def guard_heard(self) -> bool:
+    def guard_has_read_all(self) -> bool:
         """Whether the guard has read every order."""
         return self.link.has_read_all()
 
@@ -126,7 +126,7 @@ class TurnEffects:
     def adopt(self) -> bool:
         """Be the guard from now on: what its death left behind are our children. False if that is nothing."""
         if self.children.nothing_was_started():
-            self.page.started = False
+            self.page.start_begun = False
             return False
         from singleton_run.front.adopted_guard import AdoptedGuard
 
@@ -157,9 +157,9 @@ class TurnEffects:
         """The lease's end and the keeper's last report."""
         return self.page.end, self.page.reported
 
-    def begun(self) -> bool:
+    def start_begun(self) -> bool:
         """Whether a guard has begun to start the command."""
-        return self.page.started
+        return self.page.start_begun
 
     def say(self, level: str, event: str, **facts: object) -> None:
         """Tell the user, without waiting."""

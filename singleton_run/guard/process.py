@@ -170,7 +170,7 @@ class _Process:
             guard.look(now)
             was_closed = reader.closed
             for order in reader.read():
-                self.page.heard += 1
+                self.page.orders_read += 1
                 deliver(order, GuardOrders, self)
             if reader.closed and not was_closed:
                 self.front_died()

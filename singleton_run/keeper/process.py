@@ -139,7 +139,7 @@ class _Keeper:
         if self.proof.closed and not self.all_dead:
             self.all_dead = True
             self.wake.unregister(self.proof.descriptor)
-            self.orders.never_started = not self.page.started
+            self.orders.never_started = not self.page.start_begun
             self.orders.nothing_runs = self.orders.nothing_runs or self.orders.never_started
             self.orders.unguarded = not self.orders.nothing_runs
         if self.children is not None:
@@ -165,7 +165,7 @@ class _Keeper:
         if isinstance(record, str):
             run = started(grant.record, grant.name, grant.holder, grant.token, self.start)
             record = ended(run, record, None, None)
-        keep = keep_left(self.job.lock_at_least_for, self.page.began)
+        keep = keep_left(self.job.lock_at_least_for, self.page.started_at)
         self.backend.release(grant, record, limit, keep)
 
     def _read(self, limit: float) -> object:

@@ -344,8 +344,8 @@ class Tree:
 
     def spawn(self) -> int:
         """Start the command; its process id. Raises OSError."""
-        self._page.started = True
-        self._page.began = time.clock_gettime(time.CLOCK_BOOTTIME)
+        self._page.start_begun = True
+        self._page.started_at = time.clock_gettime(time.CLOCK_BOOTTIME)
         self._page.command = self._command.spawn(self.environ)
         return self._page.command
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mmap
 
-_END, _REPORTED, _GUARD, _COMMAND, _STARTED, _OVER, _BEGAN, _HEARD = range(8)
+_END, _REPORTED, _GUARD, _COMMAND, _START_BEGUN, _OVER, _STARTED_AT, _ORDERS_READ = range(8)
 
 
 class Page:
@@ -38,13 +38,13 @@ class Page:
         self._seconds[_REPORTED] = value
 
     @property
-    def began(self) -> float:
+    def started_at(self) -> float:
         """Boot-clock reading at which the command was started, 0.0 before."""
-        return self._seconds[_BEGAN]
+        return self._seconds[_STARTED_AT]
 
-    @began.setter
-    def began(self, value: float) -> None:
-        self._seconds[_BEGAN] = value
+    @started_at.setter
+    def started_at(self, value: float) -> None:
+        self._seconds[_STARTED_AT] = value
 
     @property
     def guard(self) -> int:
@@ -65,22 +65,22 @@ class Page:
         self._numbers[_COMMAND] = value
 
     @property
-    def started(self) -> bool:
+    def start_begun(self) -> bool:
         """Whether the guard has begun to start the command: false proves that nothing ran."""
-        return bool(self._numbers[_STARTED])
+        return bool(self._numbers[_START_BEGUN])
 
-    @started.setter
-    def started(self, value: bool) -> None:
-        self._numbers[_STARTED] = value
+    @start_begun.setter
+    def start_begun(self, value: bool) -> None:
+        self._numbers[_START_BEGUN] = value
 
     @property
-    def heard(self) -> int:
+    def orders_read(self) -> int:
         """How many orders the guard has read."""
-        return self._numbers[_HEARD]
+        return self._numbers[_ORDERS_READ]
 
-    @heard.setter
-    def heard(self, value: int) -> None:
-        self._numbers[_HEARD] = value
+    @orders_read.setter
+    def orders_read(self, value: int) -> None:
+        self._numbers[_ORDERS_READ] = value
 
     @property
     def over(self) -> bool:

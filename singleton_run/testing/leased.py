@@ -287,7 +287,7 @@ class LeasedConformance(Conformance):
         reader.read(name)
         assert crew.site.outage is not None
         with crew.site.outage():
-            begun = [
+            calling = [
                 holder.start_call("renew", grant),
                 reader.start_call("read", name),
                 crew.peer().start_call("renew", grant),
@@ -300,13 +300,13 @@ class LeasedConformance(Conformance):
                 crew.peer().start_call("acquire", name, reader.holder, crew.site.ttl),
             ]
             waiter.start_wait(held, calls.now() + 1.0)
-            for peer in begun:
+            for peer in calling:
                 with pytest.raises(Unavailable):
                     peer.result()
             for ending in (waiter.result, waiter.leave):
                 with suppress(Unavailable):
                     ending()
-            for peer in (*begun, waiter):
+            for peer in (*calling, waiter):
                 peer.close()
 
     def test_after_an_outage_the_holder_holds_and_the_waiter_waits(self, crew: Crew) -> None:

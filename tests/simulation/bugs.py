@@ -174,7 +174,7 @@ def _late_start() -> list[Patch]:
 
 def _started_twice() -> list[Patch]:
     """A guard's death before it said `started` is taken for proof that nothing was started."""
-    return [(Front, "begun", lambda _self: False)]
+    return [(Front, "start_begun", lambda _self: False)]
 
 
 def _started_after_the_loss() -> list[Patch]:

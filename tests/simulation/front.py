@@ -168,7 +168,7 @@ class Front(Process):
         """No guard of these starts without an order."""
         return True
 
-    def guard_heard(self) -> bool:
+    def guard_has_read_all(self) -> bool:
         """Whether its pipe is empty."""
         return not self.trip.guard.inbox
 
@@ -187,7 +187,7 @@ class Front(Process):
         """The page's words."""
         return self.trip.end, self.trip.reported
 
-    def begun(self) -> bool:
+    def start_begun(self) -> bool:
         """The page's word."""
         return self.trip.started
 

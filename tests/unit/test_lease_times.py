@@ -451,7 +451,7 @@ class Hands:
     def withdraw(self) -> bool:
         return self.can_withdraw
 
-    def guard_heard(self) -> bool:
+    def guard_has_read_all(self) -> bool:
         return self.is_heard
 
     def tell_guard(self, message: Message) -> None:
@@ -470,7 +470,7 @@ class Hands:
     def lease(self) -> tuple[float, float]:
         return self.end, self.reported
 
-    def begun(self) -> bool:
+    def start_begun(self) -> bool:
         return self.has_begun
 
     def say(self, level: str, event: str, **facts: object) -> None:
