@@ -20,8 +20,8 @@ from singleton_run.system.messages import GuardOrders
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
 
+    from singleton_run.api.contract import Grant
     from singleton_run.call.settings import Settings
     from singleton_run.front.effects import Effects
 
@@ -69,7 +69,7 @@ class Turn:
         self.guard = GuardWatch(effects)
         self.ending = Ending(effects, self.guard, settings, kill_grace)
         self.phase = WAITING
-        self.grant: dict[str, Any] | None = None
+        self.grant: Grant | None = None
         self.conflict = False
         self.stop_requested = False
         self.again_at: float | None = None
@@ -93,7 +93,7 @@ class Turn:
         """The keeper could not do what it wanted, and goes on trying."""
         self.keeper.is_in_trouble(text)
 
-    def granted(self, grant: dict[str, Any], now: float) -> None:
+    def granted(self, grant: Grant, now: float) -> None:
         """The lock is ours: start the command."""
         if self.phase != WAITING or self.wait.is_left:
             return
@@ -102,8 +102,8 @@ class Turn:
         if not self.leased:
             self.keeper.is_not_needed()
         self.phase = STARTING
-        self.effects.say("info", "acquired", token=grant["token"])
-        self.effects.tell_guard(GuardOrders.start(grant["token"]))
+        self.effects.say("info", "acquired", token=grant.token)
+        self.effects.tell_guard(GuardOrders.start(grant.token))
         for number in self.wait.deferred_signals:
             self.signal(number, now)
 
@@ -209,7 +209,7 @@ class Turn:
         if self.phase == WAITING and not self.wait.is_left:
             self._guard_died_waiting(now)
         elif self.phase == STARTING and self.grant is not None and not self.effects.start_begun():
-            self._start_with_another_guard(self.grant["token"])
+            self._start_with_another_guard(self.grant.token)
         elif self.phase in (STARTING, RUNNING) and self.guard.is_watched:
             self.effects.say("warning", "guard died")
             self.phase = RUNNING
@@ -259,7 +259,7 @@ class Turn:
         if self.grant is None:
             self._gone()
         else:
-            self._start_with_another_guard(self.grant["token"])
+            self._start_with_another_guard(self.grant.token)
 
     # What the user does.
 

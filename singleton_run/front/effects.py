@@ -4,8 +4,9 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Protocol
+    from typing import Protocol
 
+    from singleton_run.api.contract import Grant
     from singleton_run.system.messages import Message
 else:
     Protocol = object
@@ -14,7 +15,7 @@ else:
 class Effects(Protocol):
     """What a turn does to the world, and what it reads of it. Nothing here waits."""
 
-    def fork_keeper(self, grant: dict[str, Any] | None) -> None:
+    def fork_keeper(self, grant: Grant | None) -> None:
         """Fork a keeper: to take the lock, or to resume `grant`. Raises OSError if the fork fails."""
 
     def kill_keeper(self) -> None:

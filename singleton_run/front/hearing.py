@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 
+from singleton_run.api.contract import Grant
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,23 +19,20 @@ if TYPE_CHECKING:
     class Ears(Protocol):
         """What of a message is for the front itself, and not for the turn."""
 
-        def clock(self) -> float:
-            """The boot clock's reading now."""
-
         def say(self, level: str, event: str, **facts: object) -> None:
             """Tell the user, without waiting."""
 
         def say_once(self, event: str, which: int, level: str, **facts: object) -> None:
             """Tell the user, unless this event was said with that number before."""
 
-        def locked(self, grant: Mapping[str, Any]) -> None:
-            """A guard that waited has the lock, which the front shares."""
+        def granted(self, grant: Grant) -> None:
+            """The lock is ours: a keeper has it, or a guard that waited for it."""
 
         def command_started(self, process: int) -> float:
             """The command runs: when it was started, a reading of the boot clock."""
 
-        def be_ready(self) -> None:
-            """Have a guard that can start the command."""
+        def be_ready(self, unstarted: dict[str, Any] | None) -> None:
+            """Have a guard ready. `unstarted` is the record to write if the command isn't started after all."""
 
 
 class GuardHeard:
@@ -47,7 +46,7 @@ class GuardHeard:
 
     def locked(self, grant: Mapping[str, Any]) -> None:
         """The kernel gave the lock to the guard that waited for it."""
-        self._ears.locked(grant)
+        self._ears.granted(Grant(**grant))
 
     def started(self, process: int) -> None:
         """The command runs."""
@@ -105,13 +104,13 @@ class KeeperHeard:
         """Another has the lock."""
         self._turn.held(holder, host, since)
 
-    def ready(self, unstarted: Mapping[str, Any] | None) -> None:
+    def ready(self, unstarted: dict[str, Any] | None) -> None:
         """The command is about to be started."""
-        self._ears.be_ready()
+        self._ears.be_ready(unstarted)
 
-    def granted(self, grant: dict[str, Any]) -> None:
+    def granted(self, grant: Mapping[str, Any]) -> None:
         """The lock is ours."""
-        self._turn.granted(grant, self._ears.clock())
+        self._ears.granted(Grant(**grant))
 
     def trouble(self, text: str) -> None:
         """Something is tried again."""

@@ -7,8 +7,7 @@ from singleton_run.lease_times import FOREVER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
+    from singleton_run.api.contract import Grant
     from singleton_run.front.effects import Effects
 
 MOST_CRASHES = 5
@@ -40,7 +39,7 @@ class KeeperWatch:
         """Whether there is none: the last was waited for."""
         return self._state == _NONE
 
-    def fork(self, grant: dict[str, Any] | None, *, settles: bool) -> None:
+    def fork(self, grant: Grant | None, *, settles: bool) -> None:
         """Have a keeper: it takes the lock or resumes `grant`, and one that `settles` gives it back."""
         self._state = _ALIVE
         self._effects.fork_keeper(grant)
@@ -48,7 +47,7 @@ class KeeperWatch:
             self._settles_since = None
             self._effects.settle()
 
-    def fork_again(self, grant: dict[str, Any] | None, now: float, *, settles: bool) -> None:
+    def fork_again(self, grant: Grant | None, now: float, *, settles: bool) -> None:
         """Have another if one is due; tried again later where the machine refuses the fork."""
         if now < self.fork_at:
             return

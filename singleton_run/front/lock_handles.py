@@ -16,7 +16,7 @@ from singleton_run.system.messages import KeeperOrders, KeeperTells
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from typing import Any, Protocol
 
     from singleton_run.api.contract import Backend, KernelLock
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         def descriptor(self) -> int:
             """What to poll for messages; -1 without a keeper."""
 
-        def acquire(self, grant: Mapping[str, Any] | None, turn: Turn) -> None:
+        def acquire(self, grant: Grant | None, turn: Turn) -> None:
             """Take the lock, or go on with `grant`. Raises OSError if a fork is refused."""
 
         def fork_guard(self) -> None:
@@ -46,8 +46,11 @@ if TYPE_CHECKING:
         def replace_guard(self, turn: Turn) -> None:
             """Have a guard in the place of one that died before the start."""
 
-        def locked(self, grant: Mapping[str, Any], turn: Turn) -> None:
-            """A guard that waited has the lock, and shares it with us."""
+        def granted(self, grant: Grant, turn: Turn) -> None:
+            """The lock is ours: a keeper has it, or a guard that waited for it."""
+
+        def be_ready(self, unstarted: Record | None) -> None:
+            """Have a guard now: the command is about to be started."""
 
         def withdraw(self) -> bool:
             """Take from a waiting guard the right to start; False if it has used it already."""
@@ -106,7 +109,7 @@ class KernelLockHandle:
         self.grant: Grant | None = None
         self._right: list[int] = []
 
-    def acquire(self, grant: Mapping[str, Any] | None, turn: Turn) -> None:
+    def acquire(self, grant: Grant | None, turn: Turn) -> None:
         """Take the lock, or have a guard wait for it, which says "locked"."""
         try:
             got = self.backend.acquire(self.job.name, self.job.holder, self.job.ttl, 0.0)
@@ -120,17 +123,20 @@ class KernelLockHandle:
                 self.fork_guard()
             return
         self.grant = got
-        turn.granted(got.as_dict(), calls.now())
+        turn.granted(got, calls.now())
 
     def replace_guard(self, turn: Turn) -> None:
         """The guard that waited has died: ask for the lock anew, with another."""
         self.backend.leave(0.0)
         self.acquire(None, turn)
 
-    def locked(self, grant: Mapping[str, Any], turn: Turn) -> None:
-        """The guard waited, and shares the lock with us."""
-        self.grant = Grant(**grant)
-        turn.granted(self.grant.as_dict(), calls.now())
+    def granted(self, grant: Grant, turn: Turn) -> None:
+        """The guard that waited has the lock, and shares it with us."""
+        self.grant = grant
+        turn.granted(grant, calls.now())
+
+    def be_ready(self, unstarted: Record | None) -> None:
+        """A guard is forked with the order to start."""
 
     def _give_right(self) -> None:
         """Put the right to decide where front and guard can reach it: one byte, which one of them gets.
@@ -255,7 +261,7 @@ class KeeperHandle:
         """What to poll for messages; -1 without a keeper."""
         return self._says.descriptor
 
-    def acquire(self, grant: Mapping[str, Any] | None, turn: Turn) -> None:
+    def acquire(self, grant: Grant | None, turn: Turn) -> None:
         """Fork a keeper: the first forks the guard at once, a later one resumes `grant`."""
         self._close()
         orders_read, orders_write, says_read, says_write = descriptors = _two_pipes()
@@ -263,7 +269,7 @@ class KeeperHandle:
         first = self.generation == 0 and self.job.leased
         resumed = None
         if grant is not None:
-            resumed = (Grant(**{**grant, "generation": self.generation}), self.task.page.end)
+            resumed = (Grant(**{**grant.as_dict(), "generation": self.generation}), self.task.page.end)
         self.task.page.reported = calls.now()
 
         proof = self._link.pipes.proof_read
@@ -323,8 +329,14 @@ class KeeperHandle:
         """A guard died before the start: the next is a child of the front's."""
         self.fork_guard()
 
-    def locked(self, grant: Mapping[str, Any], turn: Turn) -> None:
-        """No guard waits for a lock of a server's."""
+    def granted(self, grant: Grant, turn: Turn) -> None:
+        """The keeper has the lock: start the command."""
+        turn.granted(grant, calls.now())
+
+    def be_ready(self, unstarted: Record | None) -> None:
+        """Have a guard now: the command is about to be started."""
+        if not self._link.is_open:
+            self.fork_guard()
 
     def write_start(self, run: Record) -> str:
         """The server tells who holds a lock: nothing is written at the start of a plain turn."""
@@ -409,7 +421,7 @@ class KernelSlotHandle:
     def process(self, process: int) -> None:
         self._keeper.process = process
 
-    def acquire(self, grant: Mapping[str, Any] | None, turn: Turn) -> None:
+    def acquire(self, grant: Grant | None, turn: Turn) -> None:
         """Fork the process that decides."""
         try:
             self._kernel.backend.open(self._kernel.job.name)
@@ -421,8 +433,21 @@ class KernelSlotHandle:
     def replace_guard(self, turn: Turn) -> None:
         """There is no guard before the start."""
 
-    def locked(self, grant: Mapping[str, Any], turn: Turn) -> None:
-        """No guard waits: the process that decides does."""
+    def granted(self, grant: Grant, turn: Turn) -> None:
+        """The process that decides has the lock. It is ours too, if our descriptor holds the same lock."""
+        if not self._kernel.backend.holds(grant):
+            return
+        self._kernel.grant = grant
+        if self._leaving is None:
+            turn.granted(grant, calls.now())
+        elif self._unstarted is not None:
+            self._kernel.settle(self._leaving, self._unstarted)
+
+    def be_ready(self, unstarted: Record | None) -> None:
+        """Have a guard now: the command is about to be started."""
+        self._unstarted = unstarted
+        if not self._link.is_open:
+            self.fork_guard()
 
     def fork_guard(self) -> None:
         """Fork a guard, which holds the lock with the front."""
@@ -461,20 +486,8 @@ class KernelSlotHandle:
             turn.keeper_died(calls.now())
 
     def messages(self) -> list[list[Any]]:
-        """What it has told since; the lock that it got is ours too, if the file is still the same."""
-        told = []
-        for message in self._keeper.messages():
-            if message[0] == "ready":
-                self._unstarted = message[1]
-            if message[0] != "granted":
-                told.append(message)
-            elif self._kernel.backend.holds(grant := Grant(**message[1])):
-                self._kernel.grant = grant
-                if self._leaving is None:
-                    told.append(message)
-                elif self._unstarted is not None:
-                    self._kernel.settle(self._leaving, self._unstarted)
-        return told
+        """What it has told since."""
+        return self._keeper.messages()
 
     def close(self) -> None:
         """At the end of a turn: the guard's copy of the lock is the last."""

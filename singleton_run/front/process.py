@@ -14,9 +14,9 @@ from singleton_run.system.messages import GuardTells, KeeperTells, deliver
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
-    from collections.abc import Mapping
     from typing import Any
 
+    from singleton_run.api.contract import Grant
     from singleton_run.front.decisions import Turn
     from singleton_run.front.terminal import Terminal
     from singleton_run.front.turn_effects import TurnEffects
@@ -173,10 +173,6 @@ class Front:
 
     # What of a message is for the front itself: the `Ears` of `hearing`.
 
-    def clock(self) -> float:
-        """The boot clock's reading now."""
-        return calls.now()
-
     def say(self, level: str, event: str, **facts: object) -> None:
         """Tell the user, without waiting."""
         self.effects.say(level, event, **facts)
@@ -187,14 +183,13 @@ class Front:
             self.log.said.add((event, which))
             self.say(level, event, **facts)
 
-    def locked(self, grant: Mapping[str, Any]) -> None:
-        """A guard that waited has the lock."""
-        self.lock.locked(grant, self.turn)
+    def granted(self, grant: Grant) -> None:
+        """The lock is ours: a keeper has it, or a guard that waited for it."""
+        self.lock.granted(grant, self.turn)
 
-    def be_ready(self) -> None:
-        """Fork a guard: it takes some milliseconds, which the slot's time is ahead."""
-        if not self.link.is_open:
-            self.lock.fork_guard()
+    def be_ready(self, unstarted: dict[str, Any] | None) -> None:
+        """Have a guard before the slot's time: a fork takes some milliseconds."""
+        self.lock.be_ready(unstarted)
 
     def command_started(self, process: int) -> float:
         """Watch the command, and let go of what is its own; when it was started."""

@@ -166,7 +166,7 @@ class _Series:
 
     def _tell(self, turn: Turn) -> None:
         if turn.grant is not None and turn.ending.outcome == "interrupted" and self.settings.scheduled:
-            slot = ((turn.grant.get("record") or {}).get("slot") or {}).get("slot")
+            slot = ((turn.grant.record or {}).get("slot") or {}).get("slot")
             self.log.say("wait", "slot interrupted", slot=slot)
             return
         if turn.rest_reason in ("held", "not started", "mended") or not turn.rest_reason:

@@ -10,9 +10,10 @@ from singleton_run.system.messages import GuardOrders, GuardTells, Proof, delive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from typing import Any
 
+    from singleton_run.api.contract import Grant
     from singleton_run.front.adopted_guard import AdoptedGuard
     from singleton_run.front.children import Children
     from singleton_run.front.decisions import Turn
@@ -59,7 +60,7 @@ class TurnEffects:
         self.own_guard: AdoptedGuard | None = None
         self._run_record: dict[str, Any] = {}
 
-    def fork_keeper(self, grant: Mapping[str, Any] | None) -> None:
+    def fork_keeper(self, grant: Grant | None) -> None:
         """Have the lock taken, or go on with `grant`."""
         self.lock.acquire(grant, self.turn)
 
@@ -95,18 +96,20 @@ class TurnEffects:
             self.lock.fork_guard()
         self.children.start_ordered()
         self.link.send(GuardOrders.start(token, *self._of_slot()))
-        grant = self.turn.grant or {}
-        self._run_record = record.started(
-            grant["record"], grant["name"], grant["holder"], grant["token"], time.time()
-        )
+        if self.turn.grant is not None:
+            self._write_start(self.turn.grant)
+
+    def _write_start(self, grant: Grant) -> None:
+        self._run_record = record.started(grant.record, grant.name, grant.holder, grant.token, time.time())
         trouble = self.lock.write_start(self._run_record)
         if trouble:
             self.say("warning", "unsettled", text=trouble)
 
     def _of_slot(self) -> tuple[float | None, int | None]:
         """What the command is told of its slot and attempt, as the guard hears it."""
-        slot = (self.turn.grant or {}).get("record") or {}
-        slot = slot.get("slot") if self.task.settings.scheduled else None
+        grant = self.turn.grant
+        before = grant.record if grant is not None and self.task.settings.scheduled else None
+        slot = (before or {}).get("slot")
         if slot:
             return slot["slot"], slot["attempt"]
         return None, self._attempt or None

@@ -13,8 +13,7 @@ from tests.simulation.keeper import Keeper
 from tests.simulation.machine import Process
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from singleton_run.api.contract import Grant
     from singleton_run.call.settings import Settings
     from singleton_run.guard.decisions import Guard
     from singleton_run.system.messages import Message
@@ -102,7 +101,7 @@ class Front(Process):
 
     # The effects of the turn.
 
-    def fork_keeper(self, grant: dict[str, Any] | None) -> None:
+    def fork_keeper(self, grant: Grant | None) -> None:
         """Fork a keeper."""
         checks.keeper_forked(self.trip)
         self.step()
@@ -216,18 +215,15 @@ class Front(Process):
 
     # The ears of `singleton_run.front.hearing`.
 
-    def clock(self) -> float:
-        """The machine's."""
-        return self.machine.clock()
-
-    def locked(self, grant: Mapping[str, Any]) -> None:
-        """There is no lock of the kernel's here."""
+    def granted(self, grant: Grant) -> None:
+        """The keeper has the lock."""
+        self.turn.granted(grant, self.machine.clock())
 
     def command_started(self, process: int) -> float:
         """When it was."""
         return self.trip.tree.began
 
-    def be_ready(self) -> None:
+    def be_ready(self, unstarted: dict[str, Any] | None) -> None:
         """There are no slots here."""
 
     def say_once(self, event: str, which: int, level: str, **facts: object) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from singleton_run.api.contract import Grant
 from singleton_run.errors import Failure, Unavailable
 from singleton_run.job import Job
 from singleton_run.keeper import decisions as keeper_decisions
@@ -17,6 +16,7 @@ from tests.simulation.server import Request
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from singleton_run.api.contract import Grant
     from singleton_run.keeper.operations import Steps
     from tests.simulation.guard import GuardProcess
     from tests.simulation.trip import Trip
@@ -50,7 +50,7 @@ class Keeper(Process):
         "until",
     )
 
-    def __init__(self, trip: Trip, grant: dict[str, Any] | None, above: GuardProcess | None) -> None:
+    def __init__(self, trip: Trip, grant: Grant | None, above: GuardProcess | None) -> None:
         self.above = above
         super().__init__(trip, "keeper")
         self.orders = Orders()
@@ -68,7 +68,7 @@ class Keeper(Process):
         self.enforcing = False
         self.has_enforced = False
         self.loaded_at = 0.0
-        resumed = None if grant is None else (Grant(**grant), trip.end)
+        resumed = None if grant is None else (grant, trip.end)
         job = Job("lock", trip.holder, trip.wishes.ttl, trip.front.turn.wait.until)
         self.steps: Steps = keeper_decisions.turn_steps(job, self.orders, resumed)
         self.wake()

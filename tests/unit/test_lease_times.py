@@ -434,7 +434,7 @@ class Hands:
         self.can_adopt = True
         self.is_scarce = False
 
-    def fork_keeper(self, grant: dict[str, Any] | None) -> None:
+    def fork_keeper(self, grant: Grant | None) -> None:
         if self.is_scarce:
             raise BlockingIOError(11, "Resource temporarily unavailable")
         self.done.append(("fork_keeper", grant is not None))
@@ -485,7 +485,7 @@ def fronting(*options: str, environ: Mapping[str, str] | None = None) -> tuple[f
     asked = settings.check(values, {})
     one = front_decisions.Turn(asked, hands, leased=True, now=0.0, kill_grace=10.0)
     one.begin()
-    one.granted(grant().as_dict(), 0.0)
+    one.granted(grant(), 0.0)
     one.guard_started(1, 0.0)
     hands.end = TTL
     hands.done.clear()
@@ -610,7 +610,7 @@ def test_a_grant_after_the_decision_to_leave_starts_nothing() -> None:
     one = front_decisions.Turn(settings.check(values, {}), hands, leased=True, now=0.0, kill_grace=10.0)
     one.begin()
     one.signal(SIGTERM, 1.0)
-    one.granted(grant().as_dict(), 1.1)
+    one.granted(grant(), 1.1)
     assert ("leave",) in hands.done
     assert not [done for done in hands.done if done[0] == "guard"]
     assert one.next_look() < 10.0
@@ -624,7 +624,7 @@ def test_the_timeout_counts_from_the_start_and_not_from_when_we_hear_of_it() -> 
     hands = Hands()
     one = front_decisions.Turn(settings.check(values, {}), hands, leased=False, now=0.0, kill_grace=10.0)
     one.begin()
-    one.granted(grant().as_dict(), 7.0)
+    one.granted(grant(), 7.0)
     one.guard_started(1, 1.0)
     one.look(7.0)
     assert one.ending.imposed == 124
@@ -676,7 +676,7 @@ def test_a_guard_that_died_before_it_started_anything_is_replaced() -> None:
     hands.can_adopt = False
     one = front_decisions.Turn(settings.check(values, {}), hands, leased=False, now=0.0, kill_grace=10.0)
     one.begin()
-    one.granted(grant().as_dict(), 0.0)
+    one.granted(grant(), 0.0)
     one.guard_died(1.0)
     assert hands.done[-2:] == [("new_guard",), ("guard", *GuardOrders.start(grant().token))]
     one.guard_started(1, 1.1)
@@ -695,7 +695,7 @@ def test_a_wait_whose_end_the_guard_has_forestalled_goes_on_until_it_says_so() -
     one.look(2.0)
     assert (one.phase, one.next_look()) == (front_decisions.WAITING, lease_times.FOREVER)
     one.signal(SIGTERM, 2.1)
-    one.granted(grant().as_dict(), 2.2)
+    one.granted(grant(), 2.2)
     assert hands.done[-2:] == [("guard", *GuardOrders.start(grant().token)), ("guard", "signal", SIGTERM)]
 
 
@@ -707,7 +707,7 @@ def test_a_keeper_that_answers_too_late_is_asked_to_give_the_lock_back() -> None
     one.begin()
     one.look(one.next_look())
     assert hands.done[-2:] == [("say", "gave up"), ("leave",)]
-    one.granted(grant().as_dict(), 5.0)
+    one.granted(grant(), 5.0)
     assert one.phase == front_decisions.WAITING
     one.settled("")
     assert (one.phase, one.ending.status, one.conflict) == (front_decisions.OVER, 75, True)
