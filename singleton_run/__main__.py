@@ -6,7 +6,7 @@ import gc
 import os
 import sys
 
-from singleton_run.errors import UNUSABLE, Failure, fault
+from singleton_run.errors import UNUSABLE, Failure, describe_bug
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def main() -> NoReturn:
         what = f"this machine refuses what a run takes ({what})"
         status = _fail(Failure(UNUSABLE, f"{what}: see `ulimit -a`, and the limits of the container"))
     except Exception as error:  # noqa: BLE001 - a traceback is of no use to who reads it
-        what = f"this Python or singleton-run itself has a fault ({fault(error)})"
+        what = f"this Python or singleton-run itself has a fault ({describe_bug(error)})"
         status = _fail(Failure(UNUSABLE, f"{what}: please report it, with the output of `python -VV`"))
     if status < 0 and os.getpid() != 1:
         _die_of(-status)

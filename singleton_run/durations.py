@@ -65,8 +65,8 @@ def text(seconds: float) -> str:
 
 def _iso(whole: str) -> tuple[int, int]:
     """Read an ISO 8601 duration: weeks, days, and after a T hours, minutes, seconds."""
-    date, mark, time = whole[1:].partition("T")
-    if not (date or time) or (mark and not time):
+    date, letter, time = whole[1:].partition("T")
+    if not (date or time) or (letter and not time):
         raise ValueError(f"{whole!r} has no number")
     if "Y" in date or "M" in date:
         raise ValueError(f"{whole!r} has years or months, which have no fixed length")

@@ -70,7 +70,7 @@ class Lost(Failure):
         super().__init__(LOST, message)
 
 
-def fault(error: BaseException) -> str:
+def describe_bug(error: BaseException) -> str:
     """An error that nobody foresaw: its kind and place. Its text isn't told, for it may hold a secret."""
     place = error.__traceback__
     if place is None:

@@ -11,7 +11,7 @@ import os
 from singleton_run.api.background import Background
 from singleton_run.api.deadline import Timeout
 from singleton_run.api.toolbox import missing_package
-from singleton_run.errors import UNUSABLE, Failure, Refused, Unavailable, fault
+from singleton_run.errors import UNUSABLE, Failure, Refused, Unavailable, describe_bug
 from singleton_run_k8s.kubeconfig import Kubeconfig
 from singleton_run_k8s.login import Access, proxy_for
 
@@ -213,7 +213,7 @@ class _Work(Background):
         except Failure as failure:
             self.error = failure
         except Exception as error:  # noqa: BLE001 - its text may hold the login
-            self.error = Unavailable(f"kubeconfig: the login failed: {fault(error)}")
+            self.error = Unavailable(f"kubeconfig: the login failed: {describe_bug(error)}")
 
 
 def _client() -> Any:
@@ -251,7 +251,7 @@ def _load(config: Any, file: Kubeconfig, settings: _Settings) -> None:
 
 
 def _failed(file: Kubeconfig, error: Exception) -> str:
-    return f"{file.user_place}: the login by its {file.field or 'cluster'} failed ({fault(error)})"
+    return f"{file.user_place}: the login by its {file.field or 'cluster'} failed ({describe_bug(error)})"
 
 
 def _no_credentials(file: Kubeconfig, said: str) -> Failure:

@@ -19,29 +19,29 @@ def find(command: str, environ: Mapping[str, str]) -> str:
     there and can't be run.
     """
     if "/" in command:
-        fault = _fault(command)
-        if fault is None:
+        problem = _problem(command)
+        if problem is None:
             return command
-        raise Failure(*fault)
+        raise Failure(*problem)
     denied = None
     for directory in environ.get("PATH", os.defpath).split(os.pathsep) if command else ():
         # An empty entry is the current directory.
         path = f"{directory or '.'}/{command}"
-        fault = _fault(path)
-        if fault is None:
+        problem = _problem(path)
+        if problem is None:
             return path
-        if fault[0] == NOT_EXECUTABLE and denied is None:
-            denied = fault
+        if problem[0] == NOT_EXECUTABLE and denied is None:
+            denied = problem
     if denied is not None:
         raise Failure(*denied)
-    if command and _fault("./" + command) is None:
+    if command and _problem("./" + command) is None:
         raise Failure(
             NOT_FOUND, f"{command!r} is not found on PATH: for the one in this directory write ./{command}"
         )
     raise Failure(NOT_FOUND, f"{command!r} is not found on PATH: check its spelling, or give its path")
 
 
-def _fault(path: str) -> tuple[int, str] | None:
+def _problem(path: str) -> tuple[int, str] | None:
     """Why `path` can't be executed, as a status and a sentence, or None."""
     try:
         mode = os.stat(path).st_mode

@@ -60,7 +60,7 @@ def _slots(settings: Settings, environ: Mapping[str, str]) -> tuple[Cron | Grid,
         raise Failure(USAGE, "--plan is for a schedule: give --every or --cron too")
     now = time.time()
     text = slot_times.Grid(settings.every, now).text
-    backend = registry.open_backend(settings.lock, environ)
+    backend = registry.open_backend(settings.lock_address, environ)
     try:
         last = last_slot(readable(backend.read(settings.name, _LIMIT)[1]))
     finally:

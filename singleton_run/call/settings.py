@@ -36,7 +36,7 @@ _SCHEME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456
 class Settings:
     """A call that makes sense. Frozen: assigning to it raises AttributeError.
 
-    Times are in seconds. `lock` is the backend's name or URL as it was given, `scheme` the part
+    Times are in seconds. `lock_address` is the backend's name or URL as it was given, `scheme` the part
     that says which backend. `named` says that the name was given, not made from the command.
     `wait` None is for ever. `timeout` and `kill_after` are None if they were not given; KILL_AFTER
     stands in where one is needed. `rewrite` gives for a signal the one to send instead, 0 for none.
@@ -57,7 +57,7 @@ class Settings:
         "jitter",
         "kill_after",
         "leftovers",
-        "lock",
+        "lock_address",
         "lock_at_least_for",
         "log_format",
         "loop",
@@ -81,7 +81,7 @@ class Settings:
         "zone",
     )
 
-    lock: str
+    lock_address: str
     scheme: str
     name: str
     named: bool
@@ -136,7 +136,7 @@ def check(values: Values, environ: Mapping[str, str]) -> Settings:
                 _refuse(f"{_flag(option.name)} and {_flag(rival)} contradict each other: give one of them")
     _check_needed(values)
     settings = Settings(
-        lock=_text(values, "lock"),
+        lock_address=_text(values, "lock"),
         scheme=_scheme(_text(values, "lock")),
         name=_name(values),
         named=options["name"] is not None,
@@ -201,7 +201,7 @@ def _check_place(settings: Settings, environ: Mapping[str, str], *, lock_given: 
             "in a pod the default lock, a file, would be one per container: say --lock k8s-lease, etcd or "
             "postgres (or --lock file, if that is what you want)",
         )
-    if nested(environ, settings.lock, settings.name):
+    if nested(environ, settings.lock_address, settings.name):
         raise Failure(
             UNUSABLE,
             f"this call runs under the lock {settings.name!r} already and would wait for itself forever: "

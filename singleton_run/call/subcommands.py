@@ -69,7 +69,7 @@ def _forgotten(name: str, key: str, lock: str | None, environ: Mapping[str, str]
     variables = {word: text for word, text in environ.items() if word == "SINGLETON_RUN_LOCK"}
     checked = settings.check(Values(fill(given, variables), [""]), environ)
     _let_interrupt()
-    backend = registry.open_backend(checked.lock, environ)
+    backend = registry.open_backend(checked.lock_address, environ)
     try:
         return backend.forget(name, key, _FORGET_LIMIT)
     finally:

@@ -58,14 +58,23 @@ class GuardPipes:
         os.close(self.says.descriptor)
 
     def be_guard(
-        self, task: Task, lock: int, take: Take | None = None, orphaned: Callable[[], None] | None = None
+        self,
+        task: Task,
+        lock_descriptor: int,
+        take: Take | None = None,
+        orphaned: Callable[[], None] | None = None,
     ) -> None:
-        """Be the guard. The writer is the front's alone: it ends when that has no more to say."""
+        """Be the guard, in a process forked for it; see `guard.process.run`.
+
+        The pipe to the writer is closed here: the writer ends when the front has closed its own end too.
+        """
         self.close_fronts()
         self.log.gone()
         if self.proof_read >= 0:
             os.close(self.proof_read)
-        guard_process.run(task, self.orders_read, self.says_write, self.proof_write, lock, take, orphaned)
+        guard_process.run(
+            task, self.orders_read, self.says_write, self.proof_write, lock_descriptor, take, orphaned
+        )
 
 
 class GuardLink:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
             """The command runs: when it was started, a reading of the boot clock."""
 
         def be_ready(self, unstarted: dict[str, Any] | None) -> None:
-            """Have a guard ready. `unstarted` is the record to write if the command isn't started after all."""
+            """Have a guard ready. `unstarted` is the record to write if the command is not started."""
 
 
 class GuardHeard:

@@ -9,7 +9,7 @@ import os
 
 from singleton_run.api import record
 from singleton_run.api.contract import Grant, Held
-from singleton_run.errors import Failure, fault
+from singleton_run.errors import Failure, describe_bug
 from singleton_run.system import calls, pipes, processes
 from singleton_run.system.forked import forked
 from singleton_run.system.messages import KeeperOrders, KeeperTells
@@ -294,7 +294,9 @@ class KeeperHandle:
                     plan=self._plan,
                 )
             except Exception as error:  # noqa: BLE001 - a stranger's backend may raise anything
-                pipes.Writer(says_write).send(KeeperTells.trouble(f"the backend failed: {fault(error)}"))
+                pipes.Writer(says_write).send(
+                    KeeperTells.trouble(f"the backend failed: {describe_bug(error)}")
+                )
                 os._exit(1)
 
         try:

@@ -38,10 +38,10 @@ def run(settings: Settings, path: str, signals: Signals, mask: set[int]) -> int:
 
     With a schedule in a loop only a signal ends it, or a refusal at the start.
     """
-    return _Series(settings, path, signals, mask).run()
+    return _TurnLoop(settings, path, signals, mask).run()
 
 
-class _Series:
+class _TurnLoop:
     """What lasts from one turn to the next."""
 
     def __init__(self, settings: Settings, path: str, signals: Signals, mask: set[int]) -> None:

@@ -67,7 +67,7 @@ def front(
     turn, which needs our standard descriptors for its command. `since` is when --wait began (boot clock),
     now if not given. `goes_on` says whether it will be tried again after giving up with that status.
     """
-    kernel_lock = registry.open_kernel_lock(settings.lock, os.environ)
+    kernel_lock = registry.open_kernel_lock(settings.lock_address, os.environ)
     decides = plan is not None or settings.once is not None
     terminal = Terminal()
     task = _task(settings, path, mask, terminal, leased=kernel_lock is None)
@@ -118,7 +118,7 @@ def _lock(
     decides: bool,
 ) -> LockHandle:
     if kernel_lock is None:
-        address = task.settings.lock
+        address = task.settings.lock_address
         return lock_handles.KeeperHandle(
             job, task, link, lambda: registry.open_backend(address, os.environ), plan
         )

@@ -51,7 +51,7 @@ def for_command(
     ours.update(_STALE)
     start = HELD.encode() + b"="
     held = next((os.fsdecode(entry[len(start) :]) for entry in entries if entry.startswith(start)), "")
-    locks = [*held.split(), lock_id(settings.lock, settings.name)]
+    locks = [*held.split(), lock_id(settings.lock_address, settings.name)]
     told = {
         "SINGLETON_NAME": settings.name,
         "SINGLETON_TOKEN": str(token),

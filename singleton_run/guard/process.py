@@ -87,24 +87,26 @@ def run(
     orders: int,
     tell: int,
     proof: int,
-    lock: int,
+    lock_descriptor: int,
     take: Take | None = None,
     orphaned: Callable[[], None] | None = None,
 ) -> None:
     """Be the guard until the turn's processes are gone, in a process forked for it.
 
-    Orders are read from one descriptor, what happens is told on another, and "gone" on a third,
-    which the keeper reads if the front has died. `lock` is kept open until nothing is left. -1 is none.
-    With `take`, first wait for the lock in it, tell "locked", and start without being ordered to; it gives
-    None if the front has stopped waiting. `orphaned` is called before the lock is given back if the front
-    has died.
+    The guard reads orders from the descriptor `orders` and tells the front what happens on `tell`. On `proof`
+    it says "gone" to the keeper, which reads it only if the front has died. `lock_descriptor` stays open until
+    nothing of the turn is left: it holds a lock of the kernel's. Each of the last two is -1 if there is none.
+
+    `take` waits for a lock of the kernel's; it returns None if the front has stopped waiting. The guard then
+    tells "locked" and starts the command without an order. `orphaned` is called before the lock is given
+    back, if the front has died.
     """
     if task.command.leaves_group:
         os.setpgid(0, 0)
     calls.become_subreaper()
     calls.set_title(f"singleton-run: guard of {task.settings.name}")
     task.page.guard = os.getpid()
-    process = _Process(task, orders, tell, proof, lock, orphaned)
+    process = _Process(task, orders, tell, proof, lock_descriptor, orphaned)
     if take is not None:
         grant = take()
         if grant is None or task.page.over:
@@ -127,14 +129,14 @@ class _Process:
         orders: int,
         tell: int,
         proof: int,
-        lock: int,
+        lock_descriptor: int,
         orphaned: Callable[[], None] | None,
     ) -> None:
         self.name = task.settings.name
         self.page = task.page
         self.orphaned = orphaned
         self.proof = proof
-        self.lock = lock
+        self.lock_descriptor = lock_descriptor
         self.signals = calls.Signals({int(_signal.SIGCHLD)})
         self.timer = calls.Timer()
         self.reader = Reader(orders)
@@ -149,11 +151,11 @@ class _Process:
 
     def tell(self, message: Message) -> None:
         """Tell the front. It may exit when nothing is left, and then the lock has to be free."""
-        if message[0] in ("gone", "failed") and self.lock >= 0:
+        if message[0] in ("gone", "failed") and self.lock_descriptor >= 0:
             if self.orphaned is not None and self.reader.closed:
                 self.orphaned()
-            os.close(self.lock)
-            self.lock = -1
+            os.close(self.lock_descriptor)
+            self.lock_descriptor = -1
         self.front.send(message)
 
     def loop(self) -> None:
@@ -197,7 +199,7 @@ class _Process:
         calls.leave_directory()
         ends = (self.reader.descriptor, self.front.descriptor, self.proof)
         own = (self.signals.descriptor, self.timer.descriptor, *self.listing)
-        calls.keep_only([*ends, self.lock, *own])
+        calls.keep_only([*ends, self.lock_descriptor, *own])
 
     def signal(self, number: int) -> None:
         """Pass a signal on to the command."""

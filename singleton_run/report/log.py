@@ -62,7 +62,9 @@ class Log:
             facts["dropped"] = self._dropped
         facts.update(level=level, event=event, name=self._settings.name)
         if "text" in facts:  # a library's own words may have the lock's address in them
-            facts["text"] = facts["text"].replace(self._settings.lock, redact(self._settings.lock))
+            facts["text"] = facts["text"].replace(
+                self._settings.lock_address, redact(self._settings.lock_address)
+            )
         line = _line(facts)
         if len(line) > select.PIPE_BUF:
             line = _line({fact: _cut(fact, value) for fact, value in facts.items()})

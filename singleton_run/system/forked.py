@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from singleton_run.errors import fault
+from singleton_run.errors import describe_bug
 from singleton_run.system.stderr import last_words
 
 TYPE_CHECKING = False
@@ -26,6 +26,6 @@ def forked(work: Callable[[], None]) -> int:
     except OSError as error:
         last_words(f"a process of ours had to end: this machine refuses what a run takes ({error.strerror})")
     except Exception as error:  # noqa: BLE001 - a traceback is of no use to who reads it
-        last_words(f"a process of ours had to end, which is a fault of singleton-run: {fault(error)}")
+        last_words(f"a process of ours had to end, which is a fault of singleton-run: {describe_bug(error)}")
     finally:
         os._exit(1)

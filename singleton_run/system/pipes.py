@@ -26,22 +26,22 @@ class Writer:
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
-        self._rest = b""
+        self._unsent = b""
 
     def send(self, message: Message) -> None:
         """Send a message, now or at a later `flush`; to a reader that is gone, never."""
-        self._rest += fastjson.dumps(message).encode() + b"\n"
+        self._unsent += fastjson.dumps(message).encode() + b"\n"
         self.flush()
 
     def flush(self) -> bool:
         """Write what was kept; False if some of it still is."""
         try:
-            while self._rest:
-                self._rest = self._rest[os.write(self.descriptor, self._rest) :]
+            while self._unsent:
+                self._unsent = self._unsent[os.write(self.descriptor, self._unsent) :]
         except BlockingIOError:
             return False
         except BrokenPipeError:
-            self._rest = b""
+            self._unsent = b""
         return True
 
 
@@ -51,17 +51,17 @@ class Reader:
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self.closed = False
-        self._rest = b""
+        self._partial = b""
 
     def read(self) -> list[list[Any]]:
         """Every whole message that has arrived; a cut last line of a dead writer is dropped."""
         try:
             while not self.closed:
                 data = os.read(self.descriptor, 65536)
-                self._rest += data
+                self._partial += data
                 self.closed = not data
         except BlockingIOError:
             pass
-        lines = self._rest.split(b"\n")
-        self._rest = lines.pop()
+        lines = self._partial.split(b"\n")
+        self._partial = lines.pop()
         return [fastjson.loads(line.decode()) for line in lines]

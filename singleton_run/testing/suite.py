@@ -652,10 +652,10 @@ class Conformance:
         assert set(names) <= set(watcher.list())
         some = slice(0, None, 2)
         for peer, grant in zip(peers[some], grants[some], strict=True):
-            peer.release(grant, {**record_of(grant), "mark": grant.name})
+            peer.release(grant, {**record_of(grant), "of": grant.name})
         states = [watcher.read(name) for name in names]
         assert [name for name, (held, _) in zip(names, states, strict=True) if held is None] == names[some]
-        assert [record["mark"] for _, record in states if record is not None] == names[some]
+        assert [record["of"] for _, record in states if record is not None] == names[some]
 
     def test_what_cannot_be_used_says_so_in_time(self, crew: Crew) -> None:
         """The right kind of error, within the limit, without the password; leave and close still work."""

@@ -101,7 +101,7 @@ class Told:
         try:
             values = fast_parser.read(words, environ) or click_parser.parse(words, environ)
             settings_ = check(values, environ)
-            backend = registry.open_backend(settings_.lock, environ)
+            backend = registry.open_backend(settings_.lock_address, environ)
         except Failure as failure:
             self.said.append(str(failure))
             return

@@ -45,7 +45,7 @@ def refusal(*options: str, environ: Mapping[str, str] | None = None) -> Failure:
 def test_the_defaults() -> None:
     result = checked()
     assert {slot: getattr(result, slot) for slot in settings.Settings.__slots__} == {
-        "lock": "file",
+        "lock_address": "file",
         "scheme": "file",
         "name": names.default_name(["true"]),
         "named": False,
@@ -84,7 +84,7 @@ def test_everything_given() -> None:
         "--rewrite-signal USR1:USR2 --rewrite-signal TERM:QUIT --signal-command-only"
     )
     result = checked(*line.split())
-    assert (result.lock, result.scheme, result.name, result.named) == (
+    assert (result.lock_address, result.scheme, result.name, result.named) == (
         "etcd+grpc://a:1/p",
         "etcd+grpc",
         "x:1",
@@ -303,10 +303,10 @@ def test_in_a_pod_a_file_lock_must_be_asked_for() -> None:
     assert failure.status == UNUSABLE
     assert "--lock k8s-lease, etcd" in str(failure)
     assert "--lock file" in str(failure)
-    assert checked("--lock", "file", environ=pod).lock == "file"
+    assert checked("--lock", "file", environ=pod).lock_address == "file"
     from_variable = read(["--", "true"], {"SINGLETON_RUN_LOCK": "file"})
     assert from_variable is not None
-    assert settings.check(from_variable, pod).lock == "file"
+    assert settings.check(from_variable, pod).lock_address == "file"
 
 
 def for_command(environ: Mapping[str, str], result: settings.Settings) -> dict[str, str]:
