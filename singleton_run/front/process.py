@@ -7,7 +7,7 @@ import select
 
 from singleton_run.front.children import kill_all
 from singleton_run.front.decisions import OVER, RUNNING, STARTING
-from singleton_run.front.hearing import GuardHeard, KeeperHeard
+from singleton_run.front.receivers import GuardReceiver, KeeperReceiver
 from singleton_run.system import calls, libc, processes
 from singleton_run.system.messages import GuardTells, KeeperTells, deliver
 
@@ -48,10 +48,10 @@ class Front:
         self.command = -1
         settings = self.task.settings
         verb = ", asked to end" if settings.leftovers == "kill" else ""
-        self.guard_heard_by = GuardHeard(turn, self, self.task.command.path, verb)
-        self.keeper_heard_by = KeeperHeard(turn, self)
+        self.guard_receiver = GuardReceiver(turn, self, self.task.command.path, verb)
+        self.keeper_receiver = KeeperReceiver(turn, self)
         effects.turn = turn
-        effects.guard_heard_by = self.guard_heard_by
+        effects.guard_receiver = self.guard_receiver
 
     def run(self) -> int:
         """Make the turn; its exit status, or minus the signal to die of."""
@@ -128,7 +128,7 @@ class Front:
 
     def _hear_guard(self) -> None:
         for message in self.link.read():
-            deliver(message, GuardTells, self.guard_heard_by)
+            deliver(message, GuardTells, self.guard_receiver)
         if self.link.has_ended():
             self.link.forget()
             self.turn.guard_died(calls.now())
@@ -142,7 +142,7 @@ class Front:
 
     def _hear_keeper(self) -> None:
         for message in self.lock.messages():
-            deliver(message, KeeperTells, self.keeper_heard_by)
+            deliver(message, KeeperTells, self.keeper_receiver)
 
     def _hear_signals(self) -> None:
         for number, code, sender in self.signals.read():
@@ -171,7 +171,7 @@ class Front:
             self._hear_keeper()
             self.lock.ended(self.turn)
 
-    # What of a message is for the front itself: the `Ears` of `hearing`.
+    # What of a message is for the front itself: the `FrontActions` of `receivers`.
 
     def say(self, level: str, event: str, **facts: object) -> None:
         """Tell the user, without waiting."""

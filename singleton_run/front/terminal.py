@@ -1,9 +1,21 @@
-"""The terminal that front and command may share: whose signals are whose, and how Ctrl-Z works.
+"""The terminal that front and command may share: who has got a signal already, and how Ctrl-Z works.
 
-At a terminal the command stays in the front's process group, or in a foreground group of the same session,
-so the kernel sends Ctrl-C and Ctrl-Z to the command as well. The front must not pass those on: the command
-would get them twice, and a SIGTSTP that arrives after the shell's SIGCONT would stop it again. A signal that
-only the front got (from kill(1), from an engine) has to be passed on.
+At a terminal the shell makes a process group of the front, and puts that group into the foreground. The
+kernel sends what a user types (Ctrl-C, Ctrl-Z) to every process of the foreground group. The command
+stays in the front's process group, as it would below a plain shell script. So the kernel signals the command
+too, and the front must not pass such a signal on:
+
+- The command would get it twice. Many programs take a second Ctrl-C for "end at once, without cleaning up".
+- A second SIGTSTP could arrive after the shell's SIGCONT (`fg`), and would stop the command again.
+
+A signal that only the front has got (from kill(1), a container engine, systemd) has to be passed on. The two
+cases differ in the signal's si_code: the kernel's is `calls.FROM_KERNEL`, a process's is not.
+
+There is a third case. Some programs, such as editors, stop themselves by kill(0, SIGTSTP), which signals
+their whole process group: the front gets that signal from a process, and the command has it already. The
+sender is then a descendant of ours in our own process group.
+
+How the front stops and continues with the command is in `guard.job_control`.
 """
 
 from __future__ import annotations
@@ -20,19 +32,27 @@ else:
 
 
 class Terminal:
-    """Whether there is one, and what it does to us and to the command."""
+    """The terminal of front and command. `is_shared` is false if the front has no controlling terminal."""
 
     def __init__(self) -> None:
         self.is_shared = _has_terminal()
 
     def has_sent_it_to_all(self, number: int, code: int, sender: int) -> bool:
-        """Whether the command has got this signal too: from the kernel, or because it stops its own group."""
+        """Whether the command has got the signal `number` too, so that it must not be passed on.
+
+        `code` is the signal's si_code, `sender` the process id of its sender (sigaction(2)).
+        """
         if not self.is_shared:
             return False
         return code == calls.FROM_KERNEL or (number == _signal.SIGTSTP and _is_below_us_in_our_group(sender))
 
     def stop(self) -> None:
-        """Stop as any process does at a terminal. While the command runs, it is the one that decides."""
+        """Stop the front as the kernel would, when no command runs.
+
+        SIGTSTP is blocked and read from a descriptor, so it has no effect of its own. Nobody could continue
+        the front if no shell is above it (an orphaned process group): then it doesn't stop, as POSIX says.
+        While a command runs the front stops with the command, and not by itself.
+        """
         from singleton_run.guard.job_control import shell_of
 
         if self.is_shared and shell_of(os.getpid()):
@@ -48,7 +68,7 @@ def _has_terminal() -> bool:
 
 
 def _is_below_us_in_our_group(process: int) -> bool:
-    """Whether `process` is a descendant of ours that stops our whole group, as an editor does."""
+    """Whether `process` is a descendant of ours in our process group: it has signalled the whole group."""
     try:
         is_below = process != 0 and os.getpgid(process) == os.getpgrp()
     except ProcessLookupError:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from singleton_run.front.children import Children
     from singleton_run.front.decisions import Turn
     from singleton_run.front.guard_link import GuardLink
-    from singleton_run.front.hearing import GuardHeard
     from singleton_run.front.lock_handles import LockHandle
+    from singleton_run.front.receivers import GuardReceiver
     from singleton_run.guard.process import Task
     from singleton_run.report.log import Log
     from singleton_run.system.messages import Message
@@ -30,14 +30,14 @@ _DEATH_MILLISECONDS = 1000
 
 
 class TurnEffects:
-    """The `effects.Effects` of one turn; `turn` and `guard_heard_by` are set once they are made.
+    """The `effects.Effects` of one turn; `turn` and `guard_receiver` are set once they are made.
 
     `attempt` is how often the command was started before, and one. `goes_on` says whether it will be tried
     again after giving up with that status. `own_guard` is the guard's place once the front has taken it.
     """
 
     turn: Turn
-    guard_heard_by: GuardHeard
+    guard_receiver: GuardReceiver
 
     def __init__(
         self,
@@ -145,7 +145,7 @@ class TurnEffects:
         proof = self.link.pipes.proof_write
         if message[0] == "gone" and proof >= 0:
             pipes.Writer(proof).send(Proof.gone())
-        deliver(message, GuardTells, self.guard_heard_by)
+        deliver(message, GuardTells, self.guard_receiver)
 
     def retire_helpers(self) -> bool:
         """End our own helpers, so that the kernel's word about children is about the command's.

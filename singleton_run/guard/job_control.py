@@ -1,9 +1,25 @@
-"""Job control: what the shell above us would see of the command, it sees of the front.
+"""Job control: the front stops and goes on with the command, so that the shell above us can follow.
 
-At a terminal the command is in the front's process group, but it is the guard's child. So the guard
-has the front stopped and continued with the command, and the shell notices, whatever it was that
-stopped it. Where there is no such shell, the kernel would not stop a process that the terminal tells
-to; with the guard above the command it does, and that is taken back.
+A shell learns by waitpid(2) that its child has stopped, takes the terminal back and prints "Stopped". Its
+child is the front. The command is the guard's child, in the front's process group. Three things follow:
+
+1. **Stop and continue.** When the command stops (Ctrl-Z, SIGSTOP from anybody), the guard sees it by
+   waitid(2) and stops the front too, by SIGSTOP: the shell sees its child stop. `fg` sends SIGCONT to the
+   process group; the command and the front are both in it. If only the command is continued, the guard
+   continues the front.
+
+2. **Nobody to continue us.** POSIX calls a process group *orphaned* if no member has a parent in the same
+   session and in another group: no shell could continue it. The kernel doesn't stop a member of such a group
+   by SIGTSTP, SIGTTIN or SIGTTOU. The guard is in a group of its own, and so it looks to the kernel like such
+   a shell: the command does stop. Then the guard does what the kernel would have done: it continues the
+   command after a SIGTSTP, and hangs it up (SIGHUP, SIGCONT) once if it wanted a terminal that it can't have.
+
+3. **A shell that ends.** When the shell above a stopped job ends, the kernel sends SIGHUP and SIGCONT to the
+   group that becomes orphaned. The guard's presence prevents this as well, so the guard watches that shell
+   while we are stopped, and sends both.
+
+A command may also make a group of its own and put it into the foreground, as a shell does. The shell above
+us doesn't know that group and gives the terminal to the front's. `go_on` passes the terminal on to it.
 """
 
 from __future__ import annotations
@@ -25,7 +41,10 @@ _CHANGES = os.WSTOPPED | os.WCONTINUED | os.WNOHANG
 
 
 def shell_of(process: int) -> int:
-    """Who could continue `process`: an ancestor in its session and in another group; 0 for nobody."""
+    """The process id of the shell that could continue `process`; 0 if there is none.
+
+    It is the nearest ancestor that is in the same session and in another process group.
+    """
     try:
         session, group = os.getsid(process), os.getpgid(process)
         above = processes.parent(process)
@@ -39,7 +58,7 @@ def shell_of(process: int) -> int:
 
 
 def _terminal(group: int = 0) -> int:
-    """The process group that has our terminal, after it was given to `group` if that isn't 0."""
+    """The foreground process group of our terminal. With `group`, make that the foreground group first."""
     terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     try:
         if group:
@@ -50,9 +69,9 @@ def _terminal(group: int = 0) -> int:
 
 
 class Jobs:
-    """Has `front` do as the command does, for the command's parent.
+    """Makes the process `front` stop and go on with the command. Only the command's parent can use it.
 
-    While they are stopped the shell is watched by `poll`, if that is given.
+    While both are stopped, `poll` also waits for the end of the shell above us, if a `poll` is given.
     """
 
     def __init__(self, page: Page, front: int, poll: select.poll | None) -> None:
@@ -65,7 +84,7 @@ class Jobs:
         self._lender = 0
 
     def follow(self) -> None:
-        """See whether the command was stopped or continued, or has ended, and whether the shell has."""
+        """Look whether the command has stopped, gone on or ended, and whether the shell has ended."""
         try:
             self._look_at_shell()
             while self._page.command:
@@ -86,9 +105,9 @@ class Jobs:
             self._tell_front(stop=False)
 
     def go_on(self) -> None:
-        """The command is about to be continued: a shell that had the terminal gets it back before.
+        """Give the terminal back to the command's own group. Call it before the command is continued.
 
-        It has a group of its own, to which the shell above us can't give it.
+        The shell above us has given the terminal to the front's group: it doesn't know the command's.
         """
         try:
             if self._lender and _terminal() == os.getpgid(self._front):
@@ -98,7 +117,7 @@ class Jobs:
         self._lender = 0
 
     def _foreground_of_its_own(self) -> int:
-        """The command's group, if that isn't the front's and has the terminal; else 0."""
+        """The command's process group if it has the terminal and isn't the front's, else 0."""
         group = os.getpgid(self._page.command)
         return group if group != os.getpgid(self._front) and group == _terminal() else 0
 
@@ -111,7 +130,7 @@ class Jobs:
         processes.send(self._front, int(_signal.SIGSTOP if stop else _signal.SIGCONT))
 
     def _look_at_shell(self) -> None:
-        """If it has ended while they are stopped, do as the kernel would: hang up."""
+        """Hang the command up if the shell has ended while both were stopped (rule 3)."""
         if self._shell >= 0 and self._page.command and processes.readable(self._shell, 0):
             self._hang_up(-os.getpgid(self._page.command))
 
@@ -119,14 +138,14 @@ class Jobs:
         if self._poll is not None:
             try:
                 self._shell = libc.pidfd_open(shell)
-            except OSError:  # it has ended, or can't be watched
+            except OSError:  # the shell has ended, or no descriptor is left
                 return
             self._poll.register(self._shell, select.POLLIN)
 
     def _take_back(self, number: int) -> None:
-        """Nobody is there to continue what a terminal has stopped: do as the kernel would.
+        """Undo a stop by the terminal where no shell could continue the command (rule 2).
 
-        One in the background that wanted the terminal is told once that there is none for it.
+        A command in the background that wants the terminal is hung up once: it would only stop again.
         """
         group = -os.getpgid(self._page.command)
         if number == _signal.SIGTSTP:

@@ -94,8 +94,8 @@ def run(
     """Be the guard until the turn's processes are gone, in a process forked for it.
 
     The guard reads orders from the descriptor `orders` and tells the front what happens on `tell`. On `proof`
-    it says "gone" to the keeper, which reads it only if the front has died. `lock_descriptor` stays open until
-    nothing of the turn is left: it holds a lock of the kernel's. Each of the last two is -1 if there is none.
+    it says "gone" to the keeper, which reads it only if the front has died. `lock_descriptor` holds a lock of
+    the kernel's: it stays open until nothing of the turn is left. Each of these two is -1 if there is none.
 
     `take` waits for a lock of the kernel's; it returns None if the front has stopped waiting. The guard then
     tells "locked" and starts the command without an order. `orphaned` is called before the lock is given

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from singleton_run.front.decisions import OVER, RUNNING, SETTLING, Turn
-from singleton_run.front.hearing import GuardHeard, KeeperHeard
+from singleton_run.front.receivers import GuardReceiver, KeeperReceiver
 from singleton_run.system.messages import GuardOrders, GuardTells, KeeperOrders, KeeperTells, deliver
 from tests.simulation import checks
 from tests.simulation.guard import GuardProcess, OwnGuard, View, decisions
@@ -25,10 +25,10 @@ class Front(Process):
 
     __slots__ = (
         "guard",
-        "guard_heard_by",
+        "guard_receiver",
         "keeper",
         "keeper_ended",
-        "keeper_heard_by",
+        "keeper_receiver",
         "own_guard",
         "own_reaped",
         "seen_end",
@@ -53,8 +53,8 @@ class Front(Process):
         self.sigchld = False
         self.settled = False
         self.seen_end = False
-        self.guard_heard_by = GuardHeard(self.turn, self, "command", "")
-        self.keeper_heard_by = KeeperHeard(self.turn, self)
+        self.guard_receiver = GuardReceiver(self.turn, self, "command", "")
+        self.keeper_receiver = KeeperReceiver(self.turn, self)
         self.wake()
 
     def child_ended(self) -> None:
@@ -211,9 +211,9 @@ class Front(Process):
 
     def _guard_says(self, message: Message) -> None:
         self.world.visit("turn", self.turn.phase, f"guard_{message[0]}")
-        deliver(message, GuardTells, self.guard_heard_by)
+        deliver(message, GuardTells, self.guard_receiver)
 
-    # The ears of `singleton_run.front.hearing`.
+    # The `FrontActions` of `singleton_run.front.receivers`.
 
     def granted(self, grant: Grant) -> None:
         """The keeper has the lock."""
@@ -243,7 +243,7 @@ class Front(Process):
             message = keeper.outbox.pop(0)
             self.world.visit("turn", turn.phase, message[0])
             self.settled = self.settled or message[0] in ("gave_up", "settled")
-            deliver(message, KeeperTells, self.keeper_heard_by)
+            deliver(message, KeeperTells, self.keeper_receiver)
 
     def _hear_children(self) -> None:
         self.sigchld = False

@@ -10,7 +10,7 @@ import pytest
 
 import singleton_run
 from singleton_run.front.adopted_guard import AdoptedGuard
-from singleton_run.front.hearing import GuardHeard, KeeperHeard
+from singleton_run.front.receivers import GuardReceiver, KeeperReceiver
 from singleton_run.guard.process import _Process
 from singleton_run.keeper.operations import Orders
 from singleton_run.system import messages
@@ -20,9 +20,9 @@ CORE = Path(singleton_run.__file__).parent
 RECEIVERS = [
     (GuardOrders, _Process),
     (GuardOrders, AdoptedGuard),
-    (GuardTells, GuardHeard),
+    (GuardTells, GuardReceiver),
     (KeeperOrders, Orders),
-    (KeeperTells, KeeperHeard),
+    (KeeperTells, KeeperReceiver),
 ]
 
 

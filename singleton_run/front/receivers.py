@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from singleton_run.front.decisions import Turn
 
-    class Ears(Protocol):
+    class FrontActions(Protocol):
         """What of a message is for the front itself, and not for the turn."""
 
         def say(self, level: str, event: str, **facts: object) -> None:
@@ -35,22 +35,22 @@ if TYPE_CHECKING:
             """Have a guard ready. `unstarted` is the record to write if the command is not started."""
 
 
-class GuardHeard:
+class GuardReceiver:
     """Receives `messages.GuardTells`. `path` is the command's, `verb` what is done to its leftovers."""
 
-    def __init__(self, turn: Turn, ears: Ears, path: str, verb: str) -> None:
+    def __init__(self, turn: Turn, front: FrontActions, path: str, verb: str) -> None:
         self._turn = turn
-        self._ears = ears
+        self._front = front
         self._path = path
         self._verb = verb
 
     def locked(self, grant: Mapping[str, Any]) -> None:
         """The kernel gave the lock to the guard that waited for it."""
-        self._ears.granted(Grant(**grant))
+        self._front.granted(Grant(**grant))
 
     def started(self, process: int) -> None:
         """The command runs."""
-        self._turn.guard_started(process, self._ears.command_started(process))
+        self._turn.guard_started(process, self._front.command_started(process))
 
     def failed(self, number: int) -> None:
         """The command could not be started."""
@@ -70,19 +70,19 @@ class GuardHeard:
 
     def leftover(self, process: int, command: str) -> None:
         """The command left a process behind."""
-        self._ears.say("warning", "leftover", pid=process, command=command, verb=self._verb)
+        self._front.say("warning", "leftover", pid=process, command=command, verb=self._verb)
 
     def more_leftovers(self) -> None:
         """It left more."""
-        self._ears.say("warning", "more leftovers")
+        self._front.say("warning", "more leftovers")
 
     def forbidden(self, process: int, command: str) -> None:
         """A process may not be signalled."""
-        self._ears.say("error", "forbidden", pid=process, command=command)
+        self._front.say("error", "forbidden", pid=process, command=command)
 
     def stuck(self, process: int, command: str) -> None:
         """A process was killed and lives."""
-        self._ears.say("error", "stuck", pid=process, command=command)
+        self._front.say("error", "stuck", pid=process, command=command)
 
     def gone(self, proved: bool) -> None:
         """Nothing is left."""
@@ -90,15 +90,15 @@ class GuardHeard:
 
     def unknown(self, name: str) -> None:
         """A message that this version does not know."""
-        self._ears.say("warning", "unknown message", text=f"{name} of the guard")
+        self._front.say("warning", "unknown message", text=f"{name} of the guard")
 
 
-class KeeperHeard:
+class KeeperReceiver:
     """Receives `messages.KeeperTells`."""
 
-    def __init__(self, turn: Turn, ears: Ears) -> None:
+    def __init__(self, turn: Turn, front: FrontActions) -> None:
         self._turn = turn
-        self._ears = ears
+        self._front = front
 
     def held(self, holder: str, host: str, since: float | None) -> None:
         """Another has the lock."""
@@ -106,11 +106,11 @@ class KeeperHeard:
 
     def ready(self, unstarted: dict[str, Any] | None) -> None:
         """The command is about to be started."""
-        self._ears.be_ready(unstarted)
+        self._front.be_ready(unstarted)
 
     def granted(self, grant: Mapping[str, Any]) -> None:
         """The lock is ours."""
-        self._ears.granted(Grant(**grant))
+        self._front.granted(Grant(**grant))
 
     def trouble(self, text: str) -> None:
         """Something is tried again."""
@@ -134,12 +134,12 @@ class KeeperHeard:
 
     def note(self, event: str, number: float, slot: float | None) -> None:
         """Something about slots."""
-        self._ears.say_once(event, round(number if slot is None else slot), "warning", number=number)
+        self._front.say_once(event, round(number if slot is None else slot), "warning", number=number)
 
     def insecure(self, level: str, text: str) -> None:
         """What the backend warns of."""
-        self._ears.say_once("insecure", 0, level, text=text)
+        self._front.say_once("insecure", 0, level, text=text)
 
     def unknown(self, name: str) -> None:
         """A message that this version does not know."""
-        self._ears.say("warning", "unknown message", text=f"{name} of the keeper")
+        self._front.say("warning", "unknown message", text=f"{name} of the keeper")
