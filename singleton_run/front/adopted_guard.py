@@ -1,6 +1,6 @@
-"""The front in the place of a guard that has died: it is the command's parent now, and decides as that did.
+"""The front in the place of a dead guard: it is the command's parent now, and takes the guard's decisions.
 
-Imported only then.
+This module is imported only when a guard has died.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ class AdoptedGuard:
         self._jobs = effects.task.jobs()
 
     def children(self) -> None:
-        """Some child has ended, was stopped or goes on."""
+        """A child has ended, stopped or continued."""
         self.decisions.children(calls.now())
         if self._jobs is not None:
             self._jobs.follow()
 
     def start(self, token: int, slot: float | None, attempt: int | None) -> None:
-        """The command was started by the guard that has died."""
+        """Ignore the order: the dead guard has started the command."""
 
     def signal(self, number: int) -> None:
         """Pass a signal on to the command."""
@@ -45,30 +45,33 @@ class AdoptedGuard:
         self.decisions.kill(calls.now())
 
     def wake(self) -> None:
-        """We are awake."""
+        """Ignore the order: the front is awake."""
 
     def unknown(self, name: str) -> None:
-        """Our own orders are known."""
+        """Ignore it: the front knows its own orders."""
 
 
 class _Below(Tree):
-    """The command below the front, beside the front's own helpers."""
+    """The guard's `Tree` as the front has it: the command's processes are children beside the helpers."""
 
     def __init__(self, effects: TurnEffects) -> None:
         super().__init__(effects.task.command, effects.page, [])
         self._effects = effects
 
     def reap(self) -> list[tuple[int, int]]:
-        """Every child of the command's that has ended since."""
+        """The command's processes that have ended since the last call: (process id, status)."""
         self._none_left = self._effects.children.reap()
         return self._effects.children.take_ended()
 
     def children(self) -> list[int]:
-        """The children there are, without our own."""
+        """The process ids of the children that aren't helpers."""
         return self._effects.children.of_the_command()
 
     def empty(self) -> bool:
-        """Whether there is no child: asked of the kernel once our own helpers are gone."""
+        """Whether nothing of the command is left, by the kernel's word.
+
+        When no other child can be seen, the helpers are ended first, because the kernel counts them too.
+        """
         if not self._none_left and not self.children() and self._effects.retire_helpers():
             self._none_left = self._effects.children.reap()
         return self._none_left

@@ -1,7 +1,26 @@
-"""The front's children: our own helpers, and what the death of a guard or a keeper leaves to us.
+"""The front's children: its helpers (keeper, guard, writer), and processes that a dead guard has left behind.
 
-The kernel gives an orphan to the nearest child subreaper above it. So a command whose guard died becomes a
-child of the front's, beside its helpers, and may have ended before anybody knew its process id.
+At first the processes of a turn form a chain: front → keeper → guard → command. (A keeper or a guard that was
+forked later is a child of the front's, and under a lock of the kernel's there is no keeper.) When a process
+ends, the kernel gives its children to the nearest ancestor that is a child subreaper (prctl(2),
+PR_SET_CHILD_SUBREAPER). Front, keeper and guard all are. So when the guard is killed, the command and its
+descendants go to the keeper; when the keeper ends too, they come to the front. This is called adoption here.
+
+After an adoption four things are harder than before:
+
+1. **Which child is the command?** A guard writes the command's process id into the shared page after the
+   start. If the guard was killed between the start and that, nobody knows the id. Then each child that was
+   not there before the start, and is no helper, is the command: `nothing_was_started`.
+
+2. **Was anything started at all?** The guard sets `start_begun` in the page just before the start. If it is
+   false, nothing ran, and another guard may start the command. If it is true, we look at our children once
+   the guard is dead: no new child, living or ended, means that nothing was started.
+
+3. **A status that came too early.** The command may have ended before we knew that its guard is dead. `reap`
+   keeps such a status until `take_ended` asks for it.
+
+4. **No proof while helpers live.** The kernel says ECHILD only if there is no child at all. The helpers have
+   to end first: `TurnEffects.retire_helpers`.
 """
 
 from __future__ import annotations
@@ -17,14 +36,15 @@ if TYPE_CHECKING:
     from singleton_run.system.shared_page import Page
 
 _DEATH_MILLISECONDS = 1000
-"""How long after the end of its pipes a killed guard may take to be gone."""
+"""How long a killed guard may live after the end of its pipes."""
 
 
 class Children:
-    """Who of the front's children has ended. `command` is the command's process id, 0 before the start.
+    """Reaps the front's children, and tells helpers and the command's processes apart.
 
-    `is_guard` is true once the front has taken the guard's place: then each child that isn't a helper is the
-    command's. `keeper_ended` is set when the keeper was waited for.
+    `command` is the command's process id, 0 while it is unknown. `is_guard` says that the front has taken the
+    guard's place: each child that isn't a helper is then the command's. `keeper_ended` is set when the
+    keeper was waited for; the caller clears it.
     """
 
     def __init__(self, page: Page, lock: LockHandle, log: Log) -> None:
@@ -38,11 +58,11 @@ class Children:
         self._before_the_start: set[int] = set()
 
     def start_ordered(self) -> None:
-        """The command is about to be started: whichever child there is now is not the command."""
+        """Remember the children of this moment: the command is about to be started, and is none of them."""
         self._before_the_start = set(processes.children())
 
     def reap(self) -> bool:
-        """Wait for every child that has ended; true if none is left, by the kernel's word."""
+        """Wait for every child that has ended. True if the kernel says that no child is left (ECHILD)."""
         command = self.command or self._page.command
         ended, none_left = processes.reap_turn(self._page)
         for process, status in ended:
@@ -56,27 +76,33 @@ class Children:
         return none_left
 
     def take_ended(self) -> list[tuple[int, int]]:
-        """The command's processes that were waited for since: process id, and status or minus signal."""
+        """The command's processes that were reaped since the last call, as (process id, status).
+
+        A negative status is minus the number of the signal that ended the process.
+        """
         ended, self._ended = self._ended, []
         return ended
 
     def of_the_command(self) -> list[int]:
-        """The children there are, without our helpers."""
+        """The process ids of the children that aren't helpers, ended ones included."""
         own = (self._lock.process, self._log.process)
         return [process for process in processes.children() if process not in own]
 
     def command_after_all(self) -> int:
-        """The command's process id after its guard has died, 0 if its end was not seen here."""
+        """The command's process id after an adoption.
+
+        0 if the command had ended and its guard had reaped it: then only that guard knew the status.
+        """
         if self._page.command:
             return self._page.command
         self.reap()
         return self.command if any(process == self.command for process, _ in self._ended) else 0
 
     def nothing_was_started(self) -> bool:
-        """Whether a guard that has told of no start had started nothing; if it had, `command` is known now.
+        """Whether a guard that died without telling of a start had started nothing.
 
-        Once the guard is dead, its only child is ours: as a process, or as the status of one that has ended.
-        As long as it isn't, nothing is known.
+        If it had started the command, `command` is set. The answer is False as well if the guard doesn't die
+        within a second: only a dead guard can start nothing more.
         """
         if self.command or self._page.command:
             return False
@@ -91,14 +117,14 @@ class Children:
         return not self.command
 
     def _is_new(self, process: int) -> bool:
-        """Whether a child has come since the start was begun: the command, if its guard is dead."""
+        """Whether this child came after the start was begun: then it is the command of a dead guard."""
         return (
             self._page.start_begun and process != self._page.guard and process not in self._before_the_start
         )
 
 
 def kill_all() -> None:
-    """Kill every descendant: no guard is left to do it after we exit."""
+    """Kill every descendant, and return when none is left: no guard does it after we exit."""
     while not processes.reap()[1]:
         for process in processes.children():
             processes.send(process, 9)

@@ -1,8 +1,8 @@
 """What the front decides during one turn: wait, start, watch the lease, settle, exit.
 
-Each method is an event (something was said, something died, it is later now) and calls what it
-decides on `Effects`. No clock, no descriptor and no process is in here, so the tests can drive the
-same decisions through millions of histories.
+Each method is an event: a message came, a process died, time has passed. It calls its decision on `Effects`.
+This module has no clock, no descriptor and no process, so the tests can drive the same decisions through
+millions of histories.
 """
 
 from __future__ import annotations
@@ -31,21 +31,25 @@ KILL = 9
 
 
 def stops_us(number: int, rewrite: Mapping[int, int]) -> bool:
-    """Whether a signal, as it was sent, ends us where no command runs: one that is rewritten to 0 is ignored.
+    """Whether this signal ends us while no command runs. `number` is the signal as it was sent.
 
-    Any other rewriting is about what the command gets.
+    A signal that is rewritten to 0 is ignored. Any other rewriting only changes the command's signal.
     """
     return number in STOPPING and rewrite.get(number) != 0
 
 
 class Turn:
-    """One trip through the lock. `ending.status` is the exit status once `phase` is OVER.
+    """One turn: wait for the lock, run the command, give the lock back.
 
-    `leased` is false for a lock that the kernel frees by itself when front and guard have gone. `slack`
-    is how long after the end of the wait, in seconds, a keeper may still answer: a request, if not given.
-    `conflict` says that another kept the lock. `rest_reason` says why there was nothing to do, '' if there
-    was; then `again_at` is the boot-clock reading until which, and `slot` the one that is due then.
-    `stop_requested` says that a signal asked us to stop.
+    `leased` is false for a lock that the kernel frees when front and guard have ended. `now` is the boot
+    clock's reading. `kill_grace` is how long the command has between stop signal and SIGKILL, in seconds.
+    `slack` is how long after the end of the wait a keeper may still answer, in seconds; by default one
+    request and a second.
+
+    When `phase` is OVER, these say how the turn went. `ending.status` is the exit status. `conflict` says
+    that another kept the lock. `stop_requested` says that a signal asked us to stop. `rest_reason` says why
+    there was nothing to start, and is '' if there was something; `again_at` is the boot clock's reading at
+    which to try again (None for never), and `slot` the slot that is due then, in Unix seconds.
     """
 
     def __init__(
@@ -83,14 +87,14 @@ class Turn:
     # What the keeper says.
 
     def held(self, holder: str, host: str, since: float | None) -> None:
-        """Another has the lock; we wait."""
+        """Another has the lock, since `since` (Unix seconds): we wait."""
         self.keeper.trouble = ""
         self.wait.holder = {"holder": holder, "host": host, "since": since}
         if self.wait.is_wanted:
             self.effects.say("wait", "held", **self.wait.holder)
 
     def trouble_came(self, text: str) -> None:
-        """The keeper could not do what it wanted, and goes on trying."""
+        """The keeper has failed at something, and tries again."""
         self.keeper.is_in_trouble(text)
 
     def granted(self, grant: Grant, now: float) -> None:
@@ -108,15 +112,15 @@ class Turn:
             self.signal(number, now)
 
     def gave_up(self, status: int, text: str, again_at: float | None = None) -> None:
-        """The keeper will not get the lock; `again_at` is when it may be asked for again."""
+        """The keeper stops trying to get the lock. `again_at` is when to try again (boot clock)."""
         if self.phase == WAITING and self.wait.is_left and self.ending.raised == 0:
-            self.phase = OVER  # why was said when it was asked to leave
+            self.phase = OVER  # the user was told the reason before the keeper was asked to leave
         elif self.phase == WAITING:
             self.again_at = again_at
             self._end(status if self.ending.raised == 0 else 128 + self.ending.raised, text)
 
     def rested(self, until: float | None, slot: float, why: str) -> None:
-        """There is nothing to start before `until` (boot clock), when `slot` is due; None: nothing at all."""
+        """There is nothing to start before `until` (boot clock), when `slot` is due; None is never."""
         if self.phase == WAITING and not self.wait.is_left:
             self.again_at = until
             self.rest_reason = why or "later"
@@ -125,21 +129,21 @@ class Turn:
             self.phase = OVER
 
     def settled(self, text: str) -> None:
-        """The keeper has released, or left."""
+        """The keeper has given the lock back, or given up waiting. `text` says what failed, or is ''."""
         if text:
             self.effects.say("warning", "unsettled", text=text)
         if self.phase == SETTLING or (self.phase == WAITING and self.wait.is_left):
             self.phase = OVER
 
     def lost_lock(self, text: str) -> None:
-        """The grant is not ours any more: another may be running already."""
+        """The grant is not ours any more: another command may be running already."""
         if self.phase in (STARTING, RUNNING):
             self.ending.lock_lost(text)
         elif self.phase == SETTLING:
             self.phase = OVER
 
     def keeper_died(self, now: float) -> None:
-        """The keeper has ended, was waited for, and all that it said was heard."""
+        """The keeper has ended and was waited for, and all its messages were received."""
         expected = self.keeper.died()
         if self.guard.is_being_replaced:
             self._adopt()
@@ -155,31 +159,31 @@ class Turn:
         self.look(now)
 
     def keeper_retired(self) -> None:
-        """The keeper was killed on purpose, for a proof; `keeper_died` follows."""
+        """The keeper was killed on purpose, so that the kernel can prove something; `keeper_died` follows."""
         self.keeper.was_retired()
 
     # What the guard says, and what is seen of it.
 
     def guard_started(self, process: int, at: float) -> None:
-        """The command runs, from that reading of the boot clock on."""
+        """The command runs since `at` (boot clock)."""
         if self.phase == STARTING:
             self.phase = RUNNING
             self.ending.started(at)
             self.effects.say("info", "started", pid=process)
 
     def guard_failed(self, number: int, text: str) -> None:
-        """The command could not be started, by this errno."""
+        """The command could not be started; `number` is the errno."""
         self.ending.fail(NOT_FOUND if number == 2 else NOT_EXECUTABLE, text)
         self._gone()
 
     def guard_late(self) -> None:
-        """The lease was too old to start with."""
+        """The guard has not started the command, because the lease was too old."""
         self.ending.impose(LOST)
         self.effects.say("error", "late")
         self._gone()
 
     def guard_expired(self) -> None:
-        """The guard has seen the lease's end first, and kills."""
+        """The guard has seen the lease's end before us, and kills the command."""
         if not self.ending.stopped:
             self.ending.not_renewed()
 
@@ -189,23 +193,23 @@ class Turn:
         self.guard.said_the_end()
 
     def command_ended(self, now: float) -> None:
-        """The front sees that the command has ended; the guard should say how, and does unless it hangs.
+        """We see by ourselves that the command has ended. The guard has to say how, or it hangs.
 
-        From now on --timeout has nothing to stop: guard and front may have been stopped until after it.
+        --timeout doesn't count from here on: guard and front may have been stopped until after it.
         """
         if self.phase == RUNNING and not self.ending.command_ended:
             self.ending.timeout_at = FOREVER
             self.guard.owes_the_end(now)
 
     def guard_gone(self, *, proved: bool) -> None:
-        """Nothing of the turn's processes is left, by the kernel's word if `proved`."""
+        """No process of the command is left. `proved` says that the kernel says so."""
         if not proved:
             self.effects.say("warning", "leftovers ignored")
         if self.phase in (STARTING, RUNNING):
             self._gone()
 
     def guard_died(self, now: float) -> None:
-        """The guard has ended. Before the start another takes its place; later the front does."""
+        """The guard has ended. Before the start another guard takes its place; later the front does."""
         if self.phase == WAITING and not self.wait.is_left:
             self._guard_died_waiting(now)
         elif self.phase == STARTING and self.grant is not None and not self.effects.start_begun():
@@ -213,14 +217,14 @@ class Turn:
         elif self.phase in (STARTING, RUNNING) and self.guard.is_watched:
             self.effects.say("warning", "guard died")
             self.phase = RUNNING
-            if not self.ending.command_ended:  # what killed it may have been the end of the lease
+            if not self.ending.command_ended:  # the lease's end may be the reason for the guard's death
                 self.look_at_lease(now)
             self.guard.is_to_be_replaced(None if self.keeper.is_gone else now)
             if self.keeper.is_gone:
                 self._adopt()
 
     def _guard_died_waiting(self, now: float) -> None:
-        """One that waits for a lock of the kernel's ends by itself if it gets it after the wait is over."""
+        """The guard died while we wait. A guard ends by itself if it gets the lock after the wait's end."""
         if self.wait.deferred_signals:
             self.ending.raised = self.wait.deferred_signals[0]
             self.ending.status = 128 + self.ending.raised
@@ -234,7 +238,7 @@ class Turn:
             self.effects.new_guard()
 
     def _start_with_another_guard(self, token: int) -> None:
-        """Nothing ran: start the command by another guard, if it is still to be started."""
+        """Nothing ran: let another guard start the command, unless it is to stop."""
         if self.ending.stopped or self.ending.asked_to_stop:
             self._gone()
         elif trouble := self.guard.count_crash():
@@ -245,10 +249,10 @@ class Turn:
             self.effects.tell_guard(GuardOrders.start(token))
 
     def _adopt(self) -> None:
-        """Take the place of a guard that died after the start, or have another if it had started nothing."""
+        """Take the guard's place, or fork another guard if the dead one had started nothing."""
         self.guard.was_replaced()
         status_before = self.ending.status
-        if not self.ending.command_ended:  # nobody can say how it ended if its guard knew
+        if not self.ending.command_ended:  # the status is lost if the guard has reaped the command
             self.ending.status = 128 + KILL
         if self.effects.adopt():
             self.guard.send_unsent(kill=self.ending.killed)
@@ -264,7 +268,7 @@ class Turn:
     # What the user does.
 
     def signal(self, number: int, now: float, *, heard: bool = False) -> None:
-        """The user sent us a signal; `heard` if the terminal has sent it to the command as well."""
+        """We were sent a signal. `heard` says that the command has got it too, from the terminal."""
         stops = stops_us(number, self.rewrite)
         self.stop_requested = self.stop_requested or stops
         if self.phase == WAITING:
@@ -282,7 +286,7 @@ class Turn:
     # What time does.
 
     def look(self, now: float) -> None:
-        """It is later now: enforce what is due."""
+        """Time has passed: do what is due at `now` (boot clock)."""
         if self.phase == OVER:
             return
         self.keeper.fork_again(self.grant, now, settles=self.phase == SETTLING)
@@ -294,7 +298,7 @@ class Turn:
             self._look_settling(now)
 
     def next_look(self) -> float:
-        """When `look` has something to do next, a reading of the boot clock."""
+        """When `look` has to be called next, by the boot clock."""
         if self.phase == OVER:
             return FOREVER
         due = self.keeper.fork_at
@@ -340,7 +344,10 @@ class Turn:
         self.look_at_lease(now)
 
     def look_at_lease(self, now: float) -> None:
-        """Enforce what is due by the lease's end, before any signal is passed on: SIGCONT, after a stop."""
+        """Stop and kill what the lease's end demands.
+
+        This comes before any signal is passed on: a SIGCONT must not let a command run on past its lease.
+        """
         if not self.leased or self.phase not in (STARTING, RUNNING):
             return
         end = self.effects.lease()[0]
@@ -367,7 +374,7 @@ class Turn:
         self.effects.leave()
 
     def _gone(self) -> None:
-        """Nothing of the command is left, or it never ran: give the lock back."""
+        """Give the lock back: nothing of the command is left, or it never ran."""
         self.ending.nothing_left()
         self.phase = SETTLING
         if self.ending.lost:
@@ -376,7 +383,7 @@ class Turn:
             self.effects.settle()
 
     def _end(self, status: int, text: str) -> None:
-        """End without the lock."""
+        """End the turn: we did not get the lock."""
         self.ending.status = status
         self.conflict = status == HELD
         self.phase = OVER
@@ -386,7 +393,7 @@ class Turn:
 
     def _end_waiting(self, status: int, text: str, now: float) -> None:
         self._end(status, text)
-        if self.keeper.is_alive:  # it may be given the lock at this moment, and has to give it back
+        if self.keeper.is_alive:  # the server may grant the lock at this moment: the keeper gives it back
             self.phase = WAITING
             self.wait.leave(now, in_trouble=bool(self.keeper.trouble))
             self.effects.leave()

@@ -1,4 +1,4 @@
-"""How the command ends: what it is stopped and killed for, and the exit status that this gives."""
+"""How the command ends: why it is stopped or killed, and with which exit status we end."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ if TYPE_CHECKING:
 
 
 class Ending:
-    """The end of the command, and the turn's exit status. Times are readings of the boot clock.
+    """The end of the command, and the turn's exit status. Times are by the boot clock.
 
-    `status` is the exit status, `raised` the signal to die of (0 for none). `imposed` is the status that
-    replaces the command's own (0 for none). `lost` says that another may have the lock already. `stopped`
-    and `killed` say that the lease's end, or its loss, has had the command stopped and killed. `grace` is
-    how long a command that ran into --timeout has to end before it is killed, in seconds.
+    `status` is the exit status, `raised` the signal that ended the command (0 for none). `imposed` is the
+    status that replaces the command's own (0 for none). `lost` says that another may have the lock already.
+    `stopped` and `killed` say that the command was stopped or killed because of the lease. `asked_to_stop`
+    says that a signal asked the command to stop. `grace` is how long a command has to end after --timeout,
+    in seconds, before it is killed.
     """
 
     def __init__(self, effects: Effects, guard: GuardWatch, settings: Settings, grace: float) -> None:
@@ -40,7 +41,7 @@ class Ending:
 
     @property
     def outcome(self) -> str:
-        """How the run ended, in the record's words."""
+        """How the run ended, as a word of the record: succeeded, failed, interrupted or lost."""
         if self.imposed == LOST:
             return "lost"
         if self.status == 0:
@@ -48,7 +49,7 @@ class Ending:
         return "interrupted" if self.asked_to_stop else "failed"
 
     def started(self, at: float) -> None:
-        """The command runs since then."""
+        """The command runs since `at` (boot clock)."""
         if self._settings.timeout is not None:
             self.timeout_at = at + self._settings.timeout
 
@@ -60,13 +61,13 @@ class Ending:
         self.timeout_at = FOREVER
 
     def nothing_left(self) -> None:
-        """All of the command's processes are gone, or it never ran: the status is final."""
+        """No process of the command is left, or it never ran: make the status final."""
         if self.imposed:
             self.status = self.imposed
             self.raised = 0
 
     def impose(self, status: int) -> None:
-        """Replace the command's status; the first reason counts."""
+        """Replace the command's status by this one, unless another has replaced it before."""
         if self.imposed == 0:
             self.imposed = status
 
@@ -76,39 +77,39 @@ class Ending:
         self._effects.say("error", "not started", text=text)
 
     def signalled(self, number: int, now: float) -> None:
-        """A signal that asks the command to stop: with --kill-after it has only so long."""
+        """A signal asks the command to stop. With --kill-after it is killed that long afterwards."""
         self.asked_to_stop = True
         self.status = self.status or 128 + number
         if self._settings.kill_after is not None:
             self.kill_at = min(self.kill_at, now + self._settings.kill_after)
 
     def lock_lost(self, text: str) -> None:
-        """Another may be running already: kill at once."""
+        """The lock is lost, and another command may be running already: kill at once."""
         self.lost = True
         self.impose(LOST)
         self._effects.say("error", "lost", text=text)
         self.kill()
 
     def not_renewed(self) -> None:
-        """The lease will be over soon, and no renewal has succeeded: the command is being stopped."""
+        """The lease ends soon and was not renewed: say that the command is stopped for it."""
         self.stopped = True
         self.impose(LOST)
         self._effects.say("error", "not renewed")
 
     def stop(self) -> None:
-        """Stop the command because of the lease, by the signal that was asked for."""
+        """Stop the command because of the lease, by the signal of --stop-signal."""
         self.not_renewed()
         self._guard.signal(self._settings.stop_signal)
 
     def kill(self) -> None:
-        """Kill the command, unless that was done."""
+        """Kill the command, unless that was done before."""
         if not self.killed:
             self.killed = True
             self.stopped = True
             self._effects.tell_guard(GuardOrders.kill())
 
     def next_look(self) -> float:
-        """When something is due."""
+        """When `look` has to be called next, by the boot clock."""
         return min(self.timeout_at, self.kill_at)
 
     def look(self, now: float) -> None:

@@ -1,4 +1,4 @@
-"""The front's link to the guard: the pipes between them, and which orders the guard has read."""
+"""The front's link to the guard: the pipes between them, and the count of the orders that it has read."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _KILL = 9
 
 
 class GuardPipes:
-    """The pipes to and from one guard, and the one by which it tells the keeper of the end.
+    """The pipes to and from one guard, and the proof pipe, on which the guard says "gone" to the keeper.
 
-    The front keeps both ends of that one, so that end-of-file on it means that front and guard
-    are both dead.
+    The front holds both ends of the proof pipe. So the keeper reads end-of-file there only when front and
+    guard are both dead.
     """
 
     def __init__(self, proof: tuple[int, int], log: Log) -> None:
@@ -41,19 +41,19 @@ class GuardPipes:
         self._unused = True
 
     def close_guards(self) -> None:
-        """In the front, once the guard was forked: what only the guard has to hold."""
+        """Close the guard's ends. Called in the front, after the guard was forked."""
         self._unused = False
         os.close(self.orders_read)
         os.close(self.says_write)
 
     def close_unused(self) -> None:
-        """In the front, at the end or before others take their place: these, if no guard has them."""
+        """Close both ends if no guard was forked with these pipes. Called in the front."""
         if self._unused:
             self.close_guards()
             self.close_fronts()
 
     def close_fronts(self) -> None:
-        """In any process forked from the front: what only the front has to hold."""
+        """Close the front's ends. Called in any process that was forked from the front."""
         os.close(self.orders.descriptor)
         os.close(self.says.descriptor)
 
@@ -78,10 +78,10 @@ class GuardPipes:
 
 
 class GuardLink:
-    """Orders to the guard, and what it says. `is_open` says that there is a guard which hasn't ended.
+    """Sends orders to the guard, and reads its messages. `is_open` says that there is a living guard.
 
-    `pipes` are those of the current guard, or of the next one before it was forked. `proof` are the ends of
-    the pipe by which a guard tells the keeper of the end, -1 without one.
+    `pipes` are those of the current guard, or of the next one if it isn't forked yet. `proof` has both ends
+    of the proof pipe, -1 without one.
     """
 
     def __init__(self, page: Page, log: Log, proof: tuple[int, int]) -> None:
@@ -95,7 +95,7 @@ class GuardLink:
 
     @property
     def descriptor(self) -> int:
-        """What to poll for what the guard says; -1 without a guard."""
+        """The descriptor that is readable when the guard has said something; -1 without a guard."""
         return self.pipes.says.descriptor if self.is_open else -1
 
     @property
@@ -104,11 +104,11 @@ class GuardLink:
         return self._page.guard if self.is_open else 0
 
     def was_forked(self) -> None:
-        """The first guard runs: the keeper has forked it."""
+        """The keeper has forked the first guard."""
         self.pipes.close_guards()
 
     def fork(self, be_guard: Callable[[GuardPipes], None]) -> None:
-        """Fork a guard, as a child of ours, in which `be_guard` is called with its pipes."""
+        """Fork a guard as a child of the front's, and call `be_guard` in it. Raises OSError."""
         self._ordered = self._page.orders_read = 0
         self._last_orders = []
         self.pipes.close_unused()
@@ -130,30 +130,30 @@ class GuardLink:
         return not self.is_open or self._page.orders_read >= self._ordered
 
     def unread(self) -> list[Message]:
-        """The orders that the guard has not read, or had not when it died."""
+        """The orders that the guard has not read, or had not read when it died."""
         unread = self._ordered - self._page.orders_read
         return self._last_orders[len(self._last_orders) - unread :]
 
     def read(self) -> list[list[Any]]:
-        """What the guard has said since."""
+        """The guard's messages since the last call."""
         return self.pipes.says.read() if self.is_open else []
 
     def has_ended(self) -> bool:
-        """Whether the guard has closed its end, and all it said was read."""
+        """Whether the guard has closed its end, and all its messages were read."""
         return self.is_open and self.pipes.says.closed
 
     def forget(self) -> None:
-        """The guard has ended, or we end: it sees end-of-file."""
+        """Close our ends: the guard has ended, or is to see end-of-file because we end."""
         self.is_open = False
         self.pipes.close_fronts()
 
     def kill(self) -> None:
-        """SIGKILL the guard; that it is gone is seen later."""
+        """SIGKILL the guard. Its end is noticed later, by end-of-file."""
         if self._page.guard:
             processes.send(self._page.guard, _KILL)
 
     def close(self) -> None:
-        """Between two turns: nothing of the last one stays open."""
+        """Close everything. Called between two turns."""
         if self.is_open:
             self.pipes.close_fronts()
         self.pipes.close_unused()
