@@ -9,8 +9,8 @@ descendants go to the keeper; when the keeper ends too, they come to the front. 
 After an adoption four things are harder than before:
 
 1. **Which child is the command?** A guard writes the command's process id into the shared page after the
-   start. If the guard was killed between the start and that, nobody knows the id. Then each child that was
-   not there before the start, and is no helper, is the command: `nothing_was_started`.
+   start. If the guard was killed between these two, nobody knows the id. Then the command is the child that
+   was not there before the start, and that is no helper: `nothing_was_started`.
 
 2. **Was anything started at all?** The guard sets `start_begun` in the page just before the start. If it is
    false, nothing ran, and another guard may start the command. If it is true, we look at our children once

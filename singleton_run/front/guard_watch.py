@@ -1,6 +1,6 @@
-"""The front's watch on the guard: one that hangs is woken, then killed; one that died is replaced.
+"""The front's watch on the guard: it wakes and then kills a guard that hangs, and replaces one that died.
 
-Before the command's start another guard takes its place. Later the front does: it adopts the command.
+Before the command's start another guard takes the place. Later the front does, and adopts the command.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _NONE, _ALIVE, _KILLED = "none", "alive", "killed"
 
 
 class GuardWatch:
-    """Whether the guard lives, reads its orders, and says how the command ended.
+    """Watches whether the guard lives, reads its orders, and says how the command ended.
 
-    Times are readings of the boot clock. `take_over_at` is when the keeper has to go, so that we can take the
+    Times are by the boot clock. `take_over_at` is when the keeper is killed, so that the front can take the
     place of a dead guard.
     """
 
@@ -39,75 +39,76 @@ class GuardWatch:
 
     @property
     def is_alive(self) -> bool:
-        """Whether there is one, and it wasn't killed."""
+        """Whether there is a guard that we have not killed."""
         return self._state == _ALIVE
 
     @property
     def is_watched(self) -> bool:
-        """Whether its death would be news: the front has not taken its place, and is not about to."""
+        """Whether there is a guard whose death is an event: the front has not taken its place."""
         return self._state != _NONE and not self.is_being_replaced
 
     def count_crash(self) -> str:
-        """Count a guard that died before the start; after some of them, why no other is tried, else ''."""
+        """Count a guard that died before the start. The reason to try no other, '' if there is none yet."""
         self._crashes += 1
         if self._crashes <= MOST_CRASHES:
             return ""
         return f"the command is not started: its guard died {self._crashes} times before"
 
     def signal(self, number: int) -> None:
-        """Have the command signalled; between its guard's death and its adoption by us, later."""
+        """Send the command a signal. Between the guard's death and the adoption it is kept for later."""
         if self.is_being_replaced:
             self._unsent_signals.append(number)
         else:
             self._effects.tell_guard(GuardOrders.signal(number))
 
     def kill(self) -> None:
-        """SIGKILL it, unless that was done."""
+        """SIGKILL the guard, unless that was done before."""
         if self._state == _ALIVE:
             self._state = _KILLED
             self._effects.kill_guard()
 
     def owes_the_end(self, now: float) -> None:
-        """The command has ended, by our own sight: the guard should say how."""
+        """The command has ended, as we have seen by ourselves: the guard has to say how."""
         if self._state == _ALIVE:
             self._owes_the_end = True
             self._answers_by = now + _ANSWERS_IN
 
     def said_the_end(self) -> None:
-        """It has said how the command ended."""
+        """The guard has said how the command ended."""
         self._owes_the_end = False
         self._answers_by = FOREVER
 
     def is_to_be_replaced(self, now: float | None) -> None:
-        """It died after the start. With `now`, the keeper has to go first, after a pause.
+        """The guard died after the start. `now` is None if no keeper is there.
 
-        The command fell to the nearest child subreaper above it: the keeper, if that forked the guard. The
-        keeper's death hands the command to us. The pause is there because a person or program that killed
-        the guard may be about to kill us too, and then the keeper is needed.
+        The kernel gave the command to the nearest child subreaper above it. This is the keeper, if the keeper
+        has forked the guard. When the keeper ends, the command comes to us: so the keeper is killed after a
+        pause. The pause is there because a person or program that killed the guard may be about to kill us
+        too: then the keeper is needed.
         """
         self.is_being_replaced = True
         if now is not None:
             self.take_over_at = now + _TAKE_OVER_PAUSE
 
     def was_replaced(self, *, by_another: bool = False) -> None:
-        """The front has taken its place, or another guard is to be forked."""
+        """The front has taken the guard's place, or another guard is about to."""
         self.is_being_replaced = False
         self.take_over_at = self._answers_by = FOREVER
         self._state = _ALIVE if by_another else _NONE
 
     def send_unsent(self, *, kill: bool) -> None:
-        """Give the adopted command what came while nobody was above it."""
+        """Give the adopted command the signals that came while it had no guard."""
         for number in self._unsent_signals:
             self._effects.tell_guard(GuardOrders.signal(number))
         if kill:
             self._effects.tell_guard(GuardOrders.kill())
 
     def next_look(self) -> float:
-        """When something is due."""
+        """When `look` has to be called next, by the boot clock."""
         return min(self.take_over_at, self._answers_by)
 
     def look(self, now: float) -> None:
-        """Wake a guard that does not answer; kill it if that was no help."""
+        """Wake a guard that does not answer. Kill it if it still doesn't."""
         if self._state == _ALIVE and self._answers_by == FOREVER and not self._effects.guard_has_read_all():
             self._answers_by = now + _ANSWERS_IN
         if now < self._answers_by:

@@ -1,4 +1,7 @@
-"""The front's watch on the keeper: one that hangs is killed, one that died is replaced, never two at once."""
+"""The front's watch on the keeper: it kills a keeper that hangs, and replaces one that has ended.
+
+There are never two keepers at once: the next is forked only after the last was waited for.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,11 @@ _NONE, _ALIVE, _KILLED = "none", "alive", "killed"
 
 
 class KeeperWatch:
-    """Whether the keeper lives and answers. Times are readings of the boot clock, `ttl` is in seconds."""
+    """Watches whether the keeper lives and works. Times are by the boot clock, `ttl` is in seconds.
+
+    `crashes` counts the deaths in a row, `fork_at` is when the next keeper is due, `trouble` is what the
+    keeper has failed at, '' if it hasn't.
+    """
 
     def __init__(self, effects: Effects, ttl: float) -> None:
         self._effects = effects
@@ -31,16 +38,16 @@ class KeeperWatch:
 
     @property
     def is_alive(self) -> bool:
-        """Whether there is one, and it wasn't killed."""
+        """Whether there is a keeper that we have not killed."""
         return self._state == _ALIVE
 
     @property
     def is_gone(self) -> bool:
-        """Whether there is none: the last was waited for."""
+        """Whether there is no keeper: the last one was waited for."""
         return self._state == _NONE
 
     def fork(self, grant: Grant | None, *, settles: bool) -> None:
-        """Have a keeper: it takes the lock or resumes `grant`, and one that `settles` gives it back."""
+        """Fork a keeper that acquires the lock or resumes `grant`; with `settles` it then gives it back."""
         self._state = _ALIVE
         self._effects.fork_keeper(grant)
         if settles:
@@ -48,7 +55,7 @@ class KeeperWatch:
             self._effects.settle()
 
     def fork_again(self, grant: Grant | None, now: float, *, settles: bool) -> None:
-        """Have another if one is due; tried again later where the machine refuses the fork."""
+        """Fork another keeper if one is due. If the kernel refuses the fork, try again later."""
         if now < self.fork_at:
             return
         self.fork_at = FOREVER
@@ -60,38 +67,38 @@ class KeeperWatch:
             self.fork_at = now + _FORK_AGAIN
 
     def is_in_trouble(self, text: str) -> None:
-        """The keeper could not do what it wanted, and goes on trying."""
+        """The keeper has failed at something, and tries again: tell the user once."""
         if text != self.trouble:
             self.trouble = text
             self._effects.say("warning", "trouble", text=text)
 
     def has_the_lock(self) -> None:
-        """The lock was granted: earlier crashes and troubles count no more."""
+        """The lock was granted: forget earlier crashes and failures."""
         self.trouble = ""
         self.crashes = 0
 
     def is_not_needed(self) -> None:
-        """The kernel holds the lock from now on: the keeper has ended, or is about to."""
+        """The kernel holds the lock from now on, and no keeper is needed."""
         self._state = _NONE
 
     def kill(self) -> None:
-        """SIGKILL it, unless that was done."""
+        """SIGKILL the keeper, unless that was done before."""
         if self._state == _ALIVE:
             self._state = _KILLED
             self._effects.kill_keeper()
 
     def was_retired(self) -> None:
-        """It was killed on purpose, for a proof; `died` follows."""
+        """The keeper was killed on purpose, so that the kernel can prove something; `died` follows."""
         self._state = _KILLED
 
     def died(self) -> bool:
-        """It has ended and was waited for; whether we had killed it."""
+        """The keeper has ended and was waited for. True if we had killed it."""
         expected = self._state == _KILLED
         self._state = _NONE
         return expected
 
     def count_crash(self, now: float, *, expected: bool, holds: bool) -> None:
-        """Count its death, and have another after a pause. A renewal in between starts the count anew."""
+        """Count the death, and plan the next fork. The count starts anew after a successful renewal."""
         end = self._effects.lease()[0]
         if holds and end != self._last_end:
             self._last_end = end
@@ -102,26 +109,26 @@ class KeeperWatch:
         self.fork_at = now + lease_times.back_off(self.crashes, _MOST_BACK_OFF)
 
     def look_at_lease(self, now: float) -> None:
-        """Kill a keeper that has reported no renewal for too long."""
+        """Kill the keeper if it has not reported an attempt to renew for too long."""
         if now >= self.hangs_at():
             self._hangs()
 
     def hangs_at(self) -> float:
-        """When it counts as hanging while the command runs."""
+        """When the keeper counts as hanging while the command runs, by the boot clock."""
         if self._state != _ALIVE:
             return FOREVER
         end, reported = self._effects.lease()
         return lease_times.hangs_at(end, self._ttl, reported)
 
     def look_settling(self, now: float) -> None:
-        """Kill a keeper that does not give the lock back."""
+        """Kill the keeper if it hangs while it has to give the lock back."""
         if self._settles_since is None:
             self._settles_since = now
         if now >= self.settles_by():
             self._hangs()
 
     def settles_by(self) -> float:
-        """When it counts as hanging while it settles; at once if nobody has looked yet."""
+        """When the keeper counts as hanging while it settles; 0.0 (at once) before the first look."""
         if self._state != _ALIVE:
             return FOREVER
         if self._settles_since is None:

@@ -1,6 +1,6 @@
-"""How the front has a lock: through a keeper that it forks, or, where the kernel holds it, by itself.
+"""How the front handles a lock: through a keeper that it forks, or by itself if the kernel holds the lock.
 
-All take the same orders, and answer with the same messages (see `keeper.decisions.turn_steps`).
+The three handles have the same methods, and lead to the same events of the turn.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ if TYPE_CHECKING:
     from singleton_run.system.messages import Message
 
     class LockHandle(Protocol):
-        """What the front does with a lock. `process` is the keeper's process id, 0 without one."""
+        """What the front can do with a lock. `process` is the keeper's process id, 0 without a keeper."""
 
         process: int
 
         @property
         def descriptor(self) -> int:
-            """What to poll for messages; -1 without a keeper."""
+            """The descriptor that is readable when the keeper has said something; -1 without a keeper."""
 
         def acquire(self, grant: Grant | None, turn: Turn) -> None:
-            """Take the lock, or go on with `grant`. Raises OSError if a fork is refused."""
+            """Begin to acquire the lock, or go on with `grant`. Raises OSError if a fork fails."""
 
         def fork_guard(self) -> None:
             """Fork a guard as a child of the front's."""
 
         def replace_guard(self, turn: Turn) -> None:
-            """Have a guard in the place of one that died before the start."""
+            """Fork a guard in place of one that died before the start."""
 
         def granted(self, grant: Grant, turn: Turn) -> None:
             """The lock is ours: a keeper has it, or a guard that waited for it."""
@@ -53,38 +53,38 @@ if TYPE_CHECKING:
             """Have a guard now: the command is about to be started."""
 
         def withdraw(self) -> bool:
-            """Take from a waiting guard the right to start; False if it has used it already."""
+            """Take the right to start from a waiting guard. False if it has used the right already."""
 
         def write_start(self, run: Record) -> str:
-            """Write down that the command is about to start; why that could not be done, or ''."""
+            """Write the record of a run that is about to start. The error, or ''."""
 
         def settle(self, turn: Turn, run: Record) -> None:
-            """Have the lock given back, with the record of the run."""
+            """Give the lock back and write the record of the run; `turn.settled` follows."""
 
         def leave(self, turn: Turn) -> None:
-            """Have the place in the queue given back."""
+            """Give up waiting; `turn.settled` follows."""
 
         def kill(self) -> None:
             """SIGKILL the keeper; it is waited for later."""
 
         def retire(self, turn: Turn) -> None:
-            """End a keeper that another can replace, so that no helper of ours is left but this."""
+            """End the keeper on purpose: the kernel can prove something only if no helper is left."""
 
         def ended(self, turn: Turn) -> None:
             """The keeper has ended and was waited for."""
 
         def messages(self) -> list[list[Any]]:
-            """What the keeper has told since."""
+            """The keeper's messages since the last call."""
 
         def close(self) -> None:
-            """At the end of a turn: keep nothing of the lock open."""
+            """Close everything. Called at the end of a turn."""
 
 
 KILL = 9
 
 
 def _two_pipes() -> tuple[int, int, int, int]:
-    """Two pipes, or none and an OSError."""
+    """The four ends of two pipes. Raises OSError, and leaves nothing open then."""
     first = pipes.pipe()
     try:
         return (*first, *pipes.pipe())
@@ -95,7 +95,7 @@ def _two_pipes() -> tuple[int, int, int, int]:
 
 
 class KernelLockHandle:
-    """A lock that the kernel holds: the front has it together with the guard, which also waits for it."""
+    """A lock that the kernel holds for us. Front and guard share it; the guard waits for it if need be."""
 
     process = 0
     descriptor = -1
@@ -110,7 +110,7 @@ class KernelLockHandle:
         self._right: list[int] = []
 
     def acquire(self, grant: Grant | None, turn: Turn) -> None:
-        """Take the lock, or have a guard wait for it, which says "locked"."""
+        """Acquire the lock, or fork a guard that waits for it and then says "locked"."""
         try:
             got = self.backend.acquire(self.job.name, self.job.holder, self.job.ttl, 0.0)
         except Failure as failure:
@@ -126,7 +126,7 @@ class KernelLockHandle:
         turn.granted(got, calls.now())
 
     def replace_guard(self, turn: Turn) -> None:
-        """The guard that waited has died: ask for the lock anew, with another."""
+        """The guard that waited has died: begin to wait anew."""
         self.backend.leave(0.0)
         self.acquire(None, turn)
 
@@ -136,12 +136,12 @@ class KernelLockHandle:
         turn.granted(grant, calls.now())
 
     def be_ready(self, unstarted: Record | None) -> None:
-        """A guard is forked with the order to start."""
+        """Do nothing: the guard is forked with the order to start."""
 
     def _give_right(self) -> None:
-        """Put the right to decide where front and guard can reach it: one byte, which one of them gets.
+        """Put one byte, the right to decide, into a pipe that front and guard can both read.
 
-        With it the guard starts the command, or the front ends the wait.
+        One of them gets it: the guard then starts the command, or the front ends the wait.
         """
         self._drop_right()
         self._right = [*pipes.pipe()]
@@ -153,7 +153,7 @@ class KernelLockHandle:
         self._right = []
 
     def withdraw(self) -> bool:
-        """Get the right to decide from a guard that waits; False if that has it already, and starts."""
+        """Take the right to decide. False if the guard has taken it before, and starts the command."""
         if not self._right:
             return True
         try:
@@ -162,7 +162,7 @@ class KernelLockHandle:
             return False
 
     def fork_guard(self) -> None:
-        """Fork a guard: it holds the lock with the front, or waits for it first."""
+        """Fork a guard that shares the lock with the front, or waits for it first."""
         self._link.fork(self._be_guard)
 
     def _be_guard(self, ends: GuardPipes) -> None:
@@ -170,12 +170,12 @@ class KernelLockHandle:
         ends.be_guard(self._task, self.backend.descriptor, take, self.keep_lock)
 
     def _take(self) -> Grant | None:
-        """Wait for the lock, in the guard; None if the wait is over, or the front has ended it."""
+        """Wait for the lock, in the guard. None if the wait is over, or the front has ended it."""
         self.grant = self.backend.take(self.job.name, self.job.holder, self.job.ttl, self._front)
         return self.grant if calls.now() <= self.job.wait_until and self.withdraw() else None
 
     def keep_lock(self) -> None:
-        """In the guard whose front has died: have the lock kept as long as was asked for."""
+        """Keep the lock for the rest of --lock-at-least-for. Called in a guard whose front has died."""
         keep = record.keep_left(self.job.lock_at_least_for, self._task.page.started_at)
         try:
             if keep:
@@ -184,7 +184,7 @@ class KernelLockHandle:
             pass  # there is nobody to tell
 
     def write_start(self, run: Record) -> str:
-        """Write down that the command is about to start; why that could not be done, or ''."""
+        """Write the record of a run that is about to start. The error, or ''."""
         return self._try(lambda grant: self.backend.write(grant, run, 0.0))
 
     def settle(self, turn: Turn, run: Record) -> None:
@@ -220,19 +220,20 @@ class KernelLockHandle:
         """There is no keeper."""
 
     def messages(self) -> list[list[Any]]:
-        """Nothing is told later: what happens is said at once."""
+        """There is no keeper: the turn's events happen at once."""
         return []
 
     def close(self) -> None:
-        """At the end of a turn: the guard's copy is the last."""
+        """Close our copy of the lock, at the end of a turn. The guard's copy is then the last."""
         self._drop_right()
         self.backend.close()
 
 
 class KeeperHandle:
-    """A backend's lock, owned by a keeper: a process of its own, which another can replace.
+    """A lock that a keeper owns: a process of its own, which another keeper can replace.
 
-    `plan` makes the plan of its slots, None without; `shared` are descriptors that the backend needs.
+    `open_backend` and `plan` are called in the keeper. `plan` makes the plan of the slots; it is None for a
+    turn without a schedule. `shared` gives the descriptors that the backend needs in the keeper.
     """
 
     def __init__(
@@ -258,11 +259,11 @@ class KeeperHandle:
 
     @property
     def descriptor(self) -> int:
-        """What to poll for messages; -1 without a keeper."""
+        """The descriptor that is readable when the keeper has said something; -1 without a keeper."""
         return self._says.descriptor
 
     def acquire(self, grant: Grant | None, turn: Turn) -> None:
-        """Fork a keeper: the first forks the guard at once, a later one resumes `grant`."""
+        """Fork a keeper. The first one forks the guard at once; a later one resumes `grant`."""
         self._close()
         orders_read, orders_write, says_read, says_write = descriptors = _two_pipes()
         self.generation += 1
@@ -313,7 +314,7 @@ class KeeperHandle:
         self._says = pipes.Reader(says_read)
 
     def _fork_first_guard(self, keepers: tuple[int, ...]) -> int:
-        """In the keeper, which must be above the guard to know by itself that nothing is left."""
+        """Fork the guard in the keeper: only above the guard can a keeper prove that nothing is left."""
         calls.become_subreaper()
 
         def work() -> None:
@@ -328,7 +329,7 @@ class KeeperHandle:
         self._link.fork(lambda ends: ends.be_guard(self.task, -1))
 
     def replace_guard(self, turn: Turn) -> None:
-        """A guard died before the start: the next is a child of the front's."""
+        """Fork a guard in place of one that died before the start, as a child of the front's."""
         self.fork_guard()
 
     def granted(self, grant: Grant, turn: Turn) -> None:
@@ -341,15 +342,15 @@ class KeeperHandle:
             self.fork_guard()
 
     def write_start(self, run: Record) -> str:
-        """The server tells who holds a lock: nothing is written at the start of a plain turn."""
+        """Write nothing: the server itself knows who holds a lock."""
         return ""
 
     def settle(self, turn: Turn, run: Record) -> None:
-        """Have the keeper give the lock back, with the record of the run."""
+        """Order the keeper to give the lock back, and to write the record of the run."""
         self._order(KeeperOrders.settle(run))
 
     def leave(self, turn: Turn) -> None:
-        """Have the keeper give up waiting."""
+        """Order the keeper to give up waiting."""
         self._order(KeeperOrders.leave())
 
     def withdraw(self) -> bool:
@@ -366,7 +367,7 @@ class KeeperHandle:
             processes.send(self.process, KILL)
 
     def retire(self, turn: Turn) -> None:
-        """End the keeper on purpose: another resumes afterwards."""
+        """End the keeper on purpose. Another one resumes afterwards."""
         turn.keeper_retired()
         self.kill()
 
@@ -376,7 +377,7 @@ class KeeperHandle:
         turn.keeper_died(calls.now())
 
     def messages(self) -> list[list[Any]]:
-        """What the keeper has told since."""
+        """The keeper's messages since the last call."""
         told = self._says.read() if self._says.descriptor >= 0 else []
         self.settled = self.settled or any(message[0] in ("settled", "gave_up", "rest") for message in told)
         return told
@@ -389,16 +390,17 @@ class KeeperHandle:
         self._says = pipes.Reader(-1)
 
     def close(self) -> None:
-        """At the end of a turn: one that has settled ends by itself, another is killed."""
+        """Close the pipes, at the end of a turn. A keeper that has not settled is killed."""
         if not self.settled:
             self.kill()
         self._close()
 
 
 class KernelSlotHandle:
-    """A lock that the kernel holds, for slots and `--once`: a process of its own decides, and ends then.
+    """A lock that the kernel holds, for slots and --once: a short-lived keeper decides whether to run.
 
-    It shares the open lock with the front, which goes on as with any `KernelLockHandle`.
+    The keeper shares the open lock with the front. When it has decided it ends, and the front goes on as
+    with any `KernelLockHandle`.
     """
 
     def __init__(self, kernel: KernelLockHandle, keeper: KeeperHandle, task: Task, link: GuardLink) -> None:
@@ -411,12 +413,12 @@ class KernelSlotHandle:
 
     @property
     def descriptor(self) -> int:
-        """What to poll for messages; -1 without a keeper."""
+        """The descriptor that is readable when the keeper has said something; -1 without a keeper."""
         return self._keeper.descriptor
 
     @property
     def process(self) -> int:
-        """The process that decides, 0 without."""
+        """The keeper's process id, 0 without a keeper."""
         return self._keeper.process
 
     @process.setter
@@ -424,7 +426,7 @@ class KernelSlotHandle:
         self._keeper.process = process
 
     def acquire(self, grant: Grant | None, turn: Turn) -> None:
-        """Fork the process that decides."""
+        """Fork the keeper that decides."""
         try:
             self._kernel.backend.open(self._kernel.job.name)
         except Failure as failure:
@@ -433,10 +435,10 @@ class KernelSlotHandle:
         self._keeper.acquire(None, turn)
 
     def replace_guard(self, turn: Turn) -> None:
-        """There is no guard before the start."""
+        """Do nothing: there is no guard before the start."""
 
     def granted(self, grant: Grant, turn: Turn) -> None:
-        """The process that decides has the lock. It is ours too, if our descriptor holds the same lock."""
+        """The keeper has the lock. It is ours too if our open descriptor is of the same lock."""
         if not self._kernel.backend.holds(grant):
             return
         self._kernel.grant = grant
@@ -452,7 +454,7 @@ class KernelSlotHandle:
             self.fork_guard()
 
     def fork_guard(self) -> None:
-        """Fork a guard, which holds the lock with the front."""
+        """Fork a guard that shares the lock with the front."""
         kernel = self._kernel
         self._link.fork(
             lambda ends: ends.be_guard(self._task, kernel.backend.descriptor, None, kernel.keep_lock)
@@ -463,7 +465,7 @@ class KernelSlotHandle:
         return True
 
     def write_start(self, run: Record) -> str:
-        """Write down that the command is about to start; why that could not be done, or ''."""
+        """Write the record of a run that is about to start. The error, or ''."""
         return self._kernel.write_start(run)
 
     def settle(self, turn: Turn, run: Record) -> None:
@@ -471,27 +473,27 @@ class KernelSlotHandle:
         self._kernel.settle(turn, run)
 
     def leave(self, turn: Turn) -> None:
-        """Have the process that decides leave; what it has got by then is given back."""
+        """Order the keeper to leave. A lock that it has acquired meanwhile is given back."""
         self._leaving = turn
         self._keeper.leave(turn)
 
     def kill(self) -> None:
-        """SIGKILL the process that decides."""
+        """SIGKILL the keeper."""
         self._keeper.kill()
 
     def retire(self, turn: Turn) -> None:
-        """The process that decides has ended by itself."""
+        """Do nothing: the keeper has ended by itself."""
 
     def ended(self, turn: Turn) -> None:
-        """That process has ended, and was waited for."""
+        """The keeper has ended and was waited for. That is a crash if it has not acquired the lock."""
         if self._kernel.grant is None:
             turn.keeper_died(calls.now())
 
     def messages(self) -> list[list[Any]]:
-        """What it has told since."""
+        """The keeper's messages since the last call."""
         return self._keeper.messages()
 
     def close(self) -> None:
-        """At the end of a turn: the guard's copy of the lock is the last."""
+        """Close our copy of the lock, at the end of a turn. The guard's copy is then the last."""
         self._keeper.close()
         self._kernel.close()

@@ -1,6 +1,6 @@
-"""What the front hears from guard and keeper: each message becomes an event of the turn.
+"""The front's receivers of messages from guard and keeper: each message becomes an event of the turn.
 
-The process and the simulation of the tests hear by the same classes.
+The real front and the simulated one in the tests use the same classes.
 """
 
 from __future__ import annotations
@@ -17,26 +17,29 @@ if TYPE_CHECKING:
     from singleton_run.front.decisions import Turn
 
     class FrontActions(Protocol):
-        """What of a message is for the front itself, and not for the turn."""
+        """What the front itself does about a message, apart from the turn's event."""
 
         def say(self, level: str, event: str, **facts: object) -> None:
             """Tell the user, without waiting."""
 
         def say_once(self, event: str, which: int, level: str, **facts: object) -> None:
-            """Tell the user, unless this event was said with that number before."""
+            """Tell the user, unless the same event with the same number was told before."""
 
         def granted(self, grant: Grant) -> None:
             """The lock is ours: a keeper has it, or a guard that waited for it."""
 
         def command_started(self, process: int) -> float:
-            """The command runs: when it was started, a reading of the boot clock."""
+            """The command runs as `process`. When it was started, by the boot clock."""
 
         def be_ready(self, unstarted: dict[str, Any] | None) -> None:
             """Have a guard ready. `unstarted` is the record to write if the command is not started."""
 
 
 class GuardReceiver:
-    """Receives `messages.GuardTells`. `path` is the command's, `verb` what is done to its leftovers."""
+    """Receives `messages.GuardTells`, where each message is described.
+
+    `path` is the command's path. `verb` says what is done to leftovers, as the end of a sentence.
+    """
 
     def __init__(self, turn: Turn, front: FrontActions, path: str, verb: str) -> None:
         self._turn = turn
@@ -45,7 +48,7 @@ class GuardReceiver:
         self._verb = verb
 
     def locked(self, grant: Mapping[str, Any]) -> None:
-        """The kernel gave the lock to the guard that waited for it."""
+        """The guard that waited has the lock."""
         self._front.granted(Grant(**grant))
 
     def started(self, process: int) -> None:
@@ -57,7 +60,7 @@ class GuardReceiver:
         self._turn.guard_failed(number, f"{self._path!r} can't be executed: {os.strerror(number)}")
 
     def late(self) -> None:
-        """The lease was too old."""
+        """The lease was too old to start the command."""
         self._turn.guard_late()
 
     def expired(self) -> None:
@@ -73,19 +76,19 @@ class GuardReceiver:
         self._front.say("warning", "leftover", pid=process, command=command, verb=self._verb)
 
     def more_leftovers(self) -> None:
-        """It left more."""
+        """The command left more processes behind than are named."""
         self._front.say("warning", "more leftovers")
 
     def forbidden(self, process: int, command: str) -> None:
-        """A process may not be signalled."""
+        """We may not signal a process."""
         self._front.say("error", "forbidden", pid=process, command=command)
 
     def stuck(self, process: int, command: str) -> None:
-        """A process was killed and lives."""
+        """A process was killed and has not ended."""
         self._front.say("error", "stuck", pid=process, command=command)
 
     def gone(self, proved: bool) -> None:
-        """Nothing is left."""
+        """No process of the command is left."""
         self._turn.guard_gone(proved=proved)
 
     def unknown(self, name: str) -> None:
@@ -94,7 +97,7 @@ class GuardReceiver:
 
 
 class KeeperReceiver:
-    """Receives `messages.KeeperTells`."""
+    """Receives `messages.KeeperTells`, where each message is described."""
 
     def __init__(self, turn: Turn, front: FrontActions) -> None:
         self._turn = turn
@@ -105,7 +108,7 @@ class KeeperReceiver:
         self._turn.held(holder, host, since)
 
     def ready(self, unstarted: dict[str, Any] | None) -> None:
-        """The command is about to be started."""
+        """The command will be started within milliseconds."""
         self._front.be_ready(unstarted)
 
     def granted(self, grant: Mapping[str, Any]) -> None:
@@ -113,19 +116,19 @@ class KeeperReceiver:
         self._front.granted(Grant(**grant))
 
     def trouble(self, text: str) -> None:
-        """Something is tried again."""
+        """The keeper has failed at something, and tries again."""
         self._turn.trouble_came(text)
 
     def gave_up(self, status: int, text: str, again_at: float | None) -> None:
-        """The lock can't be had."""
+        """The keeper stops trying to get the lock."""
         self._turn.gave_up(status, text, again_at)
 
     def rest(self, until: float | None, slot: float, why: str) -> None:
-        """Nothing is to be started yet."""
+        """There is nothing to start yet."""
         self._turn.rested(until, slot, why)
 
     def settled(self, text: str) -> None:
-        """The lock is given back, or the wait given up."""
+        """The keeper has given the lock back, or given up waiting."""
         self._turn.settled(text)
 
     def lost(self, text: str) -> None:
@@ -133,11 +136,11 @@ class KeeperReceiver:
         self._turn.lost_lock(text)
 
     def note(self, event: str, number: float, slot: float | None) -> None:
-        """Something about slots."""
+        """The user has to know something about slots."""
         self._front.say_once(event, round(number if slot is None else slot), "warning", number=number)
 
     def insecure(self, level: str, text: str) -> None:
-        """What the backend warns of."""
+        """The backend has a warning."""
         self._front.say_once("insecure", 0, level, text=text)
 
     def unknown(self, name: str) -> None:
