@@ -1,4 +1,4 @@
-"""The front's loop: it waits for something to happen, tells the turn, and exits with the turn's status."""
+"""The front's loop: wait until something happens, tell the turn, and exit with the turn's status."""
 
 from __future__ import annotations
 
@@ -25,11 +25,14 @@ else:
     import _signal
 
 _ABANDON_MILLISECONDS = 5000
-"""How long a guard may take to kill the command, when a fault ends the front."""
+"""How long a guard may take to kill the command, when an error ends the front."""
 
 
 class Front:
-    """One turn's loop. `keeps_open` says that another turn follows, which needs our standard descriptors."""
+    """The loop of one turn. `keeps_open` says that another turn may follow, which needs descriptors 0 to 2.
+
+    It is also the `receivers.FrontActions` of the turn's messages.
+    """
 
     def __init__(
         self, turn: Turn, effects: TurnEffects, signals: Signals, terminal: Terminal, *, keeps_open: bool
@@ -54,14 +57,14 @@ class Front:
         effects.guard_receiver = self.guard_receiver
 
     def run(self) -> int:
-        """Make the turn; its exit status, or minus the signal to die of."""
+        """Make the turn. Its exit status, or minus the signal that has to end us (SIGINT)."""
         if self.turn.leased and not self.task.settings.named:
             self.say_once("unnamed", 0, "warning")
         self.turn.begin()
         try:
             while self.turn.phase != OVER:
                 self._step()
-        except Exception:  # the machine refuses something that we can't do without
+        except Exception:  # the machine refuses something that we need
             self._abandon()
             raise
         self.task.page.over = True
@@ -76,9 +79,10 @@ class Front:
         return -ending.raised if ending.raised == _signal.SIGINT else ending.status
 
     def _abandon(self) -> None:
-        """End the command before we end: by its guard, which sees that we leave; else it is our child.
+        """End the command before an error ends us.
 
-        With a keeper the command falls to that, which also gives the lock back.
+        The guard kills it when it sees end-of-file. Without a guard the command is our child, or the child of a
+        keeper, which kills it and gives the lock back.
         """
         if self.effects.own_guard is None and self.link.is_open:
             self.link.forget()
@@ -89,7 +93,8 @@ class Front:
 
     def _step(self) -> None:
         self._wait()
-        # First what has happened, then the clock, as it was before: we may be stopped over a deadline.
+        # First hear what has happened, then enforce deadlines, by the clock as it was before. If we were
+        # stopped until after a deadline, the command may have ended, or the lease been renewed, in time.
         now = calls.now()
         self._hear_guard()
         self._hear_command()
@@ -118,7 +123,7 @@ class Front:
         self.timer.clear()
 
     def _close(self) -> None:
-        """Between two turns: nothing of the last one stays open."""
+        """Close what this turn has opened. Another turn follows."""
         self.link.close()
         for descriptor in (self.timer.descriptor, self.command):
             if descriptor >= 0:
@@ -134,7 +139,7 @@ class Front:
             self.turn.guard_died(calls.now())
 
     def _hear_command(self) -> None:
-        """See for ourselves that the command has ended, because the guard may hang."""
+        """See by ourselves that the command has ended, because the guard may hang."""
         if self.command >= 0 and processes.readable(self.command, 0):
             os.close(self.command)
             self.command = -1
@@ -150,7 +155,7 @@ class Front:
                 self._hear_children()
                 if code > 0:
                     continue
-            if self._is_ours(sender):  # a pipe that nobody reads, or another's help to go on
+            if self._is_ours(sender):  # SIGPIPE of our own, or a SIGCONT by which guard or keeper woke us
                 continue
             runs = self.turn.phase in (STARTING, RUNNING) and not self.turn.ending.command_ended
             heard = runs and self.terminal.has_sent_it_to_all(number, code, sender)
@@ -171,14 +176,14 @@ class Front:
             self._hear_keeper()
             self.lock.ended(self.turn)
 
-    # What of a message is for the front itself: the `FrontActions` of `receivers`.
+    # The `FrontActions` of `receivers`.
 
     def say(self, level: str, event: str, **facts: object) -> None:
         """Tell the user, without waiting."""
         self.effects.say(level, event, **facts)
 
     def say_once(self, event: str, which: int, level: str, **facts: object) -> None:
-        """Tell the user, unless this event was said with that number before."""
+        """Tell the user, unless the same event with the same number was told before."""
         if (event, which) not in self.log.said:
             self.log.said.add((event, which))
             self.say(level, event, **facts)
@@ -188,23 +193,23 @@ class Front:
         self.lock.granted(grant, self.turn)
 
     def be_ready(self, unstarted: dict[str, Any] | None) -> None:
-        """Have a guard before the slot's time: a fork takes some milliseconds."""
+        """Have a guard ready. `unstarted` is the record to write if the command is not started."""
         self.lock.be_ready(unstarted)
 
     def command_started(self, process: int) -> float:
-        """Watch the command, and let go of what is its own; when it was started."""
+        """Watch the command, and close our copies of its descriptors. When it was started (boot clock)."""
         self.children.command = process
         try:
             self.command = libc.pidfd_open(process)
-        except OSError:  # it has ended already, and the guard has said so or will
+        except OSError:  # the command has ended already; the guard says so
             self.command = -1
         if not self.keeps_open:
             self._let_go()
         return self.task.page.started_at
 
     def _let_go(self) -> None:
-        """The command has its descriptors: keep none of them, or its readers would wait for us."""
+        """Close our copies of the command's descriptors: a reader would otherwise wait for us too."""
         calls.close_standard(0, 1)
         calls.drop_inherited()
-        if not self.task.leased:  # another keeper would open what a path from here names
+        if not self.task.leased:  # a later keeper may have to open relative paths
             calls.leave_directory()

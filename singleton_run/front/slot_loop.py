@@ -1,7 +1,7 @@
-"""Turn after turn: the slots of a schedule, and the attempts at what is to succeed once.
+"""Turn after turn: for the slots of a schedule, and for the attempts of --once.
 
-Between two turns there is only this process, without a connection. It waits for the next slot, for a
-signal, or for the clock to be set.
+Between two turns only the front is there, without a connection. It waits for the next slot, for a signal, or
+until somebody sets the wall clock.
 """
 
 from __future__ import annotations
@@ -34,15 +34,20 @@ else:
 
 
 def run(settings: Settings, path: str, signals: Signals, mask: set[int]) -> int:
-    """Make the turns that `settings` asks for; the exit status, or minus the signal to die of.
+    """Make the turns that `settings` asks for. The exit status, or minus the signal that has to end us.
 
-    With a schedule in a loop only a signal ends it, or a refusal at the start.
+    A schedule in a loop ends only by a signal, or by an error before the first answer of the server.
     """
     return _TurnLoop(settings, path, signals, mask).run()
 
 
 class _TurnLoop:
-    """What lasts from one turn to the next."""
+    """The state that lasts from one turn to the next.
+
+    `since` is when the call began and `waits_since` when the current wait did, both by the boot clock.
+    `reached_server` says that a turn has had an answer about the lock. `stopped_by` is the signal that ended
+    a pause, 0 for none. `failures` counts the turns in a row that could not get at the lock.
+    """
 
     def __init__(self, settings: Settings, path: str, signals: Signals, mask: set[int]) -> None:
         self.settings = settings
@@ -57,7 +62,7 @@ class _TurnLoop:
         self.log = Log(settings)
 
     def run(self) -> int:
-        """Turn after turn; see `run`."""
+        """Make turn after turn; see the function `run`."""
         attempt = 1
         result = 0
         second_look = False
@@ -93,7 +98,10 @@ class _TurnLoop:
                 return self._end(self._stopped(result, attempt))
 
     def _stopped(self, result: int, attempt: int) -> int:
-        """How we end by a signal between two turns: well in a loop, else as the command did or by it."""
+        """The exit status after a signal between two turns.
+
+        0 in a loop. Otherwise the last command's status, or that of the signal if no command has run.
+        """
         if self.settings.loop:
             return 0
         if attempt > 1:
@@ -123,7 +131,7 @@ class _TurnLoop:
         return plan
 
     def _again_at(self, turn: Turn, attempt: int) -> float | None:
-        """When to make another turn, a reading of the boot clock; None if this was the last."""
+        """When to make the next turn, by the boot clock. None if this was the last turn."""
         settings = self.settings
         now = calls.now()
         if turn.rest_reason == "not started":
@@ -144,9 +152,10 @@ class _TurnLoop:
         return now + settings.retry_delay * settings.retry_backoff ** (attempt - 1)
 
     def _goes_on(self, status: object) -> bool:
-        """Whether it is tried again after giving up with `status`.
+        """Whether we try again after a turn that gave up with `status`.
 
-        In a loop always, but for a refusal at its start; in one slot a server's refusal, until --wait ends.
+        In a loop always, except after an error before the first answer (an unreachable server is no such
+        error). In a single slot after a server's refusal, until --wait ends.
         """
         settings = self.settings
         if settings.loop:
@@ -155,7 +164,7 @@ class _TurnLoop:
         return bool(waits and status == DENIED and calls.now() < self.waits_since + (settings.wait or 0.0))
 
     def _after_failure(self, slot_at: float | None) -> float:
-        """When to try again: after a longer pause each time, but not later than when the next slot starts."""
+        """When to try again, by the boot clock: the pauses grow, but end when the next slot starts."""
         self.failures += 1
         now = calls.now()
         at = now + slot_rules.pause(self.failures, self.settings, slot_rules.chance())
@@ -179,7 +188,7 @@ class _TurnLoop:
             self.log.say("wait", "slot over", slot=turn.slot, text=turn.rest_reason)
 
     def _rest(self, until: float) -> bool:
-        """Wait until then, or until somebody sets the clock; False if we are asked to stop."""
+        """Wait until `until` (boot clock) or a change of the wall clock. False if a signal asks us to stop."""
         self.log.close()
         timer = calls.Timer()
         timer.set(until)
@@ -200,7 +209,7 @@ class _TurnLoop:
             os.close(clock.descriptor)
 
     def _hear(self) -> bool:
-        """Reap what has ended; false if a signal asks us to stop."""
+        """Read signals and reap children. False if a signal asks us to stop."""
         for number, _, _ in self.signals.read():
             if number == _signal.SIGCHLD:
                 if any(process == self.log.process for process, _ in processes.reap()[0]):

@@ -1,4 +1,4 @@
-"""How a turn begins: its parts are made and wired together, for one turn or for turn after turn."""
+"""How a turn begins: makes its parts and wires them together."""
 
 from __future__ import annotations
 
@@ -31,14 +31,15 @@ if TYPE_CHECKING:
     from singleton_run.system.calls import Signals
 
 _DECIDES_IN = 30.0
-"""How long a keeper may take to decide about a slot beyond the end of the wait, in seconds."""
+"""How long after the end of the wait a keeper may take to decide about a slot, in seconds."""
 
 
 def run(settings: Settings, path: str, signals: Signals, mask: set[int]) -> int:
-    """Make one turn for the command at `path`; the exit status, or minus the signal to die of.
+    """Make one turn for the command at `path`, or turn after turn if there is a schedule or --once.
 
-    Turn after turn, if there is a schedule. `signals` are blocked and read from their descriptor; `mask`
-    is what was blocked before. Raises Failure before anything is contacted.
+    Returns the exit status, or minus the signal that has to end us. `signals` are blocked, and read from
+    their descriptor; `mask` has the signals that were blocked before. Raises Failure before it contacts a
+    server.
     """
     if settings.scheduled or settings.once is not None:
         from singleton_run.front import slot_loop
@@ -60,12 +61,12 @@ def front(
     since: float | None = None,
     goes_on: Callable[[object], bool] | None = None,
 ) -> Front:
-    """The front of one turn, ready to run. Raises Failure before anything is contacted.
+    """Make the front of one turn, ready to run. Raises Failure before it contacts a server.
 
-    `plan` makes the plan of its slots, in the keeper; None for a turn that is of no schedule. `attempt`
-    is how often the command was started before, and one. `keeps_open` says that there will be another
-    turn, which needs our standard descriptors for its command. `since` is when --wait began (boot clock),
-    now if not given. `goes_on` says whether it will be tried again after giving up with that status.
+    `plan` makes the plan of the slots; it is called in the keeper, and None for a turn without a schedule.
+    `attempt` is the number of this attempt, from 1, or 0 for a plain turn. `keeps_open` says that another
+    turn may follow, whose command needs our descriptors 0 to 2. `since` is when --wait began (boot clock),
+    by default now. `goes_on` says of an exit status whether another turn follows after it.
     """
     kernel_lock = registry.open_kernel_lock(settings.lock_address, os.environ)
     decides = plan is not None or settings.once is not None

@@ -1,4 +1,4 @@
-"""What a real turn does: the effects of its decisions, carried out by processes, pipes and the lock."""
+"""The effects of a turn's decisions on real processes, pipes and the lock."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from singleton_run.system.shared_page import Page
 
 _DEATH_MILLISECONDS = 1000
-"""How long a killed keeper may take to be gone."""
+"""How long a killed keeper may take to end."""
 
 
 class TurnEffects:
-    """The `effects.Effects` of one turn; `turn` and `guard_receiver` are set once they are made.
+    """The `effects.Effects` of one turn. `Front` sets `turn` and `guard_receiver`.
 
-    `attempt` is how often the command was started before, and one. `goes_on` says whether it will be tried
-    again after giving up with that status. `own_guard` is the guard's place once the front has taken it.
+    `attempt` is the number of this attempt, from 1, or 0 for a plain turn. `goes_on` says of an exit status
+    whether another turn follows after it. `own_guard` has the guard's decisions once the front takes them.
     """
 
     turn: Turn
@@ -61,29 +61,29 @@ class TurnEffects:
         self._run_record: dict[str, Any] = {}
 
     def fork_keeper(self, grant: Grant | None) -> None:
-        """Have the lock taken, or go on with `grant`."""
+        """Begin to acquire the lock, or go on with `grant`. Raises OSError if a fork fails."""
         self.lock.acquire(grant, self.turn)
 
     def kill_keeper(self) -> None:
-        """SIGKILL the keeper; it is waited for later."""
+        """SIGKILL the keeper. It is waited for later."""
         self.lock.kill()
 
     def settle(self) -> None:
-        """Have the lock given back, with the record of the run."""
+        """Give the lock back, and write the record of the run."""
         ending = self.turn.ending
         status = None if ending.outcome == "lost" else ending.status
         self.lock.settle(self.turn, record.ended(self._run_record, ending.outcome, status, time.time()))
 
     def leave(self) -> None:
-        """Have the place in the queue given back."""
+        """Give up waiting."""
         self.lock.leave(self.turn)
 
     def withdraw(self) -> bool:
-        """Take from a guard that waits the right to start; False if it has used it already."""
+        """Take the right to start from a waiting guard. False if it has used the right already."""
         return self.lock.withdraw()
 
     def tell_guard(self, message: Message) -> None:
-        """Give the guard an order and SIGCONT, or take its part; to one that has died, nothing."""
+        """Send the guard an order and SIGCONT, or carry it out in its place. A dead guard gets nothing."""
         if self.own_guard is not None:
             deliver(message, GuardOrders, self.own_guard)
         elif message[0] == "start":
@@ -106,7 +106,7 @@ class TurnEffects:
             self.say("warning", "unsettled", text=trouble)
 
     def _of_slot(self) -> tuple[float | None, int | None]:
-        """What the command is told of its slot and attempt, as the guard hears it."""
+        """Slot (Unix seconds) and attempt of the command, each None if it has none."""
         grant = self.turn.grant
         before = grant.record if grant is not None and self.task.settings.scheduled else None
         slot = (before or {}).get("slot")
@@ -115,19 +115,19 @@ class TurnEffects:
         return None, self._attempt or None
 
     def new_guard(self) -> None:
-        """Have a guard in the place of one that died before the start."""
+        """Fork a guard in place of one that died before the start."""
         self.lock.replace_guard(self.turn)
 
     def guard_has_read_all(self) -> bool:
-        """Whether the guard has read every order."""
+        """Whether the guard has read all orders."""
         return self.link.has_read_all()
 
     def kill_guard(self) -> None:
-        """SIGKILL the guard; that it is gone is seen later."""
+        """SIGKILL the guard. Its end is noticed later."""
         self.link.kill()
 
     def adopt(self) -> bool:
-        """Be the guard from now on: what its death left behind are our children. False if that is nothing."""
+        """Take the place of a dead guard (see `children`). False if it had started nothing."""
         if self.children.nothing_was_started():
             self.page.start_begun = False
             return False
@@ -141,23 +141,26 @@ class TurnEffects:
         return True
 
     def _say_as_guard(self, message: Message) -> None:
-        """What we say in the guard's place: the end also to the keeper, should we be killed next."""
+        """Receive the message that a guard would send to us.
+
+        "gone" also goes to the keeper by the proof pipe: we may be killed before we have told it.
+        """
         proof = self.link.pipes.proof_write
         if message[0] == "gone" and proof >= 0:
             pipes.Writer(proof).send(Proof.gone())
         deliver(message, GuardTells, self.guard_receiver)
 
     def retire_helpers(self) -> bool:
-        """End our own helpers, so that the kernel's word about children is about the command's.
+        """End our helpers: the kernel is then asked for children, and only the command's may be left.
 
-        Another keeper resumes afterwards. False if one of them can't be ended.
+        Another keeper resumes afterwards. False if the keeper can't be ended.
         """
         self.lock.retire(self.turn)
         self.log.close()
         return not self.lock.process or processes.exited(self.lock.process, _DEATH_MILLISECONDS)
 
     def lease(self) -> tuple[float, float]:
-        """The lease's end and the keeper's last report."""
+        """The lease's end and the keeper's last report, both by the boot clock."""
         return self.page.end, self.page.reported
 
     def start_begun(self) -> bool:

@@ -1,4 +1,4 @@
-"""The wait for the lock: how long it goes on, and whether it is over."""
+"""The wait for the lock: how long it lasts, and whether it is over."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ _LEAVE_LIMIT_IN_TROUBLE = 0.5
 
 
 class Wait:
-    """One wait. Times are readings of the boot clock, `seconds` are those of --wait, None for no limit.
+    """One wait for the lock. `seconds` is the time of --wait, None for no limit; `now` is by the boot clock.
 
-    `slack` is how long after its end, in seconds, a keeper may still answer.
+    `slack` is how long after the wait's end a keeper may still answer, in seconds. `leave_by` is when we end
+    without an answer of a keeper that was asked to leave. `guard_decides` says that a guard has the lock and
+    is about to say so; signals that come then are in `deferred_signals`, for the command. `holder` has what
+    is known of the lock's holder.
     """
 
     def __init__(self, seconds: float | None, now: float, slack: float) -> None:
@@ -34,22 +37,22 @@ class Wait:
 
     @property
     def is_decided(self) -> bool:
-        """Whether the wait is over: we have left, or a guard has the lock and is about to say so."""
+        """Whether it is decided how the wait ends: the keeper leaves, or a guard starts the command."""
         return self.guard_decides or self.is_left
 
     def is_over(self, now: float) -> bool:
-        """Whether it is time to give up."""
+        """Whether it is time to give up, at `now` (boot clock)."""
         return not self.is_decided and now >= self.until + self.slack
 
     def defer(self, number: int) -> None:
-        """Keep a signal for the command: a guard has the lock and is about to start it."""
+        """Keep a signal for the command, which a guard is about to start."""
         self.guard_decides = True
         self.deferred_signals.append(number)
 
     def leave(self, now: float, *, in_trouble: bool) -> None:
-        """The keeper was asked to give up waiting: it has a moment, a shorter one if the server is silent."""
+        """The keeper was asked to leave: it has 2 s for its answer, or 0.5 s if the server is silent."""
         self.leave_by = now + (_LEAVE_LIMIT_IN_TROUBLE if in_trouble else _LEAVE_LIMIT)
 
     def next_look(self) -> float:
-        """When something is due."""
+        """When something is due, by the boot clock."""
         return min(self.leave_by, FOREVER if self.is_decided else self.until + self.slack)
