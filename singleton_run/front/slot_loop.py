@@ -188,7 +188,7 @@ class _TurnLoop:
             self.log.say("wait", "slot over", slot=turn.slot, text=turn.rest_reason)
 
     def _rest(self, until: float) -> bool:
-        """Wait until `until` (boot clock) or a change of the wall clock. False if a signal asks us to stop."""
+        """Wait until `until` (boot clock) or a change of the wall clock. False if we are asked to stop."""
         self.log.close()
         timer = calls.Timer()
         timer.set(until)

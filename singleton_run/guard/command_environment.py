@@ -1,7 +1,7 @@
-"""What the command is told of its lock, and what of ours it never sees.
+"""The command's environment: ours, with variables about the lock and without those of our options.
 
-Our options' variables are taken out, or a nested call would take the outer one's name. All else goes on as
-execve(2) gave it to us, so an environment is a list of entries here: a name may be doubled, empty or missing.
+A nested call would otherwise take the outer call's name. All other entries stay as execve(2) gave them to us.
+So an environment is a list of entries here: a name may come twice, or be empty, or have no `=`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _STALE = ("SINGLETON_SLOT", "SINGLETON_ATTEMPT")
 
 
 def given() -> list[bytes]:
-    """The entries that this process was started with.
+    """The entries that this process was started with, as the kernel has them.
 
-    The kernel knows them. Where /proc can't be read, what Python has of them does: a mapping, without the
-    locale that it has chosen for itself, as it seems (PEP 538: in place of C, as the last variable).
+    If /proc can't be read, Python's mapping is used instead. Python may have added a locale of its own to it
+    (PEP 538: LC_CTYPE, as the last variable): that is left out.
     """
     try:
         with open("/proc/self/environ", "rb") as file:
@@ -42,10 +42,10 @@ def given() -> list[bytes]:
 def for_command(
     entries: Sequence[bytes], settings: Settings, *, token: int, holder: str, turn_id: str
 ) -> list[bytes]:
-    """The command's environment: `entries`, without our options, with what is known of this turn.
+    """The command's environment: `entries` without our options' variables, and with those of this turn.
 
-    SINGLETON_HELD lists the locks that are held around the command, so that a nested call sees when
-    it would wait for itself (`lock_address.nested`).
+    SINGLETON_HELD lists the locks that are held around the command. By it a nested call sees that it would
+    wait for itself (`lock_address.nested`).
     """
     ours = {variable for option in OPTIONS for variable in option.variables}
     ours.update(_STALE)
@@ -65,14 +65,14 @@ def for_command(
 def changed(
     entries: Sequence[bytes], variables: Mapping[str, str], without: Iterable[str] = ()
 ) -> list[bytes]:
-    """`entries` with these variables at the end, in place of those of the same names and of `without`."""
+    """`entries` without the names in `variables` and `without`, and with `variables` at the end."""
     names = {os.fsencode(name) for name in (*variables, *without)}
     kept = [entry for entry in entries if b"=" not in entry or entry.partition(b"=")[0] not in names]
     return [*kept, *(os.fsencode(f"{name}={value}") for name, value in variables.items())]
 
 
 def of_slot(told: Sequence[object]) -> dict[str, str]:
-    """The variables for a slot's time (Unix seconds, None without) and attempt; none for nothing told."""
+    """The variables for a slot (Unix seconds, or None) and an attempt; none if `told` is empty."""
     if not told:
         return {}
     slot, attempt = told

@@ -1,11 +1,16 @@
-"""What the guard decides: it is the parent of the command, and proves that a turn's processes are gone.
+"""What the guard decides: it is the command's parent, and proves that no process of the turn is left.
 
-The command is its child, and as a child subreaper it becomes the parent of whatever the command
-leaves behind, however that forked or hid. So `Tree.empty`, the kernel's word that there is no
-child, is the proof; nothing is searched for and nothing can be overlooked.
+The proof. The command is the guard's only child at first. The guard is a child subreaper (prctl(2)): when a
+descendant's parent ends, the kernel makes the descendant a child of the guard's, whatever it did to hide
+(double fork, setsid, a cleared environment). The kernel does this before waitpid(2) tells anybody of that
+parent's end. So a process of the turn is at every moment a child of the guard's, or below such a child. When
+waitpid fails with ECHILD the guard has no child, living or ended, and therefore nothing below it: no process
+of the turn is left. This is `Tree.empty`. Nothing is searched for, so nothing can be overlooked. The list of
+children (`Tree.children`) may miss a process that was just born; it is used only to send signals, and a kill
+is repeated until ECHILD.
 
-No clock, no descriptor and no process is in here: they are handed in as a `Tree` and a `Tell`.
-The front takes the same decisions for itself when the guard has been killed.
+This module has no clock, no descriptor and no process: the caller hands in a `Tree` and a `Tell`. The front
+takes the same decisions for itself after it has adopted the command of a dead guard.
 """
 
 from __future__ import annotations
@@ -24,31 +29,34 @@ if TYPE_CHECKING:
     Tell = Callable[[Message], object]
 
     class Tree(Protocol):
-        """The command and its descendants, as their parent sees them."""
+        """The command and its descendants, as the guard sees them."""
 
         def spawn(self) -> int:
             """Start the command; its process id. Raises OSError."""
 
         def reap(self) -> list[tuple[int, int]]:
-            """Every child that has ended since: (process id, status as subprocess gives it)."""
+            """The children that have ended since the last call: (process id, status).
+
+            A negative status is minus the number of the signal that ended the process.
+            """
 
         def empty(self) -> bool:
-            """Whether there is no child any more, by the kernel's word."""
+            """Whether the kernel says that there is no child (ECHILD)."""
 
         def children(self) -> list[int]:
-            """The children there are now; one that was just born may be missing."""
+            """The process ids of the children now. One that was just born may be missing."""
 
         def signal(self, process: int, number: int) -> bool:
             """Send a signal to a child; False if we may not."""
 
         def signal_command(self, number: int) -> bool:
-            """Send a signal to the command, with its process group where it has its own."""
+            """Send a signal to the command, and to its process group if it has one; False if we may not."""
 
         def name(self, process: int) -> str:
-            """What the process calls itself, for the log."""
+            """The process's name, for the log."""
 
         def lease_end(self) -> float:
-            """When the lease lapses, a reading of the boot clock; infinite without one."""
+            """When the lease ends, by the boot clock; infinite without a lease."""
 
 
 KILL = 9
@@ -59,12 +67,11 @@ MOST_NAMED = 50
 
 
 class Guard:
-    """One turn of the guard. Each method is an event; what it decides goes to `tree` and `tell`.
+    """One turn of the guard. Each method is an event; its decisions are calls of `tree` and `tell`.
 
-    `tell` is given "started" pid | "failed" errno | "late" | "expired" | "ended" status |
-    "leftover" pid name |
-    "more leftovers" | "forbidden" pid name | "stuck" pid name | "gone" proved. `grace` is in
-    seconds, `ttl` is None without a lease.
+    `tell` is called with the messages of `messages.GuardTells`. `ttl` is in seconds, None without a lease.
+    `grace` is how long leftovers have between stop signal and SIGKILL, in seconds. `leftovers` is the word of
+    --leftovers: kill, wait or ignore. All times are by the boot clock.
     """
 
     def __init__(
@@ -93,7 +100,7 @@ class Guard:
         self.forbidden: set[int] = set()
 
     def start(self, now: float) -> None:
-        """Start the command, unless its lease is already so old that it would have to stop."""
+        """Start the command, unless the lease is so old that the command would have to stop."""
         if self.state != IDLE:
             return
         if self.ttl is not None and now >= lease_times.stop_at(self.tree.lease_end(), self.ttl):
@@ -108,7 +115,7 @@ class Guard:
         self.tell(GuardTells.started(self.command))
 
     def adopt(self, command: int, now: float) -> None:
-        """Go on with a tree whose guard was killed; `command` is 0 if it has ended or is unknown."""
+        """Go on with the processes of a dead guard. `command` is 0 if that guard had reaped the command."""
         self.command = command
         self.state = RUNNING if command else LEFTOVERS
         self.children(now)
@@ -116,7 +123,7 @@ class Guard:
             self._leftovers(now)
 
     def signal(self, number: int) -> None:
-        """Pass a signal on to the command, or to what it left behind."""
+        """Pass a signal on to the command, or to its leftovers if it has ended."""
         if self.state == RUNNING and not self.tree.signal_command(number):
             self._say_forbidden(self.command)
         elif self.state == LEFTOVERS:
@@ -124,14 +131,14 @@ class Guard:
                 self._send(process, number)
 
     def kill(self, now: float) -> None:
-        """SIGKILL to everything, again and again, until nothing is left."""
+        """Send SIGKILL to everything, again and again, until nothing is left."""
         if not self.killing:
             self.killing = True
             self.say_stuck_at = now + STUCK_AFTER
         self.children(now)
 
     def children(self, now: float) -> None:
-        """Some child has ended, or may have."""
+        """A child has ended, or may have ended."""
         for process, status in self.tree.reap():
             self.asked.discard(process)
             if process == self.command and self.state == RUNNING:
@@ -145,7 +152,7 @@ class Guard:
             self._leftovers(now)
 
     def look(self, now: float) -> None:
-        """It is later now: enforce what was due."""
+        """Time has passed: do what is due at `now`."""
         leased_out = self.ttl is not None and now >= lease_times.kill_at(self.tree.lease_end(), self.ttl)
         if leased_out and self.state == RUNNING and not self.killing:
             self.tell(GuardTells.expired())
@@ -159,7 +166,7 @@ class Guard:
                 self.tell(GuardTells.stuck(process, self.tree.name(process)))
 
     def next_look(self, now: float) -> float:
-        """When `look` has something to do next, a reading of the boot clock."""
+        """When `look` has to be called next, by the boot clock."""
         if self.state not in (RUNNING, LEFTOVERS):
             return FOREVER
         if self.killing:

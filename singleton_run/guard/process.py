@@ -1,4 +1,4 @@
-"""The guard's process: the loop around the decisions of `guard.Guard`."""
+"""The guard's process: the loop around the decisions of `guard.decisions`."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ else:
 
 
 class Task:
-    """What the guard of a turn has to know, whoever takes its decisions.
+    """What a guard has to know of its turn. The front has it too, because it may take the guard's place.
 
-    `leased` is false for a lock that lapses with its last holder; `grace` is how long leftovers
-    have to end before they are killed, in seconds.
+    `leased` is false for a lock that the kernel frees when its last holder is gone. `grace` is how long
+    leftovers have between stop signal and SIGKILL, in seconds.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Task:
         self.front = os.getpid()
 
     def jobs(self, poll: select.poll | None = None) -> Jobs | None:
-        """What has the front follow the command, for whoever is its parent; None without a terminal."""
+        """The job control of the command's parent (see `job_control`); None without a terminal."""
         if self.command.own_session:
             return None
         from singleton_run.guard.job_control import Jobs
@@ -67,7 +67,7 @@ class Task:
         return Jobs(self.page, self.front, poll)
 
     def guard(self, tree: AnyTree, tell: Tell) -> Guard:
-        """The decisions, for whoever is the command's parent."""
+        """The decisions of the command's parent."""
         return Guard(
             tree,
             tell,
@@ -78,7 +78,7 @@ class Task:
         )
 
     def environ(self) -> list[bytes]:
-        """The command's environment, but for the token."""
+        """The command's environment. The token is not known yet: it is 0."""
         return for_command(given(), self.settings, token=0, holder=self.holder, turn_id=self.turn_id)
 
 
@@ -121,7 +121,7 @@ def run(
 
 
 class _Process:
-    """Hands orders, signals and time to the guard, and what it tells to the front."""
+    """Hands orders, signals and time to the guard's decisions, and sends their messages to the front."""
 
     def __init__(
         self,
@@ -150,7 +150,7 @@ class _Process:
             self.poll.register(descriptor, select.POLLIN)
 
     def tell(self, message: Message) -> None:
-        """Tell the front. It may exit when nothing is left, and then the lock has to be free."""
+        """Send a message to the front. When it exits after the last one, the lock has to be free already."""
         if message[0] in ("gone", "failed") and self.lock_descriptor >= 0:
             if self.orphaned is not None and self.reader.closed:
                 self.orphaned()
@@ -159,13 +159,14 @@ class _Process:
         self.front.send(message)
 
     def loop(self) -> None:
-        """Go on until the turn's processes are gone, or nobody is there to order a start."""
+        """Go on until no process of the turn is left, or the front has died before it ordered a start."""
         guard, reader = self.guard, self.reader
         while guard.state != GONE and not (guard.state == IDLE and reader.closed):
             self.timer.set(guard.next_look(calls.now()))
             self.poll.poll()
             self.timer.clear()
-            # First what has happened, then the clock, as it was before: we may be stopped over a deadline.
+            # First hear what has happened, then enforce deadlines, by the clock as it was before. If we were
+            # stopped until after a deadline, the command may have ended in time.
             now = calls.now()
             if self.signals.read():
                 guard.children(calls.now())
@@ -182,16 +183,16 @@ class _Process:
                 self.poll.register(self.front.descriptor, select.POLLOUT)
 
     def front_died(self) -> None:
-        """Without the front the command has to end, and the terminal is no matter of ours."""
+        """The front has died: the command has to end."""
         self.poll.unregister(self.reader.descriptor)
         if self.guard.state not in (IDLE, GONE):
             last_words(f"the front of {self.name!r} was killed, so its command is killed too")
             self.guard.kill(calls.now())
 
-    # The front's orders, `messages.GuardOrders`; any of them also wakes a guard that was stopped.
+    # The front's orders, `messages.GuardOrders`. Each comes with a SIGCONT, which wakes a stopped guard.
 
     def start(self, token: int, slot: float | None, attempt: int | None) -> None:
-        """Start the command, and keep no descriptor that is for it."""
+        """Start the command, and close our copies of its descriptors."""
         told = of_slot((slot, attempt)) if attempt is not None else {}
         self.tree.environ = changed(self.tree.environ, {"SINGLETON_TOKEN": str(token), **told})
         self.guard.start(calls.now())
@@ -208,12 +209,12 @@ class _Process:
         self.guard.signal(number)
 
     def kill(self) -> None:
-        """Kill everything."""
+        """Kill the command and all its descendants."""
         self.guard.kill(calls.now())
 
     def wake(self) -> None:
-        """The SIGCONT was all."""
+        """Do nothing: the SIGCONT has woken us."""
 
     def unknown(self, name: str) -> None:
-        """An order that this version does not know."""
+        """Say that this version does not know an order."""
         last_words(f"the guard of {self.name!r} does not know the order {name!r}")

@@ -1,4 +1,4 @@
-"""The keeper's process: carries out, one after the other, the operations of `decisions.turn_steps`."""
+"""The keeper's process: carries out the operations of `decisions.turn_steps`, one after the other."""
 
 from __future__ import annotations
 
@@ -46,12 +46,14 @@ def run(
     resumed: tuple[Grant, float] | None,
     plan: Callable[[], Plan] | None = None,
 ) -> None:
-    """Be the keeper of one turn, in a process forked for it.
+    """Be the keeper of one turn, in a process forked for it. Returns when the lock is given back.
 
-    `guard` is the guard's process id if it is our child, else 0. `plan` makes the plan of `job`: here,
-    for it loads what is only needed here.
+    The keeper reads the front's orders from the descriptor `orders` and tells the front what happens on
+    `tell`. `proof` is the read end of the pipe on which the guard says "gone". `guard` is the guard's process
+    id if it is our child, else 0. `resumed` is a grant and its lease's end (boot clock). `plan` makes the
+    plan of `job` here, because only the keeper needs the modules that this imports.
     """
-    gc.freeze()  # what the front has made stays shared with it: no collection here writes to it
+    gc.freeze()  # a collection would write to the memory that we share with the front
     gc.enable()
     calls.set_title(f"singleton-run: keeper of {job.name}")
     front = Writer(tell)
@@ -64,7 +66,7 @@ def run(
     except Failure as failure:
         front.send(KeeperTells.gave_up(failure.status, str(failure)))
         return
-    page.reported = calls.now()  # what was loaded took its time, which is not the first attempt's
+    page.reported = calls.now()  # the time of loading the backend doesn't count for the first attempt
     process = _Keeper(backend, job, page, Reader(orders), front, Reader(proof), guard)
     steps = keeper_decisions.turn_steps(job, process.orders, resumed)
     try:
@@ -78,7 +80,7 @@ def run(
 
 
 class _Keeper:
-    """The descriptors of a keeper, and how it does each operation."""
+    """The keeper's descriptors and state, and one method for each operation: `_acquire` for "acquire"."""
 
     def __init__(
         self,
@@ -106,7 +108,7 @@ class _Keeper:
         self.wake.register(front.descriptor, select.EPOLLIN)
 
     def carry_out(self, operation: Operation) -> Result:
-        """Do one operation, and hear what was ordered meanwhile."""
+        """Carry out one operation, then read the orders that came meanwhile."""
         began = calls.now()
         value: object = None
         error: Failure | None = None
@@ -128,7 +130,7 @@ class _Keeper:
         if not self.front.closed:
             return
         if not self.orders.no_front:
-            # Only now: while the front lives, the proof is its business and would but wake us.
+            # The proof pipe is watched only from here on: while the front lives it would only wake us.
             self.orders.no_front = True
             if self.page.guard:  # a guard that is stopped doesn't know yet
                 processes.send(self.page.guard, int(_signal.SIGCONT))
@@ -181,7 +183,10 @@ class _Keeper:
         self.backend.mark(grant, key, mark_of(record), limit)
 
     def _clock(self) -> tuple[float, float | None]:
-        """The time of slots, and how far this machine's clock is behind it; None if nobody else knows."""
+        """The time that slots go by (Unix seconds), and how far it is ahead of this machine's clock.
+
+        The second value is in seconds; it is None if the server doesn't tell its time.
+        """
         offset = self.backend.offset()
         now = time.time()
         if offset is None:
@@ -209,7 +214,10 @@ class _Keeper:
                 processes.send(process, int(_signal.SIGCONT))
 
     def _enforce(self) -> None:
-        """Kill what front and guard should have killed; a child subreaper gets what they leave."""
+        """Kill the command, because front and guard have not. The guard goes first: its children come to us.
+
+        They come only to a keeper that is a child subreaper above the guard.
+        """
         last_words(f"the keeper of {self.job.name!r} kills the command, for nobody else does")
         if self.page.guard and not self.all_dead:
             processes.send(self.page.guard, _KILL)
@@ -227,7 +235,10 @@ class _Keeper:
             last_words(f"lock {self.job.name!r} is kept: nothing proves that its command is gone")
 
     def _kill_children(self) -> bool:
-        """Reap and kill; true if no child is left, which is a proof if the guard was our child."""
+        """Reap and kill our children. True if none is left.
+
+        It is a proof for the whole turn if front and guard are dead, and the guard was our child.
+        """
         none_left = processes.reap()[1]
         for process in [] if none_left else processes.children():
             processes.send(process, _KILL)
