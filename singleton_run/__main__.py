@@ -19,19 +19,19 @@ else:
 
 
 def main() -> NoReturn:
-    """Do what the command line says, and exit. A failure is one line on stderr and a status."""
+    """Do what the command line asks for, and exit. A failure is one line on stderr and an exit status."""
     if sys.platform != "linux":
         sys.exit(_fail(Failure(UNUSABLE, "this version runs on Linux only: it needs a child subreaper")))
-    gc.disable()  # a collection writes to every object: time, and memory that forks no longer share
+    gc.disable()  # a collection takes time, and writes to memory that forked processes share
     try:
         status = _run()
     except Failure as failure:
         status = _fail(failure)
-    except OSError as error:  # the guard kills a command that it finds without a front
+    except OSError as error:  # if the command runs, its guard kills it when we are gone
         what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
         what = f"this machine refuses what a run takes ({what})"
         status = _fail(Failure(UNUSABLE, f"{what}: see `ulimit -a`, and the limits of the container"))
-    except Exception as error:  # noqa: BLE001 - a traceback is of no use to who reads it
+    except Exception as error:  # noqa: BLE001 - a traceback is of no use to the user
         what = f"this Python or singleton-run itself has a fault ({describe_bug(error)})"
         status = _fail(Failure(UNUSABLE, f"{what}: please report it, with the output of `python -VV`"))
     if status < 0 and os.getpid() != 1:
@@ -44,7 +44,7 @@ def _run() -> int:
     from singleton_run.system import calls
 
     calls.reserve_standard()
-    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # were it ignored, no child's status could be read
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # if it is ignored, the kernel keeps no child's status
     mask = {int(number) for number in _signal.pthread_sigmask(_signal.SIG_BLOCK, [])}
     signals = calls.Signals(calls.catchable())
     values = fast_parser.read(sys.argv[1:], os.environ) or _read_slowly(mask)
@@ -64,7 +64,7 @@ def _fail(failure: Failure) -> int:
 
 
 def _read_slowly(mask: set[int]) -> Values:
-    """Read the call by click, which may exit: help, completion, an error. Ctrl-C works as usual."""
+    """Read the call by click, which exits for help, completion or an error. Ctrl-C ends us meanwhile."""
     from singleton_run.call import click_parser
 
     blocked = _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
@@ -74,7 +74,7 @@ def _read_slowly(mask: set[int]) -> Values:
 
 
 def _die_of(number: int) -> None:
-    """End as the command did, so that a loop in a shell ends too."""
+    """End by the signal that ended the command: a shell ends its loop then."""
     _signal.signal(number, _signal.SIG_DFL)
     _signal.pthread_sigmask(_signal.SIG_UNBLOCK, [number])
     os.kill(os.getpid(), number)

@@ -1,7 +1,6 @@
-"""Durations as people write them: `90`, `1m30s`, `1.5h`, `500ms`, `PT5M`.
+"""Durations as people write them: `90`, `1m30s`, `1.5h`, `500ms`, `PT5M` (ISO 8601).
 
-Numbers are added up as whole fractions and divided once, so what is read is the nearest float to
-what was written, and no unit drifts.
+The parts are added as exact fractions, and divided once. So the result is the float nearest to the text.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ _UNITS: Units = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)
 _ISO_DATE: Units = (("W", 604_800_000), ("D", 86_400_000))
 _ISO_TIME: Units = (("H", 3_600_000), ("M", 60_000), ("S", 1000))
 
-# A timer that counts nanoseconds in 64 bits ends after 292 years; no digits beyond a float's are read.
+# A timer that counts nanoseconds in 64 bits ends after 292 years. A float has no use for more digits.
 _LONGEST = 100 * 366 * 86_400.0
 _LONGEST_TEXT = 60
 
@@ -25,7 +24,7 @@ _LONGEST_TEXT = 60
 def seconds(text: str) -> float:
     """Read a duration, in seconds: zero or more, at most about a hundred years.
 
-    A bare number is in seconds. Raises ValueError whose text is one sentence for the user.
+    A bare number is in seconds. Raises ValueError with one sentence for the user.
     """
     if not text:
         raise ValueError("a duration is missing")
@@ -47,7 +46,7 @@ def seconds(text: str) -> float:
 
 
 def text(seconds: float) -> str:
-    """Write a duration, rounded to whole milliseconds, in its short form: `1m30s`, `350ms`, `0s`."""
+    """Write a duration in seconds in its short form, rounded to milliseconds: `1m30s`, `350ms`, `0s`."""
     rest = round(seconds * 1000)
     if rest < 1000:
         return f"{rest}ms" if rest else "0s"
@@ -76,7 +75,7 @@ def _iso(whole: str) -> tuple[int, int]:
 
 
 def _sum(part: str, whole: str, units: Units) -> tuple[int, int]:
-    """Add up numbers with their units, each unit once and the longest first: (ms * scale, scale)."""
+    """Add numbers with their units, each unit at most once and the longest first: (ms * scale, scale)."""
     amount, scale = 0, 1
     names = [name for name, _ in units]
     following = 0

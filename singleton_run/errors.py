@@ -1,9 +1,9 @@
-"""The ways in which singleton-run ends without the command's own status.
+"""The errors that end singleton-run without the command's own exit status.
 
-Each error is one line for the user (what, why, what to do next) and an exit status of its own.
-A backend raises three of them, and its caller decides by the class, never by the text:
-`Unavailable` (try again), `Refused` (will not get better) and `Lost`. That a lock is held is a
-result (`contract.Held`), not an error.
+Each error is one line for the user (what, why, what to do next) and has an exit status. A backend raises
+three of them: `Unavailable` (trying again may help), `Refused` (trying again doesn't help) and `Lost`. The
+caller decides by the class, never by the text. That a lock is held is a result (`contract.Held`) and no
+error.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ _LONGEST_LINE = 4000
 
 
 def one_line(text: str) -> str:
-    """`text` as one line of at most 4000 characters: what can't be printed escaped, its middle left out.
+    """`text` as one line of at most 4000 characters, with unprintable characters escaped.
 
-    What a user, a file or a server wrote is in our sentences too, and could rewrite a terminal's lines.
+    Our sentences quote users, files and servers, whose control characters could change what a terminal shows.
+    The middle of a longer text is left out.
     """
     text = _cut(text)
     if text.isprintable():
@@ -38,7 +39,7 @@ def _cut(text: str) -> str:
 
 
 class Failure(Exception):
-    """Ends singleton-run with `status`; `str(error)` is the line that the user sees."""
+    """An error that ends singleton-run with `status`. `str(error)` is the line that the user sees."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(one_line(message))
@@ -53,10 +54,10 @@ class Unavailable(Failure):
 
 
 class Refused(Failure):
-    """The call will not get better by trying again.
+    """The call fails, and trying again doesn't help.
 
-    `status` is DENIED when the server says no (permission, password), UNUSABLE when this machine
-    can't (a bad address, a missing package, a directory that is not ours).
+    `status` is DENIED if the server refuses us (permission, password). It is UNUSABLE if this machine can't
+    do it (a bad address, a missing package, a directory that is not ours).
     """
 
     def __init__(self, message: str, status: int = DENIED) -> None:
@@ -71,7 +72,7 @@ class Lost(Failure):
 
 
 def describe_bug(error: BaseException) -> str:
-    """An error that nobody foresaw: its kind and place. Its text isn't told, for it may hold a secret."""
+    """The class and place of an unexpected error. Its text is left out: it may have a secret in it."""
     place = error.__traceback__
     if place is None:
         return type(error).__name__

@@ -1,7 +1,7 @@
-"""Lock names: which are legal, and the one that a command has when it is given none.
+"""Lock names: which names are legal, and the default name of a command.
 
-A legal name is 1 to 200 of the ASCII letters, digits and `. _ - : @ +`, and begins with none of
-`.` and `-`. It is the same name on every backend and is never cut or changed by one.
+A legal name has 1 to 200 characters: ASCII letters, digits and `. _ - : @ +`. It doesn't begin with `.` or
+`-`. It is the same on every backend: no backend cuts or changes it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LONGEST = 200
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _DIGITS = "0123456789"
 _LEGAL = frozenset(_LETTERS + _LETTERS.upper() + _DIGITS + "._-:@+")
-# What a Kubernetes object's name may have as well, so that these need no translation anywhere.
+# Kubernetes allows these in an object's name, so default names need no translation on any backend.
 _PLAIN = frozenset(_LETTERS + _DIGITS + ".-")
 _BASE32 = _LETTERS + "234567"
 
@@ -41,9 +41,9 @@ def check_name(name: str) -> None:
 
 
 def default_name(command: Sequence[str]) -> str:
-    """The name for a command that was given none: its basename, and 80 bits of hash of the whole.
+    """The default name of a command: its basename, and a hash of 80 bits of all its arguments.
 
-    The same arguments, as bytes, have the same name on every machine.
+    The same arguments, byte for byte, have the same name on every machine.
     """
     base = command[0].rsplit("/", 1)[-1].lower() if command else ""
     slug = "".join(character if character in _PLAIN else "-" for character in base)
@@ -51,15 +51,15 @@ def default_name(command: Sequence[str]) -> str:
 
 
 def digest(words: Sequence[str]) -> str:
-    """The hash of a list of words (`hashed`), as 16 lower-case base-32 digits."""
+    """The hash of a list of words (see `hashed`), as 16 lower-case base-32 digits."""
     number = hashed(words)
     return "".join(_BASE32[number >> shift & 31] for shift in range(75, -1, -5))
 
 
 def hashed(words: Sequence[str]) -> int:
-    """80 bits of hash of a list of words, as a number.
+    """A hash of 80 bits (BLAKE2b) of a list of words, as a number.
 
-    Each word is hashed with its length before it, so that no two lists read the same.
+    The length of each word is hashed before the word: two different lists never give the same input.
     """
     state = blake2b(digest_size=10)
     for word in words:

@@ -81,7 +81,7 @@ class Front:
     def _abandon(self) -> None:
         """End the command before an error ends us.
 
-        The guard kills it when it sees end-of-file. Without a guard the command is our child; or a keeper's,
+        The guard kills it when it sees end-of-file. Without a guard the command is our child, or a keeper's,
         which kills it and gives the lock back.
         """
         if self.effects.own_guard is None and self.link.is_open:

@@ -1,1 +1,1 @@
-"""What people are told: log lines, and the process that writes them."""
+"""What the user is told: the log, its sentences, and the process that writes them."""

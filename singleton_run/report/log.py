@@ -1,8 +1,8 @@
-"""What the user is told, on stderr, without ever waiting for stderr.
+"""The log: tells the user what happens, on stderr, without waiting for stderr.
 
-A message goes into a pipe to a small process, the writer, forked with the first one. That may
-block on a terminal that is held or a pipe that is full; whoever speaks goes on, and what doesn't
-fit is dropped and counted.
+A message goes into a pipe to a small process, the writer, which is forked with the first message. Only the
+writer may block, on a held terminal or a full pipe. A message that doesn't fit into the pipe is dropped, and
+counted.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _LONGEST_TEXT, _LONGEST_WORD = 300, 100
 
 
 class Log:
-    """Speaks for one process. `process` is the writer's id, 0 while there is none.
+    """The log of one process. `process` is the writer's process id, 0 without a writer.
 
-    `said` is for what need not be said again: an event and its number.
+    `said` has the events that are told only once, each with a number that tells it from others.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -43,9 +43,9 @@ class Log:
         self._trouble = ""
 
     def say(self, level: str, event: str, **facts: Any) -> None:
-        """Tell the user of `event` (a word that `writer` knows), if `level` is asked for.
+        """Tell the user of `event`, a word of `sentences`, if its `level` is asked for.
 
-        The same trouble is told once in a row, however many turns it lasts.
+        The same trouble is told once in a row, even over several turns.
         """
         trouble = facts["text"] if event == "trouble" else ""
         if trouble and trouble == self._trouble:
@@ -61,7 +61,7 @@ class Log:
         if self._dropped:
             facts["dropped"] = self._dropped
         facts.update(level=level, event=event, name=self._settings.name)
-        if "text" in facts:  # a library's own words may have the lock's address in them
+        if "text" in facts:  # a library's error may contain the lock's address, and with it a password
             facts["text"] = facts["text"].replace(
                 self._settings.lock_address, redact(self._settings.lock_address)
             )
@@ -71,7 +71,7 @@ class Log:
         try:
             if self._pipe < 0:
                 self._fork()
-        except OSError:  # no process or descriptor is to be had, so no module either that knows sentences
+        except OSError:  # no process or descriptor is left, so the module with the sentences can't be read
             last_words(f"lock {self._settings.name!r}: {facts.get('text') or event}")
             return
         self._send(line)
@@ -107,10 +107,10 @@ class Log:
             os._exit(0)
 
     def close(self, *, at_end: bool = False) -> None:
-        """Let the writer finish, for a second at most, and end it.
+        """Let the writer write what it has, for a second at most, and end it.
 
-        `at_end`, when nothing else is left to do, for five where stderr would take more: then it is only
-        that a busy machine gives it no turn.
+        With `at_end` there is nothing else left to do: the writer gets four seconds more if stderr would take
+        more, because then the machine is only busy.
         """
         if not self.process:
             return
@@ -125,7 +125,7 @@ class Log:
         self.process = 0
 
     def gone(self) -> None:
-        """The writer has ended and was waited for: fork another when there is more to say."""
+        """The writer has ended and was waited for: the next message forks another."""
         self.process = 0
         if self._pipe >= 0:
             os.close(self._pipe)
@@ -133,7 +133,7 @@ class Log:
 
 
 def _line(facts: dict[str, Any]) -> bytes:
-    """A message for the pipe: not longer than PIPE_BUF, so that it is written whole or not at all."""
+    """A message for the pipe. At most PIPE_BUF bytes are written whole or not at all (pipe(7))."""
     return fastjson.dumps(facts).encode() + b"\n"
 
 

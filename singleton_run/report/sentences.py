@@ -1,4 +1,4 @@
-"""The sentence for each event that people are told of."""
+"""The sentence for each event that the user is told of."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ _NO_NEWS = ("level", "event", "name", "dropped")
 
 
 def sentence(facts: Facts, waited: float | None) -> str:
-    """The line for a message; `waited` is in seconds."""
+    """The line for an event. `waited` is how long the lock was waited for, in seconds, None if it wasn't."""
     words = dict(facts)
     words["held_by"] = _held_by(facts)
     length = "" if waited is None else durations.text(round(waited))
@@ -84,7 +84,7 @@ def sentence(facts: Facts, waited: float | None) -> str:
 
 
 def _unknown(facts: Facts) -> str:
-    """The line for an event that has no sentence, as from a version that replaced ours while we ran."""
+    """The line for an event without a sentence: another version may have replaced ours while we run."""
     told = ", ".join(f"{fact} {value}" for fact, value in facts.items() if fact not in _NO_NEWS)
     return f"lock {facts['name']!r}: {facts['event']}" + (f" ({told})" if told else "")
 

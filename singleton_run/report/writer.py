@@ -1,7 +1,7 @@
-"""The process that writes to stderr, so that nobody else has to wait for it.
+"""The writer: a process that writes to stderr, so that no other process has to wait for stderr.
 
-While the lock is waited for it says so: at a terminal in one line that is written over every
-second, elsewhere in a line at the start and one a minute, for those who stop a silent step.
+During a wait for the lock it says how long we wait. At a terminal it rewrites one line every second.
+Elsewhere it writes a line at the start and one every minute, because some CI systems end a silent step.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LINE_ABOVE = "\x1b[1A\x1b[2K"
 
 
 def write(descriptor: int, *, as_json: bool) -> None:
-    """Write what comes out of the pipe until its end."""
+    """Read messages from the pipe `descriptor`, and write a line for each, until end-of-file."""
     reader = Reader(descriptor)
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
@@ -51,7 +51,7 @@ def write(descriptor: int, *, as_json: bool) -> None:
             else:
                 held = None if facts["event"] in ("acquired", "gave up") else held
                 _line(facts, waited, as_json=as_json)
-                rewrite = rewrite and _rewriter()  # the line above is another now
+                rewrite = rewrite and _rewriter()  # the line above is not the waiting line any more
 
 
 def _line(facts: Facts, waited: float | None, *, as_json: bool) -> None:
@@ -78,9 +78,9 @@ def _has_own_terminal() -> bool:
 
 
 def _rewriter() -> Callable[[str], None]:
-    """A function that writes its text over what it wrote before; nothing while in the background.
+    """A function that writes a text over its last one. In the background it writes nothing.
 
-    The cursor is left on the line below, where the command may begin to write at any moment.
+    It leaves the cursor on the line below, where the command may begin to write at any moment.
     """
     from rich.console import Console
     from rich.text import Text

@@ -1,1 +1,1 @@
-"""This machine: the kernel's calls, processes, pipes and memory that processes share."""
+"""This machine: kernel calls, processes, pipes, and memory that processes share."""

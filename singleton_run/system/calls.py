@@ -1,7 +1,7 @@
-"""What the kernel offers and Python's standard library doesn't, each in a few lines.
+"""Kernel calls that Python's standard library doesn't offer.
 
-Deadlines are readings of CLOCK_BOOTTIME in seconds: it goes on while the machine is suspended,
-and nobody can set it.
+Deadlines are by the boot clock (CLOCK_BOOTTIME), in seconds. It goes on while the machine is suspended, and
+nobody can set it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def become_subreaper() -> None:
 
 
 def die_with(parent: int) -> None:
-    """Be killed when `parent`, which forked us, ends; at once if it already has."""
+    """Have the kernel kill us when `parent`, which forked us, ends (PR_SET_PDEATHSIG). At once if it has."""
     checked(_prctl(_PR_SET_PDEATHSIG, int(_signal.SIGKILL), 0, 0, 0), "prctl")
     if os.getppid() != parent:
         os._exit(1)
@@ -69,10 +69,10 @@ class Timer:
     def __init__(self) -> None:
         self.descriptor = _timerfd(_CLOCK_BOOTTIME)
         self._set = 0.0
-        self.set(FOREVER)  # a system that refuses it is found out before anything has begun
+        self.set(FOREVER)  # a system that refuses timers is noticed now, before anything has begun
 
     def set(self, at: float) -> None:
-        """Fire at `at` (once, at once if it has passed); never if it is FOREVER."""
+        """Fire once at `at` (boot clock): now if that has passed, never if it is FOREVER."""
         if at == self._set:
             return
         self._set = at
@@ -83,7 +83,7 @@ class Timer:
         checked(_timerfd_settime(self.descriptor, _TFD_TIMER_ABSTIME, value, None), "timerfd_settime")
 
     def clear(self) -> None:
-        """Take back what has fired, so that the descriptor is readable at the next time only."""
+        """Forget that the timer has fired: the descriptor is readable again after the next `set`."""
         try:
             os.read(self.descriptor, 8)
         except BlockingIOError:
@@ -92,7 +92,10 @@ class Timer:
 
 
 class ClockSet:
-    """A descriptor that becomes readable when somebody sets the wall clock (TFD_TIMER_CANCEL_ON_SET)."""
+    """A descriptor that becomes readable when somebody sets the wall clock (timerfd_create(2)).
+
+    A timer on CLOCK_REALTIME with TFD_TIMER_CANCEL_ON_SET is cancelled by that, which is readable.
+    """
 
     def __init__(self) -> None:
         self.descriptor = _timerfd(time.CLOCK_REALTIME)
@@ -102,10 +105,10 @@ class ClockSet:
 
 
 def catchable() -> set[int]:
-    """Every signal that can be caught, but for those that were ignored at our start (by nohup, say).
+    """Every signal that can be caught, except those that were ignored at our start (by nohup, for example).
 
-    SIGPIPE and SIGXFSZ are among them though Python ignores them: what they were isn't to be known.
-    A fault ends the process that makes it also while its signal is blocked.
+    SIGPIPE and SIGXFSZ are included: Python ignores them, and nobody knows what they were at our start.
+    SIGSEGV and the like are included too: they end a process that causes them, although they are blocked.
     """
     every = {int(number) for number in _signal.valid_signals()} - {int(_signal.SIGKILL), int(_signal.SIGSTOP)}
     not_by_us = every - {int(_signal.SIGPIPE), int(_signal.SIGXFSZ)}
@@ -123,10 +126,10 @@ class Signals:
         self.descriptor = checked(libc.function("signalfd")(-1, whole, _NONBLOCK_CLOEXEC), "signalfd")
 
     def read(self) -> list[tuple[int, int, int]]:
-        """What has come: (signal, si_code, process id of the sender; 0 is one that we can't see).
+        """The signals that have come: (number, si_code, process id of the sender or 0 if we can't see it).
 
-        The code is FROM_KERNEL if a terminal sent it, more than 0 if it is of a child's end, else a
-        process sent it.
+        The code is FROM_KERNEL for a signal of the terminal, another number above 0 for the kernel's SIGCHLD,
+        and 0 or less for a signal that a process sent (sigaction(2)).
         """
         try:
             data = os.read(self.descriptor, _SIGNAL_INFO * 64)
@@ -143,10 +146,10 @@ class Signals:
 
 
 def set_title(title: str) -> None:
-    """Show `title` in ps and to pkill, in place of our arguments; best effort.
+    """Show `title` to ps and pkill in place of our arguments. Best effort.
 
-    The kernel reads a process's arguments from its memory: they are overwritten there, as far
-    as they reach (proc(5), arg_start and arg_end in stat).
+    The kernel reads a process's arguments from the process's own memory. The title is written over them
+    there, and cut at their end (proc_pid_stat(5), arg_start and arg_end).
     """
     _prctl(_PR_SET_NAME, b"singleton-run", 0, 0, 0)
     try:
@@ -161,7 +164,7 @@ def set_title(title: str) -> None:
 
 
 def leave_directory() -> None:
-    """Keep no directory busy: whoever needs the one that we were started in can unmount it. Best effort."""
+    """Change to /, so that the directory of our start can be unmounted. Best effort."""
     try:
         os.chdir("/")
     except OSError:
@@ -185,7 +188,7 @@ def keep_only(descriptors: Iterable[int]) -> None:
 
 
 def _open_now() -> list[int]:
-    """The descriptors that are open, by the kernel's list; where it can't be had, all that may well be."""
+    """The open descriptors, by the kernel's list. If it can't be read, all numbers below 1024."""
     try:
         return [int(entry) for entry in os.listdir("/proc/self/fd")]
     except OSError:
@@ -200,7 +203,10 @@ def _close(number: int) -> None:
 
 
 def drop_inherited() -> None:
-    """Close every descriptor from 3 on that was passed to us: none of ours outlives an exec."""
+    """Close every descriptor from 3 on that our caller passed to us.
+
+    These are the inheritable ones: our own are closed on exec.
+    """
     for number in _open_now():
         try:
             if number > 2 and os.get_inheritable(number):
@@ -210,9 +216,9 @@ def drop_inherited() -> None:
 
 
 def reserve_standard() -> None:
-    """Where a standard descriptor is closed, put a stand-in that the command won't inherit.
+    """Put a placeholder on each closed standard descriptor. The command does not inherit it.
 
-    Otherwise one of ours would get its number, and be taken for stdin, stdout or stderr.
+    Otherwise a descriptor of ours would get that number, and be taken for stdin, stdout or stderr.
     """
     descriptor = os.open(os.devnull, os.O_RDWR)
     while descriptor < 3:
@@ -221,10 +227,10 @@ def reserve_standard() -> None:
 
 
 def close_standard(*numbers: int) -> None:
-    """Put /dev/null in the place of these standard descriptors; where nothing can be opened, close them."""
+    """Put /dev/null in place of these standard descriptors. If it can't be opened, just close them."""
     for number in numbers:
         try:
-            os.close(number)  # first: then there is a number for what takes its place
+            os.close(number)  # first, so that a number is free for /dev/null
             null = os.open(os.devnull, os.O_RDWR)
         except OSError:
             continue
@@ -236,7 +242,7 @@ def close_standard(*numbers: int) -> None:
 
 
 def wait(until: float, descriptors: Iterable[int]) -> list[int]:
-    """Wait until one of `descriptors` is readable; which are: none when `until` came first."""
+    """Wait until one of `descriptors` is readable, or until `until` (boot clock). The readable ones."""
     timer = Timer()
     timer.set(until)
     poll = select.poll()
@@ -254,7 +260,7 @@ def is_nfs(descriptor: int) -> bool:
 
 
 def wait_to_write(descriptor: int) -> None:
-    """Wait until `descriptor` takes more, or nobody reads it any more."""
+    """Wait until a write to `descriptor` doesn't block, or its reader has closed it."""
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT)
     poll.poll()

@@ -1,8 +1,8 @@
-"""JSON as the json module writes and reads it, without the 5 ms that importing it takes.
+"""JSON by the C parts of the json module, because importing json itself takes 5 ms.
 
-The C parts of json are complete; what is heavy is `re` around them. Where they are missing or
-have changed, the module itself is used. `loads` raises ValueError for all that isn't JSON, among it
-what Python's own adds (NaN), and for what is nested too deeply; `dumps` for what JSON can't say.
+The C parts do all the work; the time goes into the module `re` around them. If they are missing or have
+changed, json itself is used. `loads` raises ValueError for a text that isn't JSON (NaN and Infinity are none)
+or is nested too deeply. `dumps` raises ValueError or TypeError for a value without a JSON form.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def _refuse_constant(name: str) -> float:
 
 
 def fast() -> tuple[Callable[[Any], str], Callable[[str], Any]]:
-    """`dumps` and `loads` by the C parts of json; fails in one of many ways where they are others."""
+    """`dumps` and `loads` by the C parts of json. Raises one of several errors if these have changed."""
     from _json import encode_basestring_ascii, make_encoder, make_scanner, scanstring
 
     class Context:
@@ -43,7 +43,7 @@ def fast() -> tuple[Callable[[Any], str], Callable[[str], Any]]:
     def loads(text: str) -> Any:
         try:
             value, end = scan(text.strip(), 0)
-        except (StopIteration, SystemError):  # the latter where the scanner misses json's own error
+        except (StopIteration, SystemError):  # SystemError if json's own exception was never imported
             raise ValueError("not JSON") from None
         except RecursionError:
             raise ValueError("nested too deeply") from None
@@ -57,7 +57,7 @@ def fast() -> tuple[Callable[[Any], str], Callable[[str], Any]]:
 
 
 def slow() -> tuple[Callable[[Any], str], Callable[[str], Any]]:
-    """The same by json itself."""
+    """`dumps` and `loads` by json itself."""
     import json
 
     def dumps(value: Any) -> str:

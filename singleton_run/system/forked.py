@@ -1,4 +1,4 @@
-"""A forked process of ours: it does its work and ends, and leaves a line in place of a traceback."""
+"""Forks a process of ours: it does its work and ends, and an error is one line instead of a traceback."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def forked(work: Callable[[], None]) -> int:
-    """Do `work` in a forked process, which then ends; its process id.
+    """Do `work` in a forked process, which then ends. Returns the process id, in the caller only.
 
-    The process never returns; status 1 says that the work failed. Raises OSError if the fork is refused.
+    The process exits with 0, or with 1 if the work failed. Raises OSError if the fork fails.
     """
     process = os.fork()
     if process:
@@ -25,7 +25,7 @@ def forked(work: Callable[[], None]) -> int:
         os._exit(0)
     except OSError as error:
         last_words(f"a process of ours had to end: this machine refuses what a run takes ({error.strerror})")
-    except Exception as error:  # noqa: BLE001 - a traceback is of no use to who reads it
+    except Exception as error:  # noqa: BLE001 - a traceback is of no use to the user
         last_words(f"a process of ours had to end, which is a fault of singleton-run: {describe_bug(error)}")
     finally:
         os._exit(1)

@@ -1,7 +1,7 @@
-"""The C library's functions that Python doesn't offer.
+"""Functions of the C library that Python doesn't offer.
 
-Importing ctypes takes 3 ms, nearly all of it for types that are not needed here: so its C part is
-used directly, and ctypes itself where that has changed.
+Importing ctypes takes 3 ms, nearly all of it for types that are not needed here. So its C part is used
+directly, and ctypes itself only if that has changed.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _by_ctypes() -> tuple[Callable[[str], Function], Callable[..., Any], Callabl
     return load, make_longs, ctypes.c_void_p
 
 
-# The same number on every machine that Linux runs on but Alpha.
+# The numbers of these calls are the same on every architecture of Linux except Alpha.
 _PIDFD_OPEN, _CLOSE_RANGE = 434, 436
 _LAST_DESCRIPTOR = 2**31 - 1
 
@@ -70,22 +70,22 @@ except (ImportError, AttributeError, TypeError):
 
 
 def function(name: str) -> Function:
-    """The function of that name: it takes int, bytes, None, `longs` and `address`, and returns int."""
+    """The C function `name`. Its arguments are int, bytes, None, `longs` or `address`; it returns an int."""
     return _load(name)
 
 
 def longs(*values: int, count: int = 0) -> Any:
-    """An array of C longs, at least `count` of them, to be read or written by a function."""
+    """An array of C longs that a C function can read or write. It has at least `count` items."""
     return _longs(max(count, len(values)), values)
 
 
 def address(value: int) -> Any:
-    """A place in memory, as an argument."""
+    """An address in memory, as an argument of a C function."""
     return _address(value)
 
 
 def checked(result: int, name: str) -> int:
-    """The result of the call of that name, or OSError if it is negative."""
+    """Return `result`, the result of the call `name`. Raises OSError by errno if it is negative."""
     if result < 0:
         import _ctypes
 
@@ -97,7 +97,7 @@ def checked(result: int, name: str) -> int:
 def pidfd_open(process: int) -> int:
     """A descriptor that becomes readable when the process ends (pidfd_open(2)). Raises OSError.
 
-    A Python that was built for old systems doesn't offer it on new ones.
+    Python's own function is missing if Python was built on an old system.
     """
     if hasattr(os, "pidfd_open"):
         return os.pidfd_open(process)
@@ -105,15 +105,18 @@ def pidfd_open(process: int) -> int:
 
 
 def close_range(first: int, last: int = _LAST_DESCRIPTOR) -> bool:
-    """Close these descriptors in one call of the kernel (close_range(2)); False where it has none.
+    """Close these descriptors by one kernel call (close_range(2)). False if the kernel doesn't have the call.
 
-    `os.closerange` can't be told from one that closes them one by one, two thousand million of them.
+    `os.closerange` isn't used: without that call it would close up to 2**31 descriptors one by one.
     """
     return function("syscall")(_CLOSE_RANGE, first, last, 0) == 0
 
 
 def to_exec(path: str, arguments: Sequence[str], entries: Sequence[bytes]) -> Callable[[], int]:
-    """What becomes another program, with an environment that no mapping holds (execve(2)). Raises OSError."""
+    """A function that replaces this process by another program (execve(2)). It raises OSError.
+
+    `entries` is the environment. Unlike a mapping it can have a name twice, or an entry without a `=`.
+    """
     import ctypes
 
     def strings(items: Sequence[bytes]) -> Any:

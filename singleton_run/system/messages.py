@@ -1,8 +1,8 @@
-"""Every message between our processes, by direction: who sends it, what it means, which fields it has.
+"""Every message between our processes: its sender, its meaning and its fields.
 
-A message is a list: its name, then its fields. One class is one direction. Its functions make the
-messages; whoever receives them has a method of the same name and fields for each (`deliver`).
-What is said to people goes to the writer and has its words in `report.sentences`.
+A message is a list: its name, then its fields. Each class is one direction, and its functions make the
+messages. The receiver has a method of the same name and fields for each message (`deliver`). Messages to the
+user are not here: they go to the writer, and their words are in `report.sentences`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class GuardOrders:
-    """Front to guard. Any of them also wakes a guard that was stopped: SIGCONT comes with it."""
+    """Front to guard. A SIGCONT comes with each of them, and wakes a guard that was stopped."""
 
     @staticmethod
     def start(token: int, slot: float | None = None, attempt: int | None = None) -> Message:
-        """Start the command under this fencing token; `slot` is in Unix seconds."""
+        """Start the command with this fencing token. `slot` is in Unix seconds, `attempt` counts from 1."""
         return "start", token, slot, attempt
 
     @staticmethod
@@ -35,7 +35,7 @@ class GuardOrders:
 
     @staticmethod
     def wake() -> Message:
-        """Nothing but the SIGCONT."""
+        """Do nothing: only the SIGCONT matters."""
         return ("wake",)
 
 
@@ -54,7 +54,7 @@ class GuardTells:
 
     @staticmethod
     def failed(number: int) -> Message:
-        """The command could not be started, by this errno."""
+        """The command could not be started; `number` is the errno."""
         return "failed", number
 
     @staticmethod
@@ -64,7 +64,7 @@ class GuardTells:
 
     @staticmethod
     def expired() -> Message:
-        """The lease's end has come: everything is killed."""
+        """The lease ends: the guard kills everything."""
         return ("expired",)
 
     @staticmethod
@@ -79,12 +79,12 @@ class GuardTells:
 
     @staticmethod
     def more_leftovers() -> Message:
-        """It left more of them than are named."""
+        """The command left more processes behind than are named."""
         return ("more_leftovers",)
 
     @staticmethod
     def forbidden(process: int, command: str) -> Message:
-        """This process may not be signalled by us."""
+        """We may not signal this process."""
         return "forbidden", process, command
 
     @staticmethod
@@ -94,16 +94,16 @@ class GuardTells:
 
     @staticmethod
     def gone(*, proved: bool) -> Message:
-        """Nothing is left of the turn's processes, by the kernel's word if `proved`."""
+        """No process of the turn is left. `proved` says that the kernel says so."""
         return "gone", proved
 
 
 class Proof:
-    """Guard to keeper, over the pipe that is read only once the front is dead."""
+    """Guard to keeper, on the proof pipe. The keeper reads it only if the front is dead."""
 
     @staticmethod
     def gone() -> Message:
-        """Nothing is left of the turn's processes, by the kernel's word."""
+        """No process of the turn is left: the kernel says so."""
         return ("gone",)
 
 
@@ -112,7 +112,7 @@ class KeeperOrders:
 
     @staticmethod
     def settle(record: Mapping[str, Any]) -> Message:
-        """The command is gone: give the lock back, with this record of the run."""
+        """Give the lock back with this record of the run: the command is gone."""
         return "settle", record
 
     @staticmethod
@@ -126,40 +126,40 @@ class KeeperTells:
 
     @staticmethod
     def held(holder: str, host: str, since: float | None) -> Message:
-        """Another has the lock, since then (Unix seconds, UTC)."""
+        """Another has the lock, since `since` (Unix seconds, None if unknown)."""
         return "held", holder, host, since
 
     @staticmethod
     def ready(unstarted: Mapping[str, Any] | None) -> Message:
-        """The command is started within milliseconds: have a guard ready.
+        """The command will be started within milliseconds: have a guard ready.
 
-        `unstarted` is the record to write if it isn't started after all.
+        `unstarted` is the record to write if the command is not started.
         """
         return "ready", unstarted
 
     @staticmethod
     def granted(grant: Mapping[str, Any]) -> Message:
-        """The lock is ours: start the command."""
+        """The lock is ours: start the command. `grant` is `Grant.as_dict()`."""
         return "granted", grant
 
     @staticmethod
     def trouble(text: str) -> Message:
-        """Something could not be done, and is tried again."""
+        """The keeper has failed at something, and tries again."""
         return "trouble", text
 
     @staticmethod
     def gave_up(status: int, text: str, again_at: float | None = None) -> Message:
-        """The lock can't be had: exit status and reason; again at this reading of the boot clock."""
+        """There is no lock: exit status, reason, and when to try again (boot clock, None for never)."""
         return "gave_up", status, text, again_at
 
     @staticmethod
     def rest(until: float | None, slot: float, why: str) -> Message:
-        """Nothing is to be started before `until` (boot clock), when `slot` is due; None is never."""
+        """There is nothing to start before `until` (boot clock; None is never), when `slot` is due."""
         return "rest", until, slot, why
 
     @staticmethod
     def settled(text: str) -> Message:
-        """The lock is given back, or the wait given up; `text` is what failed, or empty."""
+        """The lock is given back, or the wait given up. `text` says what failed, or is ''."""
         return "settled", text
 
     @staticmethod
@@ -169,12 +169,12 @@ class KeeperTells:
 
     @staticmethod
     def note(event: str, number: float, slot: float | None = None) -> Message:
-        """Something about slots that people are told once."""
+        """The user has to know something about slots. `number` is a time or a number of seconds."""
         return "note", event, number, slot
 
     @staticmethod
     def insecure(level: str, text: str) -> Message:
-        """What the backend warns of."""
+        """The backend has a warning."""
         return "insecure", level, text
 
 
@@ -184,8 +184,8 @@ DIRECTIONS = (GuardOrders, GuardTells, Proof, KeeperOrders, KeeperTells)
 def deliver(message: list[Any] | Message, direction: type, receiver: Any) -> None:
     """Call the receiver's method for a message of that direction.
 
-    One that the direction does not know, as from a program that was replaced while we ran, goes to
-    the receiver's `unknown` with its name: it is never lost.
+    A message that the direction does not have goes to the receiver's `unknown`, with its name. Another
+    version may have sent it, if the program was replaced while we run.
     """
     name = message[0]
     if name in vars(direction) and not name.startswith("_"):

@@ -1,4 +1,4 @@
-"""Messages between our processes: one JSON array a line, over a pipe that never blocks."""
+"""Pipes for messages between our processes: each message is a JSON array on a line. They never block."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ def pipe() -> tuple[int, int]:
 
 
 class Writer:
-    """Writes messages to one end of a pipe. What doesn't fit is kept for the next `flush`."""
+    """Writes messages to one end of a pipe. A part that doesn't fit is kept for the next `flush`."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self._unsent = b""
 
     def send(self, message: Message) -> None:
-        """Send a message, now or at a later `flush`; to a reader that is gone, never."""
+        """Send a message, now or at a later `flush`. It is dropped if the reader has closed the pipe."""
         self._unsent += fastjson.dumps(message).encode() + b"\n"
         self.flush()
 
     def flush(self) -> bool:
-        """Write what was kept; False if some of it still is."""
+        """Write what was kept. False if a part still doesn't fit."""
         try:
             while self._unsent:
                 self._unsent = self._unsent[os.write(self.descriptor, self._unsent) :]
@@ -54,7 +54,7 @@ class Reader:
         self._partial = b""
 
     def read(self) -> list[list[Any]]:
-        """Every whole message that has arrived; a cut last line of a dead writer is dropped."""
+        """The whole messages that have arrived since the last call. An unfinished line is kept."""
         try:
             while not self.closed:
                 data = os.read(self.descriptor, 65536)

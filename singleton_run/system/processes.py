@@ -1,4 +1,10 @@
-"""A process's children: which there are, which have ended, and the command among them."""
+"""Processes: our children, which of them have ended, and the command.
+
+The proof that nothing is left is `reap`: when waitpid(2) fails with ECHILD, we have no child, living or
+ended. In a child subreaper there is then no descendant either, because an orphaned descendant becomes a child
+(see `guard.decisions`). `children` only finds processes to signal. It proves nothing: a process can be born
+while the list is read.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +33,11 @@ _LOOK = 10
 
 
 def reap() -> tuple[list[tuple[int, int]], bool]:
-    """Wait for every child that has ended: its id and status as subprocess gives it.
+    """Wait for every child that has ended: (process id, status), without blocking.
 
-    The second value is true if the kernel says that there is no child at all.
+    A negative status is minus the number of the signal that ended the process. The second value is true if
+    the kernel says that there is no child at all (ECHILD). __WALL includes children that a clone(2) without
+    SIGCHLD has made.
     """
     ended: list[tuple[int, int]] = []
     while True:
@@ -43,10 +51,11 @@ def reap() -> tuple[list[tuple[int, int]], bool]:
 
 
 def reap_turn(page: Page) -> tuple[list[tuple[int, int]], bool]:
-    """`reap`, and clear the page's word of the command if that has ended.
+    """`reap`, and clear the command's process id in the page if the command has ended.
 
-    That is done before its id can be another's, unless it ends at this very moment. A command whose
-    guard is just dying is not our child yet, and is not forgotten.
+    The id is cleared before the command is reaped, because another process may get the id afterwards. Only a
+    command that ends at this very moment is cleared just after. A command that is not our child (yet) keeps
+    its id in the page.
     """
     command = page.command
     try:
@@ -61,19 +70,19 @@ def reap_turn(page: Page) -> tuple[list[tuple[int, int]], bool]:
 
 
 def readable(descriptor: int, milliseconds: int) -> bool:
-    """Whether `descriptor` is readable, or becomes so within that time."""
+    """Whether `descriptor` is readable, or becomes readable within that time."""
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(milliseconds))
 
 
 def exited(process: int, milliseconds: int) -> bool:
-    """Whether a child has ended, or does so within that time. It isn't waited for."""
+    """Whether a child has ended, or ends within that time. It is not reaped."""
     try:
         descriptor = libc.pidfd_open(process)
     except ProcessLookupError:
         return True
-    except OSError:  # no descriptor is left: look at it again and again
+    except OSError:  # no descriptor is left: poll
         return _exited_by_looking(process, milliseconds)
     in_time = readable(descriptor, milliseconds)
     os.close(descriptor)
@@ -92,7 +101,7 @@ def _exited_by_looking(process: int, milliseconds: int) -> bool:
 
 
 def reap_one(process: int, milliseconds: int) -> bool:
-    """Wait that long for one child to end; False if it didn't (uninterruptible sleep, say)."""
+    """Wait for one child to end, and reap it. False if it doesn't end in time (uninterruptible sleep)."""
     in_time = exited(process, milliseconds)
     try:
         if in_time:
@@ -106,9 +115,10 @@ _listing = (0, -1)
 
 
 def hold_listing() -> list[int]:
-    """Keep the list of our children open, for a time in which nothing can be opened; its descriptor, if any.
+    """Open the kernel's list of our children now, and keep it: later no descriptor may be free.
 
-    Without it whoever has to kill them would have to ask about every process id that there may be.
+    Without the list we would have to ask about every possible process id to find our children. Returns its
+    descriptor, or nothing if there is no list.
     """
     global _listing  # noqa: PLW0603 - there is one for each process
     own = os.getpid()
@@ -124,10 +134,9 @@ def hold_listing() -> list[int]:
 
 
 def children() -> list[int]:
-    """Our children now, ended ones that weren't waited for among them.
+    """The process ids of our children now, including ended ones that were not reaped.
 
-    One that is born or adopted meanwhile may be missing: this is for finding whom to signal, not
-    for proving anything.
+    A child that is born or adopted meanwhile may be missing: use the list to send signals, not as a proof.
     """
     own = os.getpid()
     if _listing[0] == own:
@@ -146,9 +155,9 @@ def children() -> list[int]:
 
 
 def proc_is_ours() -> bool:
-    """Whether /proc is there, and knows processes by the ids that we know them by.
+    """Whether /proc is mounted and has the process ids of our own namespace.
 
-    In a namespace of process ids under another's /proc the same number is somebody else.
+    With the /proc of another PID namespace, the same number would be another process.
     """
     try:
         return os.readlink("/proc/self") == str(os.getpid())
@@ -165,7 +174,7 @@ def _read_from_start(descriptor: int) -> bytes:
 
 
 def parent(process: int | str) -> int:
-    """The parent's process id; 0 for none that we see."""
+    """The process id of the parent; 0 if we can't see it."""
     try:
         with open(f"/proc/{process}/stat", "rb") as stat:
             return int(stat.read().rpartition(b")")[2].split()[1])
@@ -174,16 +183,16 @@ def parent(process: int | str) -> int:
 
 
 class _Search:
-    """Finds our children where /proc is of no help: asks of one process id after the other."""
+    """Finds our children without /proc: it asks the kernel about one process id after the other."""
 
     def __init__(self) -> None:
         self._next = 0
         self._found: list[int] = []
 
     def more(self) -> list[int]:
-        """Those of the last time that still are there, and what a look at a few more ids brings to light.
+        """The children found before that still exist, and those among some thousand further process ids.
 
-        The ids after our own, where children are likely to be, are among them every time.
+        The ids just after our own are always asked about, because children are likely to be there.
         """
         near, far = os.getpid(), self._next
         asked = {*self._found, *range(near, near + _IDS_AT_ONCE), *range(far, far + _IDS_AT_ONCE)}
@@ -204,7 +213,7 @@ def _is_child(process: int) -> bool:
 
 
 def name(process: int) -> str:
-    """What a process is called, for a log: its first arguments, or the name of its program."""
+    """A process's name for the log: the beginning of its arguments, or its program's name; `?` if unknown."""
     for file in ("cmdline", "comm") if proc_is_ours() else ():
         try:
             with open(f"/proc/{process}/{file}", "rb") as content:
@@ -217,7 +226,7 @@ def name(process: int) -> str:
 
 
 def send(process: int, number: int) -> bool:
-    """Send a signal; a process that has gone meanwhile is no error. False if we may not."""
+    """Send a signal. False if we may not (EPERM); a process that has ended is no error."""
     try:
         os.kill(process, number)
     except ProcessLookupError:
@@ -228,15 +237,17 @@ def send(process: int, number: int) -> bool:
 
 
 def _mapping(entries: Sequence[bytes]) -> dict[bytes, bytes] | None:
-    """The entries as Python's calls take an environment; None if one is doubled or has no name or `=`."""
+    """The entries as a mapping; None if a name comes twice, or an entry has no name or no `=`."""
     environ = dict(entry.split(b"=", 1) for entry in entries if entry.find(b"=") > 0)
     return environ if len(environ) == len(entries) else None
 
 
 class Command:
-    """What to start, and how: `own_session` unless it shares a terminal with us.
+    """The command: what to start, and how to signal it.
 
-    Its signals go to its process group, unless it has none of its own or is to have them `alone`.
+    `own_session` starts it in a session of its own; it is false if the command shares our terminal. Signals
+    go to its process group. With `alone`, or without a session of its own, they go to the command alone.
+    `mask` has the signals that are blocked in it.
     """
 
     def __init__(
@@ -251,17 +262,17 @@ class Command:
 
     @property
     def leaves_group(self) -> bool:
-        """Whether its parent may have a process group of its own, which spares it the terminal's signals.
+        """Whether the guard can leave our process group, so that the terminal doesn't signal the guard.
 
-        From a namespace of process ids that our group's leader isn't in nobody can join the group
-        again: there it has no id, and is told as 0.
+        The command has to join the group again, by its id. That is not possible in a PID namespace without
+        the group's leader: the group has no id there, and getpgrp(2) returns 0.
         """
         return self.own_session or self._group != 0
 
     def spawn(self, environ: Sequence[bytes]) -> int:
-        """Start it with these entries as its environment; its process id. Raises OSError.
+        """Start the command with the environment `environ`. Its process id. Raises OSError.
 
-        A script without a `#!` line goes to sh.
+        A script without a `#!` line is run by sh, as a shell does.
         """
         try:
             return self._spawn(self.path, self.arguments, environ)
@@ -285,11 +296,11 @@ class Command:
             return os.posix_spawn(
                 path, arguments, environ, setpgroup=self._group, setsigmask=self.mask, setsigdef=defaults
             )
-        except (AttributeError, NotImplementedError):  # this Python's C library has no such thing
+        except (AttributeError, NotImplementedError):  # this C library lacks posix_spawn or an option of it
             return self._fork_and_exec(lambda: os.execve(path, arguments, environ))
 
     def _fork_and_exec(self, execute: Callable[[], object]) -> int:
-        """What posix_spawn(3) does, by hand, with this execve(2); the process id. Raises OSError."""
+        """Do by hand what posix_spawn(3) does, with `execute` as execve(2). Raises OSError."""
         read, write = os.pipe()
         try:
             process = os.fork()
@@ -298,7 +309,7 @@ class Command:
         finally:
             os.close(write)
             try:
-                failure = os.read(read, 16)  # the start closes the other end
+                failure = os.read(read, 16)  # empty when execve has closed the other end
             finally:
                 os.close(read)
         if failure:
@@ -324,9 +335,10 @@ class Command:
             os._exit(127)
 
     def signal(self, process: int, number: int) -> bool:
-        """Send a signal to the command, whose process id is given, and to its group if that is asked for.
+        """Send a signal to the command, whose process id is `process`, or to its whole process group.
 
-        False if we may not: the kernel is content if one of a group could be signalled.
+        False if we may not. For a group the kernel only says whether it could signal any member, so the
+        command itself is asked about as well.
         """
         if self.alone:
             return send(process, number)
@@ -334,7 +346,7 @@ class Command:
 
 
 class Tree:
-    """The command below this process, which is its parent: the guard's `Tree`."""
+    """The guard's `Tree` in a real process, which is the command's parent."""
 
     def __init__(self, command: Command, page: Page, environ: list[bytes]) -> None:
         self._command = command
@@ -350,16 +362,16 @@ class Tree:
         return self._page.command
 
     def reap(self) -> list[tuple[int, int]]:
-        """Every child that has ended since: (process id, status as subprocess gives it)."""
+        """The children that have ended since the last call: (process id, status); see `reap`."""
         ended, self._none_left = reap_turn(self._page)
         return ended
 
     def empty(self) -> bool:
-        """Whether the last `reap` found that there is no child any more."""
+        """Whether the last `reap` has found that there is no child (ECHILD)."""
         return self._none_left
 
     def children(self) -> list[int]:
-        """The children there are now."""
+        """The process ids of the children now."""
         return children()
 
     def signal(self, process: int, number: int) -> bool:
@@ -367,13 +379,13 @@ class Tree:
         return send(process, number)
 
     def signal_command(self, number: int) -> bool:
-        """Send a signal to the command, with its process group where it has its own."""
+        """Send a signal to the command, and to its process group if it has one; False if we may not."""
         return not self._page.command or self._command.signal(self._page.command, number)
 
     def name(self, process: int) -> str:
-        """What the process is called, for the log."""
+        """The process's name, for the log."""
         return name(process)
 
     def lease_end(self) -> float:
-        """When the lease lapses, a reading of the boot clock."""
+        """When the lease ends, by the boot clock."""
         return self._page.end

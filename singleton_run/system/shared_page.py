@@ -1,7 +1,7 @@
-"""A page of memory that front, guard and keeper share: the lease's end and who is who.
+"""A page of memory that front, guard and keeper share: the lease's end, process ids, and what was started.
 
-It is written without a lock and read without a wait, so that no full pipe can stall a renewal.
-Each word is 8 aligned bytes, which the machine writes whole.
+It is written without a lock and read without a wait, so no full pipe and no stopped reader can delay a
+renewal. Each value has 8 aligned bytes, which the processor writes as a whole.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ _END, _REPORTED, _GUARD, _COMMAND, _START_BEGUN, _OVER, _STARTED_AT, _ORDERS_REA
 
 
 class Page:
-    """Made before the first fork; every process forked later sees the same words."""
+    """The shared values. Make it before the first fork: each process that is forked later shares it."""
 
     def __init__(self) -> None:
         memory = memoryview(mmap.mmap(-1, mmap.PAGESIZE))
@@ -21,7 +21,7 @@ class Page:
 
     @property
     def end(self) -> float:
-        """Boot-clock reading at which the lease lapses; 0.0 before the first grant."""
+        """When the lease ends, by the boot clock; 0.0 before the first grant."""
         return self._seconds[_END]
 
     @end.setter
@@ -30,7 +30,7 @@ class Page:
 
     @property
     def reported(self) -> float:
-        """Boot-clock reading at which the keeper last began or ended a request."""
+        """When the keeper last began or ended a request, by the boot clock."""
         return self._seconds[_REPORTED]
 
     @reported.setter
@@ -39,7 +39,7 @@ class Page:
 
     @property
     def started_at(self) -> float:
-        """Boot-clock reading at which the command was started, 0.0 before."""
+        """When the command was started, by the boot clock; 0.0 before."""
         return self._seconds[_STARTED_AT]
 
     @started_at.setter
@@ -48,7 +48,7 @@ class Page:
 
     @property
     def guard(self) -> int:
-        """Process id of the guard."""
+        """The guard's process id, 0 before there is one."""
         return self._numbers[_GUARD]
 
     @guard.setter
@@ -57,7 +57,7 @@ class Page:
 
     @property
     def command(self) -> int:
-        """Process id of the command, 0 before its start and from just before it is reaped."""
+        """The command's process id; 0 before its start, and again from just before it is reaped."""
         return self._numbers[_COMMAND]
 
     @command.setter
@@ -66,7 +66,7 @@ class Page:
 
     @property
     def start_begun(self) -> bool:
-        """Whether the guard has begun to start the command: false proves that nothing ran."""
+        """Whether a guard has begun to start the command. False proves that nothing ran."""
         return bool(self._numbers[_START_BEGUN])
 
     @start_begun.setter
@@ -84,7 +84,7 @@ class Page:
 
     @property
     def over(self) -> bool:
-        """Whether the front has ended the turn: nothing may be started any more."""
+        """Whether the front has ended the turn, so that nothing may be started any more."""
         return bool(self._numbers[_OVER])
 
     @over.setter

@@ -1,4 +1,4 @@
-"""Standard error, for one who may not wait for it and has no writer."""
+"""Standard error for a process that has no writer, and must not wait."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from singleton_run.errors import one_line
 
 
 def last_words(text: str) -> None:
-    """Write a line to stderr if that can be done without waiting, for one who has no writer."""
+    """Write a line to stderr if that is possible without waiting. Never raises.
+
+    A pipe or a terminal is opened anew: O_NONBLOCK on descriptor 2 itself would concern all who share it.
+    """
     line = f"singleton-run: {one_line(text)}\n".encode(errors="replace")
     try:
         if stat.S_ISREG(os.fstat(2).st_mode):
@@ -29,14 +32,14 @@ def last_words(text: str) -> None:
 
 
 def takes_more(descriptor: int) -> bool:
-    """Whether a write to it wouldn't block."""
+    """Whether a write to `descriptor` would not block now."""
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT)
     return poll.poll(0) == [(descriptor, select.POLLOUT)]
 
 
 def _write_without_opening(line: bytes) -> None:
-    """Where nothing can be opened: a pipe or a terminal that is ready takes a line without a wait."""
+    """Write to the descriptor 2 itself if it is ready, because nothing can be opened."""
     try:
         if takes_more(2):
             os.write(2, line[: select.PIPE_BUF])
