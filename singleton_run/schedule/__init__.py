@@ -1,1 +1,1 @@
-"""Times and rules of slots. No process and no server is in here."""
+"""Times and rules of slots, without a process and without a server."""

@@ -1,8 +1,8 @@
-"""Cron expressions, read and checked without croniter, which takes 60 ms to import.
+"""Cron expressions: reads and checks them without croniter, which takes 60 ms to import.
 
-Five fields (minute, hour, day of the month, month, day of the week), or six with the seconds first,
-or one of the @ names. What is returned is one spelling for all that mean the same, in numbers; so
-what later reads it can't misunderstand a name, a range or a field's place.
+An expression has five fields (minute, hour, day of the month, month, day of the week), or six with the second
+first, or is one of the @ names. `canonical` writes it in numbers, in one spelling for all expressions that
+mean the same: croniter, which reads it later, can't misunderstand a name, a range or a field's place.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _ELSEWHERE = {
 
 
 class _Kind:
-    """A field of an expression: what it is called, its least and greatest value, its names."""
+    """A kind of field: its name, its least and greatest value, and names for its values."""
 
     __slots__ = ("high", "low", "name", "names")
 
@@ -51,7 +51,7 @@ class _Kind:
         return self.high - self.low + 1
 
     def wrap(self, value: int) -> int:
-        """The value after a turn of the clock, the week or the year: Sunday is 7 too."""
+        """The value, wrapped around at the end of the range: Sunday is 0, and 7 too."""
         return self.low + (value - self.low) % self.size
 
 
@@ -65,7 +65,7 @@ _KINDS = (_MINUTE, _HOUR, _DATE, _MONTH, _DAY)
 
 
 class _Field:
-    """One field that was read. `star`: it began with `*`, on which some of cron's rules depend."""
+    """The values of one field. `star` says that it began with `*`: some of cron's rules depend on that."""
 
     __slots__ = ("kind", "star", "values")
 
@@ -76,11 +76,11 @@ class _Field:
 
     @property
     def full(self) -> bool:
-        """Whether every value is in it."""
+        """Whether the field has every value of its kind."""
         return len(self.values) == self.kind.size
 
     def loosen(self) -> None:
-        """Forget whether it began with `*`, where that makes no difference: a regular one does now."""
+        """Set `star` by the values alone, because it makes no difference whether the field began with `*`."""
         ordered = sorted(self.values)
         step = ordered[1] - ordered[0] if len(ordered) > 1 else 0
         self.star = bool(step) and ordered == list(_steps(self.kind, step))
@@ -90,7 +90,7 @@ class _Field:
             return _listed(self.values)
         if self.full:
             return "*"
-        # At the latest the step that leaves only the least value.
+        # The search ends: the greatest step leaves only the least value.
         step = next(n for n in range(2, self.kind.high + 2) if self.values.issuperset(_steps(self.kind, n)))
         rest = self.values.difference(_steps(self.kind, step))
         return f"*/{step},{_listed(rest)}" if rest else f"*/{step}"
@@ -99,8 +99,8 @@ class _Field:
 def canonical(expression: str) -> str:
     """The expression's one spelling: five fields in numbers, or six if it has seconds other than 0.
 
-    Raises ValueError, one sentence that names the field, for what cron doesn't know, for what can
-    never be (30 February), and for what other programs read in another way.
+    Raises ValueError, with one sentence that names the field, if cron doesn't know the expression, if it
+    never comes true (30 February), or if other programs read it in another way.
     """
     words = expression.split()
     if words:
@@ -133,7 +133,7 @@ def fixed(expression: str) -> bool:
 
 
 def _refuse_elsewhere(words: Sequence[str]) -> None:
-    """Name the option for what other programs write into the expression itself."""
+    """Refuse words that other programs accept in the expression, and name our option instead."""
     name, equals, zone = words[0].partition("=")
     if equals and name.upper() in ("CRON_TZ", "TZ"):
         raise ValueError(f"{words[0]!r} is no part of the expression: say --tz {zone or 'ZONE'}")
@@ -151,7 +151,7 @@ def _named(word: str) -> str:
 
 
 def _loosen_but_one(minute: _Field, hour: _Field) -> None:
-    """Both follow the clock if one begins with `*`: keep it that way, in one spelling."""
+    """Keep a `*` in minute or hour: if one of them begins with `*`, both follow the clock."""
     before = [(field, field.star) for field in (minute, hour)]
     minute.loosen()
     hour.loosen()
@@ -161,7 +161,7 @@ def _loosen_but_one(minute: _Field, hour: _Field) -> None:
 
 
 def _settle_days(date: _Field, day: _Field) -> None:
-    """Where the one says nothing, the other's `*` makes no difference."""
+    """If one of the two fields has every day, the `*` of the other makes no difference."""
     if not (date.star or day.star) and (date.full or day.full):
         date.values = set(range(_DATE.low, _DATE.high + 1))
         day.values = set(range(_DAY.low, _DAY.high + 1))
@@ -177,7 +177,7 @@ def _check_date(date: _Field, month: _Field, day: _Field) -> None:
 
 
 def _read(text: str, kind: _Kind) -> _Field:
-    """One field: items separated by commas, each `*`, a value or a range, the first and last with `/STEP`."""
+    """Read one field: items with commas between them, each `*`, a value or a range, with or without /STEP."""
     if text == "?" and kind in (_DATE, _DAY):
         text = "*"
     values: set[int] = set()
@@ -193,7 +193,7 @@ def _read(text: str, kind: _Kind) -> _Field:
 
 
 def _item(item: str, text: str, kind: _Kind) -> tuple[set[int], str]:
-    """The values that an item means, and why it isn't read, though what it means is clear, or ''."""
+    """The values that an item means, and why it is refused although its meaning is clear, or ''."""
     base, slash, step = item.partition("/")
     start, dash, end = base.partition("-")
     wrong = ""
@@ -212,7 +212,7 @@ def _item(item: str, text: str, kind: _Kind) -> tuple[set[int], str]:
             first = kind.wrap(first)
             last = kind.high
     every = _every(step, text, kind) if slash else 1
-    # After a `*` such a step is how one says "and" with the other day field.
+    # After a `*` people use such a step to say "and" with the other day field.
     if every > max(last - first, 1) and not (base == "*" and kind in (_DATE, _DAY)):
         _refuse(text, kind, f"has a step of {every}, which is longer than its range: it would be one value")
     return {kind.wrap(value) for value in range(first, last + 1, every)}, wrong
@@ -254,12 +254,12 @@ def _steps(kind: _Kind, step: int) -> range:
 
 
 def _listed(values: set[int]) -> str:
-    """Numbers with commas, three or more in a row as a range."""
+    """The values with commas between them. Three or more in a row become a range."""
     return _joined(values, steps=False)
 
 
 def _compact(values: set[int]) -> str:
-    """As `_listed`, and three or more at the same distance as a range with a step."""
+    """As `_listed`. Three or more at the same distance become a range with a step."""
     return _joined(values, steps=True)
 
 

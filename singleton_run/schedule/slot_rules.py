@@ -1,12 +1,12 @@
-"""Which slot of a schedule to start, and when: decided from the record, without a clock of its own.
+"""Which slot of a schedule to start, and when: decisions from a record and a time, without a clock.
 
-A slot is named by its scheduled time. Only the record, read under the lock, says whether it may be
-started: it must be later than the last one that was, or have attempts left. A record that was read
-without the lock is good enough for deciding to leave a slot to another.
+A slot is named by its scheduled time. Only a record that was read under the lock says whether a slot may be
+started: the slot must be later than the last one that was started, or have attempts left. A record that was
+read without the lock is good enough to leave a slot to another.
 
-All times are Unix seconds (UTC). In the record, `slot` is an object: schedule (its text), grid (a
-point of the grid of --every), slot, attempt (from 1), state (as in `record`), start, end (null
-while it runs), missed (how many slots before this one were not started).
+All times are in Unix seconds (UTC). In the record, `slot` is an object: schedule (its text), grid (a point of
+the grid of --every), slot, attempt (from 1), state (as in `record`), start, end (null while it runs), missed
+(how many slots before this one were not started).
 """
 
 from __future__ import annotations
@@ -35,19 +35,22 @@ _SETTLES_IN = 0.5
 _SPREAD = 1.0
 _MOST_BEHIND = 30.0
 _MOST_COUNTED = 1000
-_NO_MORE = 1000  # attempts, which is more than there can be retries
+_NO_MORE = 1000  # an attempt's number that leaves no retry
 _LEAST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0
 
 
 class Decision:
-    """What to do about a schedule.
+    """What to do about a schedule. `kind` is RUN, QUEUE, MEND or REST.
 
-    RUN: start `slot` for the `attempt`-th time at `at`, or later, but before `deadline`. QUEUE: another
-    has the lock. In both cases wait for it until `until`, and decide anew; `briefly` says that this is
-    in case that who is about to start goes away. MEND: nobody knows which slot was started
-    last; write down, under the lock, that the one was that is due at `at` (see `Plan.mended`). REST:
-    nothing to do before `at`, when `slot` (the next) has to be looked at; with `at` None nothing to do
-    ever, and `why` says so. `notes` are events for the user, each with a time or a number of seconds.
+    RUN: start `slot` at `at`, or later, but before `deadline`. This is its attempt number `attempt`.
+    QUEUE: another has the lock. For RUN and QUEUE: wait for the lock until `until`, then decide anew.
+    `briefly` says that another is about to start the slot, and that we wait only because it may die before.
+    MEND: nobody knows which slot was started last. Under the lock, write a record that says: the slot that is
+    due at `at` was (see `Plan.mended`).
+    REST: there is nothing to do before `at`; then decide anew about `slot`, the next. If `at` is None there
+    is never anything to do, and `why` says why.
+
+    `notes` are events for the user, each with a time or a number of seconds.
     """
 
     __slots__ = (
@@ -87,17 +90,18 @@ class Decision:
         self.notes: Notes = []
 
     def waits(self) -> bool:
-        """Whether a lock that is held is waited for."""
+        """Whether to wait for a lock that is held."""
         return self.until > -FOREVER
 
 
 class Plan:
     """The rules by which one call runs slots; see `decide`.
 
-    `since` is when the call was made, by this machine's clock, which the slots' is `offset` ahead of.
-    `second_look` says that the lock was just seen to be held. `chance` gives a number in [0, 1): it
-    spreads the replicas, so that they don't all ask in the same moment. Raises Failure(UNUSABLE) for
-    a time zone that this machine doesn't know.
+    `since` is when the call was made, by this machine's clock. The clock that slots go by is `offset` seconds
+    ahead of it. `second_look` says that the lock was held when the last decision was made. `chance` returns a
+    number in [0, 1): it spreads the replicas, so that they don't all ask in the same moment.
+
+    Raises Failure(UNUSABLE) for a time zone that this machine doesn't know.
     """
 
     def __init__(
@@ -118,9 +122,9 @@ class Plan:
             self._cron = slot_times.Cron(settings.cron, settings.zone or "")
 
     def decide(self, record: Record | None, now: float, *, held: bool, exact: bool) -> Decision:
-        """What to do at `now` by `record`; `held` is whether another has the lock.
+        """What to do at `now` by `record`. `held` says that another has the lock.
 
-        `exact` is false if `now` is only what this machine's clock says, and nobody can tell better.
+        `exact` is false if `now` is by this machine's clock, because the server doesn't tell its time.
         """
         last = last_slot(record)
         times = _Times(self._settings, self._cron, last, now)
@@ -141,7 +145,7 @@ class Plan:
         return decision
 
     def started(self, run: Record, decision: Decision, start: float) -> dict[str, Any]:
-        """`run`, the record of a turn that begins, with the slot that it is for."""
+        """`run`, the record of a turn that starts at `start`, with the slot of `decision` added."""
         slot = {
             "schedule": _slots(self._settings, self._cron, 0.0).text,
             "grid": decision.grid,
@@ -155,14 +159,14 @@ class Plan:
         return {**run, "slot": slot}
 
     def mended(self, run: Record, decision: Decision) -> dict[str, Any]:
-        """`run` with that slot as one that may have been started and is not tried again."""
+        """`run` with a slot that may have been started, and is not tried again."""
         known = Decision(REST, decision.slot, None, attempt=_NO_MORE)
         known.grid = decision.slot if self._cron is None else 0.0
         mended = self.started({**run, "state": "lost"}, known, decision.at or 0.0)
         return {**mended, "slot": {**mended["slot"], "state": UNREADABLE}}
 
     def blind(self, now: float) -> float:
-        """When the next slot starts if nothing can be read, as far as that is known."""
+        """When the next slot starts, as far as that is known without a record."""
         times = _Times(self._settings, self._cron, None, now)
         return times.start(times.around(now)[1])
 
@@ -194,13 +198,13 @@ class Plan:
         return decision
 
     def _ahead(self, slot: float, at: float) -> Decision:
-        """Rest until shortly before a slot's start: the lock isn't kept for longer without a renewal."""
+        """Rest until shortly before a slot's start: nobody renews a lock that waits for its slot."""
         return Decision(REST, slot, at - self.lead * (0.3 + 0.7 * self._chance()))
 
     def _start(
         self, slot: float, at: float, deadline: float, now: float, *, held: bool, runs: bool
     ) -> Decision:
-        """Run a slot that is due `at`; but if another is about to, wait a little to see whether it does."""
+        """Run a slot that starts at `at`. If another has the lock, wait a little: it may start the slot."""
         start = max(at, now)
         if not held:
             return Decision(RUN, slot, start, deadline=deadline)
@@ -212,13 +216,13 @@ class Plan:
         return decision
 
     def _settle(self, decision: Decision) -> None:
-        """Wait only until shortly after the start: who has the lock by then runs the slot, and said so."""
+        """Wait only until shortly after the start: the lock's holder has written its attempt down by then."""
         decision.briefly = True
         settled = (decision.at or 0.0) + _SETTLES_IN + _SPREAD * self._chance()
         decision.until = min(decision.deadline, settled)
 
     def _again(self, times: _Times, last: Record, now: float, until: float, *, held: bool) -> Decision | None:
-        """The next attempt at the last slot, None if there is none before `until`."""
+        """The next attempt at the last slot; None if there is none before `until`."""
         settings = self._settings
         attempts = last["attempt"]
         if attempts > settings.retries:
@@ -268,7 +272,7 @@ class Plan:
 
 
 class _Times:
-    """A schedule's slots and when they start, as one record has them."""
+    """A schedule's slots, and when they start, by the grid of the record `last`."""
 
     def __init__(self, settings: Settings, cron: Cron | None, last: Record | None, now: float) -> None:
         self._settings = settings
@@ -288,7 +292,7 @@ class _Times:
         return self._slots.latest(now) or now
 
     def start(self, slot: float) -> float:
-        """When a slot is to be started: its time, and the same jitter for everybody."""
+        """When a slot starts: at its time plus the jitter, which is the same on every machine."""
         if not self._settings.jitter:
             return slot
         from singleton_run.schedule import slot_times
@@ -296,16 +300,17 @@ class _Times:
         return slot + slot_times.jitter(self._settings.name, slot, self._settings.jitter)
 
     def around(self, now: float) -> tuple[float | None, float]:
-        """The slot whose start came last, and the one whose start comes next."""
+        """The slot with the latest start before `now`, and the slot with the next start."""
         slot = self._slots.latest(now)
         if slot is None or self.start(slot) <= now:
             return slot, self.next(now)
         return self._slots.latest(slot - _HAIR), slot
 
     def current(self, now: float, early: float) -> float | None:
-        """The slot that a call which comes once, at about its time, is for.
+        """The slot of a call with --no-loop, which is made at about the slot's time.
 
-        By cron it comes at that time by its machine's clock, which is `early`: the slot may still be to come.
+        cron makes the call by its own machine's clock, which is `early` seconds ahead: the slot may be due
+        only in a moment.
         """
         slots = self._slots
         if self._settings.every is not None:
@@ -313,16 +318,16 @@ class _Times:
         return slots.latest(now + early if 0 < early <= min(self.interval / 2, _MOST_BEHIND) else now)
 
     def floor(self, last: Record | None, since: float) -> float:
-        """A slot must be later than this to be started.
+        """The time that a slot must be later than to be started.
 
-        By a cron schedule that was never used here, or was another, nothing is made up for.
+        A cron schedule that is new under this lock starts no slot of before the call.
         """
         started = -FOREVER if last is None else last["slot"] + _HAIR
         made_up = self._settings.every is not None or self._same
         return started if made_up else max(started, since - _HAIR)
 
     def between(self, last: Record | None, slot: float) -> int:
-        """How many slots there are after the last one and before `slot`."""
+        """The number of slots after the last one and before `slot`, at most 1000."""
         count = 0
         at = slot if last is None or not self._same else self.next(last["slot"] + _HAIR)
         while at < slot - _HAIR and count < _MOST_COUNTED:
@@ -332,7 +337,7 @@ class _Times:
 
 
 def last_slot(record: Record | None) -> Record | None:
-    """What a record says of the slot that was started last, None if it says nothing usable."""
+    """The slot that was started last, as a record has it; None if the record has no usable one."""
     slot = None if record is None else record.get("slot")
     if not isinstance(slot, dict):
         return None
@@ -343,14 +348,14 @@ def last_slot(record: Record | None) -> Record | None:
 
 
 def taken_back(run: Record, earlier: Record | None) -> Record:
-    """The record to put in the place of `run`, which was written down and then not started."""
+    """The record that replaces `run`, which was written down, but not started."""
     if earlier is not None:
         return earlier
     return {word: value for word, value in {**run, "state": "interrupted"}.items() if word != "slot"}
 
 
 def retry_at(last: Record, settings: Settings) -> float:
-    """When the slot may be tried again, FOREVER if not at all; one that crashed, at once."""
+    """When the slot may be tried again: FOREVER for never, -FOREVER for at once (after a crash)."""
     state = last["state"]
     if state == "succeeded" or (state == "interrupted" and not settings.retry_interrupted):
         return FOREVER
@@ -361,7 +366,10 @@ def retry_at(last: Record, settings: Settings) -> float:
 
 
 def pause(failures: int, settings: Settings, chance: float) -> float:
-    """How long to wait after so many failures in a row, in seconds: up to 30 s, and several times a slot."""
+    """The pause after this many failures in a row, in seconds.
+
+    It is at most 30 s, and at most a quarter of the time in which a slot can start.
+    """
     window = min(settings.start_deadline or FOREVER, settings.every or FOREVER)
     most = min(_LONGEST_PAUSE, window / 4)
     return max(_LEAST_PAUSE, lease_times.back_off(failures, most)) * (1.0 - chance / 4)
@@ -377,7 +385,7 @@ def _ending(last: Record) -> str:
 
 
 def _slots(settings: Settings, cron: Cron | None, anchor: float) -> Cron | Grid:
-    """The slots of the schedule; those of --every begin at `anchor`."""
+    """The slots of the schedule. Those of --every begin at `anchor`."""
     if cron is not None:
         return cron
     from singleton_run.schedule import slot_times

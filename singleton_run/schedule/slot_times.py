@@ -1,8 +1,8 @@
-"""When the slots of a schedule are: pure arithmetic on Unix seconds (UTC), no clock and no server.
+"""The times of slots: arithmetic on Unix seconds (UTC), without a clock and without a server.
 
-`Grid` is for --every. `Cron` is the local time of a zone, and does at a change of the clocks what
-Debian's cron does. croniter only finds the times that match on a clock that is never
-changed; the changes are dealt with here, so that its answers around them, which differ, don't count.
+`Grid` is for --every. `Cron` is for --cron: it goes by the local time of a zone, and does what Debian's cron
+does when the clocks change. croniter only finds matches on a clock that never changes. The changes are
+handled here, because croniter's answers around them differ from cron's.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# cron takes a greater change of the clock for a correction, and neither catches up nor holds back.
+# cron takes a greater change for a correction of the clock: it neither catches up nor waits.
 _GREATEST_CHANGE = 3 * 3600
 _DAY = 86_400
-# What datetime can tell in any zone: the years 1971 to 9998.
+# datetime has these times in every zone: the years 1971 to 9998.
 _FIRST = 365 * _DAY
 _LAST = 253_370_000_000
 
 
 def jitter(name: str, slot: float, most: float) -> float:
-    """How many seconds after its time the slot starts: from 0 to below `most`, the same on every machine."""
+    """How long after its time a slot starts, in seconds: from 0 to below `most`, the same everywhere."""
     share = (hashed(["jitter", name, repr(float(slot))]) >> 27) / 2**53
     return share * most
 
 
 class Grid:
-    """The slots `anchor`, `anchor + interval`, and so on; both in seconds.
+    """The slots `anchor`, `anchor + interval`, and so on: Unix seconds, and seconds.
 
-    `text` names the schedule, and is the same for every anchor.
+    `text` names the schedule. It doesn't depend on the anchor.
     """
 
     __slots__ = ("anchor", "interval", "text")
@@ -48,7 +48,7 @@ class Grid:
         self.text = f"every {short if exact else f'{interval!r}s'}"
 
     def latest(self, at: float) -> float | None:
-        """The latest slot not after `at`; None before the first."""
+        """The latest slot at or before `at`; None before the first slot."""
         number = self._number(at)
         return None if number < 0 else self._slot(number)
 
@@ -57,7 +57,7 @@ class Grid:
         return self._slot(max(self._number(at) + 1, 0))
 
     def nearest(self, at: float) -> float:
-        """The slot that is nearest to `at`; the later one if both are as near."""
+        """The slot nearest to `at`; the later one of two that are equally near."""
         before, after = self.latest(at), self.next(at)
         return before if before is not None and at - before < after - at else after
 
@@ -65,7 +65,7 @@ class Grid:
         return self.anchor + number * self.interval
 
     def _number(self, at: float) -> int:
-        """The number of the latest slot not after `at`, by the slots themselves and not by a quotient."""
+        """The number of the latest slot at or before `at`. Rounding errors of the quotient are corrected."""
         number = floor((at - self.anchor) / self.interval)
         while self._slot(number) > at:
             number -= 1
@@ -75,14 +75,15 @@ class Grid:
 
 
 class Cron:
-    """Slots by a cron expression, in whole seconds. `text` names expression and zone in one spelling.
+    """Slots by a cron expression, in whole seconds. `text` has expression and zone in one spelling.
 
-    A *wildcard* schedule, one whose minute or hour begins with `*`, follows the clock on the wall: what
-    is skipped is skipped, what is repeated is repeated. One with *fixed* times has each once: what is
-    skipped runs right after the change, what is repeated runs the first time. That is so for changes
-    of less than three hours.
+    The minute or hour of a *wildcard* schedule begins with `*`. It follows the clock on the wall: a time that
+    the clocks skip has no slot, a time that they repeat has two. A schedule with *fixed* times has one slot
+    for each time: a skipped time has it right after the change, a repeated time has it the first time. This
+    holds for changes of less than three hours; after a greater one a fixed schedule follows the clock too.
+    The rules are those of Debian's cron.
 
-    Raises Failure: USAGE if cron knows no such expression, UNUSABLE if the zone isn't known here.
+    Raises Failure: USAGE if cron doesn't know the expression, UNUSABLE if this machine doesn't know the zone.
     """
 
     __slots__ = ("_croniter", "_zone", "expression", "fixed", "text", "zone")
@@ -103,7 +104,7 @@ class Cron:
         )
 
     def latest(self, at: float) -> float | None:
-        """The latest slot not after `at`; None if there was none in fifty years."""
+        """The latest slot at or before `at`; None if there was none in fifty years."""
         instant = floor(min(max(at, 0), _LAST))
         while instant >= _FIRST:
             due = self._before(instant)
@@ -144,7 +145,7 @@ class Cron:
         return (there.utcoffset() or timedelta()) // timedelta(seconds=1)
 
     def change_after(self, instant: int, until: int) -> int | None:
-        """The first time after `instant`, up to `until`, from which on the clocks are set otherwise."""
+        """The first change of the clocks after `instant` and up to `until`; None if there is none."""
         before = self.offset(instant)
         while instant < until:
             step = min(instant + _DAY, until)
@@ -154,7 +155,7 @@ class Cron:
         return None
 
     def change_before(self, instant: int, after: int) -> int | None:
-        """The latest time up to `instant` and after `after` from which on the clocks were set otherwise."""
+        """The latest change of the clocks up to `instant` and after `after`; None if there is none."""
         behind = self.offset(instant)
         while instant > after:
             step = max(instant - _DAY, after)
@@ -164,7 +165,7 @@ class Cron:
         return None
 
     def skipped(self, slot: float) -> int | None:
-        """For a slot that stands for a skipped time: that time, as Unix seconds of a clock in UTC."""
+        """The skipped time that a slot stands for, as if the local time were UTC; None for other slots."""
         instant = int(slot)
         wall, old = instant + self.offset(instant), instant + self.offset(instant - 1)
         if not self.fixed or not 0 < wall - old < _GREATEST_CHANGE:
@@ -173,7 +174,7 @@ class Cron:
         return match if match is not None and match < wall else None
 
     def _change_between(self, early: int, late: int) -> int:
-        """The change between two times whose offsets differ."""
+        """The change of the clocks between two times with different offsets, by bisection."""
         before = self.offset(early)
         while late - early > 1:
             middle = (early + late) // 2
@@ -184,7 +185,7 @@ class Cron:
         return late
 
     def _is_slot_at_change(self, change: int) -> bool:
-        """Whether there is a slot in the very second in which the clocks are changed."""
+        """Whether there is a slot in the second in which the clocks change."""
         wall, old = change + self.offset(change), change + self.offset(change - 1)
         if not self.fixed or abs(wall - old) >= _GREATEST_CHANGE:
             return self._match_after(wall - 1) == wall
@@ -192,7 +193,7 @@ class Cron:
         return match is not None and match <= wall
 
     def _repeated(self, instant: int) -> int | None:
-        """The change since when the clocks show what they showed before; None if that doesn't matter."""
+        """The change since when the clocks repeat the time of `instant`; None if there is none that matters."""
         if not self.fixed:
             return None
         change = self.change_before(instant, instant - _GREATEST_CHANGE)
@@ -203,7 +204,7 @@ class Cron:
         return change if back < _GREATEST_CHANGE and instant + self.offset(instant) < old else None
 
     def _after(self, instant: int) -> int | None:
-        """The first match after `instant` if the clocks aren't changed before it."""
+        """The first match after `instant`, if the clocks don't change before it."""
         offset = self.offset(instant)
         wall = instant + offset
         repeated = self._repeated(instant)
@@ -213,7 +214,7 @@ class Cron:
         return None if match is None else match - offset
 
     def _before(self, instant: int) -> int | None:
-        """The latest match not after `instant` if the clocks weren't changed since."""
+        """The latest match at or before `instant`, if the clocks haven't changed since."""
         offset = self.offset(instant)
         match = self._match("get_prev", instant + offset + 1)
         return None if match is None else match - offset
@@ -231,7 +232,7 @@ class Cron:
 
 
 def _load(zone: str) -> Any:
-    """The zone's rules; Failure(UNUSABLE) if what is there can't be read."""
+    """The zone's rules. Raises Failure(UNUSABLE) if they can't be read."""
     from zoneinfo import ZoneInfo
 
     try:

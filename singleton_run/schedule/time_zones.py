@@ -1,6 +1,6 @@
-"""Time zones by name: which one this machine is in, and whether one is there.
+"""Time zones by name: the zone of this machine, and whether a zone is installed.
 
-The front asks this before anything is contacted; zoneinfo, which takes 9 ms to import, does the rest later.
+The front asks for this before anything is contacted. zoneinfo takes 9 ms to import, and reads the zone later.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _INSTALL = "install the package tzdata (apt-get install tzdata, apk add tzdata, 
 
 
 def find(name: str) -> str:
-    """The zone's name, with one name for UTC. Raises Failure if there is no such zone here.
+    """The zone's name, with one name for UTC.
 
-    USAGE is for what is no zone's name, UNUSABLE for one that isn't known here.
+    Raises Failure: USAGE if it is no name of a zone, UNUSABLE if this machine doesn't know the zone.
     """
     name = "UTC" if name in _UTC else name
     if not name or not _LEGAL.issuperset(name) or name.startswith(("/", "-")):
@@ -40,10 +40,10 @@ def find(name: str) -> str:
 
 
 def local(environ: Mapping[str, str]) -> str:
-    """The name of the zone that cron would use here: TZ, else what /etc/localtime links to, else UTC.
+    """The name of the zone that cron would use here: TZ, else the target of /etc/localtime, else UTC.
 
-    A TZ that names /etc/localtime itself says no more than none. Raises Failure(UNUSABLE) if that zone
-    has no name, or isn't there.
+    A TZ that names /etc/localtime itself counts as none. Raises Failure(UNUSABLE) if the zone has no name or
+    isn't installed.
     """
     text = environ.get("TZ")
     name = _after_zoneinfo((text or "").removeprefix(":"))
@@ -74,7 +74,7 @@ def _of_machine() -> str:
 
 
 def _copied(path: str) -> str:
-    """The zone of which `path` is a copy, if _TIMEZONE says so and is right; empty if not."""
+    """The zone that /etc/timezone names, if `path` is a copy of its file; else ''."""
     try:
         with open(_TIMEZONE) as file:
             name = file.read().strip()
@@ -85,19 +85,19 @@ def _copied(path: str) -> str:
 
 
 def _after_zoneinfo(path: str) -> str:
-    """`Europe/Berlin` of `/usr/share/zoneinfo/Europe/Berlin`; anything else as it is."""
+    """`Europe/Berlin` of `/usr/share/zoneinfo/Europe/Berlin`. Any other text is returned as it is."""
     name = path.rpartition("/zoneinfo/")[2]
     return name.removeprefix("posix/")
 
 
 def _installed(name: str) -> bool:
-    """Whether the zone is in the system's directories or the package tzdata, as zoneinfo looks for it."""
+    """Whether the zone is in the system's directories or in the package tzdata, where zoneinfo looks."""
     if name == "UTC":
         return True
     packages = (f"{directory}/tzdata/zoneinfo" for directory in sys.path)
     if any(os.path.isfile(f"{directory}/{name}") for directory in (*_DIRECTORIES, *packages)):
         return True
-    # A Python that was built to look elsewhere, PYTHONTZPATH, or no such zone: rare, so it may take long.
+    # PYTHONTZPATH, a Python that was built to look elsewhere, or no such zone: rare, so it may be slow.
     from zoneinfo import ZoneInfo
 
     try:
