@@ -1,1 +1,1 @@
-"""The call: argv and environment become settings."""
+"""The call: turns argv and environment into settings."""

@@ -1,6 +1,6 @@
-"""The command line as click reads it: help, errors, completion, subcommands.
+"""Reads the command line by click: help, errors, completion, subcommands.
 
-What is before the first `--` is ours, what is after it is the command's and is not looked at.
+The words before the first `--` are ours. The words after it are the command's, and are not read.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ _VARIABLES = (
 
 
 def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Values:
-    """The call in `argv` (without the program's name), as `reader.read` gives it.
+    """The call in `argv` (without the program's name), as `fast_parser.read` returns it.
 
-    Raises SystemExit when there is nothing to run: with status 0 after printing help, the version or
-    a completion, with USAGE after one line on stderr.
+    Raises SystemExit if there is nothing to run: with 0 after it has printed help, the version or a
+    completion, with USAGE after one line on stderr.
     """
     words = list(argv)
     if environ.get(COMPLETE):
@@ -84,7 +84,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Values:
 
 
 def _options(words: list[str], dashes: int, environ: Mapping[str, str]) -> dict[str, Value]:
-    """The options that were given; ends here if they, or a subcommand, ask for something else."""
+    """The given options. Raises SystemExit if one of them, or a subcommand, asks for something else."""
     with _program().make_context(NAME, words[:dashes], obj=environ) as context:
         if context.params["help"]:
             show(context.get_help() + "\n")
@@ -97,7 +97,7 @@ def _options(words: list[str], dashes: int, environ: Mapping[str, str]) -> dict[
 
 
 def _subcommand(context: click.Context, words: list[str], place: int) -> NoReturn:
-    """Run the subcommand at `place`, or say where the `--` of a command is missing."""
+    """Run the subcommand at `place`. If there is none, say where the `--` is missing."""
     program = context.command
     command = program.get_command(context, words[place]) if isinstance(program, click.Group) else None
     if command is None:
@@ -115,7 +115,7 @@ class _Program(click.Group):
     """The options and subcommands, with a help page in groups."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the options; the words from the first other one on are left together in `ctx.args`."""
+        """Read the options. The first other word, and all after it, stay in `ctx.args`."""
         return click.Command.parse_args(self, ctx, args)
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -150,7 +150,7 @@ def _described(option: Option) -> tuple[str, str]:
 
 
 def _program() -> _Program:
-    """The table of options, as click wants it."""
+    """The table of options as a click program."""
     shell = click.Argument(["shell"], type=click.Choice(tuple(SCRIPTS)))
     completion = click.Command(
         "completion",
@@ -223,7 +223,7 @@ def _suggestions(
 
 
 def _complete(words: list[str]) -> NoReturn:
-    """Print what may stand in place of the last of `words`, one a line, each with a tab and its help."""
+    """Print the completions of the last of `words`: one on each line, with a tab and its help."""
     *before, incomplete = words or [""]
     prefix = ""
     if len(before) > 1 and before[-1] == "=":  # bash makes three words of --lock=fi

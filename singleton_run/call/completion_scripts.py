@@ -1,4 +1,4 @@
-"""How the three shells complete singleton-run: scripts that ask it for what may stand there."""
+"""Completion scripts for three shells. They call singleton-run, which prints the completions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finds the program that a command names, before anything is contacted."""
+"""Finds the program of a command, before anything is contacted."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def find(command: str, environ: Mapping[str, str]) -> str:
     """The path of the executable that execvp would run for `command` with this environment.
 
-    A command with a slash is its own path. Raises Failure: NOT_FOUND, or NOT_EXECUTABLE for what is
-    there and can't be run.
+    A command with a slash is its own path. Raises Failure: NOT_FOUND, or NOT_EXECUTABLE if the file exists
+    and can't be run.
     """
     if "/" in command:
         problem = _problem(command)
@@ -42,7 +42,7 @@ def find(command: str, environ: Mapping[str, str]) -> str:
 
 
 def _problem(path: str) -> tuple[int, str] | None:
-    """Why `path` can't be executed, as a status and a sentence, or None."""
+    """Why `path` can't be executed, as an exit status and a sentence; None if it can."""
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):

@@ -1,7 +1,7 @@
-"""Reads a plain, valid call without click, which would take longer to import than the call takes.
+"""Reads an ordinary, valid call without click: click takes longer to import than the whole call takes.
 
-Whatever is not plain (help, a subcommand, a mistake, a rare spelling) is left to `cli`, which says
-the same of every call that this reader understands.
+Any other call (help, a subcommand, a mistake, a rare spelling) is left to `click_parser`. The two read each
+call that this one understands in the same way.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _TRUTH.update(dict.fromkeys(("0", "false", "f", "no", "n", "off"), False))
 
 
 class Values:
-    """A call as it was written, before anything is checked.
+    """A call as it was written, before any check.
 
-    `options` has every option of the table that has a variable, by name: the raw text or None, a
-    bool for a flag, an int for a count. `command` is the command and its arguments, never empty.
+    `options` has each option that has a variable, by name: the text or None, a bool for a flag, an int for a
+    count. `command` is the command and its arguments; it is never empty.
     """
 
     __slots__ = ("command", "options")
@@ -45,7 +45,7 @@ class Values:
 
 
 def read(argv: Sequence[str], environ: Mapping[str, str]) -> Values | None:
-    """The call in `argv` (without the program's name), or None if click must read it."""
+    """The call in `argv` (without the program's name), or None if click has to read it."""
     if environ.get(COMPLETE) or "--" not in argv:
         return None
     dashes = argv.index("--")
@@ -60,11 +60,12 @@ def read(argv: Sequence[str], environ: Mapping[str, str]) -> Values | None:
 
 
 def fill(given: Mapping[str, Value], environ: Mapping[str, str]) -> dict[str, Value]:
-    """The options that were given, and for the others what their variables say.
+    """The given options, and the values of the variables for the others.
 
-    An option that is given also beats the variables of its rivals: `-n` beats SINGLETON_RUN_WAIT. The
-    variable of an option that would say nothing is ignored, for it may be set for many calls:
-    SINGLETON_RUN_TZ without --cron. An empty variable is one that isn't set. Raises ValueError with a
+    A given option also overrides the variables of its rivals: `-n` overrides SINGLETON_RUN_WAIT. A variable
+    is ignored if its option has no effect without another one that is missing, such as SINGLETON_RUN_TZ
+    without
+    --cron: it may be set for many calls. An empty variable counts as not set. Raises ValueError with a
     sentence that names the variable.
     """
     options: dict[str, Value] = {}
@@ -85,12 +86,12 @@ def fill(given: Mapping[str, Value], environ: Mapping[str, str]) -> dict[str, Va
 
 
 def lacking(option: Option, options: Mapping[str, Value]) -> bool:
-    """Whether the option says nothing, for none of those that it needs is there."""
+    """Whether the option has no effect, because all options that it needs are missing."""
     return bool(option.needs) and all(options[name] in (None, False) for name in option.needs)
 
 
 def _given(words: Sequence[str]) -> dict[str, Value] | None:
-    """The options among the words before the `--`, or None if there is anything else."""
+    """The options in the words before the `--`; None if there is anything else."""
     given: dict[str, Value] = {}
     rest = iter(words)
     for word in rest:
@@ -108,7 +109,7 @@ def _given(words: Sequence[str]) -> dict[str, Value] | None:
 
 
 def _switch(word: str, given: dict[str, Value]) -> bool:
-    """Note what takes no value: `--quiet`, `-q`, `-vv`. False if the word is anything else."""
+    """Read options without a value: `--quiet`, `-q`, `-vv`. False if the word is anything else."""
     if len(word) < 2 or word[0] != "-":
         return False
     for flag in [word] if word[1] == "-" else ["-" + letter for letter in word[1:]]:
@@ -120,7 +121,7 @@ def _switch(word: str, given: dict[str, Value]) -> bool:
 
 
 def _number(variable: str, kind: str, text: str) -> int:
-    """A flag's or count's variable. Raises ValueError for what is neither a truth nor a number."""
+    """The value of a flag's or a count's variable. Raises ValueError if the text has no such value."""
     if kind == "count":
         if text.isascii() and text.isdigit() and len(text) < 4:
             return int(text)

@@ -1,4 +1,4 @@
-"""What a call means that is written as one of flock(1), and how it is written here."""
+"""Recognizes a call that is written for flock(1), and says how to write it here."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ _IMPOSSIBLE = ("-s", "-u", "--shared", "--unlock")
 
 
 def hint(option: str) -> str:
-    """What flock's option is here, as ` (flock's -w is --wait)`; empty for one that flock doesn't have."""
+    """How flock's option is written here, as ` (flock's -w is --wait)`; '' if flock has no such option."""
     return f" (flock's {option} is {_HERE[option]})" if option in _HERE else ""
 
 
 def rewritten(words: Sequence[str]) -> str:
     """The sentence for a call that looks like flock's: options, a file or a descriptor, a command.
 
-    Empty for one that doesn't: nothing is there in the place of flock's file, or it doesn't look like a
-    lock and no option of flock's alone is given.
+    It is '' for any other call: one without a word in the place of flock's file, or one whose word doesn't
+    look like a lock, and that has no option that only flock has.
     """
     options, sure, rest = _options(words)
     if not rest:
@@ -75,7 +75,7 @@ def rewritten(words: Sequence[str]) -> str:
 
 
 def _options(words: Sequence[str]) -> tuple[list[str], bool, list[str]]:
-    """The options before flock's file, as they are here; whether one is flock's alone; the rest."""
+    """The options before flock's file, written as ours; whether only flock has one; the other words."""
     ours: list[str] = []
     sure = False
     rest = list(words)
@@ -98,7 +98,7 @@ def _is_lock(file: str) -> bool:
 
 
 def _name(file: str) -> str:
-    """A legal name, made from the file's."""
+    """A legal lock name, made from the file's name."""
     base = file.rstrip("/").rpartition("/")[2]
     legal = (letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "-" for letter in base)
     return "".join(legal).lstrip(".-")[:LONGEST] or "NAME"

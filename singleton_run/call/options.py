@@ -1,7 +1,7 @@
 """The options, as one table of data.
 
-Two readers go by it: the plain one (`reader`), which every ordinary call takes, and click (`cli`),
-for people. A new option is one more entry here, and what it means is said in `settings`.
+Two parsers use it: `fast_parser` for ordinary calls, and `click_parser` for help, errors and completion. A
+new option is a new entry here; `settings` says what it means.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ COMPLETE = "_SINGLETON_RUN_COMPLETE"
 class Option:
     """One option.
 
-    `kind` is "flag", "count", "value" or "values" (may be repeated: joined by commas). `variable`
-    is the environment variable that stands in for the option when it isn't given; an option without
-    one only prints something and ends. `variables` has one for each of its long names. `default` is
-    the text for an option that is given nowhere. `choices` are the only values there are, `hints`
-    some of them. `rivals` are the names of options that it contradicts, `needs` of those, earlier in
-    the table, without any of which it says nothing: then its variable is ignored.
+    `kind` is "flag", "count", "value" or "values" (which may be repeated, and is joined by commas).
+    `variable` is the environment variable that counts when the option isn't given; an option without a
+    variable only prints something and ends. `variables` has one for each long name. `default` is the text if
+    neither is given. `choices` are all possible values, `hints` are examples of values. `rivals` are the
+    names of options that it contradicts. `needs` are the names of earlier options: the option has no effect,
+    and its variable is ignored, if none of them is given.
     """
 
     __slots__ = (

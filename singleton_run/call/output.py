@@ -1,4 +1,4 @@
-"""How a call that runs nothing ends: with text on stdout, or one line on stderr and a status."""
+"""Ends a call that runs no command: with a text on stdout, or with one line on stderr and an exit status."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAME = "singleton-run"
 
 
 def quoted(word: str) -> str:
-    """A word as a shell reads it, on one line whatever is in it."""
+    """A word, quoted for a shell. The result is on one line, whatever is in the word."""
     if word.isprintable():
         return shlex.quote(word)
     plain = (
@@ -26,7 +26,7 @@ def quoted(word: str) -> str:
 
 
 def show(text: str) -> NoReturn:
-    """Print to stdout and end: status 0, or 1 if it can't be written (`--help | head -1`)."""
+    """Print to stdout and end with 0, or with 1 if stdout can't be written (`--help | head -1`)."""
     try:
         _write(1, text)
     except OSError:
@@ -35,13 +35,13 @@ def show(text: str) -> NoReturn:
 
 
 def refuse(message: str, status: int = USAGE) -> NoReturn:
-    """Say in one line what is wrong, and end."""
+    """Print one line that says what is wrong, and end with `status`."""
     with suppress(OSError):
         _write(2, f"{NAME}: {one_line(message)}\n")
     raise SystemExit(status)
 
 
 def _write(descriptor: int, text: str) -> None:
-    """Write it all or raise OSError, leaving nothing in a buffer that is written at exit."""
+    """Write the whole text or raise OSError. Nothing stays in a buffer until exit."""
     with open(descriptor, "w", encoding="utf-8", errors="backslashreplace", closefd=False) as stream:
         stream.write(text)

@@ -1,4 +1,4 @@
-"""The next slots of a schedule, for people: what `--plan` prints."""
+"""Prints the next slots of a schedule: --plan."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ _MOST = 1000
 
 
 def count(text: str) -> int:
-    """How many slots are asked for. Raises Failure(USAGE) for what is not a number from 1 to 1000."""
+    """The number of slots to print. Raises Failure(USAGE) if `text` is not a number from 1 to 1000."""
     if not (text.isascii() and text.isdigit() and len(text) < 5 and 1 <= int(text) <= _MOST):
         raise Failure(USAGE, f"--plan: {text!r} is not a number from 1 to {_MOST}")
     return int(text)
 
 
 def show(settings: Settings, number: int, environ: Mapping[str, str]) -> None:
-    """Print the next slots to stdout: a table at a terminal, else one a line.
+    """Print the next slots to stdout: as a table at a terminal, else one on each line.
 
-    With --every the record is read, for it has the grid. Raises Failure, and OSError if stdout
-    can't be written.
+    With --every it reads the record from the server, because the grid is in the record. Raises Failure, and
+    OSError if stdout can't be written.
     """
     slots, title = _slots(settings, environ)
     rows = list(_rows(settings, slots, number, _zone(settings, environ)))
@@ -52,7 +52,7 @@ def show(settings: Settings, number: int, environ: Mapping[str, str]) -> None:
 
 
 def _slots(settings: Settings, environ: Mapping[str, str]) -> tuple[Cron | Grid, str]:
-    """The schedule, and a title that says where it is from."""
+    """The schedule's slots, and a title that says what they come from."""
     if settings.cron is not None and settings.zone is not None:
         slots = slot_times.Cron(settings.cron, settings.zone)
         return slots, slots.text
@@ -72,7 +72,7 @@ def _slots(settings: Settings, environ: Mapping[str, str]) -> tuple[Cron | Grid,
 
 
 def _zone(settings: Settings, environ: Mapping[str, str]) -> ZoneInfo:
-    """In which time zone to show a slot: the schedule's, else this machine's, else UTC."""
+    """The time zone in which slots are shown: the schedule's, else this machine's, else UTC."""
     try:
         return ZoneInfo(settings.zone or time_zones.local(environ))
     except Failure:
@@ -82,7 +82,7 @@ def _zone(settings: Settings, environ: Mapping[str, str]) -> ZoneInfo:
 def _rows(
     settings: Settings, slots: Cron | Grid, number: int, zone: ZoneInfo
 ) -> Iterator[tuple[str, str, str]]:
-    """For each slot its local time with the offset, the same in UTC, and what is special about it."""
+    """For each slot: its local time with the offset, its time in UTC, and a note."""
     # A schedule that begins now has a slot now.
     at = slots.next(time.time() - 1 if isinstance(slots, slot_times.Grid) else time.time())
     for _ in range(number):
@@ -99,7 +99,7 @@ def _rows(
 
 
 def _change(slots: Cron | Grid, at: float, local: datetime) -> str:
-    """What a change of the clocks does to the slot; empty if nothing."""
+    """The note on what a change of the clocks does to the slot; '' if nothing."""
     if isinstance(slots, slot_times.Grid):
         return ""
     skipped = slots.skipped(at)

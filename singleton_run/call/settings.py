@@ -1,4 +1,4 @@
-"""What a call asks for, checked as a whole before anything is contacted."""
+"""The settings of a call, checked as a whole before anything is contacted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ else:
 KILL_AFTER = 10.0
 LEAST_INTERVAL = 1.0
 LONGEST_KEY = 256
-# The one to the power of the other must be a number that a float can have.
+# MOST_BACKOFF to the power of MOST_RETRIES has to fit into a float.
 MOST_RETRIES = 100
 MOST_BACKOFF = 100.0
 
@@ -34,19 +34,20 @@ _SCHEME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456
 
 
 class Settings:
-    """A call that makes sense. Frozen: assigning to it raises AttributeError.
+    """The settings of a valid call. They are frozen: an assignment raises AttributeError.
 
-    Times are in seconds. `lock_address` is the backend's name or URL as it was given, `scheme` the part
-    that says which backend. `named` says that the name was given, not made from the command.
-    `wait` None is for ever. `timeout` and `kill_after` are None if they were not given; KILL_AFTER
-    stands in where one is needed. `rewrite` gives for a signal the one to send instead, 0 for none.
-    `verbosity` is -1 for quiet, 0, or how often -v was given.
+    Times are in seconds. `lock_address` is the backend's name or URL as it was given; `scheme` is the part
+    that names the backend. `named` says that the lock's name was given, and not made from the command. `wait`
+    None means for ever. `timeout` and `kill_after` are None if they were not given; KILL_AFTER is the default
+    where a time is needed. `rewrite` maps a signal to the one that is sent instead, 0 for none. `verbosity`
+    is
+    -1 for quiet, else the number of -v.
 
-    `scheduled` says that there are slots: by `every`, an interval, or by `cron`, an expression in its
-    one spelling (`cronfields`), in the time zone `zone`. `loop` says that we go on after a slot.
-    `start_deadline` None is until the next slot is due. `once` is the key of what is to succeed once.
-    The n-th retry, counted from 0, comes `retry_delay * retry_backoff ** n` after the failure.
-    `lock_at_least_for` is how long after the command's start the lock is kept at least.
+    `scheduled` says that there are slots: by `every`, an interval, or by `cron`, an expression in its one
+    spelling (`cron_expression`), in the time zone `zone`. `loop` says that we go on after a slot.
+    `start_deadline` None means until the next slot is due. `once` is the key of --once. The n-th retry,
+    counted from 0, comes `retry_delay * retry_backoff ** n` after the failure. `lock_at_least_for` is how
+    long the lock is kept at least, from the command's start.
     """
 
     __slots__ = (
@@ -125,9 +126,10 @@ class Settings:
 
 
 def check(values: Values, environ: Mapping[str, str]) -> Settings:
-    """Make the settings for a call, or raise Failure with the line that the user sees.
+    """Make the settings of a call.
 
-    USAGE is for what can't be read or contradicts itself, UNUSABLE for what this machine can't.
+    Raises Failure with the line that the user sees: USAGE if the call can't be read or contradicts itself,
+    UNUSABLE if this machine can't do it.
     """
     options = values.options
     for option in OPTIONS:
@@ -160,7 +162,7 @@ def check(values: Values, environ: Mapping[str, str]) -> Settings:
 
 
 def _check_needed(values: Values) -> None:
-    """Refuse what says more about something that isn't asked for."""
+    """Refuse options that have no effect, because the options that they need are missing."""
     for option in OPTIONS:
         if (
             option.variable
@@ -177,7 +179,7 @@ def _check_needed(values: Values) -> None:
 
 
 def _check_slots(settings: Settings) -> None:
-    """Refuse durations that don't go together."""
+    """Refuse durations that contradict each other."""
     every = settings.every
     if every is not None and settings.jitter >= every:
         _refuse(f"--jitter must be less than the interval of --every, {durations.text(every)}")
@@ -194,7 +196,7 @@ def _check_slots(settings: Settings) -> None:
 
 
 def _check_place(settings: Settings, environ: Mapping[str, str], *, lock_given: bool) -> None:
-    """Raise Failure(UNUSABLE) for a lock that is of no use where we are."""
+    """Raise Failure(UNUSABLE) for a lock that is useless in this place."""
     if not lock_given and environ.get("KUBERNETES_SERVICE_HOST"):
         raise Failure(
             UNUSABLE,
@@ -218,7 +220,7 @@ def _flag(name: str) -> str:
 
 
 def _text(values: Values, name: str) -> str:
-    """What was given for an option that takes a value, or its default."""
+    """The given value of an option, or its default."""
     given = values.options[name]
     return str(_BY_NAME[name].default if given is None else given)
 
@@ -239,7 +241,7 @@ def _choice(values: Values, name: str) -> str:
 
 
 def _scheme(lock: str) -> str:
-    """The part of a lock's name or URL that says which backend it is."""
+    """The part of a lock's address that names the backend."""
     scheme, colon, rest = lock.partition(":")
     if not lock:
         _refuse("--lock is empty: give a backend such as file, or a URL")
@@ -360,7 +362,7 @@ def _once(values: Values) -> str | None:
 
 
 def check_key(key: str) -> str:
-    """The key of what is to succeed once. Raises ValueError, one sentence, for one that can't be."""
+    """Return the key of --once. Raises ValueError, with one sentence, if it is no legal key."""
     if not key:
         raise ValueError("the key is empty: is the variable set from which it is made?")
     if len(key) > LONGEST_KEY:
@@ -399,7 +401,7 @@ def _status(values: Values) -> int:
 
 
 def _rewrite(values: Values) -> dict[int, int]:
-    """FROM:TO pairs, separated by commas; the last one for a signal counts."""
+    """The FROM:TO pairs, which have commas between them. The last pair for a signal counts."""
     pairs = {}
     for pair in str(values.options["rewrite_signal"] or "").split(","):
         if pair:

@@ -1,4 +1,4 @@
-"""What singleton-run does apart from running a command: print slots, forget a key."""
+"""Calls that don't run a command: --plan prints slots, `forget` forgets a key."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FORGET_LIMIT = 10.0
 
 
 def plan(given: dict[str, Value], command: list[str], environ: Mapping[str, str]) -> NoReturn:
-    """Print the next slots, and end."""
+    """Print the next slots, and end: --plan."""
     from singleton_run.call import preview, settings
 
     try:
@@ -42,7 +42,7 @@ def plan(given: dict[str, Value], command: list[str], environ: Mapping[str, str]
 
 
 def forget(name: str, key: str, lock: str | None) -> NoReturn:
-    """Forget a key of --once, and say whether there was one."""
+    """Forget a key of --once, say whether it was there, and end."""
     context = click.get_current_context()
     if lock is None and context.parent is not None:
         lock = context.parent.params["lock"]
@@ -58,7 +58,7 @@ def forget(name: str, key: str, lock: str | None) -> NoReturn:
 
 
 def _forgotten(name: str, key: str, lock: str | None, environ: Mapping[str, str]) -> bool:
-    """Forget the key; whether there was one. Raises Failure, and ValueError for a wrong name or key."""
+    """Forget the key. True if it was there. Raises Failure, and ValueError for an illegal name or key."""
     from singleton_run import names
     from singleton_run.api import registry
     from singleton_run.call import settings
@@ -77,11 +77,11 @@ def _forgotten(name: str, key: str, lock: str | None, environ: Mapping[str, str]
 
 
 def _let_interrupt() -> None:
-    """From here on Ctrl-C just ends us: nothing is held, and a server may be slow."""
+    """Let Ctrl-C end us from here on: we hold nothing, and the server may be slow."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _outside(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment without the word of a lock around us: what only asks waits for no one."""
+    """The environment without SINGLETON_HELD: a call that only reads doesn't wait for a lock around it."""
     return {word: value for word, value in environ.items() if word != "SINGLETON_HELD"}

@@ -78,10 +78,9 @@ class Cron:
     """Slots by a cron expression, in whole seconds. `text` has expression and zone in one spelling.
 
     The minute or hour of a *wildcard* schedule begins with `*`. It follows the clock on the wall: a time that
-    the clocks skip has no slot, a time that they repeat has two. A schedule with *fixed* times has one slot
-    for each time: a skipped time has it right after the change, a repeated time has it the first time. This
-    holds for changes of less than three hours; after a greater one a fixed schedule follows the clock too.
-    The rules are those of Debian's cron.
+    the clocks skip has no slot, a time that they repeat has two. A schedule with *fixed* times has one slot for
+    each time: a skipped time has it right after the change, a repeated time has it the first time. This holds
+    for changes of less than three hours. The rules are those of Debian's cron.
 
     Raises Failure: USAGE if cron doesn't know the expression, UNUSABLE if this machine doesn't know the zone.
     """
@@ -193,7 +192,7 @@ class Cron:
         return match is not None and match <= wall
 
     def _repeated(self, instant: int) -> int | None:
-        """The change since when the clocks repeat the time of `instant`; None if there is none that matters."""
+        """The change since when the clocks repeat the time of `instant`; None if there is no such change."""
         if not self.fixed:
             return None
         change = self.change_before(instant, instant - _GREATEST_CHANGE)
