@@ -78,9 +78,9 @@ class Cron:
     """Slots by a cron expression, in whole seconds. `text` has expression and zone in one spelling.
 
     The minute or hour of a *wildcard* schedule begins with `*`. It follows the clock on the wall: a time that
-    the clocks skip has no slot, a time that they repeat has two. A schedule with *fixed* times has one slot for
-    each time: a skipped time has it right after the change, a repeated time has it the first time. This holds
-    for changes of less than three hours. The rules are those of Debian's cron.
+    the clocks skip has no slot, a time that they repeat has two. A schedule with *fixed* times has one slot
+    for each time: a skipped time has it right after the change, a repeated time has it the first time. This
+    holds for changes of less than three hours. The rules are those of Debian's cron.
 
     Raises Failure: USAGE if cron doesn't know the expression, UNUSABLE if this machine doesn't know the zone.
     """

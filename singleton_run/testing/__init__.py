@@ -1,6 +1,6 @@
-"""The suite that every lock backend must pass, ours and those of others. Needs pytest.
+"""The suite that every lock backend has to pass, ours and those of others. It needs pytest.
 
-A backend's test file describes where the backend is and how to hurt it, and has the rest for free:
+The test file of a backend describes where the backend is and how to disturb it. All cases come from here:
 
     import pytest
     from singleton_run.errors import Refused, Unavailable
@@ -16,24 +16,24 @@ A backend's test file describes where the backend is and how to hurt it, and has
                 ttl=2.0,
                 fifo=True,
                 watches=True,
-                delete=server.delete_lock,  # (name): what a person does by hand
-                take=server.take_lock,  # (name): make it another's, by hand
-                outage=server.stopped,  # () -> context manager: within it the server doesn't answer
-                restart=server.restart,  # (): killed, and started again on its data
+                delete=server.delete_lock,  # (name): delete the lock by hand
+                take=server.take_lock,  # (name): give the lock to another by hand
+                outage=server.stopped,  # () -> context manager, within which the server doesn't answer
+                restart=server.restart,  # (): kill the server, and start it again on its data
                 faults=[
                     Fault("nobody listens", Unavailable, "etcd://127.0.0.1:1"),
                     Fault("wrong password", Refused, f"etcd://user:{WRONG}@{server.address}", secret=WRONG),
                 ],
             )
 
-`LeasedConformance` is for a lock under a lease on some server. `Conformance` is the part of it that
-also holds for a lock which lasts as long as its holder's process, as that of `file`.
-See `docs/backends.md`, and `Site` for every word of the description.
+`LeasedConformance` is for a lock under a lease on a server. `Conformance` is the part of it that also holds
+for a lock that lasts as long as its holder's process, such as `file`. See `docs/backends.md`, and `Site` for
+each field of the description.
 
-How it works: each backend object of a case lives in a process of its own (a *peer*), as it would
-in production, and is told what to do by the test. So a call that hangs fails its case after
-`Site.patience` instead of hanging the suite, and a crash is a real SIGKILL. Cases use names of their
-own, so that one server will do for all of them, and nothing has to be cleaned away between them.
+How it works: each backend object of a case lives in a process of its own (a *peer*), as it does in
+production, and the test tells the peer what to do. So a call that hangs fails its case after a time and
+doesn't hang the suite, and a crash is a real SIGKILL. Each case uses new lock names: one server is enough for
+all cases, and nothing has to be cleaned up between them.
 """
 
 # ruff: noqa: E402 - pytest has to be told before the modules with the assertions are imported

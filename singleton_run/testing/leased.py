@@ -1,4 +1,4 @@
-"""What holds for a lock under a lease: it lapses by itself, and a fresh process can keep it."""
+"""The cases for a lock under a lease: it expires by itself, and a new process can keep it by the grant."""
 
 # ruff: noqa: S101, TID253 - a tool of tests: the command never imports it
 
@@ -328,7 +328,7 @@ class LeasedConformance(Conformance):
 
 
 def _renew_for(holder: Peer, grant: Grant, seconds: float) -> float:
-    """Renew for so long, a third of the lease apart; when the last renewal was sent."""
+    """Renew for that many seconds, every third of the lease. When the last renewal was sent (boot clock)."""
     until = calls.now() + seconds
     while True:
         holder.renew(grant)
@@ -339,7 +339,7 @@ def _renew_for(holder: Peer, grant: Grant, seconds: float) -> float:
 
 
 def _hold_while(holder: Peer, grant: Grant, work: Callable[[], object]) -> None:
-    """Hold until something is noticed, which must be at once if the backend watches."""
+    """Hold while `work` does something to the lock. If the backend watches, hold must return at once."""
     watches, patience = holder.site.watches, holder.site.patience
     until = calls.now() + (2 * patience if watches else LOOK_EVERY)
     holder.start_hold(grant, until)
@@ -353,7 +353,7 @@ def _take_by_hand(crew: Crew, name: str) -> None:
 
 
 def _has_lost(crew: Crew, loser: Peer, grant: Grant) -> None:
-    """Nothing that `loser` does by a grant that is lost takes the lock from whoever has it now."""
+    """Check that the lost grant of `loser` changes nothing: the lock stays with its new holder."""
     before = crew.peer().read(grant.name)[1]
     for call in ("renew", "write", "mark", "release", "renew"):
         is_lost(loser, call, grant)

@@ -1,11 +1,11 @@
-"""The processes in which the suite's backend objects live, forked by one that has never used any.
+"""The process that forks the suite's peers, each of which has one backend object.
 
-Started as `python nursery.py SOCKET MODULE`: for each socket that it is sent it
-forks a peer, which then serves that socket. MODULE is imported once, before the forks.
+It is started as `python nursery.py SOCKET MODULE`. For each socket that it receives it forks a peer, which
+serves that socket. MODULE is imported once, before the forks; the nursery itself never has a backend object.
 
-A peer reads JSON arrays, `[call, arguments…]`, one in each packet, and answers each with one:
+A peer reads JSON arrays, `[call, arguments…]`, one in each packet. It answers each with a packet:
 `["ok", result, began, ended]`, `["error", kind, status, text, began, ended]`, or `["bug", traceback]`.
-The socket is also what wakes it: whatever is sent while it waits makes it readable.
+The socket also wakes a peer that waits, because any packet makes it readable.
 """
 
 # ruff: noqa: TID253 - a tool of tests: the command never imports it
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 
 LONGEST = 1 << 18
 LIMIT = 4.0
-"""What a single call is given, in seconds."""
+"""The limit of a single call, in seconds."""
 
 _RETRY_EVERY = 0.05
 
 
 def main(descriptor: int, module: str) -> None:
-    """Fork a peer for each socket that comes over `descriptor`, until its other end is closed."""
+    """Fork a peer for each socket that `descriptor` receives, until its other end is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with suppress(ImportError):  # a peer that opens the backend says it better
         importlib.import_module(module)
@@ -75,7 +75,7 @@ def _serve(link: socket.socket) -> None:
 
 
 class _Peer:
-    """One process's backend object. Its methods are the calls that it can be told."""
+    """The backend object of one process. Its methods are the calls that a test can send."""
 
     backend: Backend
 
@@ -152,7 +152,7 @@ class _Peer:
         return sum(link.startswith("socket:") for link in links) - 1
 
     def get(self, name: str, holder: str, ttl: float, limit: float, until: float) -> object:
-        """Take the lock, answering at once how the first attempt went; None if it isn't had by `until`."""
+        """Acquire the lock by `until`, else return None. The result of the first attempt is sent at once."""
         got = self._take(name, holder, ttl, limit, until, tell=True)
         return got and _plain(got)
 
@@ -174,9 +174,10 @@ class _Peer:
                 return None
 
     def turns(self, times: int, folder: str, where: list[Any], how: list[Any]) -> str:
-        """Have the lock so many times, each by a new backend object; what went wrong, or ''.
+        """Acquire and release the lock `times` times, each by a new backend object. What went wrong, or ''.
 
-        `where` is what `open` takes, `how` what `get` takes. It too answers how its first attempt went.
+        `where` has the arguments of `open`, `how` those of `get`. The result of the first attempt is sent at
+        once.
         """
         for number in range(times):
             self.open(*where)
@@ -214,7 +215,7 @@ def _record(grant: Grant) -> dict[str, Any]:
 
 
 def _be_alone(folder: str, grant: Grant) -> str:
-    """What a command would do that must not meet another; what it noticed, or ''."""
+    """Do what a command does that must not run twice at a time. What went wrong, or ''."""
     alone = os.path.join(folder, "alone")
     try:
         os.close(os.open(alone, os.O_CREAT | os.O_EXCL))

@@ -29,10 +29,10 @@ STEADY = 60.0
 """The lease, in seconds, of a lock that must not lapse while a case runs."""
 
 SLACK = 5.0
-"""What a loaded machine may need on top of a limit, in seconds: far less than a call that hangs."""
+"""The time that a loaded machine may need beyond a limit, in seconds. A call that hangs takes far longer."""
 
 START = 60.0
-"""What a loaded machine may need to start a process, in seconds: it has nothing to do with the backend."""
+"""The time that a loaded machine may need to start a process, in seconds. The backend doesn't matter here."""
 
 _KINDS = {"Unavailable": Unavailable, "Lost": Lost}
 
@@ -42,11 +42,11 @@ class Stuck(AssertionError):
 
 
 class Peer:
-    """A process with one backend object, of which it has the methods, with the same arguments.
+    """A process with one backend object. It has the backend's methods, with the same arguments.
 
-    Where the contract says `limit` it is LIMIT, and every call is checked: it returns within its limit,
-    its error is one line. A call that waits is begun with `start`, and `result` gives what came of it.
-    `holder` is who the peer is, in the form of the command's own.
+    The contract's `limit` is LIMIT here. Each call is checked: it returns within its limit, and its error is
+    one line. The methods `start…` begin a call, and `result` returns its result. `began` and `ended` are when
+    the last call began and ended, by the boot clock. `holder` is the peer's name as a holder.
     """
 
     def __init__(self, link: socket.socket, site: Site, number: int) -> None:
@@ -60,49 +60,50 @@ class Peer:
         self.process = 0
 
     def begin(self) -> Peer:
-        """Wait until the process is there."""
+        """Wait until the process has started."""
         self.process = self._hear(START)
         return self
 
     def open(self, lock: str | None = None, environ: Mapping[str, str] | None = None) -> Peer:
-        """Open the backend (nobody is contacted), at the site or elsewhere."""
+        """Open the backend, at the site or elsewhere. No server is contacted."""
         where = self.site.lock if lock is None else lock
         around = self.site.environ if environ is None else environ
         self.start("open", self.site.opener, where, dict(around), until=calls.now() + LIMIT).result()
         return self
 
     def acquire(self, name: str, ttl: float = STEADY) -> Grant | Held:
-        """Try once."""
+        """Try once to acquire the lock."""
         return _result(self.start_call("acquire", name, self.holder, ttl).result())
 
     def takes(self, name: str, ttl: float = STEADY) -> Grant:
-        """Try once, and it must succeed: the lock is free."""
+        """Try once to acquire the lock. It is free, so this must succeed."""
         got = self.acquire(name, ttl)
         assert isinstance(got, Grant), f"{name} is free, but acquire says that {got.holder!r} has it"
         return got
 
     def is_refused(self, name: str, ttl: float = STEADY) -> Held:
-        """Try once, and it must fail: another has the lock."""
+        """Try once to acquire the lock. Another has it, so this must fail."""
         got = self.acquire(name, ttl)
         assert isinstance(got, Held), f"{name} is held, but acquire granted it with token {got.token}"
         return got
 
     def gets(self, name: str, ttl: float = STEADY, patience: float | None = None) -> Grant:
-        """Acquire and wait until the lock is had, as the keeper does."""
+        """Try and wait until the lock is acquired, as the keeper does."""
         self.start_get(name, ttl, patience)
         return self.got()
 
     def start_get(self, name: str, ttl: float = STEADY, patience: float | None = None) -> None:
-        """Begin `gets`; it is known how the first attempt went when this returns."""
+        """Begin `gets`, and return after the first attempt; its result is in `first`."""
         seconds = self.site.patience if patience is None else patience
         until = calls.now() + seconds
         self.start("get", name, self.holder, ttl, LIMIT, until, until=until)
         self.first = _result(self._hear(LIMIT + SLACK))
 
     def start_turns(self, name: str, times: int, folder: str, until: float) -> None:
-        """Begin `times` turns, in each of which it must be alone in `folder`; `result` says what was wrong.
+        """Begin `times` turns, in each of which it must be alone in `folder`. `result` says what went wrong.
 
-        `first` is how the first attempt went. The peer opens the backend by itself, anew for each turn.
+        Returns after the first attempt; its result is in `first`. The peer opens the backend anew for each
+        turn.
         """
         where = [self.site.opener, self.site.lock, dict(self.site.environ)]
         how = [name, self.holder, STEADY, LIMIT, until]
@@ -110,7 +111,7 @@ class Peer:
         self.first = _result(self._hear(LIMIT + SLACK))
 
     def got(self) -> Grant:
-        """The end of `start_get`: the lock must have been had in time."""
+        """End `start_get`: the lock must have been acquired in time."""
         value = self.result()
         assert value is not None, "the lock was never had: a waiter was not woken, or acquire not granted"
         got = _result(value)
@@ -118,7 +119,7 @@ class Peer:
         return got
 
     def renew(self, grant: Grant) -> None:
-        """Hold the lock for another `grant.ttl`."""
+        """Renew the lease for another `grant.ttl` seconds."""
         self.start_call("renew", grant).result()
 
     def write(self, grant: Grant, record: Mapping[str, Any]) -> None:
@@ -126,12 +127,12 @@ class Peer:
         self.start_call("write", grant, record).result()
 
     def release(self, grant: Grant, record: Mapping[str, Any], keep: float = 0.0) -> None:
-        """Give the lock back, to be had after `keep` seconds."""
+        """Give the lock back. Nobody can acquire it for `keep` seconds."""
         until = calls.now() + LIMIT
         self.start("release", grant.as_dict(), record, LIMIT, keep, until=until).result()
 
     def leave(self) -> None:
-        """Take back whatever was asked for."""
+        """Give back the place in the queue, and a grant if there is one."""
         self.start_call("leave").result()
 
     def read(self, name: str) -> tuple[Held | None, Mapping[str, Any] | None]:
@@ -145,7 +146,7 @@ class Peer:
         return names
 
     def done(self, name: str, key: str) -> Mapping[str, Any] | None:
-        """What was marked for a key."""
+        """The mark of a key, None if there is none."""
         mark: Mapping[str, Any] | None = self.start_call("done", name, key).result()
         return mark
 
@@ -159,12 +160,12 @@ class Peer:
         self.start("mark_many", grant.as_dict(), [*keys], until=until).result()
 
     def forget(self, name: str, key: str) -> bool:
-        """Take a mark away; whether there was one."""
+        """Remove a mark. True if there was one."""
         there: bool = self.start_call("forget", name, key).result()
         return there
 
     def offset(self) -> tuple[float, float] | None:
-        """How far the server's clock is ahead, and how exact that is."""
+        """How far the server's clock is ahead, and how exact that is, in seconds."""
         told = self.start("offset", until=calls.now() + LIMIT).result()
         return None if told is None else (told[0], told[1])
 
@@ -173,7 +174,7 @@ class Peer:
         self.start("close", until=calls.now() + LIMIT).result()
 
     def wait(self, held: Held, until: float) -> None:
-        """Wait, to the end."""
+        """Wait, and return when the wait has ended."""
         self.start_wait(held, until)
         self.result()
 
@@ -183,7 +184,7 @@ class Peer:
         self.start("wait", plain, until, until=until)
 
     def hold(self, grant: Grant, until: float) -> None:
-        """Hold, to the end."""
+        """Hold, and return when the hold has ended."""
         self.start_hold(grant, until)
         self.result()
 
@@ -197,22 +198,22 @@ class Peer:
         return count
 
     def start_call(self, call: str, *arguments: object) -> Peer:
-        """Begin a call that takes a limit, with these arguments before it."""
+        """Begin a call whose last argument is the limit."""
         plain = [word.as_dict() if isinstance(word, Grant) else word for word in arguments]
         return self.start(call, *plain, LIMIT, until=calls.now() + LIMIT)
 
     def start(self, *call: object, until: float) -> Peer:
-        """Begin a call that ends by `until` at the latest."""
+        """Begin a call that has to end by `until` (boot clock)."""
         self.due = until
         self.link.sendall(json.dumps(call).encode())
         return self
 
     def wake(self) -> None:
-        """Make the descriptor readable that the peer's `wait` or `hold` was given."""
+        """Wake the peer's `wait` or `hold`: its descriptor becomes readable."""
         self.link.sendall(b'["wake"]')
 
     def result(self, patience: float | None = None) -> Any:
-        """What the call that was begun gave, or what it raised; Stuck if nothing by its end."""
+        """The result of the call that was begun, or its error. Raises Stuck if it doesn't end in time."""
         left = max(0.0, self.due - calls.now()) + SLACK
         return self._hear(left if patience is None else patience)
 
@@ -276,11 +277,11 @@ class Crew:
 
 
 class Nursery:
-    """The process that the peers are forked from: it never had a backend object."""
+    """The process that forks the peers; see `nursery`."""
 
     def __init__(self, module: str) -> None:
         self._link, theirs = socket.socketpair()
-        # By its path, and not by -m, for that would import this package, and with it pytest.
+        # By its path: -m would import this package, and with it pytest.
         command = [sys.executable, "-P", nursery.__file__, str(theirs.fileno()), module]
         environ = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         self._process = subprocess.Popen(command, env=environ, pass_fds=[theirs.fileno()])

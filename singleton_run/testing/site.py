@@ -1,4 +1,4 @@
-"""What the suite has to know of a backend, as plain data."""
+"""The description of a backend for the suite, as plain data."""
 
 # ruff: noqa: TID253 - a tool of tests: the command never imports it
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fault:
-    """A way in which the backend can't be used, and how it has to say so.
+    """A way in which the backend can't be used, and the error that it has to raise.
 
-    With `lock` and `environ` either `open_backend` or `acquire` raises `kind` (`Refused` or
-    `Unavailable`) within its limit. `during` is entered around the attempt: a server that is
-    stopped, a directory that is not readable. `secret` must not be in the error's text.
+    With `lock` and `environ` either `open_backend` or `acquire` has to raise `kind` (`Refused` or
+    `Unavailable`) within its limit. The attempt runs within `during`: for example a stopped server, or a
+    directory that can't be read. `secret` must not be in the error's text. `what` names the fault.
     """
 
     what: str
@@ -33,25 +33,24 @@ class Fault:
 
 @dataclass(frozen=True)
 class Site:
-    """One place where locks are kept, and what can be expected of it.
+    """One place where locks are kept, and what the backend promises there.
 
     `opener` is the backend's `module:open_backend`, imported in other processes (they have our
     `sys.path`). `lock` and `environ` are its two arguments; `environ` is the whole environment of
     those processes, not an addition to ours.
 
-    `delete(name)` removes the lock from the server as a person would by hand, if there is one; its
-    record may go with it.
-    The rest of these calls is for `LeasedConformance`: `take(name)` makes it, by hand, the lock of
-    somebody else who never renews it but has at least a minute; `outage()` gives a context manager
-    within which the server answers nothing or refuses to, and after which it is as before; `restart()`
-    kills the server and starts it again on its data, and returns when it serves.
+    `delete(name)` removes the lock from the server, as a person would by hand. The lock may be missing, and
+    its record may be removed with it. The other calls are for `LeasedConformance`. `take(name)` gives the
+    lock by hand to another holder, who never renews it and has it for at least a minute. `outage()` returns a
+    context manager: within it the server doesn't answer or refuses to, and after it the server is as before.
+    `restart()` kills the server, starts it again on its data, and returns when it serves.
 
-    `ttl` is the shortest lease that can be had, seconds: what has to expire is given that one, and a
-    lock is kept as long after a release.
-    `fifo`: the lock is handed on in the order of the first refused `acquire`s.
-    `watches`: `hold` returns at once when the lock is deleted or taken by hand.
-    `patience` is how long the suite waits, in seconds, for what has to come, lease time not counted:
-    more than any machine needs, for it is only ever waited out by a backend that is broken.
+    `ttl` is the shortest possible lease, in seconds. The suite uses it for leases that have to expire, and
+    for locks that are kept after a release.
+    `fifo` says that the lock is handed on in the order of the first refused `acquire`s.
+    `watches` says that `hold` returns at once when the lock is deleted or taken by hand.
+    `patience` is how long the suite waits for something to happen, in seconds, apart from the time of leases.
+    It is more than any machine needs: only a broken backend lets it pass.
     """
 
     opener: str

@@ -1,4 +1,4 @@
-"""What holds for every lock, under a lease or not."""
+"""The cases for every lock, with a lease or without."""
 
 # ruff: noqa: S101, TID253 - a tool of tests: the command never imports it
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 CONTENDERS = 50
 HAMMERS, BLOWS = 8, 10
 CROWD = 600.0
-"""What all turns of a crowd may take together on a loaded machine, in seconds."""
+"""The time that all turns of a crowd may take together on a loaded machine, in seconds."""
 
 MOST_RETURNS = 20
 """How often a wait of a second may return before its time although nothing has happened."""
@@ -44,14 +44,14 @@ LOOK_EVERY = 0.05
 
 
 def record_of(grant: Grant, state: str = "succeeded") -> dict[str, Any]:
-    """The record that a command leaves which ran under `grant`."""
+    """The record of a command that ran under `grant`."""
     start = round(time.time(), 3)
     run = started(grant.record, grant.name, grant.holder, grant.token, start)
     return run if state == "running" else ended(run, state, 0, start)
 
 
 def lookalikes(name: str) -> list[str]:
-    """Legal names that a backend may confuse: `name` with little changed, and the extremes."""
+    """Legal names that a backend may confuse: small changes of `name`, and the longest names."""
     tails = ["a", "A", ":b", ".b", "-b", "_b", "@b", "+b", ".", "..", "-", ":", "::b", ":b:c", "+20"]
     tails += [".lock", ".json", ".lease", ".tmp"]
     letters = "abcdefghijklmnopqrstuvwxyz"
@@ -71,7 +71,7 @@ def lookalikes(name: str) -> list[str]:
 
 
 def alike_keys() -> list[str]:
-    """Keys that a backend may confuse, or take for something else than a text."""
+    """Keys that a backend may confuse, or not take as plain text."""
     plain = [
         "a",
         "A",
@@ -127,7 +127,7 @@ def alike_keys() -> list[str]:
 
 
 def is_lost(peer: Peer, call: str, grant: Grant) -> None:
-    """By this grant `write`, `release`, `mark` or `renew` raises Lost."""
+    """Check that this call raises Lost by this grant: `write`, `release`, `mark` or `renew`."""
     arguments: tuple[Any, ...] = () if call == "renew" else (record_of(grant, "failed"),)
     if call == "mark":
         arguments = ("lost", {})
@@ -136,17 +136,17 @@ def is_lost(peer: Peer, call: str, grant: Grant) -> None:
 
 
 def not_before(peer: Peer, end: float) -> None:
-    """What the peer was just told was not told before `end`."""
+    """Check that the peer's last call did not end before `end` (boot clock)."""
     assert peer.ended >= end, f"the lease was over {end - peer.ended:.3f} s too early"
 
 
 def grow(tokens: list[int]) -> None:
-    """Each token is greater than the one before."""
+    """Check that each token is greater than the one before."""
     assert tokens == sorted(set(tokens)), f"a fencing token came again, or went back: {tokens}"
 
 
 def in_order(one: Peer, other: Peer, until: float) -> tuple[Peer, Peer]:
-    """Two peers in a call, the one that is done with it first."""
+    """Two peers that are in a call: first the one whose call ends first."""
     ready = calls.wait(until, [one.link.fileno(), other.link.fileno()])
     return (other, one) if ready == [other.link.fileno()] else (one, other)
 
@@ -157,7 +157,7 @@ class Conformance:
     @pytest.fixture(scope="class")
     @classmethod
     def nursery(cls, site: Site) -> Iterator[Nursery]:
-        """Where the processes of the cases come from."""
+        """The process that forks the peers of all cases."""
         nursery = Nursery(site.opener.partition(":")[0])
         yield nursery
         nursery.close()
@@ -681,7 +681,7 @@ class Conformance:
 
 
 def _contend(crew: Crew, contenders: int, times: int, folder: Path) -> tuple[list[str], list[str]]:
-    """Who came, and who then had the lock, in order: nobody met another, and the tokens grew."""
+    """Who asked for the lock, and who had it, both in order. Checks that nobody met another."""
     name = crew.name()
     holder = crew.peer()
     grant = holder.takes(name, CROWD)
@@ -708,7 +708,7 @@ def _meet(crew: Crew, fault: Fault) -> None:
 
 
 def _refusal(peer: Peer, fault: Fault, name: str) -> Failure | None:
-    """What `open_backend` raises, or `acquire` does."""
+    """The error of `open_backend` or `acquire`; None if there is none."""
     try:
         peer.open(fault.lock, fault.environ)
     except Refused as failure:
@@ -725,7 +725,7 @@ def _refusal(peer: Peer, fault: Fault, name: str) -> Failure | None:
 
 
 def _is_clean(peer: Peer) -> None:
-    """It has no connection any more, or soon."""
+    """Check that the peer has no connection any more, after a moment at most."""
     until = calls.now() + peer.site.patience
     while peer.sockets():
         assert calls.now() < until, "close leaves a connection open"
