@@ -15,17 +15,17 @@ _HERE = {
     "-x": "always so: leave it out",
     "-e": "always so: leave it out",
     "-o": "always so: leave it out",
-    "-F": "not to be had, for the lock would not outlive a kill: leave it out",
-    "-s": "not to be had: each lock is for one at a time",
-    "-u": "not to be had: a lock is given back when the command has ended",
+    "-F": "not available, because the lock would not outlive a kill: leave it out",
+    "-s": "not available: each lock is for one at a time",
+    "-u": "not available: a lock is given back when the command has ended",
     "-c": "-- sh -c 'COMMAND'",
     "--exclusive": "always so: leave it out",
-    "--shared": "not to be had: each lock is for one at a time",
-    "--unlock": "not to be had: a lock is given back when the command has ended",
+    "--shared": "not available: each lock is for one at a time",
+    "--unlock": "not available: a lock is given back when the command has ended",
     "--nonblock": "--no-wait",
     "--nb": "--no-wait",
     "--close": "always so: leave it out",
-    "--no-fork": "not to be had, for the lock would not outlive a kill: leave it out",
+    "--no-fork": "not available, because the lock would not outlive a kill: leave it out",
     "--command": "-- sh -c 'COMMAND'",
 }
 _WITH_VALUE = {
@@ -56,7 +56,7 @@ def rewritten(words: Sequence[str]) -> str:
     file, *command = rest
     if file.isascii() and file.isdigit() and not command:
         return (
-            "this looks like flock's lock on an open descriptor, which is not to be had here: put what is to "
+            "this looks like flock's lock on an open descriptor, which is not available here: put what is to "
             f"run under the lock into a command: {NAME} --name NAME -- sh -c 'COMMANDS' (docs/flock.md)"
         )
     if not command or not (sure or _is_lock(file)):
