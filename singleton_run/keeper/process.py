@@ -1,4 +1,4 @@
-"""The keeper's process: carries out, one after the other, the operations of `keeper.keep`."""
+"""The keeper's process: carries out, one after the other, the operations of `decisions`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 from singleton_run.api.record import ended, keep_left, mark_of, started
 from singleton_run.errors import Failure
 from singleton_run.keeper import decisions as keeper_decisions
-from singleton_run.keeper.decisions import Do, Done, Orders
+from singleton_run.keeper.operations import Operation, Orders, Result
 from singleton_run.system import calls, processes
 from singleton_run.system.messages import KeeperOrders, KeeperTells, deliver
 from singleton_run.system.pipes import Reader, Writer
@@ -66,7 +66,7 @@ def run(
         return
     page.reported = calls.now()  # what was loaded took its time, which is not the first attempt's
     process = _Keeper(backend, job, page, Reader(orders), front, Reader(proof), guard)
-    steps = keeper_decisions.keep(job, process.orders, resumed)
+    steps = keeper_decisions.lifecycle(job, process.orders, resumed)
     try:
         step = next(steps)
         while True:
@@ -105,19 +105,19 @@ class _Keeper:
         self.wake = select.epoll()
         self.wake.register(front.descriptor, select.EPOLLIN)
 
-    def carry_out(self, do: Do) -> Done:
+    def carry_out(self, operation: Operation) -> Result:
         """Do one operation, and hear what was ordered meanwhile."""
         began = calls.now()
-        result: object = None
+        value: object = None
         error: Failure | None = None
-        work: Callable[..., object] = getattr(self, f"_{do.name}")
+        work: Callable[..., object] = getattr(self, f"_{operation.name}")
         try:
-            result = work(*do.arguments)
+            value = work(*operation.arguments)
         except Failure as failure:
             error = failure
         self._listen()
         self.tell.flush()
-        return Done(began, calls.now(), result, error)
+        return Result(began, calls.now(), value, error)
 
     def _listen(self) -> None:
         for message in self.front.read():
