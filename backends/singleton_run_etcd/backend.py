@@ -18,7 +18,7 @@ import time
 from singleton_run.api import toolbox
 from singleton_run.api.contract import Grant, Held
 from singleton_run.api.deadline import Deadline, Interrupted, Timeout
-from singleton_run.api.http.connection import Broken
+from singleton_run.api.http.wire import Broken
 from singleton_run.api.record import parsed, parsed_mark
 from singleton_run.api.servers import may_reopen
 from singleton_run.errors import UNUSABLE, Failure, Lost, Refused, Unavailable

@@ -12,7 +12,7 @@ import os
 
 from singleton_run.api import toolbox
 from singleton_run.api.deadline import READ, Deadline, Interrupted, Timeout
-from singleton_run.api.http.connection import Broken
+from singleton_run.api.http.wire import Broken
 from singleton_run.api.servers import in_turn, no_answer
 from singleton_run.api.url import authority
 from singleton_run.errors import UNUSABLE, Failure, Refused, Unavailable

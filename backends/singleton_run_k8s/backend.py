@@ -11,7 +11,7 @@ import time
 from singleton_run.api import timestamps, toolbox
 from singleton_run.api.contract import Grant, Held
 from singleton_run.api.deadline import Deadline, Interrupted, Timeout
-from singleton_run.api.http.connection import Broken
+from singleton_run.api.http.wire import Broken
 from singleton_run.api.servers import may_reopen
 from singleton_run.errors import UNUSABLE, Lost, Refused, Unavailable
 from singleton_run_k8s import errors, lease, objects

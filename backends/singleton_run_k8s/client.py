@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from singleton_run.api import toolbox
 from singleton_run.api.deadline import Interrupted
-from singleton_run.api.http.connection import Broken
+from singleton_run.api.http.wire import Broken
 from singleton_run.api.servers import ServerClock, with_new_login
 from singleton_run.api.url import whole_number
 from singleton_run.errors import UNUSABLE, Failure, Refused, Unavailable

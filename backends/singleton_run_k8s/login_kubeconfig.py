@@ -88,7 +88,7 @@ class KubeconfigLogin:
         old, self._access = self._access, None
         new = self.access(deadline)
         if old is not None:
-            new.client.addresses.update(old.client.addresses)
+            new.client.recall(old.client.known())
         # Without a token it is by a certificate, and that may be another one.
         return self.authorization(deadline) != refused or not refused
 

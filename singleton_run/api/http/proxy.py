@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from singleton_run.api.http.connection import Broken, Connection
+from singleton_run.api.http.connection import Connection
+from singleton_run.api.http.wire import Broken
 from singleton_run.api.url import host_and_port, unquoted, whole_number
 from singleton_run.errors import UNUSABLE, Refused
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from singleton_run.api.deadline import Deadline
-    from singleton_run.api.http.connection import Wire
+    from singleton_run.api.http.wire import Wire
 else:
     try:
         import _socket
@@ -34,7 +35,7 @@ class Proxy:
         """Ask for a tunnel to `target` (host:port). Raises Broken, Timeout, Interrupted."""
         login = f"Proxy-Authorization: {self.authorization}\r\n" if self.authorization else ""
         request = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{login}\r\n"
-        answer = Connection(wire).begin(request.encode("latin-1"), deadline)
+        answer = Connection(wire).start(request.encode("latin-1"), deadline)
         if answer.status != 200:
             raise Broken(f"the proxy {self.host}:{self.port} answers {answer.status}")
 

@@ -6,7 +6,7 @@ import and is the fall-back.
 
 from __future__ import annotations
 
-from singleton_run.api.http.connection import Broken, Untrusted
+from singleton_run.api.http.wire import Broken, Untrusted
 from singleton_run.errors import UNUSABLE, Refused
 
 TYPE_CHECKING = False
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from singleton_run.api.deadline import Deadline
-    from singleton_run.api.http.connection import Wire
+    from singleton_run.api.http.wire import Wire
 
     Result = TypeVar("Result")
 else:
