@@ -1,4 +1,4 @@
-"""Which backend a `--lock` means: the built-in ones in a plain table, strangers' by entry point."""
+"""The backend that a `--lock` asks for: a built-in one from a table, another package's by its entry point."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ BUILTINS = {
 
 
 def open_backend(url: str, environ: Mapping[str, str]) -> Backend:
-    """The backend that `lock` (a name or a URL) asks for; nobody is contacted.
+    """The backend that `url`, a name or a URL, asks for. Nobody is contacted.
 
-    Raises Refused if there is none of that name, or it can't be used here.
+    Raises Refused (78) if there is none with that name, or it can't be used here.
     """
     scheme = url.partition("://")[0]
     package = BUILTINS.get(scheme)

@@ -1,4 +1,4 @@
-"""HTTPS_PROXY and NO_PROXY: by which proxy a host is reached. Loaded only where one is named."""
+"""HTTPS_PROXY and NO_PROXY: the proxy on the way to a host. Loaded only where one is named."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ else:
 
 
 class Proxy:
-    """An HTTP proxy that makes tunnels. `authorization` is what it wants to see, empty for nothing."""
+    """An HTTP proxy that makes tunnels. `authorization` is its Proxy-Authorization, empty for none."""
 
     __slots__ = ("authorization", "host", "port")
 
@@ -41,7 +41,7 @@ class Proxy:
 
 
 def choose(host: str, port: int, environ: Mapping[str, str]) -> Proxy | None:
-    """The proxy for https to this host, None to go there directly. Raises Refused for a bad one."""
+    """The proxy for https to this host, None to go there directly. Raises Refused (78) for a bad address."""
     text = environ.get("HTTPS_PROXY") or environ.get("https_proxy", "")
     exempt = environ.get("NO_PROXY") or environ.get("no_proxy", "")
     if not text or _is_exempt(host, port, exempt):
@@ -50,7 +50,7 @@ def choose(host: str, port: int, environ: Mapping[str, str]) -> Proxy | None:
 
 
 def parsed(text: str, said_by: str) -> Proxy:
-    """The proxy at an address that `said_by` has. Raises Refused for a bad one."""
+    """The proxy at an address, which the setting `said_by` has. Raises Refused (78) for a bad address."""
     scheme, separator, rest = text.partition("://")
     if not separator:
         scheme, rest = "http", text
