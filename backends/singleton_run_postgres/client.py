@@ -237,7 +237,7 @@ def _send(connection: PGconn, deadline: Deadline) -> None:
 
 
 def _receive(connection: PGconn, deadline: Deadline) -> list[PGresult]:
-    """Every result of what was sent. Raises Timeout, Interrupted, psycopg.Error."""
+    """Every result of the query that was sent. Raises Timeout, Interrupted, psycopg.Error."""
     results: list[PGresult] = []
     while True:
         while connection.is_busy():

@@ -1,11 +1,12 @@
-"""What a keeper does to run a slot, or what is done once: like `keeper`, as one sequence of operations.
+"""How a keeper runs a slot, or a key that is done once: a sequence of operations, as in `decisions`.
 
-A slot is first looked at without the lock, ahead of its time. The one that gets the lock decides by the
-record that it then sees, writes the attempt down and starts on the dot. The others wait for the lock until
-shortly after that, in case that it goes away before; then they look once more, and leave.
+A keeper first looks at a slot without the lock, ahead of its time. The keeper that gets the lock decides by
+the record that it then sees, writes the attempt down and has the command started on the dot. The others wait
+for the lock until shortly after that, in case that the first one dies before; then they look once more, and
+leave.
 
-Every trip takes the lock once at most and ends then: a `leave` that the network kept back could undo
-a later grant to the same holder.
+Every trip takes the lock at most once and ends then: a `leave` that the network kept back could undo a later
+grant to the same holder.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ MOST_OFFSET = 1.0
 
 
 def take_slot(job: Job, orders: Orders) -> StepsToGrant:
-    """Get the lock for a slot that is due, or tell "rest" and when to look again."""
+    """Get the lock for a slot that is due, or tell the front to rest, and until when."""
     limit = lease_times.request_limit(job.ttl)
     result = yield from retry(Operation("read", limit), orders, job.wait_until)
     if result is None:
@@ -67,7 +68,7 @@ def take_slot(job: Job, orders: Orders) -> StepsToGrant:
 
 
 def _was_held(job: Job, held: Held, decision: Decision) -> Steps:
-    """Another has had it all the time: look again what it does, at once where we have waited."""
+    """Another had the lock all the time: have the front look again, at once where we have waited."""
     result = yield Operation("sleep", 0.0)
     plan: Plan = job.plan  # type: ignore[assignment] # there is one, or we would not be here
     in_time = result.now < job.wait_until or not job.waits
@@ -81,7 +82,7 @@ def _was_held(job: Job, held: Held, decision: Decision) -> Steps:
 
 
 def _run(job: Job, orders: Orders, got: Leased) -> StepsToGrant:
-    """Decide under the lock; write the attempt down, and tell "granted" when it is time."""
+    """Decide under the lock, write the attempt down, and have the command started when it is time."""
     grant, end = got
     limit = lease_times.request_limit(job.ttl)
     decision, ahead = yield from _decide(job, grant.record, held=False)
@@ -112,7 +113,7 @@ def _run(job: Job, orders: Orders, got: Leased) -> StepsToGrant:
         yield Operation("tell", *KeeperTells.ready(job.unstarted))
         result = yield Operation("sleep", start)
     if orders.over() or result.error is not None or result.now >= lease_times.stop_at(end, job.ttl):
-        # Not started after all: what was written is taken back, if it can be.
+        # Not started after all: take back what was written, if that can be done.
         yield from _take_back(grant, taken_back(run, earlier), orders, end, limit)
         yield from _over(job, orders, result)
         return None
@@ -121,7 +122,7 @@ def _run(job: Job, orders: Orders, got: Leased) -> StepsToGrant:
 
 
 def _mend(job: Job, orders: Orders, grant: Grant, decision: Decision) -> Steps:
-    """Write down what is known: the slot that is due may have been started. Then decide anew."""
+    """Replace a damaged record: the slot that is due may have been started. Then look again."""
     plan: Plan = job.plan  # type: ignore[assignment] # there is one, or we would not be here
     yield Operation("tell", *KeeperTells.note("unreadable", decision.slot))
     run = record.started(grant.record, grant.name, grant.holder, grant.token, decision.at or 0.0)
@@ -138,7 +139,7 @@ def _started(job: Job, grant: Grant, decision: Decision, start: float) -> Mappin
 
 
 def _take_back(grant: Grant, run: Mapping[str, Any], orders: Orders, end: float, limit: float) -> Steps:
-    """Give the lock back with that record: as long as it is ours, for what is written is an attempt."""
+    """Give the lock back with that record, as long as it is ours: else the slot counts as attempted."""
     failures = 0
     while True:
         result = yield Operation("release", grant, run, limit)
@@ -149,7 +150,7 @@ def _take_back(grant: Grant, run: Mapping[str, Any], orders: Orders, end: float,
 
 
 def _over(job: Job, orders: Orders, result: Result) -> Steps:
-    """The end of a trip that had the lock and did not start: look again soon, unless asked to leave."""
+    """End a trip that had the lock and started nothing: look again soon, unless we were asked to leave."""
     plan: Plan = job.plan  # type: ignore[assignment] # there is one, or we would not be here
     if orders.over():
         yield Operation("tell", *KeeperTells.settled(""))
@@ -164,7 +165,7 @@ def _over(job: Job, orders: Orders, result: Result) -> Steps:
 
 
 def _decide(job: Job, seen: Mapping[str, Any] | None, *, held: bool) -> StepsToDecision:
-    """What to do, and how far the boot clock is ahead of the time of slots."""
+    """The decision, and how far the boot clock is ahead of the time of slots, in seconds."""
     result = yield Operation("clock")
     told: Any = result.value
     now, offset = told
@@ -184,7 +185,7 @@ def _rest(decision: Decision, ahead: float) -> Steps:
 
 
 def _give_up(job: Job, error: Failure) -> Steps:
-    """Nothing can be had: say why, and when the next slot would be; until then it may be tried again."""
+    """Tell why the lock can't be had, and when the next slot is due: the front may try again until then."""
     result = yield Operation("clock")
     told: Any = result.value
     now, _ = told
@@ -193,7 +194,7 @@ def _give_up(job: Job, error: Failure) -> Steps:
 
 
 def take_once(job: Job, orders: Orders) -> StepsToGrant:
-    """Get the lock unless the key is done, now or when the lock is ours: then tell "rest" for ever."""
+    """Get the lock unless the key is done, now or once the lock is ours: then the front rests for ever."""
     limit = lease_times.request_limit(job.ttl)
     look = Operation("done", job.once, limit)
     result = yield from retry(look, orders, job.wait_until)
