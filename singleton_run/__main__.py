@@ -50,9 +50,9 @@ def _run() -> int:
     values = fast_parser.read(sys.argv[1:], os.environ) or _read_slowly(mask)
     asked = settings.check(values, os.environ)
     path = executable.find(asked.command[0], os.environ)
-    from singleton_run.front import process
+    from singleton_run.front import start
 
-    return process.run(asked, path, signals, mask)
+    return start.run(asked, path, signals, mask)
 
 
 def _fail(failure: Failure) -> int:

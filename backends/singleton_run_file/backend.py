@@ -26,27 +26,27 @@ if TYPE_CHECKING:
 
 
 class FileBackend:
-    """Locks in one directory, given as an open descriptor and its path. See `contract.Backend`.
+    """Locks in one directory, given as an open descriptor and its path. See `contract.KernelLock`.
 
-    The lock belongs to the open file `lock` (-1: none is open). Processes forked after `acquire` share it.
-    Each gives it back by closing the file; LOCK_UN would free it for all of them.
+    The lock belongs to the open file `descriptor` (-1: none is open). Processes forked after `acquire` share
+    it. Each gives it back by closing the file; LOCK_UN would free it for all of them.
     """
 
     def __init__(self, directory: int, path: str) -> None:
         self._directory = directory
         self._path = path
         self._released: int | None = None
-        self.lock = -1
+        self.descriptor = -1
 
     def acquire(self, name: str, holder: str, ttl: float, limit: float) -> Grant | Held:
         """Take the lock if it is free. It stays held without renewals until the file is closed."""
         while True:
-            if self.lock < 0:
-                self.lock = self._open(name)
-            if lock_file.kept_until(self.lock) and self._is_current(name):
+            if self.descriptor < 0:
+                self.descriptor = self._open(name)
+            if lock_file.kept_until(self.descriptor) and self._is_current(name):
                 return self._held(name)
             try:
-                fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return self._held(name)
             except OSError as error:
@@ -54,24 +54,24 @@ class FileBackend:
             if not self._is_current(name):
                 self._close_lock()
                 continue
-            if not lock_file.kept_until(self.lock):
-                lock_file.show(self.lock)
+            if not lock_file.kept_until(self.descriptor):
+                lock_file.show(self.descriptor)
                 return self._granted(name, holder, ttl)
             # Closing gives it back. Other processes may share that open file; the new one is ours alone.
             self._close_lock()
-            self.lock = self._open(name)
+            self.descriptor = self._open(name)
             return self._held(name)
 
     def open(self, name: str) -> None:
         """Open the lock's file without locking it: processes forked from now on share it. Raises Refused."""
-        if self.lock >= 0 and not self._is_current(name):
+        if self.descriptor >= 0 and not self._is_current(name):
             self._close_lock()
-        if self.lock < 0:
-            self.lock = self._open(name)
+        if self.descriptor < 0:
+            self.descriptor = self._open(name)
 
     def descriptors(self) -> list[int]:
         """The descriptors that a process which shares this backend must keep open."""
-        return [self._directory, self.lock]
+        return [self._directory, self.descriptor]
 
     def holds(self, grant: Grant) -> bool:
         """Whether `grant`, given to a process that shares our open file, is a grant of that file."""
@@ -85,9 +85,9 @@ class FileBackend:
         waits for the end of a lock that is kept; later callers stay behind it.
         """
         toolbox.die_with(parent)
-        fcntl.flock(self.lock, fcntl.LOCK_EX)
-        lock_file.show(self.lock)
-        while until := lock_file.kept_until(self.lock):
+        fcntl.flock(self.descriptor, fcntl.LOCK_EX)
+        lock_file.show(self.descriptor)
+        while until := lock_file.kept_until(self.descriptor):
             toolbox.wait(until, [])
         toolbox.outlive_parent()
         if os.getppid() != parent or not self._is_current(name):
@@ -108,7 +108,7 @@ class FileBackend:
         if not waiter:
             try:
                 toolbox.die_with(parent)
-                fcntl.flock(self.lock, fcntl.LOCK_EX)
+                fcntl.flock(self.descriptor, fcntl.LOCK_EX)
             finally:
                 os._exit(0)
         os.close(lives)
@@ -139,7 +139,7 @@ class FileBackend:
     def keep(self, seconds: float) -> None:
         """Have our lock kept that long from now on, also when the machine fails. Raises Unavailable."""
         try:
-            lock_file.keep(self.lock, seconds)
+            lock_file.keep(self.descriptor, seconds)
         except OSError as error:
             raise Unavailable(f"{self._path} can't be written ({reason(error)})") from None
 
@@ -255,10 +255,10 @@ class FileBackend:
             found = os.stat(f"{name}.lock", dir_fd=self._directory, follow_symlinks=False)
         except FileNotFoundError:
             return False
-        return os.path.samestat(found, os.fstat(self.lock))
+        return os.path.samestat(found, os.fstat(self.descriptor))
 
     def _is_held(self, grant: Grant) -> bool:
-        return self.lock >= 0 and lock_file.last_token(self.lock) == grant.token
+        return self.descriptor >= 0 and lock_file.last_token(self.descriptor) == grant.token
 
     def _must_hold(self, grant: Grant) -> None:
         """Raise Lost if our open file isn't that of the grant."""
@@ -267,7 +267,7 @@ class FileBackend:
 
     def _granted(self, name: str, holder: str, ttl: float) -> Grant:
         try:
-            token = lock_file.write_next_token(self.lock)
+            token = lock_file.write_next_token(self.descriptor)
         except OSError as error:
             self._close_lock()
             raise Refused(f"{self._path} can't be written ({reason(error)}): {ASK}", UNUSABLE) from None
@@ -295,9 +295,9 @@ class FileBackend:
             return None
 
     def _close_lock(self) -> None:
-        if self.lock >= 0:
-            os.close(self.lock)
-            self.lock = -1
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
 
 
 def _mark_file(key: str) -> str:

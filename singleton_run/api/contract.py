@@ -169,3 +169,34 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Drop every connection. The lock is not released. Never raises."""
+
+
+class KernelLock(Backend, Protocol):
+    """A backend whose locks the kernel holds, and frees when the last process that has them open has ended.
+
+    Nothing is renewed, and there is no keeper: the front takes the lock and shares it with the guard by
+    forking. So the lock must belong to an open descriptor that a forked process inherits, and the last close
+    must free it, as with flock(2) or an open file description's lock of fcntl(2). The kernel must have a
+    queue in which a process waits. Such a backend is registered in a group of its own: see `registry`.
+    """
+
+    descriptor: int
+    """The open descriptor that holds the lock, -1 without one. Every process that has it open shares it."""
+
+    def open(self, name: str) -> None:
+        """Open the descriptor without locking it, to share it with forked processes. Raises Refused."""
+
+    def descriptors(self) -> list[int]:
+        """The descriptors that a forked process which shares this backend must keep open."""
+
+    def holds(self, grant: Grant) -> bool:
+        """Whether `grant`, given to a process that shares our descriptor, is that lock's latest."""
+
+    def take(self, name: str, holder: str, ttl: float, parent: int) -> Grant:
+        """Wait in the kernel's queue until the lock is ours, however long.
+
+        The calling process ends when the process `parent` ends, and when the lock can't be had any more.
+        """
+
+    def keep(self, seconds: float) -> None:
+        """Have the lock kept that long from now on, also after the last close. Raises Unavailable."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from singleton_run.api.registry import OF_PATHS
 from singleton_run.errors import UNUSABLE, Refused
 from singleton_run.names import digest
 
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
 HELD = "SINGLETON_HELD"
 """The variable that lists the locks held around a command, each by its `lock_id`."""
 _SECRETS = ("password", "passwd", "secret", "token", "scram_client_key", "scram_server_key")
-_OF_PATHS = ("file",)
 _UNCLEAR = (
     "it can be read in two ways: write each @ but the one before the host as %40, and in a user or a "
     "password / as %2F and ? as %3F"
@@ -41,7 +41,7 @@ def parts(url: str) -> tuple[str, str, str, str, str]:
     end = min(at if (at := rest.find(letter)) >= 0 else len(rest) for letter in "/?")
     login, _, hosts = rest[:end].rpartition("@")
     path, _, query = rest[end:].partition("?")
-    if end or scheme not in _OF_PATHS:
+    if end or scheme not in OF_PATHS:
         if "@" in login or "@" in rest[end:]:
             raise ValueError(_UNCLEAR)
         if not {*hosts, *login.partition(":")[0]}.isdisjoint(" =") or _assigned(path) >= 0:
