@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 
 class FileBackend:
-    """Locks in one directory, given as an open descriptor and its path. See `contract.Backend`.
+    """Locks in one directory, given as an open descriptor and its path. See `contract.KernelLock`.
 
-    The lock belongs to the open file `lock` (-1: none is open). Processes forked after `acquire` share it.
-    Each gives it back by closing the file; LOCK_UN would free it for all of them.
+    The lock belongs to the open file `descriptor` (-1: none is open). Processes forked after `acquire` share
+    it. Each gives it back by closing the file; LOCK_UN would free it for all of them.
     """
 
     def __init__(self, directory: int, path: str) -> None:

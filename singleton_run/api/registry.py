@@ -1,9 +1,9 @@
-"""Which backend a `--lock` means: the built-in ones in plain tables, strangers' by entry point.
+"""The backend that a `--lock` asks for: a built-in one from a table, another package's by its entry point.
 
-A backend says by where it is registered whether its locks are leased: by a server, which has to hear of the
-holder again and again (`BUILT_IN`, the group `singleton_run.backends`), or held by the kernel as long as a
-process has something open (`KERNEL_HELD`, the group `singleton_run.kernel_locks`). The front has to know
-which, and must not load a leased backend: that is the keeper's.
+A backend is registered as one of two kinds. A server leases the locks of the first, and must hear of the
+holder again and again (`BUILT_IN`, the group `singleton_run.backends`). The kernel holds those of the second
+as long as a process has them open (`KERNEL_HELD`, the group `singleton_run.kernel_locks`). The front has to
+know the kind, and must not load a backend of the first: only the keeper does.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ OF_PATHS = ("file",)
 """Schemes whose address is a path on this machine, without a host."""
 
 
-def open_backend(lock: str, environ: Mapping[str, str]) -> Backend:
-    """The backend of either kind that `lock` (a name or a URL) asks for; nobody is contacted.
+def open_backend(url: str, environ: Mapping[str, str]) -> Backend:
+    """The backend of either kind that `url`, a name or a URL, asks for. Nobody is contacted.
 
-    Raises Refused if there is none of that name, or it can't be used here.
+    Raises Refused (78) if there is none with that name, or it can't be used here.
     """
-    kernel_lock = open_kernel_lock(lock, environ)
+    kernel_lock = open_kernel_lock(url, environ)
     if kernel_lock is not None:
         return kernel_lock
-    scheme = lock.partition("://")[0]
-    backend: Backend | None = _opened(BUILT_IN.get(scheme), GROUP, lock, environ)
+    scheme = url.partition("://")[0]
+    backend: Backend | None = _opened(BUILT_IN.get(scheme), GROUP, url, environ)
     if backend is not None:
         return backend
     from importlib.metadata import entry_points
@@ -53,21 +53,21 @@ def open_backend(lock: str, environ: Mapping[str, str]) -> Backend:
     raise Refused(f"there is no lock backend {redact(scheme)!r}: use one of {known}", UNUSABLE)
 
 
-def open_kernel_lock(lock: str, environ: Mapping[str, str]) -> KernelLock | None:
-    """The backend of `lock` if the kernel holds its locks, else None. Raises Refused as `open_backend`."""
-    scheme = lock.partition("://")[0]
+def open_kernel_lock(url: str, environ: Mapping[str, str]) -> KernelLock | None:
+    """The backend of `url` if the kernel holds its locks, else None. Raises Refused as `open_backend`."""
+    scheme = url.partition("://")[0]
     if scheme in BUILT_IN:
         return None
-    kernel_lock: KernelLock | None = _opened(KERNEL_HELD.get(scheme), KERNEL_GROUP, lock, environ)
+    kernel_lock: KernelLock | None = _opened(KERNEL_HELD.get(scheme), KERNEL_GROUP, url, environ)
     return kernel_lock
 
 
-def _opened(package: str | None, group: str, lock: str, environ: Mapping[str, str]) -> Any:
-    """What the opener of that package, or of that group's entry point, gives; None without one."""
+def _opened(package: str | None, group: str, url: str, environ: Mapping[str, str]) -> Any:
+    """The backend from that package, else from the group's entry point for the scheme; None without one."""
     if package is not None:
-        return __import__(package).open_backend(lock, environ)
+        return __import__(package).open_backend(url, environ)
     from importlib.metadata import entry_points
 
-    for entry in entry_points(group=group, name=lock.partition("://")[0]):
-        return entry.load()(lock, environ)
+    for entry in entry_points(group=group, name=url.partition("://")[0]):
+        return entry.load()(url, environ)
     return None

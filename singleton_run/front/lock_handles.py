@@ -1,6 +1,6 @@
 """How the front has a lock: through a keeper that it forks, or, where the kernel holds it, by itself.
 
-All take the same orders, and answer with the same messages (see `keeper.decisions.keep`).
+All take the same orders, and answer with the same messages (see `keeper.decisions.lifecycle`).
 """
 
 from __future__ import annotations

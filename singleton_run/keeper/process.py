@@ -1,4 +1,4 @@
-"""The keeper's process: carries out, one after the other, the operations of `keeper.keep`."""
+"""The keeper's process: carries out, one after the other, the operations of `decisions`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 from singleton_run.api.record import ended, keep_left, mark_of, started
 from singleton_run.errors import Failure
 from singleton_run.keeper import decisions as keeper_decisions
-from singleton_run.keeper.decisions import Do, Done, Orders
+from singleton_run.keeper.operations import Operation, Orders, Result
 from singleton_run.system import calls, processes
 from singleton_run.system.messages import KeeperOrders, KeeperTells, deliver
 from singleton_run.system.pipes import Reader, Writer
@@ -48,8 +48,8 @@ def run(
 ) -> None:
     """Be the keeper of one turn, in a process forked for it.
 
-    `guard` is the guard's process id if it is our child, else 0. `plan` makes the plan of `job`: here,
-    for it loads what is only needed here.
+    `guard` is the guard's process id if it is our child, else 0. `plan` makes the plan of `job`: only this
+    process needs the modules that it loads.
     """
     gc.freeze()  # what the front has made stays shared with it: no collection here writes to it
     gc.enable()
@@ -66,7 +66,7 @@ def run(
         return
     page.reported = calls.now()  # what was loaded took its time, which is not the first attempt's
     process = _Keeper(backend, job, page, Reader(orders), front, Reader(proof), guard)
-    steps = keeper_decisions.keep(job, process.orders, resumed)
+    steps = keeper_decisions.lifecycle(job, process.orders, resumed)
     try:
         step = next(steps)
         while True:
@@ -78,7 +78,7 @@ def run(
 
 
 class _Keeper:
-    """The descriptors of a keeper, and how it does each operation."""
+    """The descriptors of a keeper. Each operation has a method, its name after an underscore."""
 
     def __init__(
         self,
@@ -105,19 +105,19 @@ class _Keeper:
         self.wake = select.epoll()
         self.wake.register(front.descriptor, select.EPOLLIN)
 
-    def carry_out(self, do: Do) -> Done:
-        """Do one operation, and hear what was ordered meanwhile."""
+    def carry_out(self, operation: Operation) -> Result:
+        """Do one operation, and read the orders that came meanwhile."""
         began = calls.now()
-        result: object = None
+        value: object = None
         error: Failure | None = None
-        work: Callable[..., object] = getattr(self, f"_{do.name}")
+        work: Callable[..., object] = getattr(self, f"_{operation.name}")
         try:
-            result = work(*do.arguments)
+            value = work(*operation.arguments)
         except Failure as failure:
             error = failure
         self._listen()
         self.tell.flush()
-        return Done(began, calls.now(), result, error)
+        return Result(began, calls.now(), value, error)
 
     def _listen(self) -> None:
         for message in self.front.read():
@@ -128,7 +128,7 @@ class _Keeper:
         if not self.front.closed:
             return
         if not self.orders.no_front:
-            # Only now: while the front lives, the proof is its business and would but wake us.
+            # Only now: while the front lives, it reads the proof itself.
             self.orders.no_front = True
             if self.page.guard:  # a guard that is stopped doesn't know yet
                 processes.send(self.page.guard, int(_signal.SIGCONT))
@@ -181,7 +181,7 @@ class _Keeper:
         self.backend.mark(grant, key, mark_of(record), limit)
 
     def _clock(self) -> tuple[float, float | None]:
-        """The time of slots, and how far this machine's clock is behind it; None if nobody else knows."""
+        """The time of slots, and how far our clock is behind it, in seconds; None if no server tells."""
         offset = self.backend.offset()
         now = time.time()
         if offset is None:
@@ -209,7 +209,7 @@ class _Keeper:
                 processes.send(process, int(_signal.SIGCONT))
 
     def _enforce(self) -> None:
-        """Kill what front and guard should have killed; a child subreaper gets what they leave."""
+        """Kill the command, as front and guard should have done. Its orphans become our children."""
         last_words(f"the keeper of {self.job.name!r} kills the command, for nobody else does")
         if self.page.guard and not self.all_dead:
             processes.send(self.page.guard, _KILL)
@@ -227,7 +227,7 @@ class _Keeper:
             last_words(f"lock {self.job.name!r} is kept: nothing proves that its command is gone")
 
     def _kill_children(self) -> bool:
-        """Reap and kill; true if no child is left, which is a proof if the guard was our child."""
+        """Reap and kill our children; true if none is left, which is a proof if the guard was our child."""
         none_left = processes.reap()[1]
         for process in [] if none_left else processes.children():
             processes.send(process, _KILL)

@@ -14,7 +14,7 @@ from singleton_run.front.decisions import RUNNING, STARTING, Turn
 from singleton_run.front.keeper_watch import KeeperWatch
 from singleton_run.guard import decisions as guard_decisions
 from singleton_run.guard.decisions import Guard
-from singleton_run.keeper.decisions import Done, Orders
+from singleton_run.keeper.operations import Orders, Result
 from singleton_run.system.messages import GuardTells
 from tests.simulation import keeper as keeper_process
 from tests.simulation.front import Front, _Adopted
@@ -49,10 +49,10 @@ def _release_before_proof() -> list[Patch]:
 def _end_from_the_answer() -> list[Patch]:
     """The lease is counted from when the answer came, not from before the request."""
 
-    def done(self: Keeper, result: object = None, error: Failure | None = None) -> Done:
+    def done(self: Keeper, result: object = None, error: Failure | None = None) -> Result:
         self.request = None
         now = self.machine.clock()
-        return Done(now, now, result, error)
+        return Result(now, now, result, error)
 
     return [(Keeper, "_done", done)]
 

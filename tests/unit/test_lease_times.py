@@ -20,13 +20,14 @@ from singleton_run.front import decisions as front_decisions
 from singleton_run.guard.decisions import GONE, LEFTOVERS, MOST_NAMED, Guard
 from singleton_run.job import Job
 from singleton_run.keeper import decisions as keeper_decisions
+from singleton_run.keeper import operations
 from singleton_run.lease_times import FOREVER
 from singleton_run.system.messages import GuardOrders
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from singleton_run.keeper.decisions import Do, Done
+    from singleton_run.keeper.operations import Operation, Result
     from singleton_run.system.messages import Message
 
 TTL = 30.0
@@ -257,9 +258,9 @@ class History:
 
     def __init__(self, *, resumed: tuple[Grant, float] | None = None, wait_until: float = FOREVER) -> None:
         self.now = 0.0
-        self.orders = keeper_decisions.Orders()
-        self.steps = keeper_decisions.keep(Job("x", "me", TTL, wait_until), self.orders, resumed)
-        self.did: Do | None = next(self.steps)
+        self.orders = operations.Orders()
+        self.steps = keeper_decisions.lifecycle(Job("x", "me", TTL, wait_until), self.orders, resumed)
+        self.did: Operation | None = next(self.steps)
         self.reported = 0.0
         self.told: list[tuple[Any, ...]] = []
 
@@ -267,9 +268,9 @@ class History:
         """Answer the operation under way; those that are told or reported pass by."""
         began = self.now
         self.now += took
-        self._send(keeper_decisions.Done(began, self.now, result, error))
+        self._send(operations.Result(began, self.now, result, error))
 
-    def _send(self, done: Done) -> None:
+    def _send(self, done: Result) -> None:
         try:
             self.did = self.steps.send(done)
             while self.did.name in ("tell", "report"):
@@ -277,7 +278,7 @@ class History:
                     self.told.append(self.did.arguments)
                 else:
                     self.reported = self.did.arguments[0]
-                self.did = self.steps.send(keeper_decisions.Done(self.now, self.now))
+                self.did = self.steps.send(operations.Result(self.now, self.now))
         except StopIteration:
             self.did = None
 

@@ -223,7 +223,7 @@ def test_a_token_that_was_renewed_is_kept_in_its_file(tmp_path: Path) -> None:
     file = written(tmp_path, whole)
     found = Kubeconfig(str(file), "", os.environ)
     found.document()["users"][0]["user"]["auth-provider"]["config"]["id-token"] = "new"
-    found.keep(lambda document, out, **_: json.dump(document, out))
+    found.save_tokens(lambda document, out, **_: json.dump(document, out))
     provider["config"] = {"id-token": "new", "refresh-token": "r", "client-id": None}
     assert json.loads(file.read_text()) == whole
 

@@ -15,7 +15,7 @@ from singleton_run.api.record import started, unreadable
 from singleton_run.call.settings import Settings
 from singleton_run.job import Job
 from singleton_run.keeper import slot_decisions
-from singleton_run.keeper.decisions import Done, Orders
+from singleton_run.keeper.operations import Orders, Result
 from singleton_run.schedule import slot_rules, slot_times
 from singleton_run.schedule.slot_rules import MEND, QUEUE, REST, RUN, Decision, Plan
 
@@ -592,5 +592,5 @@ def test_a_loop_goes_on_though_another_was_quicker_twice(*, loop: bool, ends: st
             if do.name == "tell":
                 told.append(do.arguments[0])
             now = do.arguments[1] if do.name == "wait" else now
-            do = steps.send(Done(now, now, answers.get(do.name)))
+            do = steps.send(Result(now, now, answers.get(do.name)))
     assert told[-1] == ends
