@@ -121,7 +121,8 @@ class TestOldGateway(LeasedConformance):
     @pytest.fixture(scope="class")
     @classmethod
     def site(cls, old_server: etcd.Etcd) -> Site:
-        return site_at("singleton_run_etcd:open_backend", "etcd", old_server, [])
+        fault = Fault("nobody listens", Unavailable, f"etcd://127.0.0.1:{free_port()}")
+        return site_at("singleton_run_etcd:open_backend", "etcd", old_server, [fault])
 
 
 @etcd.NEEDS_GRPC
