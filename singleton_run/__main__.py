@@ -53,11 +53,9 @@ def _run() -> int:
     asked = settings.check(values, os.environ)
     path = executable.find(asked.command[0], os.environ)
     preload.load(preload.TURN)
-    if asked.scheme == "file":
-        preload.load(preload.FILE)
-    from singleton_run.front import process
+    from singleton_run.front import start
 
-    return process.run(asked, path, signals, mask)
+    return start.run(asked, path, signals, mask)
 
 
 def _fail(failure: Failure) -> int:

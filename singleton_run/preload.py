@@ -18,13 +18,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# Each after all that it imports: a module that is imported before it is loaded is imported as ever.
+# Each after all that it imports: what is imported before it is loaded here is imported as usual.
 CALL = (
     "singleton_run.call.__init__",
+    "singleton_run.api.__init__",
+    "singleton_run.api.registry",
     "singleton_run.call.options",
     "singleton_run.call.fast_parser",
     "singleton_run.call.executable",
-    "singleton_run.api.__init__",
     "singleton_run.names",
     "singleton_run.api.lock_address",
     "singleton_run.durations",
@@ -41,8 +42,10 @@ TURN = (
     "singleton_run.system.processes",
     "singleton_run.system.shared_page",
     "singleton_run.system.stderr",
+    "singleton_run.system.forked",
     "singleton_run.api.record",
     "singleton_run.api.contract",
+    "singleton_run.api.toolbox",
     "singleton_run.api.timestamps",
     "singleton_run.report.__init__",
     "singleton_run.report.log",
@@ -52,13 +55,20 @@ TURN = (
     "singleton_run.guard.decisions",
     "singleton_run.guard.process",
     "singleton_run.front.__init__",
+    "singleton_run.front.keeper_watch",
+    "singleton_run.front.ending",
+    "singleton_run.front.guard_watch",
+    "singleton_run.front.waiting",
     "singleton_run.front.decisions",
+    "singleton_run.front.children",
+    "singleton_run.front.guard_link",
     "singleton_run.front.hearing",
     "singleton_run.front.lock_handles",
     "singleton_run.front.process",
+    "singleton_run.front.terminal",
+    "singleton_run.front.turn_effects",
+    "singleton_run.front.start",
 )
-FILE = ("singleton_run.api.toolbox", "singleton_run_file.__init__")
-
 _ROOT = os.path.dirname(os.path.dirname(__file__))
 _CACHED = f".{sys.implementation.cache_tag}.pyc"
 _HEAD = MAGIC_NUMBER + bytes(4)
@@ -114,5 +124,4 @@ def _execute(code: memoryview, name: str, source: str, cached: str, folder: str 
     except BaseException:
         del sys.modules[name]
         raise
-    if above:
-        setattr(sys.modules[above], last, module)
+    setattr(sys.modules[above], last, module)

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from singleton_run_etcd.client import Server
 
 
-def open_backend(lock: str, environ: Mapping[str, str]) -> EtcdBackend:
+def open_backend(url: str, environ: Mapping[str, str]) -> EtcdBackend:
     """The backend for `etcd`, `etcd+grpc` or a URL of them; nobody is contacted. Raises Refused."""
-    address = Address(lock, environ)
+    address = Address(url, environ)
     server: Server
-    if lock.partition("://")[0] == "etcd+grpc":
+    if url.partition("://")[0] == "etcd+grpc":
         from singleton_run_etcd.grpc import Grpc
 
         server = Grpc(address)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from singleton_run.api.lock_address import parts
+from singleton_run.api.lock_address import parts, refuse
 from singleton_run.api.url import host_and_port, options, unquoted
-from singleton_run.errors import UNUSABLE, Refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import NoReturn
 
 _PORT = 2379
 _DEFAULT = "127.0.0.1:2379"
@@ -46,17 +44,17 @@ class Address:
         "user",
     )
 
-    def __init__(self, lock: str, environ: Mapping[str, str]) -> None:
+    def __init__(self, url: str, environ: Mapping[str, str]) -> None:
         try:
-            _, login, places, path, query = parts(lock)
+            _, login, places, path, query = parts(url)
         except ValueError as error:
-            _refuse(f"{lock.partition('://')[0]}://…: {error}")
+            refuse(f"{url.partition('://')[0]}://…: {error}")
         words = _words(query, environ)
         self.cacert, self.cert, self.key = (words[word] for word in ("cacert", "cert", "key"))
         self.server_name = words["server-name"]
         self.insecure = _truth("insecure-skip-tls-verify", words["insecure-skip-tls-verify"])
         if self.key and not self.cert:
-            _refuse("a client's key was given without its certificate: give both (ETCDCTL_CERT, ETCDCTL_KEY)")
+            refuse("a client's key was given without its certificate: give both (ETCDCTL_CERT, ETCDCTL_KEY)")
         asks = bool(self.cacert or self.cert or self.server_name or self.insecure)
         tls = _truth("tls", words["tls"]) if words["tls"] else asks
         self.endpoints = _endpoints(places, environ, tls=tls)
@@ -64,15 +62,11 @@ class Address:
         self.prefix = _prefix(path)
 
 
-def _refuse(why: str) -> NoReturn:
-    raise Refused(f"--lock: {why}", UNUSABLE)
-
-
 def _unquoted(text: str) -> str:
     try:
         return unquoted(text)
     except ValueError as error:
-        _refuse(f"in the address of etcd {error}")
+        refuse(f"in the address of etcd {error}")
 
 
 def _words(query: str, environ: Mapping[str, str]) -> dict[str, str]:
@@ -80,14 +74,14 @@ def _words(query: str, environ: Mapping[str, str]) -> dict[str, str]:
     try:
         return variables | options(query, _WORDS)
     except ValueError as error:
-        _refuse(f"in the address of etcd {error}")
+        refuse(f"in the address of etcd {error}")
 
 
 def _truth(word: str, text: str) -> bool:
     if text.lower() in _YES:
         return True
     if text.lower() not in _NO:
-        _refuse(f"{word} must be true or false")
+        refuse(f"{word} must be true or false")
     return False
 
 
@@ -95,19 +89,19 @@ def _endpoints(places: str, environ: Mapping[str, str], *, tls: bool) -> list[tu
     if not places:
         places = environ.get("ETCDCTL_ENDPOINTS", "")
         if "@" in places:
-            _refuse("ETCDCTL_ENDPOINTS has a user or a password in it: give them in ETCDCTL_USER")
+            refuse("ETCDCTL_ENDPOINTS has a user or a password in it: give them in ETCDCTL_USER")
         if not places and environ.get("ETCDCTL_DISCOVERY_SRV"):
-            _refuse("ETCDCTL_DISCOVERY_SRV is not followed: name the servers in ETCDCTL_ENDPOINTS")
+            refuse("ETCDCTL_DISCOVERY_SRV is not followed: name the servers in ETCDCTL_ENDPOINTS")
     found = []
     for place in (places or _DEFAULT).split(","):
-        scheme, mark, rest = place.strip().rpartition("://")
-        if mark and scheme not in ("http", "https"):
-            _refuse(f"etcd is not reached by {scheme}://: the form is {_FORM}")
+        scheme, separator, rest = place.strip().rpartition("://")
+        if separator and scheme not in ("http", "https"):
+            refuse(f"etcd is not reached by {scheme}://: the form is {_FORM}")
         try:
-            host, port = host_and_port(rest.rstrip("/") if mark else rest, _PORT)
+            host, port = host_and_port(rest.rstrip("/") if separator else rest, _PORT)
         except ValueError as error:
-            _refuse(f"{error}: the form is {_FORM}")
-        found.append((host, port, scheme == "https" if mark else tls))
+            refuse(f"{error}: the form is {_FORM}")
+        found.append((host, port, scheme == "https" if separator else tls))
     return found
 
 
@@ -121,12 +115,12 @@ def _login(login: str, environ: Mapping[str, str]) -> tuple[str, str]:
     if user and not colon:
         password = environ.get("ETCDCTL_PASSWORD", "")
         if not password:
-            _refuse(f"the etcd user {user!r} has no password: give it in ETCDCTL_PASSWORD")
+            refuse(f"the etcd user {user!r} has no password: give it in ETCDCTL_PASSWORD")
     return user, password
 
 
 def _prefix(path: str) -> str:
     prefix = _unquoted(path).strip("/")
     if prefix == "singleton-run" or prefix.startswith("singleton-run/"):
-        _refuse("the prefix singleton-run/ is where the records are: take another")
+        refuse("the prefix singleton-run/ is where the records are: take another")
     return prefix + "/" if prefix else ""

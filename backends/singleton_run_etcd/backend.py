@@ -16,25 +16,24 @@ import os
 import time
 
 from singleton_run.api import toolbox
-from singleton_run.api.contract import Grant, Held, host_of
-from singleton_run.api.deadline import Late, Patience, Woken
+from singleton_run.api.contract import Grant, Held
+from singleton_run.api.deadline import Deadline, Interrupted, Timeout
 from singleton_run.api.http.connection import Broken
-from singleton_run.api.record import damaged_mark, parsed, parsed_mark
+from singleton_run.api.record import parsed, parsed_mark
+from singleton_run.api.servers import may_reopen
 from singleton_run.errors import UNUSABLE, Failure, Lost, Refused, Unavailable
-from singleton_run_etcd.client import NoLease, Operation
+from singleton_run_etcd.client import LeaseNotFound, Op
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-    from singleton_run_etcd.client import Compare, Entry, Outcome, Server, Watch
+    from singleton_run_etcd.client import Compare, KeyValue, Outcome, Server, Watch
 
 _RECORDS = "singleton-run/record/"
 _MARKS = "singleton-run/once/"
 _OURS = "singleton-run"
-# A stream that broke sooner than that after it was opened is not opened again at once.
-_LEAST_LIFE = 1.0
 _LONGEST_PAUSE = 5.0
 # A command that ends sooner doesn't pay for a watch, which sees what happened meanwhile.
 _WATCH_AFTER = 0.05
@@ -74,24 +73,24 @@ class EtcdBackend:
         self._place: _Place | None = None
         self._own_watch: tuple[str, Watch] | None = None
         self._seen = 0
-        self._marked = 0
+        self._claimed = 0
         self._empty_leases: set[int] = set()
 
     def acquire(self, name: str, holder: str, ttl: float, limit: float) -> Grant | Held:
         """Take a place in the queue, or look whether ours has come to its head."""
         if not self._prefix and name == _OURS:
             raise Refused(f"in etcd the name {_OURS!r} is taken by the records: choose another", UNUSABLE)
-        patience = Patience(toolbox.now() + limit)
+        deadline = Deadline.after(limit)
         if self._place is None or self._place.name != name:
             self._place = _Place(name, self._queue(name))
         try:
-            return self._try(self._place, holder, ttl, patience)
-        except NoLease:
+            return self._attempt(self._place, holder, ttl, deadline)
+        except LeaseNotFound:
             # Our place lapsed while nobody could renew it, or was deleted by hand: go to the end.
             self._place = _Place(name, self._queue(name))
         try:
-            return self._try(self._place, holder, ttl, patience)
-        except NoLease:
+            return self._attempt(self._place, holder, ttl, deadline)
+        except LeaseNotFound:
             raise Unavailable("etcd: the lease ended as soon as it was made") from None
 
     def wait(self, held: Held, until: float, wake: int) -> None:
@@ -99,70 +98,69 @@ class EtcdBackend:
         place = self._place
         if place is None:
             return
-        ttl, ahead, revision = held.handle["ttl"], held.handle["ahead"], held.handle["revision"]
+        ttl, predecessor, revision = held.handle["ttl"], held.handle["predecessor"], held.handle["revision"]
+        deadline = Deadline(until, wake)
         opened = 0.0
-        while toolbox.now() < until:
-            now = toolbox.now()
-            step = Patience(min(until, now + toolbox.request_limit(ttl)), wake)
+        while not deadline.passed():
+            step = deadline.within(toolbox.request_limit(ttl))
             try:
-                if not ahead:
-                    ahead, revision = self._ahead(place, step)
-                    if not ahead:
+                if not predecessor:
+                    predecessor, revision = self._find_predecessor(place, step)
+                    if not predecessor:
                         return
-                opened = now
-                watch = self._server.watch(ahead, revision + 1, step)
+                opened = toolbox.now()
+                watch = self._server.watch(predecessor, revision + 1, step)
                 try:
-                    if self._watch_ahead(watch, place, ttl, Patience(until, wake)):
+                    if self._watch_predecessor(watch, place, ttl, deadline):
                         return
                 finally:
                     watch.close()
-            except Woken:
+            except Interrupted:
                 return
             except Unavailable:
-                if toolbox.now() < until:
+                if not deadline.passed():
                     raise
             except Broken as broken:
-                if toolbox.now() < opened + _LEAST_LIFE:
-                    raise Unavailable(f"etcd: {broken}") from None
-            ahead = ""
+                may_reopen("etcd", opened, broken)
+            predecessor = ""
 
     def leave(self, limit: float) -> None:
         """Revoke the lease of our place, and with it the key."""
         if self._place is not None:
-            self._server.revoke(self._place.lease, Patience(toolbox.now() + limit))
+            self._server.revoke_lease(self._place.lease, Deadline.after(limit))
             self._place = None
 
     def renew(self, grant: Grant, limit: float) -> None:
         """Keep the lease alive and see that the key is there; a later keeper marks it as its own."""
-        patience = Patience(toolbox.now() + limit)
-        handle = self._recall(grant)
-        if not self._server.keep_alive(handle["lease"], patience):
+        deadline = Deadline.after(limit)
+        handle = self._handle_of(grant)
+        if not self._server.keep_lease_alive(handle["lease"], deadline):
             raise Lost("its lease in etcd has ended")
-        mark: list[Operation] = []
-        if grant.generation != self._marked:
+        claim: list[Op] = []
+        if grant.generation != self._claimed:
             value = _value(grant.holder, handle["since"], grant.generation)
-            mark.append(Operation("put", self._key(grant), value=value, lease=handle["lease"]))
+            claim.append(Op("put", self._key(grant), value=value, lease=handle["lease"]))
         try:
-            outcome = self._server.txn(self._is_ours(grant), mark, [], patience)
-        except NoLease:
+            outcome = self._server.txn(self._is_still_ours(grant), claim, [], deadline)
+        except LeaseNotFound:
             raise Lost("its lease in etcd has ended") from None
-        if not outcome.held:
+        if not outcome.succeeded:
             raise Lost(_NOT_OURS)
         self._seen = outcome.revision
-        self._marked = grant.generation
+        self._claimed = grant.generation
 
     def hold(self, grant: Grant, until: float, wake: int) -> None:
         """Watch our own key; where no watch can be had, wait."""
-        self._recall(grant)
+        self._handle_of(grant)
         if self._own_watch is None and toolbox.wait(min(until, toolbox.now() + _WATCH_AFTER), [wake]):
             return
+        deadline = Deadline(until, wake)
         pause = 0.1
-        while (now := toolbox.now()) < until:
+        while not deadline.passed():
             try:
-                soon = min(until, now + toolbox.request_limit(grant.ttl))
-                watch = self._watch_own(grant, Patience(soon, wake))
-                watch.wait(Patience(until, wake))
-            except (Late, Woken):
+                watch = self._watch_own(grant, deadline.within(toolbox.request_limit(grant.ttl)))
+                watch.wait(deadline)
+            except (Timeout, Interrupted):
                 return
             except (Broken, Failure):
                 self._close_watch()
@@ -182,49 +180,46 @@ class EtcdBackend:
 
         The lease that was renewed is left to `close`.
         """
-        handle = self._recall(grant)
+        handle = self._handle_of(grant)
         key, record_key = self._key(grant), self._record_key(grant.name)
-        patience = Patience(toolbox.now() + limit)
+        deadline = Deadline.after(limit)
         text = toolbox.dumps(record) + _RELEASED
-        give, fresh = Operation("delete", key), 0
+        give, fresh = Op("delete", key), 0
         if keep > 0:
             fresh = _new_lease()
-            self._server.grant(fresh, int(-(-keep // 1)), patience)
-            give = Operation("put", key, value=_kept(grant.holder, handle["since"]), lease=fresh)
+            self._server.grant_lease(fresh, toolbox.whole_seconds(keep), deadline)
+            give = Op("put", key, value=_kept(grant.holder, handle["since"]), lease=fresh)
         try:
             outcome = self._server.txn(
-                self._is_ours(grant),
-                [give, Operation("put", record_key, value=text)],
-                [Operation("range", key), Operation("range", record_key)],
-                patience,
+                self._is_still_ours(grant),
+                [give, Op("put", record_key, value=text)],
+                [Op("range", key), Op("range", record_key)],
+                deadline,
             )
-        except NoLease:
+        except LeaseNotFound:
             raise Unavailable("etcd: the lease ended as soon as it was made") from None
-        if fresh and not outcome.held:
+        if fresh and not outcome.succeeded:
             self._empty_leases.add(fresh)
-        if not outcome.held and not _was_released(outcome, grant):
+        if not outcome.succeeded and not _was_released(outcome, grant):
             raise Lost(_NOT_OURS)
         self._place = None
         self._empty_leases.add(handle["lease"])
 
     def read(self, name: str, limit: float) -> tuple[Held | None, Mapping[str, Any] | None]:
         """Whose key is the oldest, and the record."""
-        patience = Patience(toolbox.now() + limit)
-        look = [self._first(name), Operation("range", self._record_key(name))]
-        outcome = self._server.txn([], look, [], patience)
+        deadline = Deadline.after(limit)
+        look = [self._oldest(name), Op("range", self._record_key(name))]
+        outcome = self._server.txn([], look, [], deadline)
         first, record = outcome.found
-        return (self._held(first[0], patience) if first else None), _record(record)
+        return (self._held(first[0], deadline) if first else None), _record(record)
 
     def done(self, name: str, key: str, limit: float) -> Mapping[str, Any] | None:
         """The value of the mark's key. Raises Refused for one that can't be read."""
         mark_key = self._mark_key(name, key)
-        found, _ = self._server.range(Operation("range", mark_key), Patience(toolbox.now() + limit))
+        found, _ = self._server.range(Op("range", mark_key), Deadline.after(limit))
         if not found:
             return None
-        mark = parsed_mark(found[0].value)
-        if mark is None:
-            raise damaged_mark(f"etcd's key {mark_key}")
-        return mark
+        return parsed_mark(found[0].value, f"etcd's key {mark_key}")
 
     def mark(self, grant: Grant, key: str, mark: Mapping[str, Any], limit: float) -> None:
         """Put the mark's key if the lock's is still ours."""
@@ -233,9 +228,9 @@ class EtcdBackend:
     def forget(self, name: str, key: str, limit: float) -> bool:
         """Delete the mark's key."""
         mark_key = self._mark_key(name, key)
-        delete = Operation("delete", mark_key)
-        outcome = self._server.txn([("create", mark_key, 0)], [], [delete], Patience(toolbox.now() + limit))
-        return not outcome.held
+        delete = Op("delete", mark_key)
+        outcome = self._server.txn([("create", mark_key, 0)], [], [delete], Deadline.after(limit))
+        return not outcome.succeeded
 
     def offset(self) -> tuple[float, float] | None:
         """By the Date of the gateway's last answer; gRPC doesn't tell the time."""
@@ -244,14 +239,14 @@ class EtcdBackend:
     def list(self, limit: float) -> list[str]:
         """The names that have a record, or a key that looks like a lock's."""
         records = self._record_key("")
-        ranges = [_below(records, keys_only=True)]
+        ranges = [_all_under(records, keys_only=True)]
         if self._prefix:
-            ranges.append(_below(self._prefix, keys_only=True))
+            ranges.append(_all_under(self._prefix, keys_only=True))
         else:
             # A lock's key may begin with any character of a name, but with no slash.
             ends = (("+", "/"), ("0", "{"))
-            ranges += [Operation("range", start, end=end, keys_only=True) for start, end in ends]
-        outcome = self._server.txn([], ranges, [], Patience(toolbox.now() + limit))
+            ranges += [Op("range", start, end=end, keys_only=True) for start, end in ends]
+        outcome = self._server.txn([], ranges, [], Deadline.after(limit))
         names = {entry.key.removeprefix(records) for entry in outcome.found[0]}
         for entries in outcome.found[1:]:
             names |= {self._name_of(entry) for entry in entries}
@@ -263,19 +258,19 @@ class EtcdBackend:
         Nobody waits for them, and they would end by themselves: so it doesn't delay a release.
         """
         self._close_watch()
-        patience = Patience(toolbox.now() + _REVOKE_LIMIT)
+        deadline = Deadline.after(_REVOKE_LIMIT)
         try:
             while self._empty_leases:
-                self._server.revoke(self._empty_leases.pop(), patience)
+                self._server.revoke_lease(self._empty_leases.pop(), deadline)
         except Failure:
             self._empty_leases.clear()
         self._server.close()
 
     def _put_if_ours(self, grant: Grant, key: str, value: Mapping[str, Any], limit: float) -> None:
-        self._recall(grant)
-        put = Operation("put", key, value=toolbox.dumps(value))
-        outcome = self._server.txn(self._is_ours(grant), [put], [], Patience(toolbox.now() + limit))
-        if not outcome.held:
+        self._handle_of(grant)
+        put = Op("put", key, value=toolbox.dumps(value))
+        outcome = self._server.txn(self._is_still_ours(grant), [put], [], Deadline.after(limit))
+        if not outcome.succeeded:
             raise Lost(_NOT_OURS)
 
     def _queue(self, name: str) -> str:
@@ -293,44 +288,47 @@ class EtcdBackend:
         # Without a slash in the last part no two names can have the same.
         return f"{_MARKS}{self._prefix}{name}/{plain(key)}"
 
-    def _name_of(self, entry: Entry) -> str:
+    def _name_of(self, entry: KeyValue) -> str:
         name, _, last = entry.key.removeprefix(self._prefix).rpartition("/")
         return name if entry.lease and last == f"{entry.lease:x}" else ""
 
-    def _first(self, name: str) -> Operation:
-        return _below(self._queue(name), limit=1)
+    def _oldest(self, name: str) -> Op:
+        return _all_under(self._queue(name), limit=1)
 
-    def _try(self, place: _Place, holder: str, ttl: float, patience: Patience) -> Grant | Held:
-        """Look, from our place in the queue, whether the lock is ours. Raises NoLease without a place."""
+    def _attempt(self, place: _Place, holder: str, ttl: float, deadline: Deadline) -> Grant | Held:
+        """Look, from our place in the queue, whether the lock is ours.
+
+        Raises LeaseNotFound when the place is gone.
+        """
         began = toolbox.now()
         look = [
-            Operation("range", place.key),
-            self._first(place.name),
-            Operation("range", self._record_key(place.name)),
+            Op("range", place.key),
+            self._oldest(place.name),
+            Op("range", self._record_key(place.name)),
         ]
         if place.created:
-            outcome = self._server.txn([], look, [], patience)
+            outcome = self._server.txn([], look, [], deadline)
         else:
-            outcome = self._enter(place, holder, ttl, look, patience)
+            outcome = self._enqueue(place, holder, ttl, look, deadline)
         own, first, record = outcome.found[:3]
         if not (own and first) or own[0].lease != place.lease:
             # Under another lease it is kept, for another keeper of ours has released it so.
-            raise NoLease
+            raise LeaseNotFound
         place.created = own[0].created
         self._seen = outcome.revision
         if first[0].created != place.created:
             # Where our key was just made, the newest but ours is the one to watch.
             newest = [entry.key for found in outcome.found[3:] for entry in found if entry.key != place.key]
-            handle = {"ttl": ttl, "ahead": newest[0] if newest else "", "revision": outcome.revision}
-            return self._held(first[0], patience, handle)
+            handle = {"ttl": ttl, "predecessor": newest[0] if newest else "", "revision": outcome.revision}
+            return self._held(first[0], deadline, handle)
         if place.renewed < began:
-            if not self._server.keep_alive(place.lease, patience):
-                raise NoLease
+            if not self._server.keep_lease_alive(place.lease, deadline):
+                raise LeaseNotFound
             place.renewed = began
         handle = {"lease": place.lease, "since": place.since, "known": self._server.known()}
         return Grant(place.name, holder, place.created, ttl, handle, _record(record))
 
-    def _held(self, entry: Entry, patience: Patience, handle: dict[str, Any] | None = None) -> Held:
+    def _held(self, entry: KeyValue, deadline: Deadline, handle: dict[str, Any] | None = None) -> Held:
         """Who has the key; of a stranger only the lease is known, and until when only if nobody renews it."""
         try:
             value = toolbox.loads(entry.value)
@@ -340,57 +338,57 @@ class EtcdBackend:
         until = None
         if value.get("kept"):
             # In whole seconds, the rest is cut off.
-            until = toolbox.now() + 1 + self._server.left(entry.lease, patience)
-        return Held(holder, host_of(holder), since, until, handle)
+            until = toolbox.now() + 1 + self._server.time_to_live(entry.lease, deadline)
+        return Held(holder, since=since, until=until, handle=handle)
 
-    def _enter(
-        self, place: _Place, holder: str, ttl: float, look: Sequence[Operation], patience: Patience
+    def _enqueue(
+        self, place: _Place, holder: str, ttl: float, look: Sequence[Op], deadline: Deadline
     ) -> Outcome:
         """Make lease and key, unless an earlier attempt has, whose answer was lost; and look."""
         now = toolbox.now()
-        if self._server.grant(place.lease, int(-(-ttl // 1)), patience):
+        if self._server.grant_lease(place.lease, toolbox.whole_seconds(ttl), deadline):
             place.renewed = now
         value = _value(holder, place.since, 0)
-        put = Operation("put", place.key, value=value, lease=place.lease)
-        last = _below(self._queue(place.name), limit=2, newest=True, keys_only=True)
-        outcome = self._server.txn([("create", place.key, 0)], [put, *look, last], look, patience)
-        if outcome.held:
+        put = Op("put", place.key, value=value, lease=place.lease)
+        last = _all_under(self._queue(place.name), limit=2, newest=True, keys_only=True)
+        outcome = self._server.txn([("create", place.key, 0)], [put, *look, last], look, deadline)
+        if outcome.succeeded:
             outcome.found = outcome.found[1:]
         return outcome
 
-    def _ahead(self, place: _Place, patience: Patience) -> tuple[str, int]:
+    def _find_predecessor(self, place: _Place, deadline: Deadline) -> tuple[str, int]:
         """The key just before ours, empty if there is none, and the revision at which that is so."""
         queue, before = self._queue(place.name), place.created - 1
-        look = _below(queue, limit=1, newest=True, before=before, keys_only=True)
-        found, revision = self._server.range(look, patience)
+        look = _all_under(queue, limit=1, newest=True, before=before, keys_only=True)
+        found, revision = self._server.range(look, deadline)
         return (found[0].key if found else ""), revision
 
-    def _watch_ahead(self, watch: Watch, place: _Place, ttl: float, patience: Patience) -> bool:
+    def _watch_predecessor(self, watch: Watch, place: _Place, ttl: float, deadline: Deadline) -> bool:
         """Whether to look at the queue again; False if the watch must be opened elsewhere."""
         while True:
             due = place.renewed + ttl / 3
             try:
-                watch.wait(Patience(min(patience.until, due), patience.wake))
-            except Late:
-                if toolbox.now() >= patience.until:
+                watch.wait(deadline.earlier(due))
+            except Timeout:
+                if deadline.passed():
                     return True
             else:
                 return True
             now = toolbox.now()
-            soon = Patience(now + toolbox.request_limit(ttl), patience.wake)
-            if not self._server.keep_alive(place.lease, soon):
+            soon = Deadline.after(toolbox.request_limit(ttl), deadline.wake)
+            if not self._server.keep_lease_alive(place.lease, soon):
                 return True
             place.renewed = now
-            if not watch.stands():
+            if not watch.is_current():
                 return False
 
-    def _watch_own(self, grant: Grant, patience: Patience) -> Watch:
+    def _watch_own(self, grant: Grant, deadline: Deadline) -> Watch:
         key = self._key(grant)
-        if self._own_watch is not None and (self._own_watch[0] != key or not self._own_watch[1].stands()):
+        if self._own_watch is not None and (self._own_watch[0] != key or not self._own_watch[1].is_current()):
             self._close_watch()
         if self._own_watch is None:
             revision = max(self._seen, grant.token) + 1
-            self._own_watch = key, self._server.watch(key, revision, patience)
+            self._own_watch = key, self._server.watch(key, revision, deadline)
         return self._own_watch[1]
 
     def _close_watch(self) -> None:
@@ -398,33 +396,33 @@ class EtcdBackend:
             self._own_watch[1].close()
             self._own_watch = None
 
-    def _recall(self, grant: Grant) -> Mapping[str, Any]:
+    def _handle_of(self, grant: Grant) -> Mapping[str, Any]:
         self._server.recall(grant.handle["known"])
         return grant.handle
 
-    def _is_ours(self, grant: Grant) -> Sequence[Compare]:
+    def _is_still_ours(self, grant: Grant) -> Sequence[Compare]:
         """Holds if the key is there, was made when the lock was granted, and is not a later keeper's."""
         key = self._key(grant)
-        return [("create", key, grant.token), ("below", key, _mark(grant.generation + 1))]
+        return [("create", key, grant.token), ("below", key, _generation_prefix(grant.generation + 1))]
 
 
-def _below(folder: str, **how: Any) -> Operation:
+def _all_under(folder: str, **how: Any) -> Op:
     """A range of all keys that begin with `folder`, which ends in a slash: the next character is 0."""
-    return Operation("range", folder, end=folder[:-1] + "0", **how)
+    return Op("range", folder, end=folder[:-1] + "0", **how)
 
 
 def _new_lease() -> int:
     return int.from_bytes(os.urandom(8), "big") >> 1 or 1
 
 
-def _mark(generation: int) -> str:
+def _generation_prefix(generation: int) -> str:
     """What the value of a key begins with: it sorts by generation."""
     return f'{{"generation":"{generation:08}'
 
 
 def _value(holder: str, since: float, generation: int) -> str:
     rest = toolbox.dumps({"holder": holder, "since": since})
-    return f'{_mark(generation)}",{rest[1:]}'
+    return f'{_generation_prefix(generation)}",{rest[1:]}'
 
 
 def _kept(holder: str, since: float) -> str:
@@ -432,7 +430,7 @@ def _kept(holder: str, since: float) -> str:
     return toolbox.dumps({"kept": True, "holder": holder, "since": since})
 
 
-def _record(found: Sequence[Entry]) -> Mapping[str, Any] | None:
+def _record(found: Sequence[KeyValue]) -> Mapping[str, Any] | None:
     return parsed(found[0].value) if found else None
 
 

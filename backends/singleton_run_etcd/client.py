@@ -1,11 +1,12 @@
 """What the lock asks of an etcd server, whatever the transport: a few operations, as plain values.
 
-Keys are text. Every call raises Unavailable or Refused, and ends with its patience (`Late`, `Woken`
+Keys are text. Every call raises Unavailable or Refused, and ends with its deadline (`Timeout`, `Interrupted`
 are raised by `Watch.wait` alone).
 """
 
 from __future__ import annotations
 
+from singleton_run.api.servers import with_new_login
 from singleton_run.errors import Failure, Refused, Unavailable
 
 TYPE_CHECKING = False
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, Protocol, TypeVar
 
-    from singleton_run.api.deadline import Patience
+    from singleton_run.api.deadline import Deadline
     from singleton_run_etcd.address import Address
 
     Result = TypeVar("Result")
@@ -25,10 +26,10 @@ if TYPE_CHECKING:
     class Watch(Protocol):
         """Sees one key."""
 
-        def wait(self, patience: Patience) -> None:
-            """Return when the key was deleted, or may have been. Raises Late, Woken, Broken."""
+        def wait(self, deadline: Deadline) -> None:
+            """Return when the key was deleted, or may have been. Raises Timeout, Interrupted, Broken."""
 
-        def stands(self) -> bool:
+        def is_current(self) -> bool:
             """Whether requests still go to the server that the watch is on."""
 
         def close(self) -> None:
@@ -40,35 +41,35 @@ if TYPE_CHECKING:
         def txn(
             self,
             compares: Sequence[Compare],
-            then: Sequence[Operation],
-            otherwise: Sequence[Operation],
-            patience: Patience,
+            then: Sequence[Op],
+            otherwise: Sequence[Op],
+            deadline: Deadline,
         ) -> Outcome:
             """Do `then` if all of `compares` hold, else `otherwise`, atomically.
 
-            Raises NoLease if a put names a lease that is gone.
+            Raises LeaseNotFound if a put names a lease that is gone.
             """
 
-        def range(self, look: Operation, patience: Patience) -> tuple[list[Entry], int]:
+        def range(self, look: Op, deadline: Deadline) -> tuple[list[KeyValue], int]:
             """What one range finds, and the revision at which that is so.
 
             Better than a transaction that only looks: such a one ends an etcd 3.5.1, by a panic, if its
             client goes away at the wrong moment (etcd-io/etcd#14110).
             """
 
-        def grant(self, lease: int, ttl: int, patience: Patience) -> bool:
+        def grant_lease(self, lease: int, ttl: int, deadline: Deadline) -> bool:
             """Make a lease of that id and as many seconds; False if it is there already."""
 
-        def keep_alive(self, lease: int, patience: Patience) -> bool:
+        def keep_lease_alive(self, lease: int, deadline: Deadline) -> bool:
             """Renew a lease; False if it is gone."""
 
-        def left(self, lease: int, patience: Patience) -> int:
+        def time_to_live(self, lease: int, deadline: Deadline) -> int:
             """How many whole seconds a lease has left, 0 if it is gone."""
 
-        def revoke(self, lease: int, patience: Patience) -> None:
+        def revoke_lease(self, lease: int, deadline: Deadline) -> None:
             """End a lease, with its keys; one that is gone already is right."""
 
-        def watch(self, key: str, revision: int, patience: Patience) -> Watch:
+        def watch(self, key: str, revision: int, deadline: Deadline) -> Watch:
             """A watch on a key for its deletion, from that revision on."""
 
         def offset(self) -> tuple[float, float] | None:
@@ -85,16 +86,23 @@ if TYPE_CHECKING:
 
 
 # gRPC's status codes, those that matter here; the gateway tells them too.
-UNKNOWN, INVALID, LATE, NOT_FOUND, DENIED, PRECONDITION = 2, 3, 4, 5, 7, 9
-UNIMPLEMENTED, UNAVAILABLE, UNAUTHENTICATED = 12, 14, 16
-_REFUSALS = (INVALID, DENIED, UNIMPLEMENTED, UNAUTHENTICATED)
+UNKNOWN = 2
+INVALID_ARGUMENT = 3
+DEADLINE_EXCEEDED = 4
+NOT_FOUND = 5
+PERMISSION_DENIED = 7
+FAILED_PRECONDITION = 9
+UNIMPLEMENTED = 12
+UNAVAILABLE = 14
+UNAUTHENTICATED = 16
+_PERMANENT = (INVALID_ARGUMENT, PERMISSION_DENIED, UNIMPLEMENTED, UNAUTHENTICATED)
 
 
-class NoLease(Exception):
+class LeaseNotFound(Exception):
     """There is no lease of that id any more."""
 
 
-class Rejected(Exception):
+class ServerError(Exception):
     """The server's no, by its gRPC code."""
 
     def __init__(self, code: int, text: str) -> None:
@@ -103,7 +111,7 @@ class Rejected(Exception):
 
     def failure(self, advice: str) -> Failure:
         """The same for the lock and its user, whom `advice` tells what to do about a refusal."""
-        if self.code in _REFUSALS:
+        if self.code in _PERMANENT:
             return Refused(f"etcd refuses: {self}{advice}")
         return Unavailable(f"etcd: {self}")
 
@@ -121,30 +129,31 @@ class Login:
 
         `authenticate` gives the token for a user and a password. Raises what both raise.
         """
-        self._log_in(authenticate)
-        try:
-            return work()
-        except Rejected as rejected:
+
+        def renew(error: ServerError) -> bool:
             # The token has come to its end, or the users were changed since.
-            if not self.token or rejected.code not in (INVALID, UNAUTHENTICATED):
-                raise
-        self.token = ""
+            if not self.token or error.code not in (INVALID_ARGUMENT, UNAUTHENTICATED):
+                return False
+            self.token = ""
+            self._log_in(authenticate)
+            return True
+
         self._log_in(authenticate)
-        return work()
+        return with_new_login(work, ServerError, renew)
 
     def _log_in(self, authenticate: Callable[[str, str], str]) -> None:
         if not self.user or self.token:
             return
         try:
             self.token = authenticate(self.user, self._password)
-        except Rejected as rejected:
-            if rejected.code != PRECONDITION:
-                raise Refused(f"etcd refuses the user {self.user!r} or the password: {rejected}") from None
+        except ServerError as error:
+            if error.code != FAILED_PRECONDITION:
+                raise Refused(f"etcd refuses the user {self.user!r} or the password: {error}") from None
             # The cluster knows no users: as etcdctl does, go on without.
             self.user = ""
 
 
-class Operation:
+class Op:
     """One step of a transaction: a put, a deletion, or a range that is sorted by create revision.
 
     A put has `value` and `lease` (0: for ever), a deletion neither. A range reaches from `key` to
@@ -178,7 +187,7 @@ class Operation:
         self.keys_only = keys_only
 
 
-class Entry:
+class KeyValue:
     """A key that a range gave: `created` is its create revision, `lease` 0 if it has none."""
 
     __slots__ = ("created", "key", "lease", "value")
@@ -196,9 +205,9 @@ class Outcome:
     `revision` is the cluster's after it. `found` has an entry for each operation, empty for a put.
     """
 
-    __slots__ = ("found", "held", "revision")
+    __slots__ = ("found", "revision", "succeeded")
 
-    def __init__(self, revision: int, found: Sequence[Sequence[Entry]], *, held: bool) -> None:
+    def __init__(self, revision: int, found: Sequence[Sequence[KeyValue]], *, succeeded: bool) -> None:
         self.revision = revision
         self.found = found
-        self.held = held
+        self.succeeded = succeeded

@@ -8,20 +8,21 @@ from __future__ import annotations
 from binascii import a2b_base64, b2a_base64
 
 from singleton_run.api import toolbox
-from singleton_run.api.deadline import Late, Woken
+from singleton_run.api.deadline import Interrupted, Timeout
 from singleton_run.api.http.client import Client, Endpoint, proxy_to
 from singleton_run.api.http.connection import Broken
+from singleton_run.api.servers import ServerClock, no_answer
 from singleton_run.errors import UNUSABLE, Failure, Refused, Unavailable
 from singleton_run_etcd.client import (
-    DENIED,
+    FAILED_PRECONDITION,
     NOT_FOUND,
-    PRECONDITION,
+    PERMISSION_DENIED,
     UNKNOWN,
-    Entry,
+    KeyValue,
+    LeaseNotFound,
     Login,
-    NoLease,
     Outcome,
-    Rejected,
+    ServerError,
 )
 
 TYPE_CHECKING = False
@@ -29,12 +30,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any, TypeVar
 
-    from singleton_run.api.deadline import Patience
+    from singleton_run.api.deadline import Deadline
     from singleton_run.api.http.client import Stream
     from singleton_run.api.http.connection import Answer
     from singleton_run.api.http.tls import Tls
     from singleton_run_etcd.address import Address
-    from singleton_run_etcd.client import Compare, Operation
+    from singleton_run_etcd.client import Compare, Op
 
     Body = dict[str, Any]
     Result = TypeVar("Result")
@@ -52,87 +53,86 @@ class Gateway:
         self._login = Login(address)
         self._certificate = bool(address.cert)
         self._client = Client("etcd", _endpoints(address, environ))
-        self._told = "", 0.0, 0.0
+        self._clock = ServerClock()
 
     def txn(
         self,
         compares: Sequence[Compare],
-        then: Sequence[Operation],
-        otherwise: Sequence[Operation],
-        patience: Patience,
+        then: Sequence[Op],
+        otherwise: Sequence[Op],
+        deadline: Deadline,
     ) -> Outcome:
         """See `server.Server`."""
         body = {
             "compare": [_compare(*compare) for compare in compares],
-            "success": [_operation(operation) for operation in then],
-            "failure": [_operation(operation) for operation in otherwise],
+            "success": [_request_op(operation) for operation in then],
+            "failure": [_request_op(operation) for operation in otherwise],
         }
         try:
-            answer = self._call("/v3/kv/txn", body, patience, expected=NOT_FOUND)
-        except Rejected:
-            raise NoLease from None
-        outcome = _sense(lambda: _outcome(answer))
+            answer = self._call("/v3/kv/txn", body, deadline, expected=NOT_FOUND)
+        except ServerError:
+            raise LeaseNotFound from None
+        outcome = _checked(lambda: _outcome(answer))
         # Without compares they all hold; and there is an answer to each question.
-        if len(outcome.found) != len(then if outcome.held else otherwise) or not (compares or outcome.held):
-            raise _nonsense()
+        asked = then if outcome.succeeded else otherwise
+        if len(outcome.found) != len(asked) or not (compares or outcome.succeeded):
+            raise _not_etcd()
         return outcome
 
-    def range(self, look: Operation, patience: Patience) -> tuple[list[Entry], int]:
+    def range(self, look: Op, deadline: Deadline) -> tuple[list[KeyValue], int]:
         """See `server.Server`."""
-        answer = self._call("/v3/kv/range", _operation(look)["request_range"], patience)
-        return _sense(lambda: (_entries(answer), int(answer["header"]["revision"])))
+        answer = self._call("/v3/kv/range", _request_op(look)["request_range"], deadline)
+        return _checked(lambda: (_key_values(answer), int(answer["header"]["revision"])))
 
-    def grant(self, lease: int, ttl: int, patience: Patience) -> bool:
+    def grant_lease(self, lease: int, ttl: int, deadline: Deadline) -> bool:
         """See `server.Server`."""
         body = {"ID": str(lease), "TTL": str(ttl)}
         try:
-            self._call("/v3/lease/grant", body, patience, expected=PRECONDITION)
-        except Rejected:
+            self._call("/v3/lease/grant", body, deadline, expected=FAILED_PRECONDITION)
+        except ServerError:
             return False
         return True
 
-    def keep_alive(self, lease: int, patience: Patience) -> bool:
+    def keep_lease_alive(self, lease: int, deadline: Deadline) -> bool:
         """See `server.Server`."""
-        answer = self._call("/v3/lease/keepalive", {"ID": str(lease)}, patience)
-        return _sense(lambda: int(answer.get("result", {}).get("TTL", 0))) > 0
+        answer = self._call("/v3/lease/keepalive", {"ID": str(lease)}, deadline)
+        return _checked(lambda: int(answer.get("result", {}).get("TTL", 0))) > 0
 
-    def left(self, lease: int, patience: Patience) -> int:
+    def time_to_live(self, lease: int, deadline: Deadline) -> int:
         """See `server.Server`."""
-        answer = self._call("/v3/lease/timetolive", {"ID": str(lease)}, patience)
-        return _sense(lambda: max(0, int(answer.get("TTL", 0))))
+        answer = self._call("/v3/lease/timetolive", {"ID": str(lease)}, deadline)
+        return _checked(lambda: max(0, int(answer.get("TTL", 0))))
 
-    def revoke(self, lease: int, patience: Patience) -> None:
+    def revoke_lease(self, lease: int, deadline: Deadline) -> None:
         """See `server.Server`."""
         try:
-            self._call("/v3/lease/revoke", {"ID": str(lease)}, patience, expected=NOT_FOUND)
-        except Rejected:
+            self._call("/v3/lease/revoke", {"ID": str(lease)}, deadline, expected=NOT_FOUND)
+        except ServerError:
             return
 
-    def watch(self, key: str, revision: int, patience: Patience) -> GatewayWatch:
+    def watch(self, key: str, revision: int, deadline: Deadline) -> GatewayWatch:
         """See `server.Server`."""
         request = {"key": _encoded(key), "start_revision": str(revision), "filters": ["NOPUT"]}
         body = toolbox.dumps({"create_request": request}).encode()
-        return self._with_login(lambda: self._open_watch(body, patience), patience)
+        return self._with_login(lambda: self._open_watch(body, deadline), deadline)
 
-    def _open_watch(self, body: bytes, patience: Patience) -> GatewayWatch:
+    def _open_watch(self, body: bytes, deadline: Deadline) -> GatewayWatch:
         headers = {**self._headers(), **_NEEDS_LEADER}
-        stream = self._client.stream("POST", "/v3/watch", headers, body, patience)
+        stream = self._client.stream("POST", "/v3/watch", headers, body, deadline)
         try:
             if stream.status != 200:
-                raise _rejected(stream.answer, certificate=self._certificate)
-            return GatewayWatch(self._client, stream, patience)
-        except (Broken, Late) as error:
+                raise _server_error(stream.answer, certificate=self._certificate)
+            return GatewayWatch(self._client, stream, deadline)
+        except (Broken, Timeout) as error:
             stream.close()
-            raise Unavailable(f"etcd: {error}") from None
-        except (Failure, Woken, Rejected):
+            raise no_answer("etcd", {stream.route[0].name: error}) from None
+        except (Failure, Interrupted, ServerError):
             stream.close()
             raise
 
     def offset(self) -> tuple[float, float] | None:
         """See `server.Server`."""
-        from singleton_run.api.http.date import ahead
-
-        return ahead(*self._told)
+        return self._clock.offset()
 
     def known(self) -> list[Any]:
         """See `server.Server`."""
@@ -146,35 +146,35 @@ class Gateway:
         """See `server.Server`."""
         self._client.close()
 
-    def _call(self, path: str, body: Body, patience: Patience, expected: int | None = None) -> Body:
-        return self._with_login(lambda: self._post(path, body, patience), patience, expected)
+    def _call(self, path: str, body: Body, deadline: Deadline, expected: int | None = None) -> Body:
+        return self._with_login(lambda: self._post(path, body, deadline), deadline, expected)
 
     def _with_login(
-        self, work: Callable[[], Result], patience: Patience, expected: int | None = None
+        self, work: Callable[[], Result], deadline: Deadline, expected: int | None = None
     ) -> Result:
-        """Do `work` logged in. Raises Failure for a no, but Rejected for the one that is expected."""
+        """Do `work` logged in. Raises Failure for a no, but ServerError for the one that is expected."""
 
         def authenticate(user: str, password: str) -> str:
             body = {"name": user, "password": password}
-            token = str(self._post("/v3/auth/authenticate", body, patience).get("token", ""))
+            token = str(self._post("/v3/auth/authenticate", body, deadline).get("token", ""))
             if not (token.isascii() and token.isprintable()):
-                raise _nonsense()
+                raise _not_etcd()
             return token
 
         try:
             return self._login.during(work, authenticate)
-        except Rejected as rejected:
-            if rejected.code == expected:
+        except ServerError as error:
+            if error.code == expected:
                 raise
-            raise self._failure(rejected) from None
+            raise self._failure(error) from None
 
-    def _post(self, path: str, body: Body, patience: Patience) -> Body:
+    def _post(self, path: str, body: Body, deadline: Deadline) -> Body:
         data = toolbox.dumps(body).encode()
         sent = toolbox.now()
-        answer = self._client.request("POST", path, self._headers(), data, patience)
-        self._told = answer.headers.get("date", ""), sent, toolbox.now()
+        answer = self._client.request("POST", path, self._headers(), data, deadline)
+        self._clock.read(answer.headers.get("date"), sent, toolbox.now())
         if answer.status != 200:
-            raise _rejected(answer, certificate=self._certificate)
+            raise _server_error(answer, certificate=self._certificate)
         result = _object(answer.body)
         if "error" in result:
             raise _in_stream(result["error"])
@@ -183,35 +183,35 @@ class Gateway:
     def _headers(self) -> dict[str, str]:
         return {"Authorization": self._login.token} if self._login.token else {}
 
-    def _failure(self, rejected: Rejected) -> Failure:
+    def _failure(self, error: ServerError) -> Failure:
         if self._login.user:
-            return rejected.failure("")
+            return error.failure("")
         advice = ": if it knows users, name one (ETCDCTL_USER=USER:PASSWORD)"
         if self._certificate:
             advice += "; one that is known by its certificate needs etcd+grpc://"
-        return rejected.failure(advice)
+        return error.failure(advice)
 
 
 class GatewayWatch:
     """A watch by the gateway, which says of every answer in one line. See `server.Watch`."""
 
-    def __init__(self, client: Client, stream: Stream, patience: Patience) -> None:
+    def __init__(self, client: Client, stream: Stream, deadline: Deadline) -> None:
         self._client = client
         self._stream = stream
-        result = self._result(patience)
+        result = self._result(deadline)
         self._over = "canceled" in result
 
-    def wait(self, patience: Patience) -> None:
+    def wait(self, deadline: Deadline) -> None:
         """See `server.Watch`."""
         while not self._over:
             try:
-                result = self._result(patience)
-            except Rejected as rejected:
-                raise Broken(str(rejected)) from None
+                result = self._result(deadline)
+            except ServerError as error:
+                raise Broken(str(error)) from None
             # Canceled means, here, that the revision is gone from the history: whoever waits looks again.
             self._over = "canceled" in result or bool(result.get("events"))
 
-    def stands(self) -> bool:
+    def is_current(self) -> bool:
         """See `server.Watch`."""
         return self._stream.route == self._client.route
 
@@ -219,19 +219,19 @@ class GatewayWatch:
         """See `server.Watch`."""
         self._stream.close()
 
-    def _result(self, patience: Patience) -> Body:
+    def _result(self, deadline: Deadline) -> Body:
         line = b""
         while not line:
-            line = self._stream.line(patience)
+            line = self._stream.line(deadline)
         answer = _object(line)
         if "error" in answer:
             raise _in_stream(answer["error"])
         result: Body = answer.get("result", {})
         if not isinstance(result, dict):
-            raise _nonsense()
+            raise _not_etcd()
         if "canceled" in result and "compact_revision" not in result:
             # At its start for want of permission, the one thing that is looked at then.
-            raise Rejected(DENIED, result.get("cancel_reason") or "the watch was canceled")
+            raise ServerError(PERMISSION_DENIED, result.get("cancel_reason") or "the watch was canceled")
         return result
 
 
@@ -263,7 +263,7 @@ def _compare(what: str, key: str, value: Any) -> Body:
     return {"key": _encoded(key), "target": "VALUE", "result": "LESS", "value": _encoded(value)}
 
 
-def _operation(operation: Operation) -> Body:
+def _request_op(operation: Op) -> Body:
     body: Body = {"key": _encoded(operation.key)}
     if operation.kind == "put":
         body["value"] = _encoded(operation.value)
@@ -281,9 +281,9 @@ def _operation(operation: Operation) -> Body:
     return {"request_range": body}
 
 
-def _entries(found: Body) -> list[Entry]:
+def _key_values(found: Body) -> list[KeyValue]:
     return [
-        Entry(
+        KeyValue(
             _decoded(entry["key"]),
             _decoded(entry.get("value", "")),
             int(entry["create_revision"]),
@@ -294,19 +294,19 @@ def _entries(found: Body) -> list[Entry]:
 
 
 def _outcome(answer: Body) -> Outcome:
-    found = [_entries(response.get("response_range", {})) for response in answer.get("responses", ())]
-    return Outcome(int(answer["header"]["revision"]), found, held=bool(answer.get("succeeded", False)))
+    found = [_key_values(response.get("response_range", {})) for response in answer.get("responses", ())]
+    return Outcome(int(answer["header"]["revision"]), found, succeeded=bool(answer.get("succeeded", False)))
 
 
-def _sense(read: Callable[[], Result]) -> Result:
+def _checked(read: Callable[[], Result]) -> Result:
     """What `read` takes from an answer. Raises Refused for an answer that etcd doesn't give."""
     try:
         return read()
     except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError):
-        raise _nonsense() from None
+        raise _not_etcd() from None
 
 
-def _nonsense() -> Refused:
+def _not_etcd() -> Refused:
     return Refused(f"what answers is not etcd's JSON gateway: {_CHECK}, or use etcd+grpc://", UNUSABLE)
 
 
@@ -316,15 +316,15 @@ def _object(data: bytes) -> Body:
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise _nonsense()
+        raise _not_etcd()
     return value
 
 
-def _rejected(answer: Answer, *, certificate: bool) -> Rejected:
+def _server_error(answer: Answer, *, certificate: bool) -> ServerError:
     """The gateway's no. Raises Failure if it isn't the gateway that says no."""
     try:
         said = toolbox.loads(answer.body.decode())
-        return Rejected(int(said["code"]), str(said.get("message") or said.get("error")))
+        return ServerError(int(said["code"]), str(said.get("message") or said.get("error")))
     except (ValueError, LookupError, TypeError, ArithmeticError):
         pass
     if answer.status == 404:
@@ -338,9 +338,9 @@ def _rejected(answer: Answer, *, certificate: bool) -> Rejected:
     raise Refused(f"{text}: {_CHECK} and whether TLS is spoken", UNUSABLE)
 
 
-def _in_stream(error: Any) -> Rejected:
+def _in_stream(error: Any) -> ServerError:
     """The same in an answer that had begun with 200."""
     if isinstance(error, dict):
         code = error.get("grpc_code", error.get("code"))
-        return Rejected(code if isinstance(code, int) else UNKNOWN, str(error.get("message", "")))
-    return Rejected(UNKNOWN, str(error))
+        return ServerError(code if isinstance(code, int) else UNKNOWN, str(error.get("message", "")))
+    return ServerError(UNKNOWN, str(error))

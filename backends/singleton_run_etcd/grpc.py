@@ -11,24 +11,26 @@ import _thread
 import os
 
 from singleton_run.api import toolbox
-from singleton_run.api.deadline import READ, Late, Patience, Woken
+from singleton_run.api.deadline import READ, Deadline, Interrupted, Timeout
 from singleton_run.api.http.connection import Broken
+from singleton_run.api.servers import in_turn, no_answer
+from singleton_run.api.url import authority
 from singleton_run.errors import UNUSABLE, Failure, Refused, Unavailable
 from singleton_run_etcd.client import (
-    DENIED,
-    INVALID,
-    LATE,
+    DEADLINE_EXCEEDED,
+    FAILED_PRECONDITION,
+    INVALID_ARGUMENT,
     NOT_FOUND,
-    PRECONDITION,
+    PERMISSION_DENIED,
     UNAUTHENTICATED,
     UNAVAILABLE,
     UNIMPLEMENTED,
-    Entry,
+    KeyValue,
+    LeaseNotFound,
     Login,
-    NoLease,
-    Operation,
+    Op,
     Outcome,
-    Rejected,
+    ServerError,
 )
 
 # What goes wrong is told by us. And the messages of python-etcd3 are older than the compiled
@@ -39,10 +41,7 @@ try:
     import grpc
     from etcd3 import etcdrpc as rpc
 except (ImportError, TypeError) as error:
-    why = str(error).partition("\n")[0]
-    raise Refused(
-        f"etcd+grpc needs the package etcd3 ({why}): pip install 'singleton-run[etcd-grpc]'", UNUSABLE
-    ) from None
+    raise toolbox.missing_package("etcd+grpc", "etcd3", "etcd-grpc", error) from None
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,7 +55,14 @@ if TYPE_CHECKING:
     Metadata = list[tuple[str, str]]
 
 # With these a server that is well has answered: another would say the same.
-_ANSWERS = (INVALID, NOT_FOUND, DENIED, PRECONDITION, UNIMPLEMENTED, UNAUTHENTICATED)
+_ANSWERS = (
+    INVALID_ARGUMENT,
+    NOT_FOUND,
+    PERMISSION_DENIED,
+    FAILED_PRECONDITION,
+    UNIMPLEMENTED,
+    UNAUTHENTICATED,
+)
 # A member that has lost the others ends the watch, instead of being silent.
 _NEEDS_LEADER = ("hasleader", "true")
 # What it says where TLS fails: for a certificate or another fault of OpenSSL's, and for another name.
@@ -81,9 +87,9 @@ class _Bell:
         """Make it readable."""
         os.eventfd_write(self.descriptor, 1)
 
-    def wait(self, patience: Patience) -> None:
-        """Wait until it was rung, and take that back. Raises Late, Woken."""
-        patience.wait(self.descriptor, READ)
+    def wait(self, deadline: Deadline) -> None:
+        """Wait until it was rung, and take that back. Raises Timeout, Interrupted."""
+        deadline.wait(self.descriptor, READ)
         os.eventfd_read(self.descriptor)
 
 
@@ -109,17 +115,17 @@ class _Stream:
             for message in self._call:
                 self._came.append(message)
                 self._bell.ring()
-            end = Rejected(UNAVAILABLE, "the server ended the stream")
+            end = ServerError(UNAVAILABLE, "the server ended the stream")
         except grpc.RpcError:
-            end = _rejected(self._call)
+            end = _server_error(self._call)
         self._came.append(end)
         self._bell.ring()
 
-    def next(self, patience: Patience) -> Any:
-        """The next message. Raises Rejected at the end, Late, Woken."""
+    def next(self, deadline: Deadline) -> Any:
+        """The next message. Raises ServerError at the end, Timeout, Interrupted."""
         while not self._came:
-            self._bell.wait(patience)
-        if isinstance(self._came[0], Rejected):
+            self._bell.wait(deadline)
+        if isinstance(self._came[0], ServerError):
             raise self._came[0]
         return self._came.pop(0)
 
@@ -154,79 +160,79 @@ class Grpc:
     def txn(
         self,
         compares: Sequence[Compare],
-        then: Sequence[Operation],
-        otherwise: Sequence[Operation],
-        patience: Patience,
+        then: Sequence[Op],
+        otherwise: Sequence[Op],
+        deadline: Deadline,
     ) -> Outcome:
         """See `server.Server`."""
         request = rpc.TxnRequest(
             compare=[_compare(*compare) for compare in compares],
-            success=[_operation(operation) for operation in then],
-            failure=[_operation(operation) for operation in otherwise],
+            success=[_request_op(operation) for operation in then],
+            failure=[_request_op(operation) for operation in otherwise],
         )
         try:
-            answer = self._call(lambda line: line.kv.Txn, request, patience, expected=NOT_FOUND)
-        except Rejected:
-            raise NoLease from None
-        found = [_entries(response.response_range) for response in answer.responses]
-        return Outcome(answer.header.revision, found, held=answer.succeeded)
+            answer = self._call(lambda line: line.kv.Txn, request, deadline, expected=NOT_FOUND)
+        except ServerError:
+            raise LeaseNotFound from None
+        found = [_key_values(response.response_range) for response in answer.responses]
+        return Outcome(answer.header.revision, found, succeeded=answer.succeeded)
 
-    def range(self, look: Operation, patience: Patience) -> tuple[list[Entry], int]:
+    def range(self, look: Op, deadline: Deadline) -> tuple[list[KeyValue], int]:
         """See `server.Server`."""
-        answer = self._call(lambda line: line.kv.Range, _operation(look).request_range, patience)
-        return _entries(answer), answer.header.revision
+        answer = self._call(lambda line: line.kv.Range, _request_op(look).request_range, deadline)
+        return _key_values(answer), answer.header.revision
 
-    def grant(self, lease: int, ttl: int, patience: Patience) -> bool:
+    def grant_lease(self, lease: int, ttl: int, deadline: Deadline) -> bool:
         """See `server.Server`."""
         request = rpc.LeaseGrantRequest(ID=lease, TTL=ttl)
         try:
-            self._call(lambda line: line.lease.LeaseGrant, request, patience, expected=PRECONDITION)
-        except Rejected:
+            self._call(lambda line: line.lease.LeaseGrant, request, deadline, expected=FAILED_PRECONDITION)
+        except ServerError:
             return False
         return True
 
-    def keep_alive(self, lease: int, patience: Patience) -> bool:
+    def keep_lease_alive(self, lease: int, deadline: Deadline) -> bool:
         """See `server.Server`."""
         request = rpc.LeaseKeepAliveRequest(ID=lease)
 
-        def ask(line: _Line, share: Patience) -> Any:
+        def ask(line: _Line, share: Deadline) -> Any:
             stream = _Stream(line.lease.LeaseKeepAlive, request, self._metadata(), _seconds(share))
             try:
                 return stream.next(share)
             finally:
                 stream.close()
 
-        return bool(self._with_login(ask, patience).TTL > 0)
+        return bool(self._with_login(ask, deadline).TTL > 0)
 
-    def left(self, lease: int, patience: Patience) -> int:
+    def time_to_live(self, lease: int, deadline: Deadline) -> int:
         """See `server.Server`."""
         request = rpc.LeaseTimeToLiveRequest(ID=lease)
-        return max(0, int(self._call(lambda line: line.lease.LeaseTimeToLive, request, patience).TTL))
+        return max(0, int(self._call(lambda line: line.lease.LeaseTimeToLive, request, deadline).TTL))
 
-    def revoke(self, lease: int, patience: Patience) -> None:
+    def revoke_lease(self, lease: int, deadline: Deadline) -> None:
         """See `server.Server`."""
         request = rpc.LeaseRevokeRequest(ID=lease)
         try:
-            self._call(lambda line: line.lease.LeaseRevoke, request, patience, expected=NOT_FOUND)
-        except Rejected:
+            self._call(lambda line: line.lease.LeaseRevoke, request, deadline, expected=NOT_FOUND)
+        except ServerError:
             return
 
-    def watch(self, key: str, revision: int, patience: Patience) -> GrpcWatch:
+    def watch(self, key: str, revision: int, deadline: Deadline) -> GrpcWatch:
         """See `server.Server`."""
         create = rpc.WatchCreateRequest(
             key=_encoded(key), start_revision=revision, filters=[rpc.WatchCreateRequest.NOPUT]
         )
         request = rpc.WatchRequest(create_request=create)
 
-        def ask(line: _Line, share: Patience) -> GrpcWatch:
+        def ask(line: _Line, share: Deadline) -> GrpcWatch:
             metadata = [*self._metadata(), _NEEDS_LEADER]
             return GrpcWatch(self, line, _Stream(line.watch.Watch, request, metadata, None), share)
 
-        watch = self._with_login(ask, patience)
+        watch = self._with_login(ask, deadline)
         if watch.refused:
             # Why, it says in words only; a read of the same key says it by code, and renews the token.
-            self.txn([], [Operation("range", key)], [], patience)
-            watch = self._with_login(ask, patience)
+            self.txn([], [Op("range", key)], [], deadline)
+            watch = self._with_login(ask, deadline)
         if watch.refused:
             raise Unavailable(f"etcd: {watch.refused}")
         return watch
@@ -249,56 +255,51 @@ class Grpc:
             self.line = None
 
     def _call(
-        self, method: Callable[[_Line], Any], request: Any, patience: Patience, expected: int | None = None
+        self, method: Callable[[_Line], Any], request: Any, deadline: Deadline, expected: int | None = None
     ) -> Any:
-        def ask(line: _Line, share: Patience) -> Any:
+        def ask(line: _Line, share: Deadline) -> Any:
             return _answer(method(line), request, self._metadata(), share)
 
-        return self._with_login(ask, patience, expected)
+        return self._with_login(ask, deadline, expected)
 
     def _with_login(
-        self, ask: Callable[[_Line, Patience], Result], patience: Patience, expected: int | None = None
+        self, ask: Callable[[_Line, Deadline], Result], deadline: Deadline, expected: int | None = None
     ) -> Result:
-        """Ask logged in. Raises Failure for a no, but Rejected for the one that is expected."""
+        """Ask logged in. Raises Failure for a no, but ServerError for the one that is expected."""
 
         def authenticate(user: str, password: str) -> str:
             request = rpc.AuthenticateRequest(name=user, password=password)
             answer = self._anywhere(
-                lambda line, share: _answer(line.auth.Authenticate, request, [], share), patience
+                lambda line, share: _answer(line.auth.Authenticate, request, [], share), deadline
             )
             return str(answer.token)
 
         try:
-            return self._login.during(lambda: self._anywhere(ask, patience), authenticate)
-        except Rejected as rejected:
-            if rejected.code == expected:
+            return self._login.during(lambda: self._anywhere(ask, deadline), authenticate)
+        except ServerError as error:
+            if error.code == expected:
                 raise
-            raise self._failure(rejected) from None
+            raise self._failure(error) from None
 
-    def _anywhere(self, ask: Callable[[_Line, Patience], Result], patience: Patience) -> Result:
+    def _anywhere(self, ask: Callable[[_Line, Deadline], Result], deadline: Deadline) -> Result:
         """Ask at one endpoint after the other; each gets its share of the time that is left."""
         failures: dict[str, Exception] = {}
-        for left in range(len(self._endpoints), 0, -1):
-            share = patience.share(left)
+        for (host, port, secure), share in in_turn(self._endpoints, deadline):
             if self.line is None:
-                self.line = _Line(self._channel(*self._endpoints[0]))
+                self.line = _Line(self._channel(host, port, secure))
             try:
                 return ask(self.line, share)
-            except Late as late:
-                failures[_name(*self._endpoints[0])] = late
-            except Rejected as rejected:
-                if rejected.code in _ANSWERS:
+            except (Timeout, ServerError) as error:
+                if isinstance(error, ServerError) and error.code in _ANSWERS:
                     raise
-                failures[_name(*self._endpoints[0])] = rejected
+                failures[authority(host, port)] = error
             self.close()
-            self._endpoints.append(self._endpoints.pop(0))
-        places = "; ".join(f"{name}: {failure}" for name, failure in failures.items())
         if all(_is_untrusted(failure) for failure in failures.values()):
-            raise Refused(f"etcd: the certificate is not trusted, or ours isn't: {places}", UNUSABLE)
-        raise Unavailable(f"etcd: {places}")
+            raise no_answer("etcd: the certificate is not trusted, or ours isn't", failures, untrusted=True)
+        raise no_answer("etcd", failures)
 
     def _channel(self, host: str, port: int, secure: bool) -> Any:
-        target = f"dns:///{_name(host, port)}"
+        target = f"dns:///{authority(host, port)}"
         if not secure:
             return grpc.insecure_channel(target, [*_OPTIONS, ("grpc.enable_http_proxy", 0)])
         options = [*_OPTIONS, _proxy(host, port)]
@@ -309,23 +310,23 @@ class Grpc:
     def _metadata(self) -> Metadata:
         return [("token", self._login.token)] if self._login.token else []
 
-    def _failure(self, rejected: Rejected) -> Failure:
-        if rejected.code == UNIMPLEMENTED:
-            return Refused(f"what answers is not etcd ({rejected}): check host, port", UNUSABLE)
+    def _failure(self, error: ServerError) -> Failure:
+        if error.code == UNIMPLEMENTED:
+            return Refused(f"what answers is not etcd ({error}): check host, port", UNUSABLE)
         known = ": if it knows users, name one (ETCDCTL_USER=USER:PASSWORD) or use a certificate in its name"
-        return rejected.failure("" if self._login.user else known)
+        return error.failure("" if self._login.user else known)
 
 
 class GrpcWatch:
     """A watch on a channel. See `server.Watch`. `refused` is why the server doesn't make it."""
 
-    def __init__(self, server: Grpc, line: _Line, stream: _Stream, patience: Patience) -> None:
+    def __init__(self, server: Grpc, line: _Line, stream: _Stream, deadline: Deadline) -> None:
         self._server = server
         self._line = line
         self._stream = stream
         self.refused = ""
         try:
-            first = stream.next(patience)
+            first = stream.next(deadline)
         except BaseException:
             stream.close()
             raise
@@ -335,18 +336,18 @@ class GrpcWatch:
             self.refused = first.cancel_reason or "the watch was canceled"
             stream.close()
 
-    def wait(self, patience: Patience) -> None:
+    def wait(self, deadline: Deadline) -> None:
         """See `server.Watch`."""
         while not self._over:
             try:
-                answer = self._stream.next(patience)
-            except Rejected as rejected:
-                raise Broken(str(rejected)) from None
+                answer = self._stream.next(deadline)
+            except ServerError as error:
+                raise Broken(str(error)) from None
             if answer.canceled and not answer.compact_revision:
                 raise Broken(answer.cancel_reason or "the watch was canceled")
             self._over = bool(answer.canceled or answer.events)
 
-    def stands(self) -> bool:
+    def is_current(self) -> bool:
         """See `server.Watch`."""
         return self._line is self._server.line
 
@@ -355,25 +356,27 @@ class GrpcWatch:
         self._stream.close()
 
 
-def _answer(method: Any, request: Any, metadata: Metadata, patience: Patience) -> Any:
-    """The answer to a call. Raises Rejected, Late, Woken."""
+def _answer(method: Any, request: Any, metadata: Metadata, deadline: Deadline) -> Any:
+    """The answer to a call. Raises ServerError, Timeout, Interrupted."""
     bell = _Bell()
-    call = method.future(request, timeout=_seconds(patience), metadata=metadata)
+    call = method.future(request, timeout=_seconds(deadline), metadata=metadata)
     call.add_done_callback(bell.ring)
     try:
-        bell.wait(patience)
-    except (Late, Woken):
+        bell.wait(deadline)
+    except (Timeout, Interrupted):
         call.cancel()
         raise
     if call.code() != grpc.StatusCode.OK:
-        raise _rejected(call)
+        raise _server_error(call)
     return call.result()
 
 
-def _rejected(call: Any) -> Rejected:
+def _server_error(call: Any) -> ServerError:
     """Why a call ended without an answer."""
     code, name = call.code().value
-    return Rejected(code, "no answer in time" if code == LATE else " ".join((call.details() or name).split()))
+    if code == DEADLINE_EXCEEDED:
+        return ServerError(code, "no answer in time")
+    return ServerError(code, " ".join((call.details() or name).split()))
 
 
 def _is_untrusted(failure: Exception) -> bool:
@@ -381,13 +384,9 @@ def _is_untrusted(failure: Exception) -> bool:
     return any(words in str(failure) for words in _UNTRUSTED)
 
 
-def _seconds(patience: Patience) -> float:
+def _seconds(deadline: Deadline) -> float:
     """What is left, for the server to know when nobody listens any more."""
-    return max(0.0, patience.until - toolbox.now())
-
-
-def _name(host: str, port: int, _secure: bool = False) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return max(0.0, deadline.until - toolbox.now())
 
 
 def _credentials(address: Address) -> Any:
@@ -450,7 +449,7 @@ def _compare(what: str, key: str, value: Any) -> Any:
     return compare
 
 
-def _operation(operation: Operation) -> Any:
+def _request_op(operation: Op) -> Any:
     key = _encoded(operation.key)
     if operation.kind == "put":
         put = rpc.PutRequest(key=key, value=_encoded(operation.value), lease=operation.lease)
@@ -468,5 +467,5 @@ def _operation(operation: Operation) -> Any:
     return rpc.RequestOp(request_range=look)
 
 
-def _entries(found: Any) -> list[Entry]:
-    return [Entry(_decoded(kv.key), _decoded(kv.value), kv.create_revision, kv.lease) for kv in found.kvs]
+def _key_values(found: Any) -> list[KeyValue]:
+    return [KeyValue(_decoded(kv.key), _decoded(kv.value), kv.create_revision, kv.lease) for kv in found.kvs]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 
 from singleton_run.api import timestamps
-from singleton_run.api.deadline import Woken
+from singleton_run.api.deadline import Interrupted
 from singleton_run.errors import Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from singleton_run.api.deadline import Patience
+    from singleton_run.api.deadline import Deadline
     from singleton_run_k8s.client import Api
     from singleton_run_k8s.lease import Lease
 
@@ -26,16 +26,16 @@ class Events:
     def __init__(self, api: Api) -> None:
         self._api = api
         self._refused = False
-        self.about: Lease | None = None
-        self.waiting: list[dict[str, Any]] = []
+        self.lease: Lease | None = None
+        self.pending: list[dict[str, Any]] = []
 
     def note(self, message: str, *, warning: bool = False) -> None:
         """To be said of the Lease when there is time."""
-        if self.about is None or self._refused:
+        if self.lease is None or self._refused:
             return
-        metadata = self.about["metadata"]
+        metadata = self.lease["metadata"]
         second = timestamps.micro_time(time.time()).partition(".")[0] + "Z"
-        self.waiting.append(
+        self.pending.append(
             {
                 "apiVersion": "v1",
                 "kind": "Event",
@@ -57,15 +57,15 @@ class Events:
             }
         )
 
-    def say(self, patience: Patience) -> None:
+    def send(self, deadline: Deadline) -> None:
         """Say all that is waiting; what can't be said now never is. Never raises."""
-        waiting, self.waiting = self.waiting, []
+        waiting, self.pending = self.pending, []
         for event in waiting:
             if self._refused:
                 return
             try:
-                self._refused = not self._api.say(event, patience)
+                self._refused = not self._api.create_event(event, deadline)
             except Failure:
                 self._refused = True
-            except Woken:
+            except Interrupted:
                 return

@@ -38,14 +38,15 @@ def taken(lease: Lease | None, name: str, holder: str, ttl: float, now: float, s
         spec["leaseTransitions"] = int(spec.get("leaseTransitions") or 0) + 1
         spec["acquireTime"] = stamp
     spec.setdefault("acquireTime", stamp)
-    spec.update(holderIdentity=holder, leaseDurationSeconds=whole(ttl), renewTime=stamp)
+    spec.update(holderIdentity=holder, leaseDurationSeconds=toolbox.whole_seconds(ttl), renewTime=stamp)
     base = lease or {**_API, "metadata": {"name": stored_as}}
     return _written(base, spec, {NAME: name, GENERATION: "0"})
 
 
 def renewed(lease: Lease, ttl: float, generation: int, now: float) -> Lease:
     """The Lease to write for its holder to go on."""
-    spec = {**lease["spec"], "leaseDurationSeconds": whole(ttl), "renewTime": timestamps.micro_time(now)}
+    seconds = toolbox.whole_seconds(ttl)
+    spec = {**lease["spec"], "leaseDurationSeconds": seconds, "renewTime": timestamps.micro_time(now)}
     return _written(lease, spec, {GENERATION: str(generation)})
 
 
@@ -62,7 +63,7 @@ def released(
     One that is kept has its last holder's name on it, and is marked as one that nobody may renew.
     """
     stamp = timestamps.micro_time(now)
-    spec = {**lease["spec"], "renewTime": stamp, "leaseDurationSeconds": whole(keep) or 1}
+    spec = {**lease["spec"], "renewTime": stamp, "leaseDurationSeconds": toolbox.whole_seconds(keep) or 1}
     if not keep:
         spec.update(holderIdentity="", acquireTime=stamp)
     notes = {RELEASED: f"{token} {spec.get('acquireTime')}", GENERATION: str(generation)}
@@ -122,9 +123,9 @@ def record_of(lease: Lease) -> Mapping[str, Any] | None:
     return parsed(text) if text else None
 
 
-def mark_of(lease: Lease) -> Mapping[str, Any] | None:
-    """What was marked; None if it can't be read."""
-    return parsed_mark(_note(lease, MARK))
+def mark_of(lease: Lease) -> Mapping[str, Any]:
+    """The mark in the object of a key. Raises Refused for a damaged one."""
+    return parsed_mark(_note(lease, MARK), f"kubernetes: the mark in the Lease {lease['metadata']['name']}")
 
 
 def name_of(lease: Lease) -> str:
@@ -167,48 +168,45 @@ def stamp_of(lease: Lease) -> float | None:
     return max(known) if known and len(known) == len(found) else None
 
 
-class Sight:
+class Observation:
     """A Lease as it was last seen, None if there is none, and when it is over for those who look on.
 
-    `seen` is the boot-clock reading since which its record is known to be unchanged. `over` is the one
+    `seen` is the boot-clock reading since which its record is known to be unchanged. `expires` is the one
     from which on its holder has it no more, by this rule or by the server's stamps; None for a free one.
     """
 
-    __slots__ = ("lease", "over", "seen")
+    __slots__ = ("expires", "lease", "seen")
 
-    def __init__(self, lease: Lease | None, seen: float, over: float | None) -> None:
+    def __init__(self, lease: Lease | None, seen: float, expires: float | None) -> None:
         self.lease = lease
         self.seen = seen
-        self.over = over
+        self.expires = expires
 
     def is_free(self, holder: str, now: float) -> bool:
         """Whether `holder` may take it now: nobody has it, or no longer, or `holder` itself."""
-        if self.lease is None or self.over is None or is_held_by(self.lease, holder):
+        if self.lease is None or self.expires is None or is_held_by(self.lease, holder):
             return True
-        return now >= self.over
+        return now >= self.expires
 
 
-def look(lease: Lease | None, before: Sight | None, now: float, default: float, date: float | None) -> Sight:
+def observe(
+    lease: Lease | None, before: Observation | None, now: float, default: float, date: float | None
+) -> Observation:
     """What is to be thought of `lease`, got at boot-clock reading `now`, after it was seen as `before`.
 
     `date` is the Unix time that the API server told with it (a whole second that has begun), None to do
     without. `default` is the duration of one that doesn't say its own.
     """
     if lease is None or not holder_of(lease):
-        return Sight(lease, now, None)
+        return Observation(lease, now, None)
     duration = duration_of(lease, default)
     same = before is not None and before.lease is not None and before.lease.get("spec") == lease.get("spec")
-    seen, over = (before.seen, before.over) if before is not None and same else (now, None)
-    ends = [seen + duration, *([] if over is None else [over])]
+    seen, expires = (before.seen, before.expires) if before is not None and same else (now, None)
+    ends = [seen + duration, *([] if expires is None else [expires])]
     stamp = stamp_of(lease) if date is not None else None
     if stamp is not None and date is not None:
         ends.append(now + (stamp + duration + MARGIN - date))
-    return Sight(lease, seen, min(ends))
-
-
-def whole(seconds: float) -> int:
-    """Rounded up, for a Lease knows whole seconds only."""
-    return int(-(-seconds // 1))
+    return Observation(lease, seen, min(ends))
 
 
 def _note(lease: Lease, name: str) -> str:

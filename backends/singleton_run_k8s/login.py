@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from singleton_run.api.http.client import Client, Endpoint, proxy_to
-from singleton_run.api.url import host_and_port
+from singleton_run.api.url import authority, host_and_port
 from singleton_run.errors import UNUSABLE, Refused
 from singleton_run_k8s.address import checked
 
@@ -12,26 +12,26 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Protocol
 
-    from singleton_run.api.deadline import Patience
+    from singleton_run.api.deadline import Deadline
     from singleton_run.api.http.proxy import Proxy
     from singleton_run.api.http.tls import Tls
 
     class Login(Protocol):
         """One way to be somebody for an API server."""
 
-        def access(self, patience: Patience) -> Access:
-            """The way in, made at the first call. Raises Unavailable, Refused, Woken."""
+        def access(self, deadline: Deadline) -> Access:
+            """The way in, made at the first call. Raises Unavailable, Refused, Interrupted."""
 
-        def authorization(self, patience: Patience) -> str:
+        def authorization(self, deadline: Deadline) -> str:
             """What the header `Authorization` says now, empty for nothing. Raises the same."""
 
         def headers(self) -> Mapping[str, Sequence[str]]:
             """What else is sent with every request, each name with its values: whom to act as."""
 
-        def nothing(self) -> str:
+        def missing_credentials(self) -> str:
             """Why there are no credentials, as a sentence; empty where there are."""
 
-        def again(self, refused: str, patience: Patience) -> bool:
+        def renew(self, refused: str, deadline: Deadline) -> bool:
             """Log in anew after the server refused that header: whether there is something else to try."""
 
         def close(self) -> None:
@@ -45,16 +45,16 @@ class Access:
 
     def __init__(self, url: str, namespace: str, tls: Tls | None, proxy: Proxy | None) -> None:
         host, port, self.path = parts(url)
-        self.place = f"{host}:{port}"
+        self.place = authority(host, port)
         self.namespace = checked(namespace)
         self.client = Client("kubernetes", [Endpoint(host, port, tls, proxy)])
 
 
 def parts(url: str) -> tuple[str, int, str]:
     """Host, port and path of an API server's address. Raises Refused."""
-    scheme, mark, rest = url.partition("://")
+    scheme, separator, rest = url.partition("://")
     place, slash, path = rest.partition("/")
-    if not mark or scheme not in ("http", "https") or "@" in rest:
+    if not separator or scheme not in ("http", "https") or "@" in rest:
         raise Refused("the API server's address is not of the form https://HOST:PORT", UNUSABLE)
     try:
         host, port = host_and_port(place, 443 if scheme == "https" else 80)

@@ -6,10 +6,11 @@ it is done in a thread that nobody waits for longer than there is time.
 
 from __future__ import annotations
 
-import _thread
 import os
 
-from singleton_run.api.deadline import READ, Late
+from singleton_run.api.background import Background
+from singleton_run.api.deadline import Timeout
+from singleton_run.api.toolbox import missing_package
 from singleton_run.errors import UNUSABLE, Failure, Refused, Unavailable, fault
 from singleton_run_k8s.kubeconfig import Kubeconfig
 from singleton_run_k8s.login import Access, proxy_for
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
-    from singleton_run.api.deadline import Patience
+    from singleton_run.api.deadline import Deadline
     from singleton_run.api.http.proxy import Proxy
     from singleton_run.api.http.tls import Tls
     from singleton_run_k8s.address import Address
@@ -44,28 +45,28 @@ class KubeconfigLogin:
         self._access: Access | None = None
         self._work: _Work | None = None
 
-    def access(self, patience: Patience) -> Access:
+    def access(self, deadline: Deadline) -> Access:
         """By the context that was named, or the current one."""
         if self._access is None:
-            self._finish(patience)
+            self._finish(deadline)
         if self._access is None:
             self._work = _Work(self._log_in)
-            self._finish(patience)
+            self._finish(deadline)
         if self._access is None:
             raise Unavailable("kubernetes: the login has not come to its end")
         return self._access
 
-    def authorization(self, patience: Patience) -> str:
+    def authorization(self, deadline: Deadline) -> str:
         """The token, or user and password.
 
         The next token is asked for minutes before the end of this one. Where that fails or takes long
         this one is used on: it is for the server to say that its time is over.
         """
-        self.access(patience)
+        self.access(deadline)
         if self._work is None:
             self._work = _Work(self._ask_token)
         try:
-            self._finish(patience.share(2) if self._header else patience)
+            self._finish(deadline.share(2) if self._header else deadline)
         except Unavailable:
             if not self._header:
                 raise
@@ -75,36 +76,37 @@ class KubeconfigLogin:
         """Whom the kubeconfig says to act as."""
         return self._file.headers if self._file is not None else {}
 
-    def nothing(self) -> str:
+    def missing_credentials(self) -> str:
         """Why the kubeconfig gave no credentials."""
         if self._file is None or self._header or self._settings.cert_file:
             return ""
         return f"{self._file.user_place} gives no credentials: it names no token, certificate or program"
 
-    def again(self, refused: str, patience: Patience) -> bool:
+    def renew(self, refused: str, deadline: Deadline) -> bool:
         """Log in anew: files may have been replaced, a program may give something else."""
         self.close()
         old, self._access = self._access, None
-        new = self.access(patience)
+        new = self.access(deadline)
         if old is not None:
             new.client.addresses.update(old.client.addresses)
         # Without a token it is by a certificate, and that may be another one.
-        return self.authorization(patience) != refused or not refused
+        return self.authorization(deadline) != refused or not refused
 
     def close(self) -> None:
         """Drop the connection."""
         if self._access is not None:
             self._access.client.close()
 
-    def _finish(self, patience: Patience) -> None:
+    def _finish(self, deadline: Deadline) -> None:
         """Wait for the work that is under way, if any, and raise what it raised."""
         work = self._work
         if work is None:
             return
         try:
-            work.wait(patience)
-        except Late:
+            work.wait(deadline)
+        except Timeout:
             raise Unavailable("kubernetes: the login by the kubeconfig takes too long") from None
+        work.close()
         self._work = None
         if work.error is not None:
             raise work.error
@@ -122,14 +124,14 @@ class KubeconfigLogin:
         file = Kubeconfig(self._files, self._context, self._environ)
         settings = _Settings()
         try:
-            with _Said() as said:
+            with _LoggedErrors() as said:
                 _load(config, file, settings)
             tls = _tls(settings, file) if settings.host.startswith("https://") else None
         finally:
             config.kube_config._cleanup_temp_files()  # noqa: SLF001 - else it waits for an exit that we skip
         header = settings.authorization()
         if file.field and not (header or settings.cert_file):
-            raise _gave_nothing(file, said.text)
+            raise _no_credentials(file, said.text)
         access = Access(settings.host, file.namespace, tls, self._proxy(settings))
         self._file, self._settings, self._header, self._access = file, settings, header, access
 
@@ -138,13 +140,13 @@ class KubeconfigLogin:
         settings, file = self._settings, self._file
         if settings.refresh_api_key_hook is None or file is None:
             return
-        with _Said() as said:
+        with _LoggedErrors() as said:
             try:
                 settings.refresh_api_key_hook(settings)
             except Exception as error:  # noqa: BLE001 - whatever it raises, its text may hold the login
                 raise Unavailable(_failed(file, error)) from None
         if said.text:
-            raise Unavailable(str(_gave_nothing(file, said.text)))
+            raise Unavailable(str(_no_credentials(file, said.text)))
         self._header = settings.authorization()
 
     def _proxy(self, settings: _Settings) -> Proxy | None:
@@ -176,7 +178,7 @@ class _Settings:
         return "" if header.strip() in _NO_TOKEN else header
 
 
-class _Said:
+class _LoggedErrors:
     """Within it, what the official client logs as an error is kept in `text` and goes nowhere else."""
 
     def __init__(self) -> None:
@@ -190,7 +192,7 @@ class _Said:
     def _keep(self, entry: Any) -> None:
         self.text = entry.getMessage()
 
-    def __enter__(self) -> _Said:  # noqa: PYI034 - typing's Self would be for nothing but this
+    def __enter__(self) -> _LoggedErrors:  # noqa: PYI034 - typing's Self would be for nothing but this
         self._root.addHandler(self._handler)
         return self
 
@@ -198,30 +200,20 @@ class _Said:
         self._root.removeHandler(self._handler)
 
 
-class _Work:
-    """A task that is done in a thread of its own. `error` is what it raised."""
+class _Work(Background):
+    """A part of the login under way. Once `done`, `error` is the Failure that it raised, if any."""
 
     def __init__(self, task: Callable[[], None]) -> None:
         self.error: Failure | None = None
-        self._done = False
-        self._read, self._write = os.pipe()
-        _thread.start_new_thread(self._run, (task,))
+        super().__init__(lambda: self._try(task))
 
-    def _run(self, task: Callable[[], None]) -> None:
+    def _try(self, task: Callable[[], None]) -> None:
         try:
             task()
         except Failure as failure:
             self.error = failure
         except Exception as error:  # noqa: BLE001 - its text may hold the login
             self.error = Unavailable(f"kubeconfig: the login failed: {fault(error)}")
-        self._done = True
-        os.close(self._write)
-
-    def wait(self, patience: Patience) -> None:
-        """Wait until it is done. Raises Late, Woken: then it goes on."""
-        if not self._done:
-            patience.wait(self._read, READ)
-        os.close(self._read)
 
 
 def _client() -> Any:
@@ -229,11 +221,7 @@ def _client() -> Any:
     try:
         from kubernetes import config
     except ImportError as error:
-        if (error.name or "").partition(".")[0] != "kubernetes":
-            raise Refused(f"the package kubernetes can't be used: {error}", UNUSABLE) from None
-        raise Refused(
-            "a kubeconfig needs the package kubernetes: pip install 'singleton-run[k8s-lease]'", UNUSABLE
-        ) from None
+        raise missing_package("a kubeconfig", "kubernetes", "k8s-lease", error) from None
     return config
 
 
@@ -266,7 +254,7 @@ def _failed(file: Kubeconfig, error: Exception) -> str:
     return f"{file.user_place}: the login by its {file.field or 'cluster'} failed ({fault(error)})"
 
 
-def _gave_nothing(file: Kubeconfig, said: str) -> Failure:
+def _no_credentials(file: Kubeconfig, said: str) -> Failure:
     """The error for a login without an outcome. `said` is the official client's, which may hold secrets."""
     if file.field == "exec" and said.startswith(_ENDED):
         status, _, words = said.removeprefix(_ENDED).partition(". ")

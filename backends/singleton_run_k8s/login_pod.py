@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from singleton_run.api.url import authority
 from singleton_run.errors import UNUSABLE, Refused
 from singleton_run_k8s.login import Access, proxy_for
 
@@ -9,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from singleton_run.api.deadline import Patience
+    from singleton_run.api.deadline import Deadline
     from singleton_run_k8s.address import Address
 
 
@@ -28,7 +29,7 @@ class PodLogin:
                 UNUSABLE,
             )
 
-    def access(self, patience: Patience) -> Access:
+    def access(self, deadline: Deadline) -> Access:
         """What the environment and the folder say."""
         if self._access is None:
             from singleton_run.api.http.tls import Tls
@@ -37,13 +38,13 @@ class PodLogin:
             port = self._environ.get("KUBERNETES_SERVICE_PORT_HTTPS") or self._environ.get(
                 "KUBERNETES_SERVICE_PORT", "443"
             )
-            url = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+            url = f"https://{authority(host, port)}"
             namespace = _text(f"{self._folder}/namespace") or "default"
             tls = Tls(f"{self._folder}/ca.crt")
             self._access = Access(url, namespace, tls, proxy_for(url, self._environ))
         return self._access
 
-    def authorization(self, patience: Patience) -> str:
+    def authorization(self, deadline: Deadline) -> str:
         """The token as it is now."""
         self._read()
         return f"Bearer {self._token}"
@@ -52,13 +53,13 @@ class PodLogin:
         """Nothing: a pod acts as itself."""
         return {}
 
-    def nothing(self) -> str:
+    def missing_credentials(self) -> str:
         """Empty: without a token there is no login."""
         return ""
 
-    def again(self, refused: str, patience: Patience) -> bool:
+    def renew(self, refused: str, deadline: Deadline) -> bool:
         """Whether the file has another token by now."""
-        return self.authorization(patience) != refused
+        return self.authorization(deadline) != refused
 
     def close(self) -> None:
         """Drop the connection."""

@@ -7,7 +7,7 @@ two seconds. Waiters get their turn in no particular order.
 
 from __future__ import annotations
 
-from singleton_run.errors import UNUSABLE, Refused
+from singleton_run.api.toolbox import missing_package
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["open_backend"]
 
 
-def open_backend(lock: str, environ: Mapping[str, str]) -> PostgresBackend:
+def open_backend(url: str, environ: Mapping[str, str]) -> PostgresBackend:
     """The backend for `postgres`, `postgresql` (what libpq finds in PG* variables) or a libpq URL.
 
     The query's parameters `singleton_run_schema` and `singleton_run_table` are ours, every other is
@@ -27,13 +27,11 @@ def open_backend(lock: str, environ: Mapping[str, str]) -> PostgresBackend:
     try:
         import psycopg  # noqa: F401 - only to see that it is there, and has its libpq
     except ImportError as error:
-        raise Refused(
-            f"postgres needs the package psycopg ({error}): pip install 'singleton-run[postgres]'", UNUSABLE
-        ) from None
+        raise missing_package("postgres", "psycopg", "postgres", error) from None
     from singleton_run_postgres.address import Address
     from singleton_run_postgres.backend import PostgresBackend
 
-    address = Address(lock)
+    address = Address(url)
     backend = PostgresBackend(address)
     if address.unchecked:
         text = (

@@ -11,7 +11,7 @@ import os
 from psycopg import ProgrammingError, pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from singleton_run.api.deadline import Late
+from singleton_run.api.deadline import Timeout
 from singleton_run.api.lock_address import parts, redact
 from singleton_run.api.resolve import Lookup
 from singleton_run.api.url import whole_number
@@ -22,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from singleton_run.api.deadline import Patience
+    from singleton_run.api.deadline import Deadline
 
 _OURS = "singleton_run_"
 _DEFAULTS = {"schema": "public", "table": "singleton_run_lock"}
@@ -40,16 +40,16 @@ class Address:
     who answers from another machine; it is empty too where encryption was switched off.
     """
 
-    def __init__(self, lock: str) -> None:
-        self.shown = redact(lock)
+    def __init__(self, url: str) -> None:
+        self.shown = redact(url)
         try:
-            parts(lock)
-            lock.encode()
+            parts(url)
+            url.encode()
         except UnicodeError:
-            raise Refused(f"{_named(lock)} is no PostgreSQL URL: it is not UTF-8", UNUSABLE) from None
+            raise Refused(f"{_named(url)} is no PostgreSQL URL: it is not UTF-8", UNUSABLE) from None
         except ValueError as error:
-            raise Refused(f"{_named(lock)} is no PostgreSQL URL: {error}", UNUSABLE) from None
-        url, own = _split(lock)
+            raise Refused(f"{_named(url)} is no PostgreSQL URL: {error}", UNUSABLE) from None
+        url, own = _split(url)
         self.schema, self.table = own["schema"], own["table"]
         self._options = _parsed(url)
         self.unchecked = ""
@@ -57,16 +57,16 @@ class Address:
         self._lookups: dict[str, Lookup] = {}
         self._known: dict[str, list[str]] = {}
 
-    def routes(self, patience: Patience) -> list[tuple[str, bytes]]:
+    def routes(self, deadline: Deadline) -> list[tuple[str, bytes]]:
         """A server's place, and what to give libpq: one for each address, so it won't look up a name.
 
-        Raises Unavailable if a name can't be looked up, Woken.
+        Raises Unavailable if a name can't be looked up, Interrupted.
         """
         routes = []
         trouble = ""
         for host, hostaddr, port in self._places:
             try:
-                addresses = [hostaddr] if hostaddr or _is_local(host) else self._look_up(host, patience)
+                addresses = [hostaddr] if hostaddr or _is_local(host) else self._look_up(host, deadline)
             except LookupError as error:
                 trouble = str(error)
                 continue
@@ -117,15 +117,15 @@ class Address:
             word = keyword.decode()
             raise Refused(f"postgres: {word} is not UTF-8: correct {self.shown} or PG*", UNUSABLE) from None
 
-    def _look_up(self, host: str, patience: Patience) -> list[str]:
+    def _look_up(self, host: str, deadline: Deadline) -> list[str]:
         """The addresses of `host`, anew for each connection: a fail-over may have moved the name.
 
-        The last ones known serve on if the lookup fails or takes long. Raises LookupError, Woken.
+        The last ones known serve on if the lookup fails or takes long. Raises LookupError, Interrupted.
         """
         lookup = self._lookups[host] = self._lookups.get(host) or Lookup(host, 0)
         try:
-            lookup.wait(patience.share(2))
-        except Late:
+            lookup.wait(deadline.share(2))
+        except Timeout:
             error = "no answer in time"
         else:
             del self._lookups[host]
@@ -172,12 +172,12 @@ def _conninfo(options: dict[str, str]) -> bytes:
     return make_conninfo("", **options).encode()
 
 
-def _split(lock: str) -> tuple[str, dict[str, str]]:
+def _split(url: str) -> tuple[str, dict[str, str]]:
     """The URL without our own parameters, and these. Raises Refused."""
-    scheme, mark, _ = lock.partition("://")
-    if not mark:
+    scheme, separator, _ = url.partition("://")
+    if not separator:
         return f"{scheme}://", dict(_DEFAULTS)
-    rest, _, query = lock.partition("?")
+    rest, _, query = url.partition("?")
     items = query.split("&") if query else []
     own = dict(_DEFAULTS)
     for item in items:
@@ -187,7 +187,7 @@ def _split(lock: str) -> tuple[str, dict[str, str]]:
         key = name.removeprefix(_OURS)
         if key not in own or not value:
             known = " and ".join(f"{_OURS}{word}=NAME" for word in own)
-            named = name if name in redact(lock) else f"{_OURS}…"
+            named = name if name in redact(url) else f"{_OURS}…"
             raise Refused(f"{redact(rest)}: {named!r} is none of {known}", UNUSABLE)
         own[key] = _identifier(item, _unquoted(value), _LONGEST[key])
     theirs = [item for item in items if not item.startswith(_OURS)]

@@ -6,12 +6,12 @@ waiting is ours. What did not end in time leaves the connection in an unknown st
 
 from __future__ import annotations
 
-import time
-
 from psycopg import Error, pq
 
 from singleton_run.api import toolbox
-from singleton_run.api.deadline import READ, WRITE, Late, Patience, Woken
+from singleton_run.api.deadline import READ, WRITE, Deadline, Interrupted, Timeout
+from singleton_run.api.servers import ServerClock, in_turn, no_answer
+from singleton_run.api.url import authority
 from singleton_run.errors import DENIED, Failure, Refused, Unavailable
 from singleton_run_postgres.errors import READ_ONLY, ServerError, login_error, make_verbose, one_line
 from singleton_run_postgres.statements import HELLO, LOOK_EVERY, quoted
@@ -41,14 +41,14 @@ class Session:
         self._address = address
         self._connection: PGconn | None = None
         self._failed: set[bytes] = set()
-        self._clock = (0.0, 0.0, 0.0)
+        self.clock = ServerClock()
         self.pooled = False
         self.role = ""
         self._channel = ""
         self._is_known = False
 
-    def connect(self, patience: Patience, *, to_look: bool = False) -> None:
-        """Be connected. Raises Unavailable, Refused, Woken.
+    def connect(self, deadline: Deadline, *, to_look: bool = False) -> None:
+        """Be connected. Raises Unavailable, Refused, Interrupted.
 
         `to_look`: that nothing will be changed, so the server's time and who it is need not be known.
         """
@@ -56,14 +56,14 @@ class Session:
             self.drop()
         if self._connection is not None:
             if not (to_look or self._is_known):
-                self._meet(self._connection, patience)
+                self._meet(self._connection, deadline)
             return
         # Where nobody answered last time is tried last.
-        routes = sorted(self._address.routes(patience), key=lambda route: route[1] in self._failed)
+        routes = sorted(self._address.routes(deadline), key=lambda route: route[1] in self._failed)
         failures: dict[str, Failure] = {}
-        for number, (place, route) in enumerate(routes):
+        for (place, route), share in in_turn(routes, deadline):
             try:
-                self._open(route, patience.share(len(routes) - number), to_look=to_look)
+                self._open(route, share, to_look=to_look)
             except (Unavailable, Refused) as error:
                 if error.status == DENIED:
                     raise
@@ -76,45 +76,33 @@ class Session:
                 return
         raise _worst(list(failures.values()))
 
-    def ask(self, statement: str, values: Sequence[Value], patience: Patience) -> list[Row]:
-        """The rows of the statement's answer. Raises ServerError, Unavailable, Woken.
+    def ask(self, statement: str, values: Sequence[Value], deadline: Deadline) -> list[Row]:
+        """The rows of the statement's answer. Raises ServerError, Unavailable, Interrupted.
 
         The connection must have been made.
         """
         sent = toolbox.now()
-        rows = self._run(statement, [str(value).encode() for value in values], patience)
+        rows = self._run(statement, [str(value).encode() for value in values], deadline)
         if rows:
-            self._clock = (float(rows[0][0] or 0), sent, toolbox.now())
+            self.clock.read(float(rows[0][0] or 0), sent, toolbox.now())
         return rows
 
-    def server_time(self, reading: float) -> float:
-        """What the server's clock reads, at the least, when the boot clock has come to `reading`."""
-        told, _, heard = self._clock
-        return told + reading - heard
-
-    def offset(self) -> tuple[float, float] | None:
-        """How far the server's clock is ahead of the wall clock, and how exactly; None before an answer."""
-        told, sent, heard = self._clock
-        if not told:
-            return None
-        return told + toolbox.now() - (sent + heard) / 2 - time.time(), (heard - sent) / 2
-
-    def listen(self, channel: str, patience: Patience) -> bool:
+    def listen(self, channel: str, deadline: Deadline) -> bool:
         """Be told of what is sent to `channel`; true if that begins now. A pooler would not tell."""
         if self.pooled or self._channel == channel:
             return False
-        self._run(f"LISTEN {quoted(channel)}", [], patience)
+        self._run(f"LISTEN {quoted(channel)}", [], deadline)
         self._channel = channel
         return True
 
-    def pause(self, patience: Patience) -> bool:
+    def pause(self, deadline: Deadline) -> bool:
         """Wait until something is sent to the channel, or false: it is time to look by oneself.
 
-        Raises Woken, and Unavailable when the connection breaks.
+        Raises Interrupted, and Unavailable when the connection breaks.
         """
         if self.pooled:
-            if toolbox.wait(min(patience.until, toolbox.now() + LOOK_EVERY), [patience.wake]):
-                raise Woken
+            if toolbox.wait(deadline.within(LOOK_EVERY).until, [deadline.wake]):
+                raise Interrupted
             return False
         connection = self._connection
         if connection is None:
@@ -122,11 +110,11 @@ class Session:
         try:
             # What came along with an earlier answer is not in the socket any more.
             while not connection.notifies():
-                patience.wait(connection.socket, READ)
+                deadline.wait(connection.socket, READ)
                 connection.consume_input()
             while connection.notifies():
                 continue
-        except Late:
+        except Timeout:
             return False
         except Error as error:
             self.drop()
@@ -146,25 +134,25 @@ class Session:
         """Whether the server has not closed it meanwhile, as far as one can see from here."""
         try:
             while True:
-                Patience(0.0).wait(connection.socket, READ)
+                Deadline(0.0).wait(connection.socket, READ)
                 connection.consume_input()
-        except Late:
+        except Timeout:
             return True
         except Error:
             return False
 
-    def _open(self, route: bytes, patience: Patience, *, to_look: bool) -> None:
+    def _open(self, route: bytes, deadline: Deadline, *, to_look: bool) -> None:
         connection = pq.PGconn.connect_start(route)
         try:
             make_verbose(connection)
-            self._log_in(connection, patience)
+            self._log_in(connection, deadline)
         except ServerError as error:
             connection.finish()
             raise error.failure() from None
-        except Late:
+        except Timeout as timeout:
             place = _place(connection)
             connection.finish()
-            raise Unavailable(f"postgres: no answer in time from {place}") from None
+            raise no_answer("postgres", {place: timeout}) from None
         except BaseException:
             connection.finish()
             raise
@@ -172,12 +160,12 @@ class Session:
         self._connection = connection
         self.role = connection.user.decode(errors="replace")
         if not to_look:
-            self._meet(connection, patience)
+            self._meet(connection, deadline)
 
-    def _meet(self, connection: PGconn, patience: Patience) -> None:
+    def _meet(self, connection: PGconn, deadline: Deadline) -> None:
         """Ask the server for its time and who we are, and whether a pooler is between us."""
         try:
-            ((_, same, role, _),) = self.ask(HELLO, [connection.backend_pid], patience)
+            ((_, same, role, _),) = self.ask(HELLO, [connection.backend_pid], deadline)
         except ServerError as error:
             self.drop()
             raise error.failure() from None
@@ -186,33 +174,33 @@ class Session:
         self._is_known = True
 
     @staticmethod
-    def _log_in(connection: PGconn, patience: Patience) -> None:
-        """Raises ServerError, Late, Woken."""
+    def _log_in(connection: PGconn, deadline: Deadline) -> None:
+        """Raises ServerError, Timeout, Interrupted."""
         if connection.status != _BAD:
             # libpq's manual: at first as if it had asked to write.
-            patience.wait(connection.socket, WRITE)
+            deadline.wait(connection.socket, WRITE)
         while connection.status != _BAD:
             state = connection.connect_poll()
             if state == pq.PollingStatus.OK:
                 return
             if state == pq.PollingStatus.READING:
-                patience.wait(connection.socket, READ)
+                deadline.wait(connection.socket, READ)
             elif state == pq.PollingStatus.WRITING:
-                patience.wait(connection.socket, WRITE)
+                deadline.wait(connection.socket, WRITE)
         raise login_error(connection)
 
-    def _run(self, statement: str, parameters: list[bytes], patience: Patience) -> list[Row]:
+    def _run(self, statement: str, parameters: list[bytes], deadline: Deadline) -> list[Row]:
         connection = self._connection
         if connection is None:
             raise Unavailable("postgres: the connection is closed")
         try:
             connection.send_query_params(statement.encode(), parameters)
-            _send(connection, patience)
-            results = _receive(connection, patience)
-        except Late:
+            _send(connection, deadline)
+            results = _receive(connection, deadline)
+        except Timeout as timeout:
             place = _place(connection)
             self.drop()
-            raise Unavailable(f"postgres: no answer in time from {place}") from None
+            raise no_answer("postgres", {place: timeout}) from None
         except Error as error:
             self.drop()
             raise Unavailable(f"postgres: {one_line(str(error))}") from None
@@ -235,23 +223,24 @@ def _worst(failures: list[Failure]) -> Failure:
 
 def _place(connection: PGconn) -> str:
     host = (connection.hostaddr or connection.host).decode(errors="replace")
-    return f"{host} port {connection.port.decode()}"
+    port = connection.port.decode()
+    return f"{host}/.s.PGSQL.{port}" if host.startswith("/") else authority(host, port)
 
 
-def _send(connection: PGconn, patience: Patience) -> None:
-    """Raises Late, Woken, psycopg.Error."""
+def _send(connection: PGconn, deadline: Deadline) -> None:
+    """Raises Timeout, Interrupted, psycopg.Error."""
     while connection.flush():
-        patience.wait(connection.socket, READ | WRITE)
+        deadline.wait(connection.socket, READ | WRITE)
         # The server may want to be read before it reads on.
         connection.consume_input()
 
 
-def _receive(connection: PGconn, patience: Patience) -> list[PGresult]:
-    """Every result of what was sent. Raises Late, Woken, psycopg.Error."""
+def _receive(connection: PGconn, deadline: Deadline) -> list[PGresult]:
+    """Every result of what was sent. Raises Timeout, Interrupted, psycopg.Error."""
     results: list[PGresult] = []
     while True:
         while connection.is_busy():
-            patience.wait(connection.socket, READ)
+            deadline.wait(connection.socket, READ)
             connection.consume_input()
         result = connection.get_result()
         if result is None:

@@ -62,8 +62,9 @@ class Grant:
 class Held:
     """Another has the lock. What is not known is None (`since`, `until`) or empty (the texts).
 
-    `since` is in Unix seconds (UTC). `until` is the boot-clock reading at which the lock may be
-    free if nobody renews it. `handle` is the backend's own, for its `wait`.
+    Without `host` it is what the holder's name says (`host_of`). `since` is in Unix seconds (UTC). `until`
+    is the boot-clock reading at which the lock may be free if nobody renews it. `handle` is the backend's
+    own, for its `wait`.
     """
 
     __slots__ = ("handle", "holder", "host", "since", "until")
@@ -71,14 +72,14 @@ class Held:
     def __init__(
         self,
         holder: str = "",
-        host: str = "",
+        host: str | None = None,
         since: float | None = None,
         until: float | None = None,
         handle: Handle | None = None,
     ) -> None:
         # A stranger may have written them.
         self.holder = holder[:_LONGEST_HOLDER]
-        self.host = host[:_LONGEST_HOLDER]
+        self.host = (host_of(holder) if host is None else host)[:_LONGEST_HOLDER]
         self.since = moment(since)
         self.until = until
         self.handle = handle or {}
@@ -169,3 +170,34 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Drop every connection. The lock is not released by it. Never raises."""
+
+
+class KernelLock(Backend, Protocol):
+    """A backend whose locks the kernel holds, and frees when the last process that has them open is gone.
+
+    Nothing has to be renewed, and there is no keeper: the front takes the lock and shares it with the guard
+    by forking. So the lock must belong to something open that a forked process inherits and that is freed by
+    the last close, as with flock(2) or an open file description's lock of fcntl(2), and the kernel must have
+    a queue in which a process waits. It is registered in a group of its own: see `registry`.
+    """
+
+    descriptor: int
+    """What holds the lock: an open descriptor, -1 without one. A process that has it open holds the lock."""
+
+    def open(self, name: str) -> None:
+        """Open what holds the lock without locking it, to share it with forked processes. Raises Refused."""
+
+    def descriptors(self) -> list[int]:
+        """What a forked process that shares this backend has to keep open."""
+
+    def holds(self, grant: Grant) -> bool:
+        """Whether a grant given to a process that shares our open lock is of that lock, and the latest."""
+
+    def take(self, name: str, holder: str, ttl: float, parent: int) -> Grant:
+        """Wait in the kernel's queue until the lock is ours, however long.
+
+        The calling process ends if the process `parent` does meanwhile, or if the lock can't be had any more.
+        """
+
+    def keep(self, seconds: float) -> None:
+        """Have the lock of the open descriptor kept for that long after it is closed. Raises Unavailable."""

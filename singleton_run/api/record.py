@@ -32,7 +32,7 @@ _YEAR_10000 = 253_402_300_800
 _OF_A_RUN = ("state", "token", "holder", "start", "end", "status")
 
 
-def begun(previous: Mapping[str, Any] | None, name: str, holder: str, token: int, start: float) -> Record:
+def started(previous: Mapping[str, Any] | None, name: str, holder: str, token: int, start: float) -> Record:
     """The record of a run that starts now; `previous` becomes one of its earlier runs.
 
     A `previous` that is of this very run, written down before its start, is it. As many of the earliest
@@ -80,21 +80,23 @@ def mark_of(record: Mapping[str, Any]) -> Record:
     return {word: record[word] for word in ("holder", "token", "start", "end")}
 
 
-def parsed_mark(text: str) -> Record | None:
-    """The mark that `text` is, None if it is damaged."""
+def parsed_mark(text: str, where: str, field: str = "") -> Record:
+    """The mark that `text` is, or that a field of it is.
+
+    Raises Refused (78) for a damaged one, which `where` names: nobody knows whether its key is done, so a
+    person has to decide.
+    """
     try:
         mark = fastjson.loads(text)
-    except ValueError:
-        return None
-    return mark if isinstance(mark, dict) else None
+        mark = mark[field] if field else mark
+    except (ValueError, TypeError, LookupError):
+        mark = None
+    if isinstance(mark, dict):
+        return mark
+    raise Refused(f"{where} is damaged: delete it if what it marks shall be done again", UNUSABLE)
 
 
-def damaged_mark(where: str) -> Refused:
-    """The error for a mark that can't be read: it is neither done nor to do, until a person decides."""
-    return Refused(f"{where} is damaged: delete it if what it marks shall be done again", UNUSABLE)
-
-
-def keep_for(keep: float, began: float) -> float:
+def keep_left(keep: float, began: float) -> float:
     """How much longer the lock is kept that a command has which `began` then (boot clock; 0.0: never)."""
     return max(0.0, began + keep - calls.now()) if keep and began else 0.0
 

@@ -1,18 +1,13 @@
-"""The addresses of a host, looked up in a thread if need be, for the lookup itself knows no time limit."""
+"""The addresses of a host. A name is looked up in a thread, because the system's lookup has no time limit."""
 
 from __future__ import annotations
 
-import _thread
-import os
-
-from singleton_run.api.deadline import READ
+from singleton_run.api.background import Background
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket as _socket
     from typing import Any
-
-    from singleton_run.api.deadline import Patience
 
     # Family (AF_INET or AF_INET6) and what `connect` takes.
     Address = tuple[int, tuple[Any, ...]]
@@ -39,29 +34,16 @@ def literal(host: str, port: int) -> list[Address]:
         return []
 
 
-class Lookup:
-    """A lookup under way. It is never stopped; a thread that hangs ends with the process."""
+class Lookup(Background):
+    """A lookup under way. Once `done`, it has `addresses`, or an `error` that says why there are none."""
 
     def __init__(self, host: str, port: int) -> None:
         self.addresses: list[Address] = []
         self.error = ""
-        self.done = False
-        self._read, self._write = os.pipe()
-        _thread.start_new_thread(self._run, (host, port))
+        super().__init__(lambda: self._look_up(host, port))
 
-    def _run(self, host: str, port: int) -> None:
+    def _look_up(self, host: str, port: int) -> None:
         try:
             self.addresses = addresses(host, port, 0)
         except (OSError, UnicodeError) as error:
             self.error = getattr(error, "strerror", None) or str(error)
-        self.done = True
-        os.close(self._write)
-
-    def wait(self, patience: Patience) -> None:
-        """Wait until it is done. Raises Late, Woken."""
-        if not self.done:
-            patience.wait(self._read, READ)
-
-    def close(self) -> None:
-        """Forget it, once it is done."""
-        os.close(self._read)

@@ -57,6 +57,11 @@ def host_and_port(text: str, default: int) -> tuple[str, int]:
     return host, int(number)
 
 
+def authority(host: str, port: int | str) -> str:
+    """`host:port` as a URL has it (RFC 3986), with an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def whole_number(text: str) -> int:
     """The number that up to ten ASCII digits are, -1 for anything else."""
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 10 else -1

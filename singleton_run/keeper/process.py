@@ -7,7 +7,7 @@ import os
 import select
 import time
 
-from singleton_run.api.record import begun, ended, keep_for, mark_of
+from singleton_run.api.record import ended, keep_left, mark_of, started
 from singleton_run.errors import Failure
 from singleton_run.keeper import decisions as keeper_decisions
 from singleton_run.keeper.decisions import Do, Done, Orders
@@ -163,9 +163,9 @@ class _Keeper:
 
     def _release(self, grant: Grant, record: Mapping[str, Any] | str, limit: float) -> None:
         if isinstance(record, str):
-            run = begun(grant.record, grant.name, grant.holder, grant.token, self.start)
+            run = started(grant.record, grant.name, grant.holder, grant.token, self.start)
             record = ended(run, record, None, None)
-        keep = keep_for(self.job.keep, self.page.began)
+        keep = keep_left(self.job.keep, self.page.began)
         self.backend.release(grant, record, limit, keep)
 
     def _read(self, limit: float) -> object:

@@ -101,7 +101,7 @@ def _run(job: Job, orders: Orders, got: Got) -> StepsToGrant:
         yield from _over(job, orders, done)
         return None
     earlier = grant.record
-    run = _begun(job, grant, decision, max(start, done.now) - ahead)
+    run = _started(job, grant, decision, max(start, done.now) - ahead)
     done = yield Do("write", grant, run, limit)
     if done.error is None:
         grant.record = run
@@ -121,7 +121,7 @@ def _mend(job: Job, orders: Orders, grant: Grant, decision: Decision) -> Steps:
     """Write down what is known: the slot that is due may have been started. Then decide anew."""
     plan: Plan = job.plan  # type: ignore[assignment] # there is one, or we would not be here
     yield Do("tell", *KeeperTells.note("unreadable", decision.slot))
-    run = record.begun(grant.record, grant.name, grant.holder, grant.token, decision.at or 0.0)
+    run = record.started(grant.record, grant.name, grant.holder, grant.token, decision.at or 0.0)
     done = yield Do("release", grant, plan.mended(run, decision), lease_times.request_limit(job.ttl))
     if orders.over() or done.error is not None:
         yield from _over(job, orders, done)
@@ -129,9 +129,9 @@ def _mend(job: Job, orders: Orders, grant: Grant, decision: Decision) -> Steps:
         yield Do("tell", *KeeperTells.rest(done.now, decision.slot, "mended"))
 
 
-def _begun(job: Job, grant: Grant, decision: Decision, start: float) -> Mapping[str, Any]:
-    run = record.begun(grant.record, grant.name, grant.holder, grant.token, start)
-    return run if job.plan is None else job.plan.begun(run, decision, start)
+def _started(job: Job, grant: Grant, decision: Decision, start: float) -> Mapping[str, Any]:
+    run = record.started(grant.record, grant.name, grant.holder, grant.token, start)
+    return run if job.plan is None else job.plan.started(run, decision, start)
 
 
 def _take_back(grant: Grant, run: Mapping[str, Any], orders: Orders, end: float, limit: float) -> Steps:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from singleton_run.api.contract import Grant, Held
-from singleton_run.api.record import begun, ended
+from singleton_run.api.record import ended, started
 from singleton_run.errors import Failure, Lost, Refused
 from singleton_run.job import Job
 from singleton_run.keeper import decisions as keeper_decisions
@@ -45,7 +45,7 @@ LOOK_EVERY = 0.05
 def record_of(grant: Grant, state: str = "succeeded") -> dict[str, Any]:
     """The record that a command leaves which ran under `grant`."""
     start = round(time.time(), 3)
-    run = begun(grant.record, grant.name, grant.holder, grant.token, start)
+    run = started(grant.record, grant.name, grant.holder, grant.token, start)
     return run if state == "running" else ended(run, state, 0, start)
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from tests.support.harness import Run
 
-BOTH = pytest.mark.parametrize("backend", ["file", "leasefile"])
+BOTH = pytest.mark.parametrize("backend", ["file", "ofdfile", "leasefile"])
 
 
 @pytest.fixture

@@ -68,7 +68,7 @@ class Keeper(Process):
         self.has_enforced = False
         self.loaded_at = 0.0
         resumed = None if grant is None else (Grant(**grant), trip.end)
-        job = Job("lock", trip.holder, trip.wishes.ttl, trip.front.turn.wait_until)
+        job = Job("lock", trip.holder, trip.wishes.ttl, trip.front.turn.wait.until)
         self.steps: Generator[Do, Done, None] = keeper_decisions.keep(job, self.orders, resumed)
         self.wake()
 

@@ -7,10 +7,11 @@ A request whose answer was lost is sent again, so it must be one that may be don
 
 from __future__ import annotations
 
-from singleton_run.api.deadline import Late, Patience
+from singleton_run.api.deadline import Deadline, Timeout
 from singleton_run.api.http.connection import Broken, Connection, Socket, Untrusted
 from singleton_run.api.resolve import Lookup, literal
-from singleton_run.errors import UNUSABLE, Refused, Unavailable
+from singleton_run.api.servers import in_turn, no_answer
+from singleton_run.api.url import authority
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Endpoint:
         self.tls = tls
         self.proxy = proxy
         self.via: Place = (host, port) if proxy is None else (proxy.host, proxy.port)
-        self.name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.name = authority(host, port)
 
 
 if TYPE_CHECKING:
@@ -57,9 +58,9 @@ class Stream:
         self.answer = answer
         self.route = route
 
-    def line(self, patience: Patience) -> bytes:
-        """The next line. Raises Broken, also at the end; after Late, Woken go on."""
-        line = self._connection.line(patience)
+    def line(self, deadline: Deadline) -> bytes:
+        """The next line. Raises Broken, also at the end; after Timeout, Interrupted go on."""
+        line = self._connection.line(deadline)
         if line is None:
             raise Broken("the server ended the stream")
         return line
@@ -83,18 +84,18 @@ class Client:
         self.route: Route | None = None
         self.addresses: dict[Place, list[Address]] = {}
 
-    def request(self, method: str, path: str, headers: Headers, body: bytes, patience: Patience) -> Answer:
-        """The answer to a request, of whatever status. Raises Unavailable, Refused, Woken."""
+    def request(self, method: str, path: str, headers: Headers, body: bytes, deadline: Deadline) -> Answer:
+        """The answer to a request, of whatever status. Raises Unavailable, Refused, Interrupted."""
 
-        def ask(route: Route, share: Patience) -> Answer:
+        def ask(route: Route, share: Deadline) -> Answer:
             return self._exchange(route, _format(method, path, route[0], headers, body), share)
 
-        return self._anywhere(ask, patience)
+        return self._anywhere(ask, deadline)
 
-    def stream(self, method: str, path: str, headers: Headers, body: bytes, patience: Patience) -> Stream:
+    def stream(self, method: str, path: str, headers: Headers, body: bytes, deadline: Deadline) -> Stream:
         """The same for an answer to read line by line, on a connection of its own."""
 
-        def ask(route: Route, share: Patience) -> Stream:
+        def ask(route: Route, share: Deadline) -> Stream:
             connection = _connect(route, share)
             try:
                 answer = connection.begin(_format(method, path, route[0], headers, body), share)
@@ -106,7 +107,7 @@ class Client:
                 raise
             return Stream(connection, answer, route)
 
-        return self._anywhere(ask, patience)
+        return self._anywhere(ask, deadline)
 
     def known(self) -> list[Any]:
         """The addresses that were found, for `recall` in a fresh process; survives JSON."""
@@ -124,70 +125,62 @@ class Client:
             self._connection[0].close()
             self._connection = None
 
-    def _anywhere(self, ask: Callable[[Route, Patience], Result], patience: Patience) -> Result:
+    def _anywhere(self, ask: Callable[[Route, Deadline], Result], deadline: Deadline) -> Result:
         """Ask at one address after the other; each gets its share of the time that is left."""
         failures: dict[str, Exception] = {}
         last: Result | None = None
-        for left in range(len(self._endpoints), 0, -1):
-            endpoint = self._endpoints[0]
-            share = patience.share(left)
+        for endpoint, share in in_turn(self._endpoints, deadline):
             try:
                 addresses = self._find(endpoint.via, share)
-            except (Broken, Late) as error:
+            except (Broken, Timeout) as error:
                 failures[endpoint.name] = error
-                addresses = []
-            for more in range(len(addresses), 0, -1):
+                continue
+            for address, part in in_turn(addresses, share):
                 try:
-                    last = ask((endpoint, addresses[0]), share.share(more))
-                except (Broken, Late) as error:
+                    last = ask((endpoint, address), part)
+                except (Broken, Timeout) as error:
                     failures[endpoint.name] = error
                     self.close()
                 else:
                     if last.status not in _NOT_HERE:
-                        self.route = endpoint, addresses[0]
+                        self.route = endpoint, address
                         return last
-                addresses.append(addresses.pop(0))
-            if addresses:
-                self._look_up_again(endpoint.via)
-            self._endpoints.append(self._endpoints.pop(0))
+            self._look_up_again(endpoint.via)
         if last is not None:
             return last
-        places = "; ".join(f"{name}: {error}" for name, error in failures.items())
-        text = f"{self._service}: {places}"
-        if all(isinstance(error, Untrusted) for error in failures.values()):
-            raise Refused(text, UNUSABLE)
-        raise Unavailable(text)
+        untrusted = all(isinstance(error, Untrusted) for error in failures.values())
+        raise no_answer(self._service, failures, untrusted=untrusted)
 
-    def _exchange(self, route: Route, request: bytes, patience: Patience) -> Answer:
+    def _exchange(self, route: Route, request: bytes, deadline: Deadline) -> Answer:
         if self._connection is not None and self._connection[1] != route:
             self.close()
         if self._connection is not None:
             try:
-                return self._ask(self._connection[0], request, patience)
+                return self._ask(self._connection[0], request, deadline)
             except Broken:
                 # The server closes a connection that was idle for long: that says nothing about it.
                 self.close()
-        connection = _connect(route, patience)
+        connection = _connect(route, deadline)
         self._connection = connection, route
-        return self._ask(connection, request, patience)
+        return self._ask(connection, request, deadline)
 
-    def _ask(self, connection: Connection, request: bytes, patience: Patience) -> Answer:
+    def _ask(self, connection: Connection, request: bytes, deadline: Deadline) -> Answer:
         done = False
         try:
-            answer = connection.exchange(request, patience)
+            answer = connection.exchange(request, deadline)
             done = connection.reusable
         finally:
             if not done:
                 self.close()
         return answer
 
-    def _find(self, place: Place, patience: Patience) -> list[Address]:
+    def _find(self, place: Place, deadline: Deadline) -> list[Address]:
         """The addresses of a host: those that are known, unless a lookup has found others since."""
         known = self.addresses.get(place) or literal(*place)
         lookup = self._lookups.get(place)
         if not known:
             lookup = self._look_up(place)
-            lookup.wait(patience)
+            lookup.wait(deadline)
         if lookup is not None and lookup.done:
             del self._lookups[place]
             lookup.close()
@@ -217,14 +210,14 @@ def proxy_to(host: str, port: int, environ: Mapping[str, str]) -> Proxy | None:
     return choose(host, port, environ)
 
 
-def _connect(route: Route, patience: Patience) -> Connection:
+def _connect(route: Route, deadline: Deadline) -> Connection:
     endpoint, address = route
-    wire: Wire = Socket(address, patience)
+    wire: Wire = Socket(address, deadline)
     try:
         if endpoint.proxy is not None:
-            endpoint.proxy.tunnel(wire, endpoint.name, patience)
+            endpoint.proxy.tunnel(wire, endpoint.name, deadline)
         if endpoint.tls is not None:
-            wire = endpoint.tls.wrap(wire, endpoint.host, patience)
+            wire = endpoint.tls.wrap(wire, endpoint.host, deadline)
     except BaseException:
         wire.close()
         raise

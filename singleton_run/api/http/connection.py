@@ -1,6 +1,6 @@
 """One HTTP/1.1 connection: a request, its answer, the next one; or an answer read line by line.
 
-The socket never blocks. A call that was interrupted (Late, Woken) leaves a stream as it
+The socket never blocks. A call that was interrupted (Timeout, Interrupted) leaves a stream as it
 was, to be read on later; a connection on which an answer is outstanding is of no more use.
 """
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Protocol
 
-    from singleton_run.api.deadline import Patience
+    from singleton_run.api.deadline import Deadline
     from singleton_run.api.resolve import Address
 
     class Wire(Protocol):
         """Bytes to and from a peer."""
 
-        def send(self, data: bytes, patience: Patience) -> None:
-            """Send all of it. Raises Broken, Late, Woken."""
+        def send(self, data: bytes, deadline: Deadline) -> None:
+            """Send all of it. Raises Broken, Timeout, Interrupted."""
 
-        def receive(self, patience: Patience) -> bytes:
+        def receive(self, deadline: Deadline) -> bytes:
             """What has come, at least a byte; empty at the end. Raises the same."""
 
         def close(self) -> None:
@@ -60,17 +60,17 @@ class Untrusted(Broken):
 class Socket:
     """A TCP connection that is being made or was made. See `Wire`."""
 
-    def __init__(self, address: Address, patience: Patience) -> None:
+    def __init__(self, address: Address, deadline: Deadline) -> None:
         family, target = address
         self._socket = _socket.socket(family, _socket.SOCK_STREAM)
         try:
             self._socket.setblocking(False)
-            self._connect(target, patience)
+            self._connect(target, deadline)
         except BaseException:
             self._socket.close()
             raise
 
-    def _connect(self, target: tuple[object, ...], patience: Patience) -> None:
+    def _connect(self, target: tuple[object, ...], deadline: Deadline) -> None:
         sock = self._socket
         try:
             sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
@@ -80,30 +80,30 @@ class Socket:
                 sock.setsockopt(_socket.IPPROTO_TCP, option, value)
             number = sock.connect_ex(tuple(target))
             if number == errno.EINPROGRESS:
-                patience.wait(sock.fileno(), WRITE)
+                deadline.wait(sock.fileno(), WRITE)
                 number = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
         except OSError as error:
             raise Broken(_reason(error)) from None
         if number:
             raise Broken(os.strerror(number).lower())
 
-    def send(self, data: bytes, patience: Patience) -> None:
+    def send(self, data: bytes, deadline: Deadline) -> None:
         """Send all of it."""
         while data:
             try:
                 data = data[self._socket.send(data) :]
             except BlockingIOError:
-                patience.wait(self._socket.fileno(), WRITE)
+                deadline.wait(self._socket.fileno(), WRITE)
             except OSError as error:
                 raise Broken(_reason(error)) from None
 
-    def receive(self, patience: Patience) -> bytes:
+    def receive(self, deadline: Deadline) -> bytes:
         """What has come; empty at the end."""
         while True:
             try:
                 return self._socket.recv(_PIECE)
             except BlockingIOError:
-                patience.wait(self._socket.fileno(), READ)
+                deadline.wait(self._socket.fileno(), READ)
             except OSError as error:
                 raise Broken(_reason(error)) from None
 
@@ -141,34 +141,34 @@ class Connection:
         self._closed = "it closed the connection before it said anything: is TLS spoken there, or not?"
         self.reusable = True
 
-    def exchange(self, request: bytes, patience: Patience) -> Answer:
-        """Send a request and read the whole answer. Raises Broken, Late, Woken."""
-        answer = self.begin(request, patience)
-        answer.body = self._body(answer, patience)
+    def exchange(self, request: bytes, deadline: Deadline) -> Answer:
+        """Send a request and read the whole answer. Raises Broken, Timeout, Interrupted."""
+        answer = self.begin(request, deadline)
+        answer.body = self._body(answer, deadline)
         return answer
 
-    def begin(self, request: bytes, patience: Patience) -> Answer:
+    def begin(self, request: bytes, deadline: Deadline) -> Answer:
         """Send a request and read the head of the answer, whose body is then read by `line`."""
         try:
-            self._wire.send(request, patience)
+            self._wire.send(request, deadline)
         except Broken as broken:
             # The server may have said why before it hung up; if not, reading fails too.
             if isinstance(broken, Untrusted):
                 raise
-        answer = self._head(patience)
+        answer = self._head(deadline)
         for _ in range(_MOST_INTERIM):
             if answer.status >= 200:
                 break
-            answer = self._head(patience)
+            answer = self._head(deadline)
         else:
             raise Broken("an answer that never comes")
         self._chunked = answer.headers.get("transfer-encoding", "").lower() == "chunked"
         return answer
 
-    def line(self, patience: Patience) -> bytes | None:
+    def line(self, deadline: Deadline) -> bytes | None:
         """The next line of a body that has no end yet, without its newline; None at the end."""
         while b"\n" not in self._line:
-            piece = self._chunk(patience) if self._chunked else self._take_piece(patience)
+            piece = self._chunk(deadline) if self._chunked else self._take_piece(deadline)
             if not piece:
                 return None
             self._line += piece
@@ -177,17 +177,17 @@ class Connection:
         line, _, self._line = self._line.partition(b"\n")
         return line
 
-    def rest(self, answer: Answer, patience: Patience) -> Answer:
+    def rest(self, answer: Answer, deadline: Deadline) -> Answer:
         """The same answer with its body, where it turned out not to be one to read by lines."""
-        answer.body = self._body(answer, patience)
+        answer.body = self._body(answer, deadline)
         return answer
 
     def close(self) -> None:
         """Close the wire. Never raises."""
         self._wire.close()
 
-    def _head(self, patience: Patience) -> Answer:
-        end = self._find(b"\r\n\r\n", 0, patience)
+    def _head(self, deadline: Deadline) -> Answer:
+        end = self._find(b"\r\n\r\n", 0, deadline)
         first, *lines = self._buffer[:end].decode("latin-1").split("\r\n")
         self._buffer = self._buffer[end + 4 :]
         version, _, rest = first.partition(" ")
@@ -201,7 +201,7 @@ class Connection:
             self.reusable = False
         return Answer(int(rest[:3]), headers)
 
-    def _body(self, answer: Answer, patience: Patience) -> bytes:
+    def _body(self, answer: Answer, deadline: Deadline) -> bytes:
         if answer.status in _BODILESS:
             return b""
         length = answer.headers.get("content-length", "")
@@ -209,7 +209,7 @@ class Connection:
             size = whole_number(length)
             if size < 0:
                 raise Broken(_NOT_HTTP)
-            self._fill(size, patience)
+            self._fill(size, deadline)
             body, self._buffer = self._buffer[:size], self._buffer[size:]
             return body
         if not self._chunked:
@@ -217,55 +217,55 @@ class Connection:
         pieces: list[bytes] = []
         size = 0
         while size <= _LONGEST_BODY:
-            pieces.append(self._chunk(patience) if self._chunked else self._take_piece(patience))
+            pieces.append(self._chunk(deadline) if self._chunked else self._take_piece(deadline))
             size += len(pieces[-1])
             if not pieces[-1]:
                 return b"".join(pieces)
         raise Broken("an answer without end")
 
-    def _chunk(self, patience: Patience) -> bytes:
+    def _chunk(self, deadline: Deadline) -> bytes:
         """The next chunk, empty for the last. Nothing is taken before the whole of it is here."""
-        end = self._find(b"\r\n", 0, patience)
+        end = self._find(b"\r\n", 0, deadline)
         digits = self._buffer[:end].partition(b";")[0].strip()
         if not 0 < len(digits) <= 8 or not _HEX.issuperset(digits):
             raise Broken(_NOT_HTTP)
         size = int(digits, 16)
         if size == 0:
-            self._buffer = self._buffer[self._find(b"\r\n\r\n", end, patience) + 4 :]
+            self._buffer = self._buffer[self._find(b"\r\n\r\n", end, deadline) + 4 :]
             return b""
         start = end + 2
-        self._fill(start + size + 2, patience)
+        self._fill(start + size + 2, deadline)
         chunk, self._buffer = self._buffer[start : start + size], self._buffer[start + size + 2 :]
         return chunk
 
-    def _take_piece(self, patience: Patience) -> bytes:
+    def _take_piece(self, deadline: Deadline) -> bytes:
         piece, self._buffer = self._buffer, b""
-        return piece or self._wire.receive(patience)
+        return piece or self._wire.receive(deadline)
 
-    def _find(self, mark: bytes, start: int, patience: Patience) -> int:
-        while (end := self._buffer.find(mark, start)) < 0:
+    def _find(self, delimiter: bytes, start: int, deadline: Deadline) -> int:
+        while (end := self._buffer.find(delimiter, start)) < 0:
             if len(self._buffer) > _LONGEST_HEAD:
                 raise Broken("an answer whose head has no end")
-            self._more(patience)
+            self._more(deadline)
         return end
 
-    def _fill(self, size: int, patience: Patience) -> None:
+    def _fill(self, size: int, deadline: Deadline) -> None:
         if size > _LONGEST_BODY:
             raise Broken(f"an answer of {size} bytes")
         pieces = [self._buffer]
         missing = size - len(self._buffer)
         try:
             while missing > 0:
-                pieces.append(self._receive(patience))
+                pieces.append(self._receive(deadline))
                 missing -= len(pieces[-1])
         finally:
             self._buffer = b"".join(pieces)
 
-    def _more(self, patience: Patience) -> None:
-        self._buffer += self._receive(patience)
+    def _more(self, deadline: Deadline) -> None:
+        self._buffer += self._receive(deadline)
 
-    def _receive(self, patience: Patience) -> bytes:
-        data = self._wire.receive(patience)
+    def _receive(self, deadline: Deadline) -> bytes:
+        data = self._wire.receive(deadline)
         if not data:
             raise Broken(self._closed)
         self._closed = "the server closed the connection"

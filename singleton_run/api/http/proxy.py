@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import socket as _socket
     from collections.abc import Mapping
 
-    from singleton_run.api.deadline import Patience
+    from singleton_run.api.deadline import Deadline
     from singleton_run.api.http.connection import Wire
 else:
     try:
@@ -30,11 +30,11 @@ class Proxy:
         self.port = port
         self.authorization = authorization
 
-    def tunnel(self, wire: Wire, target: str, patience: Patience) -> None:
-        """Ask for a tunnel to `target` (host:port). Raises Broken, Late, Woken."""
+    def tunnel(self, wire: Wire, target: str, deadline: Deadline) -> None:
+        """Ask for a tunnel to `target` (host:port). Raises Broken, Timeout, Interrupted."""
         login = f"Proxy-Authorization: {self.authorization}\r\n" if self.authorization else ""
         request = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{login}\r\n"
-        answer = Connection(wire).begin(request.encode("latin-1"), patience)
+        answer = Connection(wire).begin(request.encode("latin-1"), deadline)
         if answer.status != 200:
             raise Broken(f"the proxy {self.host}:{self.port} answers {answer.status}")
 
@@ -50,8 +50,8 @@ def choose(host: str, port: int, environ: Mapping[str, str]) -> Proxy | None:
 
 def parsed(text: str, said_by: str) -> Proxy:
     """The proxy at an address that `said_by` has. Raises Refused for a bad one."""
-    scheme, mark, rest = text.partition("://")
-    if not mark:
+    scheme, separator, rest = text.partition("://")
+    if not separator:
         scheme, rest = "http", text
     login, _, place = rest.partition("/")[0].rpartition("@")
     try:

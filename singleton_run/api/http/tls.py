@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, TypeVar
 
-    from singleton_run.api.deadline import Patience
+    from singleton_run.api.deadline import Deadline
     from singleton_run.api.http.connection import Wire
 
     Result = TypeVar("Result")
@@ -52,10 +52,10 @@ class Tls:
         if cert:
             _use(cert, lambda: context.load_cert_chain(cert, key or cert, _no_password))
 
-    def wrap(self, wire: Wire, host: str, patience: Patience) -> SecureWire:
-        """Agree on TLS with the other side. Raises Untrusted, Broken, Late, Woken."""
+    def wrap(self, wire: Wire, host: str, deadline: Deadline) -> SecureWire:
+        """Agree on TLS with the other side. Raises Untrusted, Broken, Timeout, Interrupted."""
         secure = SecureWire(wire, self._context, self.server_name or host)
-        secure.agree(patience)
+        secure.agree(deadline)
         return secure
 
 
@@ -104,21 +104,21 @@ class SecureWire:
         except ValueError as error:
             raise Untrusted(str(error)) from None
 
-    def agree(self, patience: Patience) -> None:
+    def agree(self, deadline: Deadline) -> None:
         """Shake hands."""
         try:
-            self._do(self._tls.do_handshake, patience)
+            self._do(self._tls.do_handshake, deadline)
         except _ssl.SSLError:
             raise Broken("it closed the connection during the TLS handshake: is TLS spoken there?") from None
 
-    def send(self, data: bytes, patience: Patience) -> None:
+    def send(self, data: bytes, deadline: Deadline) -> None:
         """Send all of it: OpenSSL takes the whole, for the memory that it writes to has no end."""
-        self._do(lambda: self._tls.write(data), patience)
+        self._do(lambda: self._tls.write(data), deadline)
 
-    def receive(self, patience: Patience) -> bytes:
+    def receive(self, deadline: Deadline) -> bytes:
         """What has come; empty at the end."""
         try:
-            return self._do(lambda: bytes(self._tls.read(_PIECE)), patience)
+            return self._do(lambda: bytes(self._tls.read(_PIECE)), deadline)
         except _ssl.SSLError:
             return b""
 
@@ -126,7 +126,7 @@ class SecureWire:
         """Close the wire below; nothing is said to the other side, which need not listen."""
         self._wire.close()
 
-    def _do(self, work: Callable[[], Result], patience: Patience) -> Result:
+    def _do(self, work: Callable[[], Result], deadline: Deadline) -> Result:
         """Do `work` of OpenSSL's, carrying bytes between it and the wire until it is done.
 
         Raises SSLError if the other side has closed, Untrusted for every other error of TLS.
@@ -135,27 +135,27 @@ class SecureWire:
             try:
                 result = work()
             except _ssl.SSLWantReadError:
-                self._flush(patience)
-                self._feed(patience)
+                self._flush(deadline)
+                self._feed(deadline)
             except (_ssl.SSLZeroReturnError, _ssl.SSLEOFError):
                 raise
             except _ssl.SSLError as error:
                 raise Untrusted(_why(error)) from None
             else:
-                self._flush(patience)
+                self._flush(deadline)
                 return result
 
-    def _feed(self, patience: Patience) -> None:
-        data = self._wire.receive(patience)
+    def _feed(self, deadline: Deadline) -> None:
+        data = self._wire.receive(deadline)
         if data:
             self._incoming.write(data)
         else:
             self._incoming.write_eof()
 
-    def _flush(self, patience: Patience) -> None:
+    def _flush(self, deadline: Deadline) -> None:
         data = self._outgoing.read()
         if data:
-            self._wire.send(data, patience)
+            self._wire.send(data, deadline)
 
 
 def _why(error: Any) -> str:

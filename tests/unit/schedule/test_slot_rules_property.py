@@ -206,7 +206,7 @@ class Replica:
         server = self._own(grant)
         if isinstance(run, str):
             run = record.ended(
-                record.begun(grant.record, "lock", grant.holder, grant.token, 0.0), run, None, None
+                record.started(grant.record, "lock", grant.holder, grant.token, 0.0), run, None, None
             )
         server.record = run
         self._free()
