@@ -69,14 +69,14 @@ TURN = (
     "singleton_run.front.turn_effects",
     "singleton_run.front.start",
 )
-_ROOT = os.path.dirname(os.path.dirname(__file__))
+_ROOT = os.path.dirname(os.path.dirname(globals().get("__file__", "")))  # a frozen module has no file
 _CACHED = f".{sys.implementation.cache_tag}.pyc"
 _HEAD = MAGIC_NUMBER + bytes(4)
 
 
 def load(names: Iterable[str]) -> None:
     """Load these modules, in this order; `.__init__` is a package. Passes over what isn't compiled."""
-    if sys.flags.optimize or sys.pycache_prefix:  # the compiled files are elsewhere
+    if not _ROOT or sys.flags.optimize or sys.pycache_prefix:  # the compiled files are elsewhere
         return
     for name in names:
         package, _, file = name.rpartition(".")
