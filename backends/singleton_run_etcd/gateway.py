@@ -68,7 +68,8 @@ class Gateway:
             "failure": [_operation(operation) for operation in otherwise],
         }
         try:
-            answer = self._call("/v3/kv/txn", body, patience, expected=NOT_FOUND)
+            key = compares[0][1] if compares else then[0].key
+            answer = self._call("/v3/kv/txn", key, body, patience, expected=NOT_FOUND)
         except Rejected:
             raise NoLease from None
         outcome = _sense(lambda: _outcome(answer))
@@ -79,32 +80,35 @@ class Gateway:
 
     def range(self, look: Operation, patience: Patience) -> tuple[list[Entry], int]:
         """See `server.Server`."""
-        answer = self._call("/v3/kv/range", _operation(look)["request_range"], patience)
+        answer = self._call("/v3/kv/range", look.key, _operation(look)["request_range"], patience)
         return _sense(lambda: (_entries(answer), int(answer["header"]["revision"])))
 
     def grant(self, lease: int, ttl: int, patience: Patience) -> bool:
         """See `server.Server`."""
         body = {"ID": str(lease), "TTL": str(ttl)}
         try:
-            self._call("/v3/lease/grant", body, patience, expected=PRECONDITION)
+            self._call("/v3/lease/grant", body["ID"], body, patience, expected=PRECONDITION)
         except Rejected:
             return False
         return True
 
     def keep_alive(self, lease: int, patience: Patience) -> bool:
         """See `server.Server`."""
-        answer = self._call("/v3/lease/keepalive", {"ID": str(lease)}, patience)
+        body = {"ID": str(lease)}
+        answer = self._call("/v3/lease/keepalive", body["ID"], body, patience)
         return _sense(lambda: int(answer.get("result", {}).get("TTL", 0))) > 0
 
     def left(self, lease: int, patience: Patience) -> int:
         """See `server.Server`."""
-        answer = self._call("/v3/lease/timetolive", {"ID": str(lease)}, patience)
+        body = {"ID": str(lease)}
+        answer = self._call("/v3/lease/timetolive", body["ID"], body, patience)
         return _sense(lambda: max(0, int(answer.get("TTL", 0))))
 
     def revoke(self, lease: int, patience: Patience) -> None:
         """See `server.Server`."""
+        body = {"ID": str(lease)}
         try:
-            self._call("/v3/lease/revoke", {"ID": str(lease)}, patience, expected=NOT_FOUND)
+            self._call("/v3/lease/revoke", body["ID"], body, patience, expected=NOT_FOUND)
         except Rejected:
             return
 
@@ -112,11 +116,11 @@ class Gateway:
         """See `server.Server`."""
         request = {"key": _encoded(key), "start_revision": str(revision), "filters": ["NOPUT"]}
         body = toolbox.dumps({"create_request": request}).encode()
-        return self._with_login(lambda: self._open_watch(body, patience), patience)
+        return self._with_login(lambda: self._open_watch(key, body, patience), patience)
 
-    def _open_watch(self, body: bytes, patience: Patience) -> GatewayWatch:
+    def _open_watch(self, key: str, body: bytes, patience: Patience) -> GatewayWatch:
         headers = {**self._headers(), **_NEEDS_LEADER}
-        stream = self._client.stream("POST", "/v3/watch", headers, body, patience)
+        stream = self._client.stream("POST", "/v3/watch", headers, body, patience, key)
         try:
             if stream.status != 200:
                 raise _rejected(stream.answer, certificate=self._certificate)
@@ -146,8 +150,9 @@ class Gateway:
         """See `server.Server`."""
         self._client.close()
 
-    def _call(self, path: str, body: Body, patience: Patience, expected: int | None = None) -> Body:
-        return self._with_login(lambda: self._post(path, body, patience), patience, expected)
+    def _call(self, path: str, key: str, body: Body, patience: Patience, expected: int | None = None) -> Body:
+        """The answer to a request about `key`, which may be a lease's id. Raises as `_with_login`."""
+        return self._with_login(lambda: self._post(path, key, body, patience), patience, expected)
 
     def _with_login(
         self, work: Callable[[], Result], patience: Patience, expected: int | None = None
@@ -156,7 +161,7 @@ class Gateway:
 
         def authenticate(user: str, password: str) -> str:
             body = {"name": user, "password": password}
-            token = str(self._post("/v3/auth/authenticate", body, patience).get("token", ""))
+            token = str(self._post("/v3/auth/authenticate", "", body, patience).get("token", ""))
             if not (token.isascii() and token.isprintable()):
                 raise _nonsense()
             return token
@@ -168,10 +173,10 @@ class Gateway:
                 raise
             raise self._failure(rejected) from None
 
-    def _post(self, path: str, body: Body, patience: Patience) -> Body:
+    def _post(self, path: str, key: str, body: Body, patience: Patience) -> Body:
         data = toolbox.dumps(body).encode()
         sent = toolbox.now()
-        answer = self._client.request("POST", path, self._headers(), data, patience)
+        answer = self._client.request("POST", path, self._headers(), data, patience, key)
         self._told = answer.headers.get("date", ""), sent, toolbox.now()
         if answer.status != 200:
             raise _rejected(answer, certificate=self._certificate)

@@ -29,9 +29,10 @@ from singleton_run.errors import UNUSABLE, Lost, Refused, Unavailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
+    from collections.abc import Callable, Mapping
+    from typing import Any, TypeVar
 
+    Result = TypeVar("Result")
 
 _TOKEN_WIDTH = 20
 _LONGEST_LOCK = 256
@@ -237,7 +238,7 @@ class FileBackend:
             if _kept_until(self.lock) and self._is_current(name):
                 return self._held(name)
             try:
-                fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._flock(name, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return self._held(name)
             except OSError as error:
@@ -276,7 +277,7 @@ class FileBackend:
         waited for at the head of the queue: whoever came later is behind.
         """
         toolbox.die_with(parent)
-        fcntl.flock(self.lock, fcntl.LOCK_EX)
+        self._flock(name, fcntl.LOCK_EX)
         _show(self.lock)
         while until := _kept_until(self.lock):
             toolbox.wait(until, [])
@@ -323,7 +324,11 @@ class FileBackend:
         """Replace the record, atomically. Raises Lost without the lock, or Unavailable."""
         self._must_be(grant)
         try:
-            _replace(self._directory, f"{grant.name}.json", f".{grant.name}.tmp", record)
+            self._told(
+                "write",
+                grant.name,
+                lambda: _replace(self._directory, f"{grant.name}.json", f".{grant.name}.tmp", record),
+            )
         except OSError as error:
             raise Unavailable(f"{self._path} can't be written ({_reason(error)})") from None
 
@@ -423,7 +428,9 @@ class FileBackend:
     def _open(self, name: str) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
         try:
-            descriptor = os.open(f"{name}.lock", flags, 0o600, dir_fd=self._directory)
+            descriptor = self._told(
+                "open", name, lambda: os.open(f"{name}.lock", flags, 0o600, dir_fd=self._directory)
+            )
         except OSError as error:
             raise Refused(
                 f"{self._path}/{name}.lock can't be opened ({_reason(error)}): {_ASK}", UNUSABLE
@@ -433,6 +440,14 @@ class FileBackend:
             os.close(descriptor)
             raise Refused(f"{self._path}/{name}.lock isn't a plain file of yours: remove it", UNUSABLE)
         return descriptor
+
+    def _flock(self, name: str, how: int) -> None:
+        """Lock the open file. Raises OSError."""
+        self._told("flock", name, lambda: fcntl.flock(self.lock, how))
+
+    def _told(self, kind: str, name: str, work: Callable[[], Result]) -> Result:
+        """Do `work` on a file of that lock, and have the trace tell of it."""
+        return toolbox.request(work, kind, lambda: f"{self._path}/{name}", lambda _: "done")
 
     def _is_current(self, name: str) -> bool:
         try:

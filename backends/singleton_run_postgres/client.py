@@ -14,7 +14,7 @@ from singleton_run.api import toolbox
 from singleton_run.api.deadline import READ, WRITE, Late, Patience, Woken
 from singleton_run.errors import DENIED, Failure, Refused, Unavailable
 from singleton_run_postgres.errors import READ_ONLY, ServerError, login_error, make_verbose, one_line
-from singleton_run_postgres.statements import HELLO, LOOK_EVERY, quoted
+from singleton_run_postgres.statements import HELLO, LOOK_EVERY, kind_of, quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Session:
         The connection must have been made.
         """
         sent = toolbox.now()
-        rows = self._run(statement, [str(value).encode() for value in values], patience)
+        rows = self._told(statement, values, patience)
         if rows:
             self._clock = (float(rows[0][0] or 0), sent, toolbox.now())
         return rows
@@ -103,7 +103,7 @@ class Session:
         """Be told of what is sent to `channel`; true if that begins now. A pooler would not tell."""
         if self.pooled or self._channel == channel:
             return False
-        self._run(f"LISTEN {quoted(channel)}", [], patience)
+        self._told(f"LISTEN {quoted(channel)}", [], patience)
         self._channel = channel
         return True
 
@@ -157,7 +157,12 @@ class Session:
         connection = pq.PGconn.connect_start(route)
         try:
             make_verbose(connection)
-            self._log_in(connection, patience)
+            toolbox.request(
+                lambda: self._log_in(connection, patience),
+                "connect",
+                lambda: _place(connection),
+                lambda _: f"logged in as {connection.user.decode(errors='replace')}",
+            )
         except ServerError as error:
             connection.finish()
             raise error.failure() from None
@@ -200,6 +205,19 @@ class Session:
             elif state == pq.PollingStatus.WRITING:
                 patience.wait(connection.socket, WRITE)
         raise login_error(connection)
+
+    def _told(self, statement: str, values: Sequence[Value], patience: Patience) -> list[Row]:
+        """The rows of an answer. The trace is told of it, with the lock's name: the first text there is."""
+
+        def key() -> str:
+            return " ".join(
+                [kind_of(statement), *[str(value) for value in values if isinstance(value, str)][:1]]
+            )
+
+        parameters = [str(value).encode() for value in values]
+        return toolbox.request(
+            lambda: self._run(statement, parameters, patience), "query", key, lambda rows: f"{len(rows)} rows"
+        )
 
     def _run(self, statement: str, parameters: list[bytes], patience: Patience) -> list[Row]:
         connection = self._connection

@@ -289,7 +289,8 @@ class KeeperLock:
             guard = self._fork_guard((orders_read, orders_write, says_read, says_write)) if first else 0
             os.setpgid(0, 0)
             calls.close_standard(0, 1)
-            calls.keep_only([orders_read, says_write, self.ends.proof_read, *self._shared()])
+            ends = (orders_read, says_write, self.ends.proof_read)
+            calls.keep_only([*ends, *self._shared(), *pipes.traced_to()])
             from singleton_run.keeper import process as keeper_process
 
             try:

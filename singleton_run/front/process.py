@@ -50,6 +50,10 @@ def run(settings: Settings, path: str, signals: Signals, mask: set[int]) -> int:
     Turn after turn, if there is a schedule. `signals` are blocked and read from their descriptor; `mask`
     is what was blocked before. Raises Failure before anything is contacted.
     """
+    if settings.verbosity > 1:
+        from singleton_run.report import trace
+
+        trace.begin(settings)
     if settings.scheduled or settings.once is not None:
         from singleton_run.front import slot_loop
 
@@ -107,7 +111,8 @@ class Front:
         now = calls.now() if since is None else min(since, calls.now())
         decides = plan is not None or settings.once is not None
         slack = DECIDES_IN if decides else None
-        self.turn = Turn(settings, self, leased=leased, now=now, kill_grace=grace, slack=slack)
+        hands = self if pipes.tracer is None else pipes.tracer.hands(self)
+        self.turn = Turn(settings, hands, leased=leased, now=now, kill_grace=grace, slack=slack)
         job = Job(
             settings.name,
             holder,

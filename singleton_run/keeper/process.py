@@ -11,7 +11,7 @@ from singleton_run.api.record import begun, ended, keep_for, mark_of
 from singleton_run.errors import Failure
 from singleton_run.keeper import decisions as keeper_decisions
 from singleton_run.keeper.decisions import Do, Done, Orders
-from singleton_run.system import calls, processes
+from singleton_run.system import calls, pipes, processes
 from singleton_run.system.messages import KeeperOrders, KeeperTells, deliver
 from singleton_run.system.pipes import Reader, Writer
 from singleton_run.system.stderr import last_words
@@ -54,6 +54,8 @@ def run(
     gc.freeze()  # what the front has made stays shared with it: no collection here writes to it
     gc.enable()
     calls.set_title(f"singleton-run: keeper of {job.name}")
+    if pipes.tracer is not None:
+        pipes.tracer.become("keeper")
     front = Writer(tell)
     try:
         backend = open_backend()
@@ -107,6 +109,8 @@ class _Keeper:
 
     def carry_out(self, do: Do) -> Done:
         """Do one operation, and hear what was ordered meanwhile."""
+        if pipes.tracer is not None:
+            pipes.tracer.operation(do)
         began = calls.now()
         result: object = None
         error: Failure | None = None
@@ -115,9 +119,13 @@ class _Keeper:
             result = work(*do.arguments)
         except Failure as failure:
             error = failure
+        done = Done(began, calls.now(), result, error)
+        if pipes.tracer is not None:
+            pipes.tracer.operation(do, done)
         self._listen()
         self.tell.flush()
-        return Done(began, calls.now(), result, error)
+        done.now = calls.now()
+        return done
 
     def _listen(self) -> None:
         for message in self.front.read():
@@ -195,6 +203,8 @@ class _Keeper:
     def _report(self, end: float) -> None:
         self.page.end = max(self.page.end, end)
         self.page.reported = calls.now()
+        if pipes.tracer is not None:
+            pipes.tracer.lease(self.page.end, self.page.reported)
 
     def _tell(self, *message: Any) -> None:
         if message[0] == "trouble":

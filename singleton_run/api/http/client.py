@@ -7,6 +7,7 @@ A request whose answer was lost is sent again, so it must be one that may be don
 
 from __future__ import annotations
 
+from singleton_run.api import toolbox
 from singleton_run.api.deadline import Late, Patience
 from singleton_run.api.http.connection import Broken, Connection, Socket, Untrusted
 from singleton_run.api.resolve import Lookup, literal
@@ -83,15 +84,22 @@ class Client:
         self.route: Route | None = None
         self.addresses: dict[Place, list[Address]] = {}
 
-    def request(self, method: str, path: str, headers: Headers, body: bytes, patience: Patience) -> Answer:
-        """The answer to a request, of whatever status. Raises Unavailable, Refused, Woken."""
+    def request(
+        self, method: str, path: str, headers: Headers, body: bytes, patience: Patience, key: str = ""
+    ) -> Answer:
+        """The answer to a request, of whatever status. Raises Unavailable, Refused, Woken.
+
+        `key` is what it is about, for a trace, where the path doesn't say that.
+        """
 
         def ask(route: Route, share: Patience) -> Answer:
             return self._exchange(route, _format(method, path, route[0], headers, body), share)
 
-        return self._anywhere(ask, patience)
+        return self._told(lambda: self._anywhere(ask, patience), method, path, key)
 
-    def stream(self, method: str, path: str, headers: Headers, body: bytes, patience: Patience) -> Stream:
+    def stream(
+        self, method: str, path: str, headers: Headers, body: bytes, patience: Patience, key: str = ""
+    ) -> Stream:
         """The same for an answer to read line by line, on a connection of its own."""
 
         def ask(route: Route, share: Patience) -> Stream:
@@ -106,7 +114,15 @@ class Client:
                 raise
             return Stream(connection, answer, route)
 
-        return self._anywhere(ask, patience)
+        return self._told(lambda: self._anywhere(ask, patience), method, path, key)
+
+    def _told(self, work: Callable[[], Result], method: str, path: str, key: str) -> Result:
+        """Do `work`, and have the trace tell of the request that it is."""
+
+        def told(result: Result) -> str:
+            return f"{result.status} from {self.route[0].name if self.route else 'nobody'}"
+
+        return toolbox.request(work, method, lambda: f"{path} {key}" if key else path, told)
 
     def known(self) -> list[Any]:
         """The addresses that were found, for `recall` in a fresh process; survives JSON."""
