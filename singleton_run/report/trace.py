@@ -75,7 +75,7 @@ def begin(settings: Settings) -> None:
     """From now on this process, the front, tells what it does, and so does every one that it forks."""
     tracer = pipes.tracer = Tracer(settings)
     system = os.uname()
-    tracer.tell(
+    tracer.write(
         "begin",
         version=__version__,
         python=sys.version.split()[0],
@@ -108,10 +108,10 @@ class Tracer:
     def become(self, process: str) -> None:
         """We are another process now, forked from the front or the keeper."""
         self.process = process
-        self.tell("begin", pid=os.getpid())
+        self.write("begin", pid=os.getpid())
 
-    def tell(self, event: str, what: str = "", /, **facts: object) -> None:
-        """Tell of an event, without waiting: what can't be written now is lost, and counted."""
+    def write(self, event: str, what: str = "", /, **facts: object) -> None:
+        """Write down an event, without waiting: what can't be written now is lost, and counted."""
         at = round(calls.now() - self._began, 6)
         known = {"level": TRACE, "name": self._name, "at": at, "process": self.process}
         known |= {"event": event, "what": what} if what else {"event": event}
@@ -129,7 +129,7 @@ class Tracer:
     def message(self, event: str, message: messages.Message | list[Any]) -> None:
         """Tell of a message that was "sent" or "heard"."""
         name, *values = message
-        self.tell(event, str(name), **dict(zip(_fields(name, len(values)), values, strict=True)))
+        self.write(event, str(name), **dict(zip(_fields(name, len(values)), values, strict=True)))
 
     def request(
         self, work: Callable[[], Result], kind: str, key: Callable[[], str], answer: Callable[[Result], str]
@@ -139,9 +139,9 @@ class Tracer:
         try:
             result = work()
         except Exception as error:
-            self.tell("request", kind, key=key(), ms=_since(sent), answer=_error(error))
+            self.write("request", kind, key=key(), ms=_since(sent), answer=_error(error))
             raise
-        self.tell("request", kind, key=key(), ms=_since(sent), answer=answer(result))
+        self.write("request", kind, key=key(), ms=_since(sent), answer=answer(result))
         return result
 
     def operation(self, do: Do, done: Done | None = None) -> None:
@@ -151,11 +151,11 @@ class Tracer:
         if done is not None:
             result = "done" if done.result is None else type(done.result).__name__.lower()
             result = result if done.error is None else _error(done.error)
-            self.tell("did", do.name, ms=_since(done.began, done.now), result=result)
+            self.write("did", do.name, ms=_since(done.began, done.now), result=result)
             return
         last = do.arguments[-1] if do.arguments else None
         span = {"until" if do.name in _WAITS else "limit": last} if isinstance(last, float) else {}
-        self.tell("does", do.name, **span)
+        self.write("does", do.name, **span)
 
     def lease(self, end: float, reported: float) -> None:
         """Tell of the lease's deadlines, by its end and the keeper's last report, if one has changed."""
@@ -171,7 +171,7 @@ class Tracer:
             "enforce": lease_times.enforce_at(end, ttl),
             "end": end,
         }
-        self.tell("lease", renewed=renewed, **{name: self._reading(at) for name, at in deadlines.items()})
+        self.write("lease", renewed=renewed, **{name: self._reading(at) for name, at in deadlines.items()})
 
     def hands(self, hands: Result) -> Result:
         """The front's hands, by which its decisions are told, and its looks at the lease."""
@@ -184,7 +184,7 @@ class Tracer:
     def _decides(self, name: str, arguments: tuple[object, ...]) -> None:
         if name in _DECISIONS:
             signal = {"number": arguments[-1]} if name in _SIGNALS else {}
-            self.tell("decides", name, **signal)
+            self.write("decides", name, **signal)
 
     def _shown(self, fact: str, value: object) -> object:
         """What is told of a value: nothing that could be a secret, and what JSON can say."""
