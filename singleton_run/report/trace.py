@@ -33,42 +33,16 @@ if TYPE_CHECKING:
     Facts = dict[str, Any]
 
 _PROCESSES = ("front", "guard", "keeper")
-_OF_GRANTS_AND_RECORDS = frozenset(
-    (
-        "name",
-        "holder",
-        "token",
-        "generation",
-        "ttl",
-        "state",
-        "start",
-        "end",
-        "status",
-        "slot",
-        "attempt",
-        "record",
-    )
-)
+_OF_GRANTS = ("name", "holder", "token", "generation", "ttl", "record")
+_OF_RECORDS = ("state", "start", "end", "status", "slot", "attempt")
 _READINGS = ("until", "again_at")
 _WAITS = ("wait", "hold", "sleep")
 _SAID_ELSEWHERE = ("report", "tell")
-# Of what a front and a guard can do; the rest is a question, or told as a message, or to people.
-_SIGNALS = ("signal", "signal_command")
-_DECISIONS = frozenset(
-    (
-        "keep",
-        "kill_keeper",
-        "settle",
-        "leave",
-        "withdraw",
-        "new_guard",
-        "kill_guard",
-        "adopt",
-        "spawn",
-        *_SIGNALS,
-    )
-)
+# What is no decision is a question, or is told as a message, or to people.
+_FRONT_DECIDES = ("keep", "kill_keeper", "settle", "leave", "withdraw", "new_guard", "kill_guard", "adopt")
+_GUARD_DECIDES = ("spawn", "signal", "signal_command")
 _LONGEST = 300
+_ENDLESS = 1e15
 
 
 def begin(settings: Settings) -> None:
@@ -101,6 +75,7 @@ class Tracer:
         self._began = calls.now()
         self._name = settings.name
         self._ttl = settings.ttl
+        self._leased = settings.scheme != "file"
         self._hidden = settings.lock, redact(settings.lock)
         self._lost = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("q")
         self._lease = (0.0, 0.0)
@@ -121,7 +96,7 @@ class Tracer:
             line = fastjson.dumps(known)
         try:
             os.write(self.descriptor, f"{line}\n".encode())
-        except (BlockingIOError, BrokenPipeError):
+        except OSError:
             self._lost[_PROCESSES.index(self.process)] += 1
         if self.wants_writer is not None and os.getpid() == self._front:
             self.wants_writer()
@@ -139,9 +114,11 @@ class Tracer:
         try:
             result = work()
         except Exception as error:
-            self.write("request", kind, key=key(), ms=_since(sent), answer=_error(error))
+            ms = _since(sent)
+            self.write("request", kind, key=_asked(key), ms=ms, answer=_error(error))
             raise
-        self.write("request", kind, key=key(), ms=_since(sent), answer=answer(result))
+        ms = _since(sent)
+        self.write("request", kind, key=_asked(key), ms=ms, answer=_asked(answer, result))
         return result
 
     def operation(self, do: Do, done: Done | None = None) -> None:
@@ -159,7 +136,7 @@ class Tracer:
 
     def lease(self, end: float, reported: float) -> None:
         """Tell of the lease's deadlines, by its end and the keeper's last report, if one has changed."""
-        if end == 0.0 or (end, reported) == self._lease:
+        if not self._leased or end == 0.0 or (end, reported) == self._lease:
             return
         renewed, self._lease = end > self._lease[0], (end, reported)
         ttl = self._ttl
@@ -182,29 +159,30 @@ class Tracer:
         return _Watched(tree, self._decides)  # type: ignore[return-value]  # as above
 
     def _decides(self, name: str, arguments: tuple[object, ...]) -> None:
-        if name in _DECISIONS:
-            signal = {"number": arguments[-1]} if name in _SIGNALS else {}
-            self.write("decides", name, **signal)
+        if name in _FRONT_DECIDES:
+            self.write("decides", name)
+        elif name in _GUARD_DECIDES:
+            self.write("decides", name, **({"number": arguments[-1]} if arguments else {}))
 
     def _shown(self, fact: str, value: object) -> object:
         """What is told of a value: nothing that could be a secret, and what JSON can say."""
         if isinstance(value, bool | int) or value is None:
             return value
         if isinstance(value, float):
-            return (
-                self._reading(value) if fact in _READINGS else round(value, 6) if abs(value) < 1e15 else None
-            )
+            return self._reading(value) if fact in _READINGS else _finite(value)
         if isinstance(value, str):
             text = value.split()[0] if fact == "command" and value.split() else value
             text = text.replace(*self._hidden)
             return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"
         if isinstance(value, dict):
-            return {str(key): self._shown(key, value[key]) for key in value if key in _OF_GRANTS_AND_RECORDS}
+            return {
+                str(key): self._shown(key, value[key]) for key in value if key in _OF_GRANTS + _OF_RECORDS
+            }
         return type(value).__name__
 
     def _reading(self, reading: float) -> float | None:
         """A reading of the boot clock, from our beginning on; None for never."""
-        return round(reading - self._began, 6) if reading < calls.FOREVER else None
+        return _finite(reading - self._began)
 
     def news(self) -> Lines:
         """In the writer: what comes from all processes."""
@@ -276,13 +254,26 @@ def _word(value: object) -> str:
 def _fields(name: str, count: int) -> list[str]:
     """The names of a message's fields; of two messages of that name that with so many of them."""
     for direction in messages.DIRECTIONS:
-        make = getattr(direction, name, None)
-        if make is not None:
-            code = make.__code__
+        make = vars(direction).get(name)
+        if isinstance(make, staticmethod):
+            code = make.__func__.__code__
             fields = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
             if len(fields) == count:
                 return list(fields)
     return [f"field{number}" for number in range(count)]
+
+
+def _asked(tell: Callable[..., str], *arguments: object) -> str:
+    """What a backend tells of a request. That it can't is no reason to fail what was asked for."""
+    try:
+        return str(tell(*arguments))
+    except Exception as error:  # noqa: BLE001 - a stranger's function may raise anything
+        return type(error).__name__
+
+
+def _finite(number: float) -> float | None:
+    """A number as JSON can have it, to a millionth."""
+    return round(number, 6) if abs(number) < _ENDLESS else None
 
 
 def _error(error: Exception) -> str:

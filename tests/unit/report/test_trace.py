@@ -32,7 +32,7 @@ MESSAGES = [
 @pytest.fixture
 def tracer() -> Iterator[trace.Tracer]:
     lock = f"etcd://me:{CANARY}@h.invalid"
-    made = trace.Tracer(cast("Settings", SimpleNamespace(name="job", lock=lock, ttl=30.0)))
+    made = trace.Tracer(cast("Settings", SimpleNamespace(name="job", lock=lock, scheme="etcd", ttl=30.0)))
     yield made
     os.close(made.source)
     os.close(made.descriptor)
@@ -53,6 +53,17 @@ def test_a_message_is_told_by_its_name_and_fields(tracer: trace.Tracer, directio
     assert line.get("facts", {}) == fields
     words = [f"{field}=7" for field in fields]
     assert trace.text(line).split()[1:] == ["front", "sent", name, *words]
+
+
+def test_a_message_that_nobody_knows_is_told_too(tracer: trace.Tracer) -> None:
+    tracer.message("heard", ["__init__", 5, float("nan"), object()])
+    assert trace.text(told(tracer)[0]).split()[2:] == [
+        "heard",
+        "__init__",
+        "field0=5",
+        "field1=null",
+        "field2=object",
+    ]
 
 
 def test_of_a_grant_and_a_record_only_known_fields_are_told(tracer: trace.Tracer) -> None:
@@ -136,9 +147,11 @@ def test_a_request_is_told_by_kind_key_time_and_answer(
 
         with pytest.raises(type(error)):
             toolbox.request(fail, "put", lambda: "job", lambda _: "done")
+    assert toolbox.request(lambda: 5, "get", lambda: "job", lambda found: str(found / 0)) == 5
     lines = told(tracer)
-    assert [line["what"] for line in lines] == ["get", "put", "put"]
-    assert [line["facts"]["answer"] for line in lines] == ["found 5", "Unavailable: no answer", "ValueError"]
+    assert [line["what"] for line in lines] == ["get", "put", "put", "get"]
+    answers = ["found 5", "Unavailable: no answer", "ValueError", "ZeroDivisionError"]
+    assert [line["facts"]["answer"] for line in lines] == answers
     assert all(line["facts"]["key"] == "job" and line["facts"]["ms"] >= 0 for line in lines)
 
 
