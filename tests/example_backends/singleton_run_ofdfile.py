@@ -1,9 +1,9 @@
 """A kernel-held backend as a stranger would write it: a lock of fcntl(2) on an open file description.
 
 It is found by its entry point, and asked for by `--lock kernel+ofdfile:///DIRECTORY`. The lock belongs to the
-open file, so a forked process shares it, and the kernel frees it when the last of them has closed the file. The
-file NAME.lock is never removed; beside it, NAME.json has the last token, until when the lock is kept and the
-record, and NAME.once the marks.
+open file, so a forked process shares it, and the kernel frees it when the last of them has closed the file.
+The file NAME.lock is never removed; beside it, NAME.json has the last token, until when the lock is kept and
+the record, and NAME.once the marks.
 """
 
 from __future__ import annotations
