@@ -1,9 +1,8 @@
 """The ways in which singleton-run ends without the command's own status.
 
-Each error is one line for the user (what, why, what to do next) and an exit status of its own.
-A backend raises three of them, and its caller decides by the class, never by the text:
-`Unavailable` (try again), `Refused` (will not get better) and `Lost`. That a lock is held is a
-result (`contract.Held`), not an error.
+Each error is one line for the user (what, why, what to do next) with an exit status of its own. A backend
+raises three of them, and its caller decides by the class, never by the text: `Unavailable` (try again),
+`Refused` (will not get better) and `Lost`. A held lock is a result (`contract.Held`), not an error.
 """
 
 from __future__ import annotations
@@ -22,9 +21,10 @@ _LONGEST_LINE = 4000
 
 
 def one_line(text: str) -> str:
-    """`text` as one line of at most 4000 characters: what can't be printed escaped, its middle left out.
+    """`text` as one line of at most 4000 characters, without its middle if need be, and with escapes.
 
-    What a user, a file or a server wrote is in our sentences too, and could rewrite a terminal's lines.
+    Characters that can't be printed are escaped: a user, a file or a server may have written them, and they
+    could rewrite a terminal's lines.
     """
     text = _cut(text)
     if text.isprintable():
@@ -46,17 +46,17 @@ class Failure(Exception):
 
 
 class Unavailable(Failure):
-    """The server can't be reached or can't answer now: the same call may succeed later."""
+    """The server can't be reached, or can't answer now (69). The same call may succeed later."""
 
     def __init__(self, message: str) -> None:
         super().__init__(UNAVAILABLE, message)
 
 
 class Refused(Failure):
-    """The call will not get better by trying again.
+    """The call fails, and would fail again.
 
-    `status` is DENIED when the server says no (permission, password), UNUSABLE when this machine
-    can't (a bad address, a missing package, a directory that is not ours).
+    `status` is DENIED (77) where the server refuses us (permission, password), and UNUSABLE (78) where this
+    machine can't (a bad address, a missing package, a directory that is not ours).
     """
 
     def __init__(self, message: str, status: int = DENIED) -> None:
@@ -64,14 +64,14 @@ class Refused(Failure):
 
 
 class Lost(Failure):
-    """The grant is no longer ours: another holds the lock, or it was deleted."""
+    """The grant is no longer ours (79): another holds the lock, or somebody deleted it."""
 
     def __init__(self, message: str) -> None:
         super().__init__(LOST, message)
 
 
 def fault(error: BaseException) -> str:
-    """An error that nobody foresaw: its kind and place. Its text isn't told, for it may hold a secret."""
+    """The kind and place of an unexpected error. Its text isn't told, because it may hold a secret."""
     place = error.__traceback__
     if place is None:
         return type(error).__name__

@@ -14,6 +14,8 @@ than that, so the lease is over here before it is over there. Times and spans ar
 from __future__ import annotations
 
 LEAST_TTL = 6.0
+FOREVER = float("inf")
+"""The deadline that never comes."""
 
 
 def request_limit(ttl: float) -> float:

@@ -1,7 +1,6 @@
-"""The lock in etcd: keys and queue as `etcdctl lock` makes them, so that the two exclude each other.
+"""The lock in etcd: the keys and the queue of `etcdctl lock`, so that the two exclude each other.
 
-`etcd://` speaks to the JSON gateway of the server, with nothing but this package; `etcd+grpc://`
-goes through python-etcd3.
+`etcd://` speaks to the server's JSON gateway and needs no other package. `etcd+grpc://` uses python-etcd3.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ if TYPE_CHECKING:
     from singleton_run_etcd.client import Server
 
 
-def open_backend(lock: str, environ: Mapping[str, str]) -> EtcdBackend:
+def open_backend(url: str, environ: Mapping[str, str]) -> EtcdBackend:
     """The backend for `etcd`, `etcd+grpc` or a URL of them; nobody is contacted. Raises Refused."""
-    address = Address(lock, environ)
+    address = Address(url, environ)
     server: Server
-    if lock.partition("://")[0] == "etcd+grpc":
+    if url.partition("://")[0] == "etcd+grpc":
         from singleton_run_etcd.grpc import Grpc
 
         server = Grpc(address)

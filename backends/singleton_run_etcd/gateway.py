@@ -1,27 +1,25 @@
-"""etcd by its JSON gateway: each operation is a POST, bytes are base64, 64-bit numbers are text.
-
-A user logs in once; when the token has come to its end, again. See `server.Server`.
-"""
+"""etcd by its JSON gateway: each request is a POST, bytes are base64, and 64-bit numbers are text."""
 
 from __future__ import annotations
 
 from binascii import a2b_base64, b2a_base64
 
 from singleton_run.api import toolbox
-from singleton_run.api.deadline import Late, Woken
+from singleton_run.api.deadline import Interrupted, Timeout
 from singleton_run.api.http.client import Client, Endpoint, proxy_to
-from singleton_run.api.http.connection import Broken
+from singleton_run.api.http.wire import Broken
+from singleton_run.api.servers import ServerClock, no_answer
 from singleton_run.errors import UNUSABLE, Failure, Refused, Unavailable
 from singleton_run_etcd.client import (
-    DENIED,
+    FAILED_PRECONDITION,
     NOT_FOUND,
-    PRECONDITION,
+    PERMISSION_DENIED,
     UNKNOWN,
-    Entry,
+    KeyValue,
+    LeaseNotFound,
     Login,
-    NoLease,
     Outcome,
-    Rejected,
+    ServerError,
 )
 
 TYPE_CHECKING = False
@@ -29,157 +27,156 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any, TypeVar
 
-    from singleton_run.api.deadline import Patience
+    from singleton_run.api.deadline import Deadline
     from singleton_run.api.http.client import Stream
     from singleton_run.api.http.connection import Answer
     from singleton_run.api.http.tls import Tls
     from singleton_run_etcd.address import Address
-    from singleton_run_etcd.client import Compare, Operation
+    from singleton_run_etcd.client import Compare, Op
 
     Body = dict[str, Any]
     Result = TypeVar("Result")
 
-# A member that has lost the others ends the watch, instead of being silent.
+# With it a member that has lost the others ends the watch, instead of being silent.
 _NEEDS_LEADER = {"Grpc-Metadata-hasleader": "true"}
 
 _CHECK = "check host, port"
 
 
 class Gateway:
-    """One cluster by its gateway. See `server.Server`."""
+    """One cluster by its gateway. See `client.Server`."""
 
     def __init__(self, address: Address, environ: Mapping[str, str]) -> None:
         self._login = Login(address)
         self._certificate = bool(address.cert)
         self._client = Client("etcd", _endpoints(address, environ))
-        self._told = "", 0.0, 0.0
+        self._clock = ServerClock()
 
     def txn(
         self,
         compares: Sequence[Compare],
-        then: Sequence[Operation],
-        otherwise: Sequence[Operation],
-        patience: Patience,
+        then: Sequence[Op],
+        otherwise: Sequence[Op],
+        deadline: Deadline,
     ) -> Outcome:
-        """See `server.Server`."""
+        """See `client.Server`."""
         body = {
             "compare": [_compare(*compare) for compare in compares],
-            "success": [_operation(operation) for operation in then],
-            "failure": [_operation(operation) for operation in otherwise],
+            "success": [_request_op(operation) for operation in then],
+            "failure": [_request_op(operation) for operation in otherwise],
         }
         try:
             key = compares[0][1] if compares else then[0].key
-            answer = self._call("/v3/kv/txn", key, body, patience, expected=NOT_FOUND)
-        except Rejected:
-            raise NoLease from None
-        outcome = _sense(lambda: _outcome(answer))
-        # Without compares they all hold; and there is an answer to each question.
-        if len(outcome.found) != len(then if outcome.held else otherwise) or not (compares or outcome.held):
-            raise _nonsense()
+            answer = self._call("/v3/kv/txn", key, body, deadline, expected=NOT_FOUND)
+        except ServerError:
+            raise LeaseNotFound from None
+        outcome = _checked(lambda: _outcome(answer))
+        # Without compares it succeeds, and every operation has an answer: else it isn't etcd.
+        asked = then if outcome.succeeded else otherwise
+        if len(outcome.found) != len(asked) or not (compares or outcome.succeeded):
+            raise _not_etcd()
         return outcome
 
-    def range(self, look: Operation, patience: Patience) -> tuple[list[Entry], int]:
-        """See `server.Server`."""
-        answer = self._call("/v3/kv/range", look.key, _operation(look)["request_range"], patience)
-        return _sense(lambda: (_entries(answer), int(answer["header"]["revision"])))
+    def range(self, look: Op, deadline: Deadline) -> tuple[list[KeyValue], int]:
+        """See `client.Server`."""
+        answer = self._call("/v3/kv/range", look.key, _request_op(look)["request_range"], deadline)
+        return _checked(lambda: (_key_values(answer), int(answer["header"]["revision"])))
 
-    def grant(self, lease: int, ttl: int, patience: Patience) -> bool:
-        """See `server.Server`."""
+    def grant_lease(self, lease: int, ttl: int, deadline: Deadline) -> bool:
+        """See `client.Server`."""
         body = {"ID": str(lease), "TTL": str(ttl)}
         try:
-            self._call("/v3/lease/grant", body["ID"], body, patience, expected=PRECONDITION)
-        except Rejected:
+            self._call("/v3/lease/grant", body["ID"], body, deadline, expected=FAILED_PRECONDITION)
+        except ServerError:
             return False
         return True
 
-    def keep_alive(self, lease: int, patience: Patience) -> bool:
-        """See `server.Server`."""
+    def keep_lease_alive(self, lease: int, deadline: Deadline) -> bool:
+        """See `client.Server`."""
         body = {"ID": str(lease)}
-        answer = self._call("/v3/lease/keepalive", body["ID"], body, patience)
-        return _sense(lambda: int(answer.get("result", {}).get("TTL", 0))) > 0
+        answer = self._call("/v3/lease/keepalive", body["ID"], body, deadline)
+        return _checked(lambda: int(answer.get("result", {}).get("TTL", 0))) > 0
 
-    def left(self, lease: int, patience: Patience) -> int:
-        """See `server.Server`."""
+    def time_to_live(self, lease: int, deadline: Deadline) -> int:
+        """See `client.Server`."""
         body = {"ID": str(lease)}
-        answer = self._call("/v3/lease/timetolive", body["ID"], body, patience)
-        return _sense(lambda: max(0, int(answer.get("TTL", 0))))
+        answer = self._call("/v3/lease/timetolive", body["ID"], body, deadline)
+        return _checked(lambda: max(0, int(answer.get("TTL", 0))))
 
-    def revoke(self, lease: int, patience: Patience) -> None:
-        """See `server.Server`."""
+    def revoke_lease(self, lease: int, deadline: Deadline) -> None:
+        """See `client.Server`."""
         body = {"ID": str(lease)}
         try:
-            self._call("/v3/lease/revoke", body["ID"], body, patience, expected=NOT_FOUND)
-        except Rejected:
+            self._call("/v3/lease/revoke", body["ID"], body, deadline, expected=NOT_FOUND)
+        except ServerError:
             return
 
-    def watch(self, key: str, revision: int, patience: Patience) -> GatewayWatch:
-        """See `server.Server`."""
+    def watch(self, key: str, revision: int, deadline: Deadline) -> GatewayWatch:
+        """See `client.Server`."""
         request = {"key": _encoded(key), "start_revision": str(revision), "filters": ["NOPUT"]}
         body = toolbox.dumps({"create_request": request}).encode()
-        return self._with_login(lambda: self._open_watch(key, body, patience), patience)
+        return self._with_login(lambda: self._open_watch(key, body, deadline), deadline)
 
-    def _open_watch(self, key: str, body: bytes, patience: Patience) -> GatewayWatch:
+    def _open_watch(self, key: str, body: bytes, deadline: Deadline) -> GatewayWatch:
         headers = {**self._headers(), **_NEEDS_LEADER}
-        stream = self._client.stream("POST", "/v3/watch", headers, body, patience, key)
+        stream = self._client.stream("POST", "/v3/watch", headers, body, deadline, key)
         try:
             if stream.status != 200:
-                raise _rejected(stream.answer, certificate=self._certificate)
-            return GatewayWatch(self._client, stream, patience)
-        except (Broken, Late) as error:
+                raise _server_error(stream.answer, certificate=self._certificate)
+            return GatewayWatch(self._client, stream, deadline)
+        except (Broken, Timeout) as error:
             stream.close()
-            raise Unavailable(f"etcd: {error}") from None
-        except (Failure, Woken, Rejected):
+            raise no_answer("etcd", {stream.route[0].name: error}) from None
+        except (Failure, Interrupted, ServerError):
             stream.close()
             raise
 
     def offset(self) -> tuple[float, float] | None:
-        """See `server.Server`."""
-        from singleton_run.api.http.date import ahead
-
-        return ahead(*self._told)
+        """See `client.Server`."""
+        return self._clock.offset()
 
     def known(self) -> list[Any]:
-        """See `server.Server`."""
+        """See `client.Server`."""
         return self._client.known()
 
     def recall(self, known: Any) -> None:
-        """See `server.Server`."""
+        """See `client.Server`."""
         self._client.recall(known)
 
     def close(self) -> None:
-        """See `server.Server`."""
+        """See `client.Server`."""
         self._client.close()
 
-    def _call(self, path: str, key: str, body: Body, patience: Patience, expected: int | None = None) -> Body:
+    def _call(self, path: str, key: str, body: Body, deadline: Deadline, expected: int | None = None) -> Body:
         """The answer to a request about `key`, which may be a lease's id. Raises as `_with_login`."""
-        return self._with_login(lambda: self._post(path, key, body, patience), patience, expected)
+        return self._with_login(lambda: self._post(path, key, body, deadline), deadline, expected)
 
     def _with_login(
-        self, work: Callable[[], Result], patience: Patience, expected: int | None = None
+        self, work: Callable[[], Result], deadline: Deadline, expected: int | None = None
     ) -> Result:
-        """Do `work` logged in. Raises Failure for a no, but Rejected for the one that is expected."""
+        """Do `work` logged in. Raises ServerError for the `expected` code, and a Failure for every other."""
 
         def authenticate(user: str, password: str) -> str:
             body = {"name": user, "password": password}
-            token = str(self._post("/v3/auth/authenticate", "", body, patience).get("token", ""))
+            token = str(self._post("/v3/auth/authenticate", "", body, deadline).get("token", ""))
             if not (token.isascii() and token.isprintable()):
-                raise _nonsense()
+                raise _not_etcd()
             return token
 
         try:
             return self._login.during(work, authenticate)
-        except Rejected as rejected:
-            if rejected.code == expected:
+        except ServerError as error:
+            if error.code == expected:
                 raise
-            raise self._failure(rejected) from None
+            raise self._failure(error) from None
 
-    def _post(self, path: str, key: str, body: Body, patience: Patience) -> Body:
+    def _post(self, path: str, key: str, body: Body, deadline: Deadline) -> Body:
         data = toolbox.dumps(body).encode()
         sent = toolbox.now()
-        answer = self._client.request("POST", path, self._headers(), data, patience, key)
-        self._told = answer.headers.get("date", ""), sent, toolbox.now()
+        answer = self._client.request("POST", path, self._headers(), data, deadline, key)
+        self._clock.read(answer.headers.get("date"), sent, toolbox.now())
         if answer.status != 200:
-            raise _rejected(answer, certificate=self._certificate)
+            raise _server_error(answer, certificate=self._certificate)
         result = _object(answer.body)
         if "error" in result:
             raise _in_stream(result["error"])
@@ -188,55 +185,55 @@ class Gateway:
     def _headers(self) -> dict[str, str]:
         return {"Authorization": self._login.token} if self._login.token else {}
 
-    def _failure(self, rejected: Rejected) -> Failure:
+    def _failure(self, error: ServerError) -> Failure:
         if self._login.user:
-            return rejected.failure("")
+            return error.failure("")
         advice = ": if it knows users, name one (ETCDCTL_USER=USER:PASSWORD)"
         if self._certificate:
             advice += "; one that is known by its certificate needs etcd+grpc://"
-        return rejected.failure(advice)
+        return error.failure(advice)
 
 
 class GatewayWatch:
-    """A watch by the gateway, which says of every answer in one line. See `server.Watch`."""
+    """A watch by the gateway, which answers each event in a line of its own. See `client.Watch`."""
 
-    def __init__(self, client: Client, stream: Stream, patience: Patience) -> None:
+    def __init__(self, client: Client, stream: Stream, deadline: Deadline) -> None:
         self._client = client
         self._stream = stream
-        result = self._result(patience)
+        result = self._result(deadline)
         self._over = "canceled" in result
 
-    def wait(self, patience: Patience) -> None:
-        """See `server.Watch`."""
+    def wait(self, deadline: Deadline) -> None:
+        """See `client.Watch`."""
         while not self._over:
             try:
-                result = self._result(patience)
-            except Rejected as rejected:
-                raise Broken(str(rejected)) from None
-            # Canceled means, here, that the revision is gone from the history: whoever waits looks again.
+                result = self._result(deadline)
+            except ServerError as error:
+                raise Broken(str(error)) from None
+            # Canceled here means that the revision was compacted: the waiter looks at the queue again.
             self._over = "canceled" in result or bool(result.get("events"))
 
-    def stands(self) -> bool:
-        """See `server.Watch`."""
+    def is_current(self) -> bool:
+        """See `client.Watch`."""
         return self._stream.route == self._client.route
 
     def close(self) -> None:
-        """See `server.Watch`."""
+        """See `client.Watch`."""
         self._stream.close()
 
-    def _result(self, patience: Patience) -> Body:
+    def _result(self, deadline: Deadline) -> Body:
         line = b""
         while not line:
-            line = self._stream.line(patience)
+            line = self._stream.line(deadline)
         answer = _object(line)
         if "error" in answer:
             raise _in_stream(answer["error"])
         result: Body = answer.get("result", {})
         if not isinstance(result, dict):
-            raise _nonsense()
+            raise _not_etcd()
         if "canceled" in result and "compact_revision" not in result:
-            # At its start for want of permission, the one thing that is looked at then.
-            raise Rejected(DENIED, result.get("cancel_reason") or "the watch was canceled")
+            # At the beginning of a watch the reason is a missing permission.
+            raise ServerError(PERMISSION_DENIED, result.get("cancel_reason") or "the watch was canceled")
         return result
 
 
@@ -268,7 +265,7 @@ def _compare(what: str, key: str, value: Any) -> Body:
     return {"key": _encoded(key), "target": "VALUE", "result": "LESS", "value": _encoded(value)}
 
 
-def _operation(operation: Operation) -> Body:
+def _request_op(operation: Op) -> Body:
     body: Body = {"key": _encoded(operation.key)}
     if operation.kind == "put":
         body["value"] = _encoded(operation.value)
@@ -286,9 +283,9 @@ def _operation(operation: Operation) -> Body:
     return {"request_range": body}
 
 
-def _entries(found: Body) -> list[Entry]:
+def _key_values(found: Body) -> list[KeyValue]:
     return [
-        Entry(
+        KeyValue(
             _decoded(entry["key"]),
             _decoded(entry.get("value", "")),
             int(entry["create_revision"]),
@@ -299,19 +296,19 @@ def _entries(found: Body) -> list[Entry]:
 
 
 def _outcome(answer: Body) -> Outcome:
-    found = [_entries(response.get("response_range", {})) for response in answer.get("responses", ())]
-    return Outcome(int(answer["header"]["revision"]), found, held=bool(answer.get("succeeded", False)))
+    found = [_key_values(response.get("response_range", {})) for response in answer.get("responses", ())]
+    return Outcome(int(answer["header"]["revision"]), found, succeeded=bool(answer.get("succeeded", False)))
 
 
-def _sense(read: Callable[[], Result]) -> Result:
-    """What `read` takes from an answer. Raises Refused for an answer that etcd doesn't give."""
+def _checked(read: Callable[[], Result]) -> Result:
+    """The value that `read` takes from an answer. Raises Refused (78) for an answer that isn't etcd's."""
     try:
         return read()
     except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError):
-        raise _nonsense() from None
+        raise _not_etcd() from None
 
 
-def _nonsense() -> Refused:
+def _not_etcd() -> Refused:
     return Refused(f"what answers is not etcd's JSON gateway: {_CHECK}, or use etcd+grpc://", UNUSABLE)
 
 
@@ -321,16 +318,18 @@ def _object(data: bytes) -> Body:
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise _nonsense()
+        raise _not_etcd()
     return value
 
 
-def _rejected(answer: Answer, *, certificate: bool) -> Rejected:
-    """The gateway's no. Raises Failure if it isn't the gateway that says no."""
+def _server_error(answer: Answer, *, certificate: bool) -> ServerError:
+    """The gateway's error. Raises a Failure where the answer isn't the gateway's."""
     try:
         said = toolbox.loads(answer.body.decode())
-        return Rejected(int(said["code"]), str(said.get("message") or said.get("error")))
-    except (ValueError, LookupError, TypeError, ArithmeticError):
+        if isinstance(said.get("error"), dict):  # since 3.6, where an answer is a stream's: a keep-alive's
+            said = said["error"]
+        return ServerError(int(said["code"]), str(said.get("message") or said.get("error")))
+    except (ValueError, LookupError, TypeError, ArithmeticError, AttributeError):
         pass
     if answer.status == 404:
         raise Refused("etcd answers 404: its JSON gateway is switched off, so use etcd+grpc://", UNUSABLE)
@@ -338,14 +337,14 @@ def _rejected(answer: Answer, *, certificate: bool) -> Rejected:
     if answer.status not in range(400, 500):
         raise Unavailable(text)
     if certificate:
-        # To a server that knows users by their certificates the gateway lets none of these in.
+        # The gateway doesn't pass a client's certificate on to a server that knows users by it.
         raise Refused(f"{text}: a user with a certificate in its name needs etcd+grpc://", UNUSABLE)
     raise Refused(f"{text}: {_CHECK} and whether TLS is spoken", UNUSABLE)
 
 
-def _in_stream(error: Any) -> Rejected:
-    """The same in an answer that had begun with 200."""
+def _in_stream(error: Any) -> ServerError:
+    """The server's error inside an answer of status 200."""
     if isinstance(error, dict):
         code = error.get("grpc_code", error.get("code"))
-        return Rejected(code if isinstance(code, int) else UNKNOWN, str(error.get("message", "")))
-    return Rejected(UNKNOWN, str(error))
+        return ServerError(code if isinstance(code, int) else UNKNOWN, str(error.get("message", "")))
+    return ServerError(UNKNOWN, str(error))

@@ -1,8 +1,8 @@
 """etcd by gRPC, through the stubs of python-etcd3.
 
-For clusters whose JSON gateway is off, or that know a user by the name in a certificate. A call is
-begun, a thread of gRPC's rings a bell when there is an answer, and we wait for the bell by our own
-clock. A channel that failed is dropped, and the next endpoint is asked.
+For clusters whose JSON gateway is off, or that know a user by the name in a certificate. A thread of gRPC's
+rings a bell when an answer has come, and we wait for the bell by our own clock. After a failure the channel
+is closed, and the next endpoint is asked.
 """
 
 from __future__ import annotations
@@ -11,38 +11,37 @@ import _thread
 import os
 
 from singleton_run.api import toolbox
-from singleton_run.api.deadline import READ, Late, Patience, Woken
-from singleton_run.api.http.connection import Broken
+from singleton_run.api.deadline import READ, Deadline, Interrupted, Timeout
+from singleton_run.api.http.wire import Broken
+from singleton_run.api.servers import in_turn, no_answer
+from singleton_run.api.url import authority
 from singleton_run.errors import UNUSABLE, Failure, Refused, Unavailable
 from singleton_run_etcd.client import (
-    DENIED,
-    INVALID,
-    LATE,
+    DEADLINE_EXCEEDED,
+    FAILED_PRECONDITION,
+    INVALID_ARGUMENT,
     NOT_FOUND,
-    PRECONDITION,
+    PERMISSION_DENIED,
     UNAUTHENTICATED,
     UNAVAILABLE,
     UNIMPLEMENTED,
-    Entry,
+    KeyValue,
+    LeaseNotFound,
     Login,
-    NoLease,
-    Operation,
+    Op,
     Outcome,
-    Rejected,
+    ServerError,
 )
 
-# What goes wrong is told by us. And the messages of python-etcd3 are older than the compiled
-# protobuf from version 4 on: only the one in Python still takes them.
+# We tell errors ourselves. The messages of python-etcd3 are older than protobuf 4: only its implementation in
+# Python still takes them.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
 try:
     import grpc
     from etcd3 import etcdrpc as rpc
 except (ImportError, TypeError) as error:
-    why = str(error).partition("\n")[0]
-    raise Refused(
-        f"etcd+grpc needs the package etcd3 ({why}): pip install 'singleton-run[etcd-grpc]'", UNUSABLE
-    ) from None
+    raise toolbox.missing_package("etcd+grpc", "etcd3", "etcd-grpc", error) from None
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,21 +54,28 @@ if TYPE_CHECKING:
     Result = TypeVar("Result")
     Metadata = list[tuple[str, str]]
 
-# With these a server that is well has answered: another would say the same.
-_ANSWERS = (INVALID, NOT_FOUND, DENIED, PRECONDITION, UNIMPLEMENTED, UNAUTHENTICATED)
-# A member that has lost the others ends the watch, instead of being silent.
+# A server that works answers these: another one would answer the same.
+_ANSWERS = (
+    INVALID_ARGUMENT,
+    NOT_FOUND,
+    PERMISSION_DENIED,
+    FAILED_PRECONDITION,
+    UNIMPLEMENTED,
+    UNAUTHENTICATED,
+)
+# With it a member that has lost the others ends the watch, instead of being silent.
 _NEEDS_LEADER = ("hasleader", "true")
-# What it says where TLS fails: for a certificate or another fault of OpenSSL's, and for another name.
+# Words of gRPC's for a failure of TLS: OpenSSL's errors, and a certificate for another name.
 _UNTRUSTED = ("SSL_ERROR_SSL", "is not in peer certificate", "Hostname Verification Check failed")
 _OPTIONS = (
-    # A new channel is a new attempt to connect, and doesn't wait for the back-off of the one before.
+    # A new channel connects at once, and doesn't wait for the back-off of the channel before.
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.max_receive_message_length", 1 << 26),
 )
 
 
 class _Bell:
-    """A descriptor that another thread makes readable. It is closed when nobody can ring any more."""
+    """A descriptor that another thread makes readable. It is closed when no thread can ring any more."""
 
     def __init__(self) -> None:
         self.descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -81,14 +87,14 @@ class _Bell:
         """Make it readable."""
         os.eventfd_write(self.descriptor, 1)
 
-    def wait(self, patience: Patience) -> None:
-        """Wait until it was rung, and take that back. Raises Late, Woken."""
-        patience.wait(self.descriptor, READ)
+    def wait(self, deadline: Deadline) -> None:
+        """Wait until it was rung, and make it unreadable again. Raises Timeout, Interrupted."""
+        deadline.wait(self.descriptor, READ)
         os.eventfd_read(self.descriptor)
 
 
 class _Stream:
-    """A call with messages both ways, of which we send the first; a thread reads what comes."""
+    """A call with messages both ways: we send one, and a thread reads those that come."""
 
     def __init__(self, method: Any, request: Any, metadata: Metadata, seconds: float | None) -> None:
         self._bell = _Bell()
@@ -100,7 +106,7 @@ class _Stream:
 
     def _say(self, request: Any) -> Iterator[Any]:
         yield request
-        # A proxy may take it for the end of the call if we have no more to say.
+        # The call ends when this returns: a proxy may end it for both sides.
         with self._open:
             return
 
@@ -109,22 +115,22 @@ class _Stream:
             for message in self._call:
                 self._came.append(message)
                 self._bell.ring()
-            end = Rejected(UNAVAILABLE, "the server ended the stream")
+            end = ServerError(UNAVAILABLE, "the server ended the stream")
         except grpc.RpcError:
-            end = _rejected(self._call)
+            end = _server_error(self._call)
         self._came.append(end)
         self._bell.ring()
 
-    def next(self, patience: Patience) -> Any:
-        """The next message. Raises Rejected at the end, Late, Woken."""
+    def next(self, deadline: Deadline) -> Any:
+        """The next message. Raises ServerError at the end, Timeout, Interrupted."""
         while not self._came:
-            self._bell.wait(patience)
-        if isinstance(self._came[0], Rejected):
+            self._bell.wait(deadline)
+        if isinstance(self._came[0], ServerError):
             raise self._came[0]
         return self._came.pop(0)
 
     def close(self) -> None:
-        """Never raises."""
+        """End the call. Never raises."""
         self._call.cancel()
         if self._open.locked():
             self._open.release()
@@ -142,7 +148,7 @@ class _Line:
 
 
 class Grpc:
-    """One cluster by gRPC. See `server.Server`. Names are looked up by gRPC, for each new channel."""
+    """One cluster by gRPC. See `client.Server`. gRPC looks names up, for each new channel."""
 
     def __init__(self, address: Address) -> None:
         self._login = Login(address)
@@ -154,152 +160,147 @@ class Grpc:
     def txn(
         self,
         compares: Sequence[Compare],
-        then: Sequence[Operation],
-        otherwise: Sequence[Operation],
-        patience: Patience,
+        then: Sequence[Op],
+        otherwise: Sequence[Op],
+        deadline: Deadline,
     ) -> Outcome:
-        """See `server.Server`."""
+        """See `client.Server`."""
         request = rpc.TxnRequest(
             compare=[_compare(*compare) for compare in compares],
-            success=[_operation(operation) for operation in then],
-            failure=[_operation(operation) for operation in otherwise],
+            success=[_request_op(operation) for operation in then],
+            failure=[_request_op(operation) for operation in otherwise],
         )
         try:
-            answer = self._call(lambda line: line.kv.Txn, request, patience, expected=NOT_FOUND)
-        except Rejected:
-            raise NoLease from None
-        found = [_entries(response.response_range) for response in answer.responses]
-        return Outcome(answer.header.revision, found, held=answer.succeeded)
+            answer = self._call(lambda line: line.kv.Txn, request, deadline, expected=NOT_FOUND)
+        except ServerError:
+            raise LeaseNotFound from None
+        found = [_key_values(response.response_range) for response in answer.responses]
+        return Outcome(answer.header.revision, found, succeeded=answer.succeeded)
 
-    def range(self, look: Operation, patience: Patience) -> tuple[list[Entry], int]:
-        """See `server.Server`."""
-        answer = self._call(lambda line: line.kv.Range, _operation(look).request_range, patience)
-        return _entries(answer), answer.header.revision
+    def range(self, look: Op, deadline: Deadline) -> tuple[list[KeyValue], int]:
+        """See `client.Server`."""
+        answer = self._call(lambda line: line.kv.Range, _request_op(look).request_range, deadline)
+        return _key_values(answer), answer.header.revision
 
-    def grant(self, lease: int, ttl: int, patience: Patience) -> bool:
-        """See `server.Server`."""
+    def grant_lease(self, lease: int, ttl: int, deadline: Deadline) -> bool:
+        """See `client.Server`."""
         request = rpc.LeaseGrantRequest(ID=lease, TTL=ttl)
         try:
-            self._call(lambda line: line.lease.LeaseGrant, request, patience, expected=PRECONDITION)
-        except Rejected:
+            self._call(lambda line: line.lease.LeaseGrant, request, deadline, expected=FAILED_PRECONDITION)
+        except ServerError:
             return False
         return True
 
-    def keep_alive(self, lease: int, patience: Patience) -> bool:
-        """See `server.Server`."""
+    def keep_lease_alive(self, lease: int, deadline: Deadline) -> bool:
+        """See `client.Server`."""
         request = rpc.LeaseKeepAliveRequest(ID=lease)
 
-        def ask(line: _Line, share: Patience) -> Any:
+        def ask(line: _Line, share: Deadline) -> Any:
             stream = _Stream(line.lease.LeaseKeepAlive, request, self._metadata(), _seconds(share))
             try:
                 return _told(request, lambda: stream.next(share))
             finally:
                 stream.close()
 
-        return bool(self._with_login(ask, patience).TTL > 0)
+        return bool(self._with_login(ask, deadline).TTL > 0)
 
-    def left(self, lease: int, patience: Patience) -> int:
-        """See `server.Server`."""
+    def time_to_live(self, lease: int, deadline: Deadline) -> int:
+        """See `client.Server`."""
         request = rpc.LeaseTimeToLiveRequest(ID=lease)
-        return max(0, int(self._call(lambda line: line.lease.LeaseTimeToLive, request, patience).TTL))
+        return max(0, int(self._call(lambda line: line.lease.LeaseTimeToLive, request, deadline).TTL))
 
-    def revoke(self, lease: int, patience: Patience) -> None:
-        """See `server.Server`."""
+    def revoke_lease(self, lease: int, deadline: Deadline) -> None:
+        """See `client.Server`."""
         request = rpc.LeaseRevokeRequest(ID=lease)
         try:
-            self._call(lambda line: line.lease.LeaseRevoke, request, patience, expected=NOT_FOUND)
-        except Rejected:
+            self._call(lambda line: line.lease.LeaseRevoke, request, deadline, expected=NOT_FOUND)
+        except ServerError:
             return
 
-    def watch(self, key: str, revision: int, patience: Patience) -> GrpcWatch:
-        """See `server.Server`."""
+    def watch(self, key: str, revision: int, deadline: Deadline) -> GrpcWatch:
+        """See `client.Server`."""
         create = rpc.WatchCreateRequest(
             key=_encoded(key), start_revision=revision, filters=[rpc.WatchCreateRequest.NOPUT]
         )
         request = rpc.WatchRequest(create_request=create)
 
-        def ask(line: _Line, share: Patience) -> GrpcWatch:
+        def ask(line: _Line, share: Deadline) -> GrpcWatch:
             metadata = [*self._metadata(), _NEEDS_LEADER]
             stream = _Stream(line.watch.Watch, request, metadata, None)
             return _told(create, lambda: GrpcWatch(self, line, stream, share))
 
-        watch = self._with_login(ask, patience)
+        watch = self._with_login(ask, deadline)
         if watch.refused:
-            # Why, it says in words only; a read of the same key says it by code, and renews the token.
-            self.txn([], [Operation("range", key)], [], patience)
-            watch = self._with_login(ask, patience)
+            # The reason is told in words only. A read of the same key tells it by code, and renews the token.
+            self.txn([], [Op("range", key)], [], deadline)
+            watch = self._with_login(ask, deadline)
         if watch.refused:
             raise Unavailable(f"etcd: {watch.refused}")
         return watch
 
     def offset(self) -> tuple[float, float] | None:
-        """See `server.Server`: no answer has the time in it."""
+        """None: no answer has the time in it."""
         return None
 
     def known(self) -> list[Any]:
-        """See `server.Server`."""
+        """See `client.Server`."""
         return []
 
     def recall(self, known: Any) -> None:
-        """See `server.Server`."""
+        """See `client.Server`."""
 
     def close(self) -> None:
-        """See `server.Server`."""
+        """See `client.Server`."""
         if self.line is not None:
             self.line.channel.close()
             self.line = None
 
     def _call(
-        self, method: Callable[[_Line], Any], request: Any, patience: Patience, expected: int | None = None
+        self, method: Callable[[_Line], Any], request: Any, deadline: Deadline, expected: int | None = None
     ) -> Any:
-        def ask(line: _Line, share: Patience) -> Any:
+        def ask(line: _Line, share: Deadline) -> Any:
             return _answer(method(line), request, self._metadata(), share)
 
-        return self._with_login(ask, patience, expected)
+        return self._with_login(ask, deadline, expected)
 
     def _with_login(
-        self, ask: Callable[[_Line, Patience], Result], patience: Patience, expected: int | None = None
+        self, ask: Callable[[_Line, Deadline], Result], deadline: Deadline, expected: int | None = None
     ) -> Result:
-        """Ask logged in. Raises Failure for a no, but Rejected for the one that is expected."""
+        """Ask logged in. Raises ServerError for the `expected` code, and a Failure for every other."""
 
         def authenticate(user: str, password: str) -> str:
             request = rpc.AuthenticateRequest(name=user, password=password)
             answer = self._anywhere(
-                lambda line, share: _answer(line.auth.Authenticate, request, [], share), patience
+                lambda line, share: _answer(line.auth.Authenticate, request, [], share), deadline
             )
             return str(answer.token)
 
         try:
-            return self._login.during(lambda: self._anywhere(ask, patience), authenticate)
-        except Rejected as rejected:
-            if rejected.code == expected:
+            return self._login.during(lambda: self._anywhere(ask, deadline), authenticate)
+        except ServerError as error:
+            if error.code == expected:
                 raise
-            raise self._failure(rejected) from None
+            raise self._failure(error) from None
 
-    def _anywhere(self, ask: Callable[[_Line, Patience], Result], patience: Patience) -> Result:
-        """Ask at one endpoint after the other; each gets its share of the time that is left."""
+    def _anywhere(self, ask: Callable[[_Line, Deadline], Result], deadline: Deadline) -> Result:
+        """Ask at one endpoint after the other, each with its share of the time left."""
         failures: dict[str, Exception] = {}
-        for left in range(len(self._endpoints), 0, -1):
-            share = patience.share(left)
+        for (host, port, secure), share in in_turn(self._endpoints, deadline):
             if self.line is None:
-                self.line = _Line(self._channel(*self._endpoints[0]))
+                self.line = _Line(self._channel(host, port, secure))
             try:
                 return ask(self.line, share)
-            except Late as late:
-                failures[_name(*self._endpoints[0])] = late
-            except Rejected as rejected:
-                if rejected.code in _ANSWERS:
+            except (Timeout, ServerError) as error:
+                if isinstance(error, ServerError) and error.code in _ANSWERS:
                     raise
-                failures[_name(*self._endpoints[0])] = rejected
+                failures[authority(host, port)] = error
             self.close()
-            self._endpoints.append(self._endpoints.pop(0))
-        places = "; ".join(f"{name}: {failure}" for name, failure in failures.items())
         if all(_is_untrusted(failure) for failure in failures.values()):
-            raise Refused(f"etcd: the certificate is not trusted, or ours isn't: {places}", UNUSABLE)
-        raise Unavailable(f"etcd: {places}")
+            raise no_answer("etcd: the certificate is not trusted, or ours isn't", failures, untrusted=True)
+        raise no_answer("etcd", failures)
 
     def _channel(self, host: str, port: int, secure: bool) -> Any:
-        target = f"dns:///{_name(host, port)}"
+        target = f"dns:///{authority(host, port)}"
         if not secure:
             return grpc.insecure_channel(target, [*_OPTIONS, ("grpc.enable_http_proxy", 0)])
         options = [*_OPTIONS, _proxy(host, port)]
@@ -310,55 +311,55 @@ class Grpc:
     def _metadata(self) -> Metadata:
         return [("token", self._login.token)] if self._login.token else []
 
-    def _failure(self, rejected: Rejected) -> Failure:
-        if rejected.code == UNIMPLEMENTED:
-            return Refused(f"what answers is not etcd ({rejected}): check host, port", UNUSABLE)
+    def _failure(self, error: ServerError) -> Failure:
+        if error.code == UNIMPLEMENTED:
+            return Refused(f"what answers is not etcd ({error}): check host, port", UNUSABLE)
         known = ": if it knows users, name one (ETCDCTL_USER=USER:PASSWORD) or use a certificate in its name"
-        return rejected.failure("" if self._login.user else known)
+        return error.failure("" if self._login.user else known)
 
 
 class GrpcWatch:
-    """A watch on a channel. See `server.Watch`. `refused` is why the server doesn't make it."""
+    """A watch on a channel. See `client.Watch`. `refused` is the server's reason not to make it, or empty."""
 
-    def __init__(self, server: Grpc, line: _Line, stream: _Stream, patience: Patience) -> None:
+    def __init__(self, server: Grpc, line: _Line, stream: _Stream, deadline: Deadline) -> None:
         self._server = server
         self._line = line
         self._stream = stream
         self.refused = ""
         try:
-            first = stream.next(patience)
+            first = stream.next(deadline)
         except BaseException:
             stream.close()
             raise
-        # Canceled for a revision that is gone from the history means: whoever waits looks again.
+        # Canceled because the revision was compacted: the waiter looks at the queue again.
         self._over = bool(first.canceled)
         if first.canceled and not first.compact_revision:
             self.refused = first.cancel_reason or "the watch was canceled"
             stream.close()
 
-    def wait(self, patience: Patience) -> None:
-        """See `server.Watch`."""
+    def wait(self, deadline: Deadline) -> None:
+        """See `client.Watch`."""
         while not self._over:
             try:
-                answer = self._stream.next(patience)
-            except Rejected as rejected:
-                raise Broken(str(rejected)) from None
+                answer = self._stream.next(deadline)
+            except ServerError as error:
+                raise Broken(str(error)) from None
             if answer.canceled and not answer.compact_revision:
                 raise Broken(answer.cancel_reason or "the watch was canceled")
             self._over = bool(answer.canceled or answer.events)
 
-    def stands(self) -> bool:
-        """See `server.Watch`."""
+    def is_current(self) -> bool:
+        """See `client.Watch`."""
         return self._line is self._server.line
 
     def close(self) -> None:
-        """See `server.Watch`."""
+        """See `client.Watch`."""
         self._stream.close()
 
 
-def _answer(method: Any, request: Any, metadata: Metadata, patience: Patience) -> Any:
-    """The answer to a call. Raises Rejected, Late, Woken."""
-    return _told(request, lambda: _awaited(method, request, metadata, patience))
+def _answer(method: Any, request: Any, metadata: Metadata, deadline: Deadline) -> Any:
+    """The answer to a call. Raises ServerError, Timeout, Interrupted."""
+    return _told(request, lambda: _awaited(method, request, metadata, deadline))
 
 
 def _told(request: Any, work: Callable[[], Result]) -> Result:
@@ -374,38 +375,36 @@ def _key(request: Any) -> str:
     return _decoded(request.key) if hasattr(request, "key") else str(getattr(request, "ID", ""))
 
 
-def _awaited(method: Any, request: Any, metadata: Metadata, patience: Patience) -> Any:
+def _awaited(method: Any, request: Any, metadata: Metadata, deadline: Deadline) -> Any:
     bell = _Bell()
-    call = method.future(request, timeout=_seconds(patience), metadata=metadata)
+    call = method.future(request, timeout=_seconds(deadline), metadata=metadata)
     call.add_done_callback(bell.ring)
     try:
-        bell.wait(patience)
-    except (Late, Woken):
+        bell.wait(deadline)
+    except (Timeout, Interrupted):
         call.cancel()
         raise
     if call.code() != grpc.StatusCode.OK:
-        raise _rejected(call)
+        raise _server_error(call)
     return call.result()
 
 
-def _rejected(call: Any) -> Rejected:
-    """Why a call ended without an answer."""
+def _server_error(call: Any) -> ServerError:
+    """The error of a call that ended without an answer."""
     code, name = call.code().value
-    return Rejected(code, "no answer in time" if code == LATE else " ".join((call.details() or name).split()))
+    if code == DEADLINE_EXCEEDED:
+        return ServerError(code, "no answer in time")
+    return ServerError(code, " ".join((call.details() or name).split()))
 
 
 def _is_untrusted(failure: Exception) -> bool:
-    """Whether TLS failed for good. gRPC tells it by words alone."""
+    """Whether TLS failed for good, which gRPC tells by words alone."""
     return any(words in str(failure) for words in _UNTRUSTED)
 
 
-def _seconds(patience: Patience) -> float:
-    """What is left, for the server to know when nobody listens any more."""
-    return max(0.0, patience.until - toolbox.now())
-
-
-def _name(host: str, port: int, _secure: bool = False) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+def _seconds(deadline: Deadline) -> float:
+    """The seconds left, after which the server need not answer any more."""
+    return max(0.0, deadline.until - toolbox.now())
 
 
 def _credentials(address: Address) -> Any:
@@ -416,7 +415,7 @@ def _credentials(address: Address) -> Any:
         )
     from singleton_run.api.http.tls import Tls
 
-    # It says what is wrong with the files; gRPC doesn't.
+    # It tells the fault of a file; gRPC doesn't.
     Tls(address.cacert, address.cert, address.key)
     key = (address.key or address.cert) if address.cert else ""
     authorities = address.cacert or _system_authorities()
@@ -424,7 +423,7 @@ def _credentials(address: Address) -> Any:
 
 
 def _system_authorities() -> str:
-    """The file of those that OpenSSL would trust; where there is none, gRPC has some of its own."""
+    """The file of the authorities that OpenSSL trusts; empty where there is none, and gRPC takes its own."""
     from ssl import get_default_verify_paths
 
     paths = get_default_verify_paths()
@@ -440,7 +439,7 @@ def _content(path: str) -> bytes | None:
 
 
 def _proxy(host: str, port: int) -> tuple[str, Any]:
-    """The option of gRPC's for the proxy by which the host is reached, or for none."""
+    """GRPC's option for the proxy on the way to the host, or for none."""
     from singleton_run.api.http.proxy import choose
 
     if choose(host, port, os.environ) is None:
@@ -468,7 +467,7 @@ def _compare(what: str, key: str, value: Any) -> Any:
     return compare
 
 
-def _operation(operation: Operation) -> Any:
+def _request_op(operation: Op) -> Any:
     key = _encoded(operation.key)
     if operation.kind == "put":
         put = rpc.PutRequest(key=key, value=_encoded(operation.value), lease=operation.lease)
@@ -486,5 +485,5 @@ def _operation(operation: Operation) -> Any:
     return rpc.RequestOp(request_range=look)
 
 
-def _entries(found: Any) -> list[Entry]:
-    return [Entry(_decoded(kv.key), _decoded(kv.value), kv.create_revision, kv.lease) for kv in found.kvs]
+def _key_values(found: Any) -> list[KeyValue]:
+    return [KeyValue(_decoded(kv.key), _decoded(kv.value), kv.create_revision, kv.lease) for kv in found.kvs]

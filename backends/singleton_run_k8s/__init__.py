@@ -1,6 +1,6 @@
-"""The lock in Kubernetes: a Lease with client-go's record, which keeps leader elections and us apart.
+"""The lock in Kubernetes: a Lease with client-go's record, so that it excludes leader elections too.
 
-In a pod it needs the standard library alone; a kubeconfig is logged in with by the official client.
+In a pod it needs the standard library alone. The official client logs in by a kubeconfig.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from singleton_run_k8s.login import Login
 
 
-def open_backend(lock: str, environ: Mapping[str, str]) -> LeaseBackend:
+def open_backend(url: str, environ: Mapping[str, str]) -> LeaseBackend:
     """The backend for `k8s-lease` or a URL of it; nobody is contacted. Raises Refused."""
-    address = Address(lock, environ)
+    address = Address(url, environ)
     login: Login
     if address.account:
         from singleton_run_k8s.login_pod import PodLogin

@@ -1,15 +1,13 @@
-"""Which cluster and namespace a lock's URL means: `k8s-lease://NAMESPACE?context=CONTEXT&clock=observed`."""
+"""The cluster and namespace in a lock's URL: `k8s-lease://NAMESPACE?context=CONTEXT&clock=observed`."""
 
 from __future__ import annotations
 
-from singleton_run.api.lock_address import parts
+from singleton_run.api.lock_address import parts, refuse
 from singleton_run.api.url import options, unquoted
-from singleton_run.errors import UNUSABLE, Refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import NoReturn
 
 ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 _FORM = "k8s-lease://NAMESPACE?context=CONTEXT"
@@ -18,24 +16,24 @@ _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
 
 
 class Address:
-    """Where the Leases are, as far as the URL and the environment say.
+    """The place of the Leases, as far as URL and environment name it. The constructor raises Refused (78).
 
-    `namespace` and `context` are empty where they say nothing. `account` is the folder of the service
-    account to log in with, empty to log in by a kubeconfig: then `kubeconfig` is its path, or several
-    with colons between them, empty for the user's own. `stamps`: the API server's clock may be used.
+    `namespace` and `context` are empty where nothing names them. `account` is the folder of the service
+    account to log in with. Where it is empty, `kubeconfig` has the paths of kubeconfigs, with colons between
+    them; it is empty for the user's own. `stamps`: the API server's clock may be used.
     """
 
     __slots__ = ("account", "context", "kubeconfig", "namespace", "stamps")
 
-    def __init__(self, lock: str, environ: Mapping[str, str]) -> None:
+    def __init__(self, url: str, environ: Mapping[str, str]) -> None:
         try:
-            _, login, hosts, path, query = parts(lock)
+            _, login, hosts, path, query = parts(url)
             words = options(query, _WORDS)
             named = unquoted((hosts + path).rstrip("/"))
         except ValueError as error:
-            _refuse(f"in the address of k8s-lease {error}")
+            refuse(f"in the address of k8s-lease {error}")
         if login or "@" in named:
-            _refuse(
+            refuse(
                 f"a user has no place in the address of k8s-lease, a kubeconfig has it: the form is {_FORM}"
             )
         self.namespace = checked(named or environ.get("POD_NAMESPACE") or environ.get("NAMESPACE") or "")
@@ -46,25 +44,21 @@ class Address:
         in_pod = bool(environ.get("KUBERNETES_SERVICE_HOST"))
         self.account = words.get("service-account") or (ACCOUNT if in_pod and not by_file else "")
         if self.account and self.context:
-            _refuse("a context is of a kubeconfig, which isn't used with a service account: leave one out")
+            refuse("a context is of a kubeconfig, which isn't used with a service account: leave one out")
         if self.account and not in_pod:
-            _refuse("a service account is for pods: KUBERNETES_SERVICE_HOST must say where the API server is")
+            refuse("a service account is for pods: KUBERNETES_SERVICE_HOST must say where the API server is")
 
 
 def checked(namespace: str) -> str:
-    """The same, if it can be a namespace's name or is empty. Raises Refused."""
+    """`namespace`, if it is empty or can be the name of one. Raises Refused (78)."""
     if not _LETTERS.issuperset(namespace) or len(namespace) > 63:
         named = "what stands there" if "@" in namespace else repr(namespace[:80])
-        _refuse(f"{named} is not a namespace: the form is {_FORM}")
+        refuse(f"{named} is not a namespace: the form is {_FORM}")
     return namespace
 
 
-def _refuse(why: str) -> NoReturn:
-    raise Refused(f"--lock: {why}", UNUSABLE)
-
-
 def _clock(text: str) -> bool:
-    """Whether the API server's own stamps may be used."""
+    """Whether the API server's clock may be used."""
     if text not in ("", "server", "observed"):
-        _refuse("clock must be server or observed")
+        refuse("clock must be server or observed")
     return text != "observed"

@@ -1,7 +1,7 @@
-"""The contract's calls on one Lease. Every write says of which version it is a change, and so happens or not.
+"""The contract's calls on one Lease. Every write names the version that it changes, and fails on any other.
 
-To take a free Lease is one read and one write; to hold it one write every third of the ttl; to wait for
-it one watch. Who waited takes it by what the watch has told, without another read.
+Taking a free Lease is one read and one write; holding it one write every third of the ttl; waiting for it one
+watch. A waiter takes the Lease as the watch has told it, without another read.
 """
 
 from __future__ import annotations
@@ -9,14 +9,13 @@ from __future__ import annotations
 import time
 
 from singleton_run.api import timestamps, toolbox
-from singleton_run.api.contract import Grant, Held, host_of
-from singleton_run.api.deadline import Late, Patience, Woken
-from singleton_run.api.http.connection import Broken
-from singleton_run.api.http.date import ahead, seconds
-from singleton_run.api.record import damaged_mark
+from singleton_run.api.contract import Grant, Held
+from singleton_run.api.deadline import Deadline, Interrupted, Timeout
+from singleton_run.api.http.wire import Broken
+from singleton_run.api.servers import may_reopen
 from singleton_run.errors import UNUSABLE, Lost, Refused, Unavailable
 from singleton_run_k8s import errors, lease, objects
-from singleton_run_k8s.client import Gone, MayNotWatch
+from singleton_run_k8s.client import Gone, WatchForbidden
 from singleton_run_k8s.events import Events
 
 TYPE_CHECKING = False
@@ -25,16 +24,15 @@ if TYPE_CHECKING:
     from typing import Any
 
     from singleton_run_k8s.client import Api, Watch
-    from singleton_run_k8s.lease import Lease, Sight
+    from singleton_run_k8s.lease import Lease, Observation
 
     Names = list[str]  # named here, for `list` is a method below
 
 _LOOK_EVERY = 2.0
-# A stream that broke sooner than that after it was opened is not opened again at once.
-_LEAST_LIFE = 1.0
-# What a write collided with is told by the watch in a moment, or the watch is of no use.
+_CONTENDED = "kubernetes: others change the Lease all the time"
+# Seconds in which the watch tells of the write that ours collided with; a slower watch is of no use.
 _TOLD_WITHIN = 1.0
-# A command that ends sooner doesn't pay for an Event about its start.
+# A command that ends sooner is spared the Event about its start.
 _SAY_AFTER = 0.05
 _SAY_LIMIT, _SAY_SOON = 1.0, 0.2
 
@@ -46,49 +44,48 @@ class LeaseBackend:
         self._api = api
         self._stamps = stamps
         self._events = Events(api)
-        # What is to be waited for: its name, how it was last seen, and the watch on it.
+        # The Lease that we try to get: its object's name, how we last saw it, and the watch on it.
         self._name = ""
-        self._sight: Sight | None = None
+        self._seen: Observation | None = None
         self._watch: Watch | None = None
         self._opened = 0.0
-        self._may_watch = True
+        self._watch_allowed = True
         self._default = toolbox.LEAST_TTL
-        # What we have: who asked for it, and how we last wrote or read it.
+        # The Lease that we may have: its object's name and holder, and how we last wrote or read it.
         self._mine: tuple[str, str] | None = None
         self._own: Lease | None = None
 
     def acquire(self, name: str, holder: str, ttl: float, limit: float) -> Grant | Held:
-        """Take the Lease if it is free, its time is over, or it is `holder`'s already."""
-        patience = Patience(toolbox.now() + limit)
+        """Take the Lease if it is free, has expired, or is `holder`'s already."""
+        deadline = Deadline.after(limit)
         self._turn_to(name, ttl)
-        sight = self._latest() or self._look(patience)
-        while sight.is_free(holder, toolbox.now()):
+        seen = self._latest() or self._look(deadline)
+        while seen.is_free(holder, toolbox.now()):
             self._mine = (self._name, holder)
-            body = lease.taken(sight.lease, name, holder, ttl, time.time(), self._name)
-            write = self._api.create if sight.lease is None else self._api.update
-            written = write(body, patience)
+            body = lease.taken(seen.lease, name, holder, ttl, time.time(), self._name)
+            write = self._api.create if seen.lease is None else self._api.update
+            written = write(body, deadline)
             if written is not None:
                 return self._granted(written, name, holder, ttl)
-            if toolbox.now() >= patience.until:
-                raise Unavailable("kubernetes: others change the Lease all the time")
-            sight = self._look_after_conflict(patience)
-        if self._mine is not None and not _is_ours(sight, holder):
+            deadline.check(_CONTENDED)
+            seen = self._look_after_conflict(deadline)
+        if self._mine is not None and not _is_ours(seen, holder):
             self._mine = None
-        return self._held(sight)
+        return self._held(seen)
 
     def wait(self, held: Held, until: float, wake: int) -> None:
-        """Watch the Lease until it is free or its time is over; without the permission read it every 2 s."""
+        """Watch the Lease until it is free or expires; without permission to watch, read it every 2 s."""
         while (now := toolbox.now()) < until:
-            sight = self._sight
-            if sight is None or sight.over is None or sight.over <= now:
+            seen = self._seen
+            if seen is None or seen.expires is None or seen.expires <= now:
                 return
-            patience = Patience(min(until, sight.over), wake)
+            deadline = Deadline(min(until, seen.expires), wake)
             try:
-                if self._may_watch:
-                    self._wait_by_watch(patience)
+                if self._watch_allowed:
+                    self._wait_by_watch(deadline)
                 else:
-                    self._wait_by_looking(patience)
-            except (Woken, Late):
+                    self._wait_by_looking(deadline)
+            except (Interrupted, Timeout):
                 return
             except Unavailable:
                 if toolbox.now() < until:
@@ -99,17 +96,17 @@ class LeaseBackend:
         self._close_watch()
         if self._mine is None:
             return
-        patience = Patience(toolbox.now() + limit)
+        deadline = Deadline.after(limit)
         name, holder = self._mine
-        while (found := self._api.get(name, patience)) is not None and lease.is_held_by(found, holder):
+        while (found := self._api.get(name, deadline)) is not None and lease.is_held_by(found, holder):
             body = lease.released(found, 0, None, lease.generation_of(found), 0.0, time.time())
-            if self._api.update(body, patience) is not None:
+            if self._api.update(body, deadline) is not None:
                 break
-            _check_time(patience)
+            deadline.check(_CONTENDED)
         self._mine = None
 
     def renew(self, grant: Grant, limit: float) -> None:
-        """Write the time of now, which is proof that nobody has written anything else."""
+        """Write the present time: that succeeds only on the version that we wrote or read last."""
 
         def change(found: Lease) -> Lease:
             return lease.renewed(found, grant.ttl, grant.generation, time.time())
@@ -118,17 +115,17 @@ class LeaseBackend:
             self._change(grant, change, limit)
         except Lost:
             self._events.note(f"{grant.holder} lost the lease", warning=True)
-            # There may be no later: whoever has lost a lock is killed as soon as its command is gone.
-            self._events.say(Patience(toolbox.now() + _SAY_SOON))
+            # Send it now: the front ends this process as soon as the command is gone.
+            self._events.send(Deadline.after(_SAY_SOON))
             raise
 
     def hold(self, grant: Grant, until: float, wake: int) -> None:
-        """Return at `until` or when `wake` is readable: a holder asks for nothing between its renewals."""
+        """Return at `until` or when `wake` is readable. A holder sends Events meanwhile, and nothing else."""
         now = toolbox.now()
-        if self._events.waiting and until > now + _SAY_AFTER + _SAY_LIMIT:
+        if self._events.pending and until > now + _SAY_AFTER + _SAY_LIMIT:
             if toolbox.wait(now + _SAY_AFTER, [wake]):
                 return
-            self._events.say(Patience(toolbox.now() + _SAY_LIMIT, wake))
+            self._events.send(Deadline.after(_SAY_LIMIT, wake))
         toolbox.wait(until, [wake])
 
     def write(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
@@ -136,7 +133,7 @@ class LeaseBackend:
         self._change(grant, lambda found: lease.recorded(found, record), limit)
 
     def release(self, grant: Grant, record: Mapping[str, Any], limit: float, keep: float = 0.0) -> None:
-        """Take the holder's name off it, or leave it on for as long as it is kept; with the record."""
+        """Write the record, and take the holder's name off the Lease or leave it on while it is kept."""
 
         def change(found: Lease) -> Lease:
             return lease.released(found, grant.token, record, grant.generation, keep, time.time())
@@ -146,138 +143,129 @@ class LeaseBackend:
         self._events.note(f"{grant.holder} stopped leading")
 
     def read(self, name: str, limit: float) -> tuple[Held | None, Mapping[str, Any] | None]:
-        """Who holds it by the server's stamps, and the record."""
+        """The holder, judged by the server's clock, and the record."""
         self._turn_to(name, toolbox.LEAST_TTL)
-        self._sight = None
-        sight = self._look(Patience(toolbox.now() + limit))
-        if sight.lease is None:
+        self._seen = None
+        seen = self._look(Deadline.after(limit))
+        if seen.lease is None:
             return None, None
-        held = None if sight.is_free("", toolbox.now()) else self._held(sight)
-        return held, lease.record_of(sight.lease)
+        held = None if seen.is_free("", toolbox.now()) else self._held(seen)
+        return held, lease.record_of(seen.lease)
 
     def list(self, limit: float) -> Names:
         """The names of the Leases that are labelled as ours."""
         labels = [*(f"{label}={value}" for label, value in lease.MANAGED.items()), f"!{lease.MARK}"]
-        found = self._api.list(",".join(labels), Patience(toolbox.now() + limit))
+        found = self._api.list(",".join(labels), Deadline.after(limit))
         return sorted({lease.name_of(one) for one in found})
 
     def done(self, name: str, key: str, limit: float) -> Mapping[str, Any] | None:
-        """What is in the object of the key, if there is one."""
-        stored_as = objects.of_key(name, key)
-        found = self._api.get(stored_as, Patience(toolbox.now() + limit))
-        if found is None:
-            return None
-        mark = lease.mark_of(found)
-        if mark is None:
-            raise damaged_mark(f"kubernetes: the mark in the Lease {stored_as}")
-        return mark
+        """The mark in the key's object, None without one. Raises Refused (78) for one that can't be read."""
+        found = self._api.get(objects.of_key(name, key), Deadline.after(limit))
+        return None if found is None else lease.mark_of(found)
 
     def mark(self, grant: Grant, key: str, mark: Mapping[str, Any], limit: float) -> None:
-        """See that the Lease is still ours, and make the object of the key, or make it anew."""
-        patience = Patience(toolbox.now() + limit)
+        """See that the Lease is still ours, and create the key's object, or replace it."""
+        deadline = Deadline.after(limit)
         self._own = None
-        self._find_own(grant, patience)
+        self._find_own(grant, deadline)
         stored_as = objects.of_key(grant.name, key)
         body = lease.marked(stored_as, grant.name, key, mark)
-        while self._api.create(body, patience) is None:
-            found = self._api.get(stored_as, patience)
+        while self._api.create(body, deadline) is None:
+            found = self._api.get(stored_as, deadline)
             if found is not None:
                 named = {**body, "metadata": {**found["metadata"], **body["metadata"]}}
-                if self._api.update(named, patience) is not None:
+                if self._api.update(named, deadline) is not None:
                     return
-            _check_time(patience)
+            deadline.check(_CONTENDED)
 
     def forget(self, name: str, key: str, limit: float) -> bool:
-        """Delete the object of the key, which takes the permission to delete."""
-        return self._api.delete(objects.of_key(name, key), Patience(toolbox.now() + limit))
+        """Delete the key's object, which needs the permission to delete; false if there was none."""
+        return self._api.delete(objects.of_key(name, key), Deadline.after(limit))
 
     def offset(self) -> tuple[float, float] | None:
-        """By the `Date` of the last answer, of which the part of a second is cut off."""
-        return None if self._api.told is None else ahead(*self._api.told)
+        """By the Date of the last answer, which is in whole seconds."""
+        return self._api.clock.offset()
 
     def close(self) -> None:
-        """Say in Events what is still to be said, if that can be done soon; drop every connection."""
+        """Send the pending Events, if that is quickly done, and drop every connection."""
         self._close_watch()
-        self._events.say(Patience(toolbox.now() + _SAY_LIMIT))
+        self._events.send(Deadline.after(_SAY_LIMIT))
         self._api.close()
 
     def _turn_to(self, name: str, ttl: float) -> None:
         stored_as = objects.of_lock(name)
         if stored_as != self._name:
             self._close_watch()
-            self._name, self._sight = stored_as, None
+            self._name, self._seen = stored_as, None
         self._default = ttl
 
-    def _look(self, patience: Patience) -> Sight:
+    def _look(self, deadline: Deadline) -> Observation:
         """Read the Lease."""
-        found = self._api.get(self._name, patience)
-        return self._see(found, None if self._api.told is None else seconds(self._api.told[0]))
+        found = self._api.get(self._name, deadline)
+        return self._see(found, self._api.clock.told())
 
-    def _see(self, found: Lease | None, date: float | None = None) -> Sight:
+    def _see(self, found: Lease | None, date: float | None = None) -> Observation:
         stamp = date if self._stamps else None
-        self._sight = lease.look(found, self._sight, toolbox.now(), self._default, stamp)
-        return self._sight
+        self._seen = lease.observe(found, self._seen, toolbox.now(), self._default, stamp)
+        return self._seen
 
-    def _latest(self) -> Sight | None:
-        """The Lease as the watch has told of it up to now; None if there is no watch."""
+    def _latest(self) -> Observation | None:
+        """The Lease as the watch has told it so far; None without a watch."""
         try:
             while self._watch is not None:
-                self._see(self._watch.next(Patience(toolbox.now())))
-        except Late:
-            return self._sight
+                self._see(self._watch.next(Deadline.after(0.0)))
+        except Timeout:
+            return self._seen
         except (Broken, Gone):
             self._close_watch()
         return None
 
-    def _look_after_conflict(self, patience: Patience) -> Sight:
-        """The Lease as another has just written it: soon the watch tells. If not, it is read."""
+    def _look_after_conflict(self, deadline: Deadline) -> Observation:
+        """The Lease as another client has just written it, from the watch; else from a read."""
         if self._watch is not None:
             try:
-                soon = min(patience.until, toolbox.now() + _TOLD_WITHIN)
-                return self._see(self._watch.next(Patience(soon, patience.wake)))
-            except (Late, Broken, Gone):
+                return self._see(self._watch.next(deadline.within(_TOLD_WITHIN)))
+            except (Timeout, Broken, Gone):
                 self._close_watch()
-        return self._look(patience)
+        return self._look(deadline)
 
-    def _wait_by_watch(self, patience: Patience) -> None:
-        """Wait for one event. Raises Late, Woken, Unavailable, Refused."""
+    def _wait_by_watch(self, deadline: Deadline) -> None:
+        """Wait for one event. Raises Timeout, Interrupted, Unavailable, Refused."""
         try:
             if self._watch is None:
-                self._open_watch(patience)
+                self._open_watch(deadline)
             if self._watch is not None:
-                self._see(self._watch.next(patience))
+                self._see(self._watch.next(deadline))
         except Gone:
             self._close_watch()
-            self._look(self._request(patience))
-        except MayNotWatch:
-            self._may_watch = False
+            self._look(self._request(deadline))
+        except WatchForbidden:
+            self._watch_allowed = False
             _say_no_watch(self._api.namespace)
         except Broken as broken:
             self._close_watch()
-            if toolbox.now() < self._opened + _LEAST_LIFE:
-                raise Unavailable(f"kubernetes: {broken}") from None
+            may_reopen("kubernetes", self._opened, broken)
 
-    def _open_watch(self, patience: Patience) -> None:
-        sight = self._sight
-        if sight is None or sight.lease is None:
+    def _open_watch(self, deadline: Deadline) -> None:
+        seen = self._seen
+        if seen is None or seen.lease is None:
             return
-        version = sight.lease["metadata"]["resourceVersion"]
+        version = seen.lease["metadata"]["resourceVersion"]
         self._opened = toolbox.now()
-        self._watch = self._api.watch(self._name, version, self._request(patience))
+        self._watch = self._api.watch(self._name, version, self._request(deadline))
 
-    def _wait_by_looking(self, patience: Patience) -> None:
-        """Wait for a while, then read. Raises the same."""
-        soon = min(patience.until, toolbox.now() + _LOOK_EVERY)
-        if toolbox.wait(soon, [patience.wake]):
-            raise Woken
-        if soon == patience.until:
-            raise Late
-        self._look(self._request(patience))
+    def _wait_by_looking(self, deadline: Deadline) -> None:
+        """Wait for two seconds, then read. Raises the same."""
+        soon = min(deadline.until, toolbox.now() + _LOOK_EVERY)
+        if toolbox.wait(soon, [deadline.wake]):
+            raise Interrupted
+        if soon == deadline.until:
+            raise Timeout
+        self._look(self._request(deadline))
 
-    def _request(self, patience: Patience) -> Patience:
-        """What a single request may take of the time that there is to wait."""
-        limit = toolbox.request_limit(self._default)
-        return Patience(min(patience.until, toolbox.now() + limit), patience.wake)
+    def _request(self, deadline: Deadline) -> Deadline:
+        """The deadline of one request within a wait."""
+        return deadline.within(toolbox.request_limit(self._default))
 
     def _close_watch(self) -> None:
         if self._watch is not None:
@@ -293,43 +281,43 @@ class LeaseBackend:
             raise Refused(
                 "kubernetes: this API server's resourceVersions are no numbers, and make no token", UNUSABLE
             ) from None
-        self._events.about = written
+        self._events.lease = written
         self._events.note(f"{holder} became leader")
         handle = {"acquired": written["spec"]["acquireTime"], "known": self._api.known()}
         return Grant(name, holder, token, ttl, handle, lease.record_of(written))
 
-    def _held(self, sight: Sight) -> Held:
-        found = sight.lease or {}
+    def _held(self, seen: Observation) -> Held:
+        found = seen.lease or {}
         holder = lease.holder_of(found)
         since = timestamps.unix_time((found.get("spec") or {}).get("acquireTime"))
-        return Held(holder, host_of(holder), since, sight.over)
+        return Held(holder, since=since, until=seen.expires)
 
     def _change(
         self, grant: Grant, change: Callable[[Lease], Lease], limit: float, *, once: bool = False
     ) -> None:
-        """Change the Lease if it is still the grant's; Lost if it is not.
+        """Change the Lease if it is still the grant's. Raises Lost if it is not.
 
-        `once`: to have given the grant back before is as good.
+        With `once` a grant that was given back before is no error.
         """
-        patience = Patience(toolbox.now() + limit)
+        deadline = Deadline.after(limit)
         while True:
-            found = self._find_own(grant, patience, once=once)
+            found = self._find_own(grant, deadline, once=once)
             if found is None:
                 return
             self._own = None
-            written = self._api.update(change(found), patience)
+            written = self._api.update(change(found), deadline)
             if written is not None:
-                self._own = self._events.about = written
+                self._own = self._events.lease = written
                 return
-            _check_time(patience)
+            deadline.check(_CONTENDED)
 
-    def _find_own(self, grant: Grant, patience: Patience, *, once: bool = False) -> Lease | None:
-        """The Lease, which is the grant's; None if `once` and it was given back. Raises Lost."""
+    def _find_own(self, grant: Grant, deadline: Deadline, *, once: bool = False) -> Lease | None:
+        """The grant's Lease; with `once` None where the grant was given back before. Raises Lost."""
         name = objects.of_lock(grant.name)
         found = self._own
         if found is None or found["metadata"]["name"] != name:
             self._api.recall(grant.handle["known"])
-            found = self._own = self._api.get(name, patience)
+            found = self._own = self._api.get(name, deadline)
         if found is None:
             raise Lost("its Lease was deleted")
         if lease.is_of(found, grant.holder, grant.handle["acquired"], grant.generation):
@@ -342,13 +330,8 @@ class LeaseBackend:
         raise Lost(f"{lease.holder_of(found) or 'nobody'} holds its Lease")
 
 
-def _is_ours(sight: Sight, holder: str) -> bool:
-    return sight.lease is not None and lease.is_held_by(sight.lease, holder)
-
-
-def _check_time(patience: Patience) -> None:
-    if toolbox.now() >= patience.until:
-        raise Unavailable("kubernetes: others change the Lease all the time")
+def _is_ours(seen: Observation, holder: str) -> bool:
+    return seen.lease is not None and lease.is_held_by(seen.lease, holder)
 
 
 def _say_no_watch(namespace: str) -> None:

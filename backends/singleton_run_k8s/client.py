@@ -1,51 +1,64 @@
-"""The API server's calls for Leases, and its answers by kind. See `login` for who asks.
+"""The API server's calls for Leases. See `login` for the credentials.
 
-What answers with an error that isn't about one object raises Refused or Unavailable; a conflict or an
-object that isn't there is a result.
+A conflict, and an object that doesn't exist, are results. Every other error of the server's raises Refused or
+Unavailable.
 """
 
 from __future__ import annotations
 
 from singleton_run.api import toolbox
-from singleton_run.api.deadline import Woken
-from singleton_run.api.http.connection import Broken
+from singleton_run.api.deadline import Interrupted
+from singleton_run.api.http.wire import Broken
+from singleton_run.api.servers import ServerClock, with_new_login
 from singleton_run.api.url import whole_number
 from singleton_run.errors import UNUSABLE, Failure, Refused, Unavailable
 from singleton_run_k8s import errors, lease
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
+    from collections.abc import Callable, Mapping
+    from typing import Any, TypeVar
 
-    from singleton_run.api.deadline import Patience
+    from singleton_run.api.deadline import Deadline
     from singleton_run.api.http.client import Stream
     from singleton_run.api.http.connection import Answer
     from singleton_run_k8s.lease import Lease
     from singleton_run_k8s.login import Access, Login
 
+    Headers = dict[str, Any]
     Leases = list[Lease]  # named here, for `list` is a method below
+    Result = TypeVar("Result")
 
 _GROUP = "/apis/coordination.k8s.io/v1"
 _PAGE = 500
 _LEAST_PAUSE = 1.0
-# A server that has just started may refuse what it will allow in a moment: it doesn't know its rules yet.
+# Seconds for which a refusal of an allowed request is tried again: a server that has just started may not
+# have loaded its rules.
 _GRACE = 30.0
 
 
 class Gone(Exception):
-    """The server has forgotten the version from which on a watch was asked for: read again."""
+    """The server has forgotten the version that a watch was to begin with: read the Lease again."""
 
 
-class MayNotWatch(Exception):
-    """Our permissions are for everything but the watch."""
+class WatchForbidden(Exception):
+    """We may not watch Leases, though we may read them."""
+
+
+class _Unauthorized(Exception):
+    """The server answers 401 to a request with these headers."""
+
+    def __init__(self, answer: Answer, access: Access, headers: Headers) -> None:
+        super().__init__()
+        self.answer = answer
+        self.access = access
+        self.header = str(headers.get("Authorization", ""))
 
 
 class Api:
-    """Leases in one namespace; `namespace` is empty for that of the login.
+    """The Leases in one namespace. An empty `namespace` stands for that of the login.
 
-    `told` is the `Date` of the last answer (empty without one), and the boot clock's readings when its
-    request was sent and when it was heard; None before one.
+    `clock` is the API server's, by the `Date` of the last answer.
     """
 
     def __init__(self, login: Login, namespace: str) -> None:
@@ -55,36 +68,36 @@ class Api:
         self._refused_since: float | None = None
         self._recalled: Any = ()
         self._access: Access | None = None
-        self.told: tuple[str, float, float] | None = None
+        self.clock = ServerClock()
 
-    def get(self, name: str, patience: Patience) -> Lease | None:
-        """The Lease of that name, None if there is none."""
-        answer = self._call("get", "GET", f"leases/{name}", None, patience)
+    def get(self, name: str, deadline: Deadline) -> Lease | None:
+        """The Lease with that name, None if there is none."""
+        answer = self._call("get", "GET", f"leases/{name}", None, deadline)
         return None if answer.status == 404 else self._object(answer)
 
-    def create(self, lease: Lease, patience: Patience) -> Lease | None:
-        """Make a Lease; None if there is one of that name."""
-        answer = self._call("create", "POST", "leases", lease, patience)
+    def create(self, lease: Lease, deadline: Deadline) -> Lease | None:
+        """Create a Lease; None if there is one with that name."""
+        answer = self._call("create", "POST", "leases", lease, deadline)
         return None if answer.status == 409 else self._object(answer)
 
-    def update(self, lease: Lease, patience: Patience) -> Lease | None:
-        """Replace a Lease if it still is of the version that `lease` says; None if not."""
+    def update(self, lease: Lease, deadline: Deadline) -> Lease | None:
+        """Replace a Lease if it still has the version that `lease` names; None if not."""
         path = f"leases/{lease['metadata']['name']}"
-        answer = self._call("update", "PUT", path, lease, patience)
-        # By its uid it is this very object and no other, so one that was deleted is a conflict or not there.
+        answer = self._call("update", "PUT", path, lease, deadline)
+        # The uid names this very object: one that was deleted, and made again, is a conflict or not found.
         return None if answer.status in (404, 409) else self._object(answer)
 
-    def delete(self, name: str, patience: Patience) -> bool:
+    def delete(self, name: str, deadline: Deadline) -> bool:
         """Delete a Lease; false if there was none."""
-        return self._call("delete", "DELETE", f"leases/{name}", None, patience).status != 404
+        return self._call("delete", "DELETE", f"leases/{name}", None, deadline).status != 404
 
-    def list(self, selector: str, patience: Patience) -> Leases:
-        """The Leases that have these labels."""
+    def list(self, selector: str, deadline: Deadline) -> Leases:
+        """The Leases whose labels match `selector`."""
         found: Leases = []
         more = ""
         while True:
             path = f"leases?labelSelector={_quoted(selector)}&limit={_PAGE}{more}"
-            page = self._json(self._call("list", "GET", path, None, patience))
+            page = self._json(self._call("list", "GET", path, None, deadline))
             items, about = page.get("items"), page.get("metadata")
             if not isinstance(items, list) or not isinstance(about, dict):
                 raise Refused(errors.NOT_KUBERNETES, UNUSABLE)
@@ -94,62 +107,61 @@ class Api:
                 return found
             more = f"&continue={_quoted(str(token))}"
 
-    def watch(self, name: str, version: str, patience: Patience) -> Watch:
-        """What becomes of a Lease from that version on. Raises Gone, MayNotWatch too."""
+    def watch(self, name: str, version: str, deadline: Deadline) -> Watch:
+        """A watch on a Lease from that version on; the caller closes it. Raises Gone, WatchForbidden too."""
         query = f"watch=true&fieldSelector=metadata.name%3D{name}&resourceVersion={version}"
-        renewed = False
-        while True:
-            access, headers = self._prepared(patience)
+
+        def ask() -> Watch:
+            access, headers = self._prepared(deadline)
             path = self._path(access, f"leases?{query}")
-            stream = access.client.stream("GET", path, headers, b"", patience)
+            stream = access.client.stream("GET", path, headers, b"", deadline)
             if stream.status == 200:
-                self._is_allowed("watch")
                 return Watch(stream)
             stream.close()
             if stream.status == 410:
                 raise Gone
-            if stream.status == 401 and not renewed:
-                renewed = True
-                if self._login.again(headers.get("Authorization", ""), patience):
-                    continue
+            if stream.status == 401:
+                raise _Unauthorized(stream.answer, access, headers)
             failure = self._failure("watch", stream.answer, access)
             if stream.status == 403 and isinstance(failure, Refused):
-                raise MayNotWatch
+                raise WatchForbidden
             raise failure
 
-    def say(self, event: Mapping[str, Any], patience: Patience) -> bool:
-        """Make an Event; false if we may not, or it can't be done."""
-        access, headers = self._prepared(patience)
+        return self._logged_in("watch", ask, deadline)
+
+    def create_event(self, event: Mapping[str, Any], deadline: Deadline) -> bool:
+        """Create an Event; false if the server answers with an error."""
+        access, headers = self._prepared(deadline)
         path = f"{access.path}/api/v1/namespaces/{self.namespace}/events"
         body = toolbox.dumps({**event, "metadata": {"generateName": "singleton-run-"}}).encode()
-        return access.client.request("POST", path, headers, body, patience).status < 300
+        return access.client.request("POST", path, headers, body, deadline).status < 300
 
     @property
     def namespace(self) -> str:
-        """Where the Leases are; empty if that is the login's to say, and it wasn't made yet."""
+        """The namespace of the Leases; empty if the login decides it and wasn't made yet."""
         return self._namespace or (self._access.namespace if self._access is not None else "")
 
     def known(self) -> Any:
-        """What a fresh process would have to find out again (addresses), for `recall`; survives JSON."""
+        """The server's addresses, for `recall` in a fresh process; survives JSON."""
         return [] if self._access is None else self._access.client.known()
 
     def recall(self, known: Any) -> None:
-        """Use what `known` gave, unless something newer was found out."""
+        """Take the addresses that `known` gave, except for hosts that were looked up here."""
         self._recalled = known
 
     def close(self) -> None:
         """Drop every connection. Never raises."""
         self._login.close()
 
-    def _prepared(self, patience: Patience) -> tuple[Access, dict[str, Any]]:
-        access = self._access = self._login.access(patience)
+    def _prepared(self, deadline: Deadline) -> tuple[Access, Headers]:
+        access = self._access = self._login.access(deadline)
         access.client.recall(self._recalled)
         self._recalled = ()
-        headers: dict[str, Any] = {
+        headers: Headers = {
             "Accept": "application/json",
             "User-Agent": f"singleton-run/{toolbox.version}",
         }
-        said = self._login.authorization(patience)
+        said = self._login.authorization(deadline)
         if not (said.isascii() and said.isprintable()):
             raise Refused("the login gives a token with characters in it that no token has", UNUSABLE)
         if said:
@@ -160,25 +172,38 @@ class Api:
     def _path(self, access: Access, rest: str) -> str:
         return f"{access.path}{_GROUP}/namespaces/{self.namespace}/{rest}"
 
-    def _call(self, verb: str, method: str, rest: str, body: Lease | None, patience: Patience) -> Answer:
-        """The answer to a request: one that was done, or of 404 or 409. Raises as `login` does."""
+    def _call(self, verb: str, method: str, rest: str, body: Lease | None, deadline: Deadline) -> Answer:
+        """The answer to a request: a success, 404 or 409. Raises Unavailable, Refused, Interrupted."""
         data = b"" if body is None else toolbox.dumps(body).encode()
-        renewed = False
-        while True:
-            access, headers = self._prepared(patience)
-            sent = toolbox.now()
-            answer = access.client.request(method, self._path(access, rest), headers, data, patience)
-            self.told = answer.headers.get("date", ""), sent, toolbox.now()
-            if answer.status == 401 and not renewed:
-                renewed = True
-                if self._login.again(headers.get("Authorization", ""), patience):
+
+        def ask() -> Answer:
+            while True:
+                access, headers = self._prepared(deadline)
+                sent = toolbox.now()
+                answer = access.client.request(method, self._path(access, rest), headers, data, deadline)
+                self.clock.read(answer.headers.get("date"), sent, toolbox.now())
+                if answer.status == 401:
+                    raise _Unauthorized(answer, access, headers)
+                if answer.status == 429 and _pause(answer, deadline):
                     continue
-            if answer.status == 429 and _pause(answer, patience):
-                continue
-            if answer.status < 300 or self._is_result(answer, verb):
-                self._is_allowed(verb)
-                return answer
-            raise self._failure(verb, answer, access)
+                if answer.status < 300 or self._is_result(answer, verb):
+                    return answer
+                raise self._failure(verb, answer, access)
+
+        return self._logged_in(verb, ask, deadline)
+
+    def _logged_in(self, verb: str, ask: Callable[[], Result], deadline: Deadline) -> Result:
+        """Ask with our credentials, once more with new ones if the server refuses them."""
+
+        def renew(refused: _Unauthorized) -> bool:
+            return self._login.renew(refused.header, deadline)
+
+        try:
+            result = with_new_login(ask, _Unauthorized, renew)
+        except _Unauthorized as refused:
+            raise self._failure(verb, refused.answer, refused.access) from None
+        self._is_allowed(verb)
+        return result
 
     def _is_allowed(self, verb: str) -> None:
         self._allowed.add(verb)
@@ -191,7 +216,7 @@ class Api:
         return answer.status == 409 and status is not None
 
     def _failure(self, verb: str, answer: Answer, access: Access) -> Failure:
-        nothing = self._login.nothing()
+        nothing = self._login.missing_credentials()
         failure = errors.failure(verb, answer, _status(answer), self.namespace, access.place, nothing)
         known = self._allowed if answer.status == 401 else self._allowed & {verb}
         if not isinstance(failure, Refused) or answer.status not in (401, 403) or not known:
@@ -218,15 +243,18 @@ class Api:
 
 
 class Watch:
-    """The events of one Lease, as they come."""
+    """The events of one Lease."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
 
-    def next(self, patience: Patience) -> Lease | None:
-        """The Lease as it is now, None if it was deleted. Raises Late, Woken; Broken, Gone: it is over."""
+    def next(self, deadline: Deadline) -> Lease | None:
+        """The Lease after its next event, None if it was deleted. Raises Timeout, Interrupted.
+
+        Raises Broken or Gone when the watch is over.
+        """
         while True:
-            line = self._stream.line(patience)
+            line = self._stream.line(deadline)
             if not line.strip():
                 continue
             event = _parsed(line)
@@ -242,32 +270,35 @@ class Watch:
             return None if kind == "DELETED" else found
 
     def close(self) -> None:
-        """Never raises."""
+        """End the watch. Never raises."""
         self._stream.close()
 
 
 def _status(answer: Answer) -> Mapping[str, Any] | None:
-    """The Status object that an API server's error is, None if it is not one."""
+    """The Status object in an API server's error; None where the answer has none."""
     value = _parsed(answer.body)
     return value if isinstance(value, dict) and value.get("kind") == "Status" else None
 
 
 def _parsed(data: bytes) -> Any:
-    """What the JSON says, None if it is none."""
+    """The value that the JSON has, None if it isn't JSON."""
     try:
         return toolbox.loads(data.decode())
     except ValueError:
         return None
 
 
-def _pause(answer: Answer, patience: Patience) -> bool:
-    """Wait as long as a server that is too busy wants; false if there is not that much time."""
+def _pause(answer: Answer, deadline: Deadline) -> bool:
+    """Wait as long as a busy server asks for (Retry-After); false if the deadline is sooner.
+
+    Raises Interrupted.
+    """
     said = answer.headers.get("retry-after", "")
     until = toolbox.now() + max(_LEAST_PAUSE, float(max(0, whole_number(said))))
-    if until >= patience.until:
+    if until >= deadline.until:
         return False
-    if toolbox.wait(until, [patience.wake] if patience.wake >= 0 else []):
-        raise Woken
+    if toolbox.wait(until, [deadline.wake] if deadline.wake >= 0 else []):
+        raise Interrupted
     return True
 
 

@@ -1,41 +1,41 @@
-"""Events about a Lease, for those who ask `kubectl describe lease`. The lock never waits for one."""
+"""Events about a Lease, for `kubectl describe lease`. The lock never waits for one."""
 
 from __future__ import annotations
 
 import time
 
 from singleton_run.api import timestamps
-from singleton_run.api.deadline import Woken
+from singleton_run.api.deadline import Interrupted
 from singleton_run.errors import Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from singleton_run.api.deadline import Patience
+    from singleton_run.api.deadline import Deadline
     from singleton_run_k8s.client import Api
     from singleton_run_k8s.lease import Lease
 
 
 class Events:
-    """What was noted and is to be said. `about` is the Lease, None while none is known.
+    """The `pending` Events about a `lease`, which is None while none is known.
 
-    `waiting` is empty if there is nothing to say, or we may not.
+    None are pending once the server has refused one.
     """
 
     def __init__(self, api: Api) -> None:
         self._api = api
         self._refused = False
-        self.about: Lease | None = None
-        self.waiting: list[dict[str, Any]] = []
+        self.lease: Lease | None = None
+        self.pending: list[dict[str, Any]] = []
 
     def note(self, message: str, *, warning: bool = False) -> None:
-        """To be said of the Lease when there is time."""
-        if self.about is None or self._refused:
+        """Have an Event about the Lease sent when there is time."""
+        if self.lease is None or self._refused:
             return
-        metadata = self.about["metadata"]
+        metadata = self.lease["metadata"]
         second = timestamps.micro_time(time.time()).partition(".")[0] + "Z"
-        self.waiting.append(
+        self.pending.append(
             {
                 "apiVersion": "v1",
                 "kind": "Event",
@@ -57,15 +57,15 @@ class Events:
             }
         )
 
-    def say(self, patience: Patience) -> None:
-        """Say all that is waiting; what can't be said now never is. Never raises."""
-        waiting, self.waiting = self.waiting, []
+    def send(self, deadline: Deadline) -> None:
+        """Send the pending Events. One that can't be sent now is dropped. Never raises."""
+        waiting, self.pending = self.pending, []
         for event in waiting:
             if self._refused:
                 return
             try:
-                self._refused = not self._api.say(event, patience)
+                self._refused = not self._api.create_event(event, deadline)
             except Failure:
                 self._refused = True
-            except Woken:
+            except Interrupted:
                 return

@@ -1,15 +1,16 @@
-"""Logging in by a kubeconfig, with all that the official `kubernetes` client knows of that.
+"""Logging in by a kubeconfig, with the official `kubernetes` client, which is used for nothing else.
 
-It is used for nothing else. What it does may take any time (a program is run, a token is asked for), so
-it is done in a thread that nobody waits for longer than there is time.
+A login may take any time, because it may run a program or ask a server for a token. So it runs in a thread,
+which we wait for until the deadline.
 """
 
 from __future__ import annotations
 
-import _thread
 import os
 
-from singleton_run.api.deadline import READ, Late
+from singleton_run.api.background import Background
+from singleton_run.api.deadline import Timeout
+from singleton_run.api.toolbox import missing_package
 from singleton_run.errors import UNUSABLE, Failure, Refused, Unavailable, fault
 from singleton_run_k8s.kubeconfig import Kubeconfig
 from singleton_run_k8s.login import Access, proxy_for
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
-    from singleton_run.api.deadline import Patience
+    from singleton_run.api.deadline import Deadline
     from singleton_run.api.http.proxy import Proxy
     from singleton_run.api.http.tls import Tls
     from singleton_run_k8s.address import Address
@@ -44,73 +45,74 @@ class KubeconfigLogin:
         self._access: Access | None = None
         self._work: _Work | None = None
 
-    def access(self, patience: Patience) -> Access:
-        """By the context that was named, or the current one."""
+    def access(self, deadline: Deadline) -> Access:
+        """The way to the server of the named context, or of the current one."""
         if self._access is None:
-            self._finish(patience)
+            self._finish(deadline)
         if self._access is None:
             self._work = _Work(self._log_in)
-            self._finish(patience)
+            self._finish(deadline)
         if self._access is None:
             raise Unavailable("kubernetes: the login has not come to its end")
         return self._access
 
-    def authorization(self, patience: Patience) -> str:
+    def authorization(self, deadline: Deadline) -> str:
         """The token, or user and password.
 
-        The next token is asked for minutes before the end of this one. Where that fails or takes long
-        this one is used on: it is for the server to say that its time is over.
+        The next token is asked for minutes before this one expires. Where that fails or takes long, this one
+        serves on until the server refuses it.
         """
-        self.access(patience)
+        self.access(deadline)
         if self._work is None:
             self._work = _Work(self._ask_token)
         try:
-            self._finish(patience.share(2) if self._header else patience)
+            self._finish(deadline.share(2) if self._header else deadline)
         except Unavailable:
             if not self._header:
                 raise
         return self._header
 
     def headers(self) -> Mapping[str, Sequence[str]]:
-        """Whom the kubeconfig says to act as."""
+        """The user to act as, where the kubeconfig names one."""
         return self._file.headers if self._file is not None else {}
 
-    def nothing(self) -> str:
-        """Why the kubeconfig gave no credentials."""
+    def missing_credentials(self) -> str:
+        """The reason why the kubeconfig gives no credentials; empty where it gives some."""
         if self._file is None or self._header or self._settings.cert_file:
             return ""
         return f"{self._file.user_place} gives no credentials: it names no token, certificate or program"
 
-    def again(self, refused: str, patience: Patience) -> bool:
-        """Log in anew: files may have been replaced, a program may give something else."""
+    def renew(self, refused: str, deadline: Deadline) -> bool:
+        """Log in anew: files may have changed, and a program may give another token."""
         self.close()
         old, self._access = self._access, None
-        new = self.access(patience)
+        new = self.access(deadline)
         if old is not None:
-            new.client.addresses.update(old.client.addresses)
-        # Without a token it is by a certificate, and that may be another one.
-        return self.authorization(patience) != refused or not refused
+            new.client.recall(old.client.known())
+        # A login without a token is by a certificate, which may be another one now.
+        return self.authorization(deadline) != refused or not refused
 
     def close(self) -> None:
         """Drop the connection."""
         if self._access is not None:
             self._access.client.close()
 
-    def _finish(self, patience: Patience) -> None:
-        """Wait for the work that is under way, if any, and raise what it raised."""
+    def _finish(self, deadline: Deadline) -> None:
+        """Wait for the part of the login under way, if any, and raise its error."""
         work = self._work
         if work is None:
             return
         try:
-            work.wait(patience)
-        except Late:
+            work.wait(deadline)
+        except Timeout:
             raise Unavailable("kubernetes: the login by the kubeconfig takes too long") from None
+        work.close()
         self._work = None
         if work.error is not None:
             raise work.error
 
     def _log_in(self) -> None:
-        """Raises Refused, but Unavailable where it has been done before: files may be being replaced."""
+        """Raises Refused, but Unavailable after an earlier login: the files may be changing just now."""
         try:
             self._log_in_by(_client())
         except Refused as refused:
@@ -122,29 +124,29 @@ class KubeconfigLogin:
         file = Kubeconfig(self._files, self._context, self._environ)
         settings = _Settings()
         try:
-            with _Said() as said:
+            with _LoggedErrors() as said:
                 _load(config, file, settings)
             tls = _tls(settings, file) if settings.host.startswith("https://") else None
         finally:
             config.kube_config._cleanup_temp_files()  # noqa: SLF001 - else it waits for an exit that we skip
         header = settings.authorization()
         if file.field and not (header or settings.cert_file):
-            raise _gave_nothing(file, said.text)
+            raise _no_credentials(file, said.text)
         access = Access(settings.host, file.namespace, tls, self._proxy(settings))
         self._file, self._settings, self._header, self._access = file, settings, header, access
 
     def _ask_token(self) -> None:
-        """The official client looks at the token's time, and gets another one when that is nearly over."""
+        """Have the official client look when the token expires, and get the next one in time."""
         settings, file = self._settings, self._file
         if settings.refresh_api_key_hook is None or file is None:
             return
-        with _Said() as said:
+        with _LoggedErrors() as said:
             try:
                 settings.refresh_api_key_hook(settings)
             except Exception as error:  # noqa: BLE001 - whatever it raises, its text may hold the login
                 raise Unavailable(_failed(file, error)) from None
         if said.text:
-            raise Unavailable(str(_gave_nothing(file, said.text)))
+            raise Unavailable(str(_no_credentials(file, said.text)))
         self._header = settings.authorization()
 
     def _proxy(self, settings: _Settings) -> Proxy | None:
@@ -156,7 +158,7 @@ class KubeconfigLogin:
 
 
 class _Settings:
-    """What the official client writes into its Configuration, without what that takes from elsewhere."""
+    """In place of the official client's Configuration, which takes settings from elsewhere too."""
 
     def __init__(self) -> None:
         self.host = ""
@@ -170,14 +172,14 @@ class _Settings:
         self.proxy: str | None = None
 
     def authorization(self) -> str:
-        """The header of that name; empty for none."""
-        # Earlier versions of the client knew the token by the second name.
+        """The header `Authorization`; empty for none."""
+        # Earlier versions of the client have the token under the second name.
         header = self.api_key.get("BearerToken") or self.api_key.get("authorization") or ""
         return "" if header.strip() in _NO_TOKEN else header
 
 
-class _Said:
-    """Within it, what the official client logs as an error is kept in `text` and goes nowhere else."""
+class _LoggedErrors:
+    """Within it, an error that the official client logs is put into `text`, and goes nowhere else."""
 
     def __init__(self) -> None:
         import logging
@@ -185,12 +187,12 @@ class _Said:
         self.text = ""
         self._root = logging.getLogger()
         self._handler = logging.Handler(logging.ERROR)
-        setattr(self._handler, "emit", self._keep)  # noqa: B010 - a class would need logging to be imported
+        setattr(self._handler, "emit", self._take)  # noqa: B010 - a class would need logging to be imported
 
-    def _keep(self, entry: Any) -> None:
+    def _take(self, entry: Any) -> None:
         self.text = entry.getMessage()
 
-    def __enter__(self) -> _Said:  # noqa: PYI034 - typing's Self would be for nothing but this
+    def __enter__(self) -> _LoggedErrors:  # noqa: PYI034 - typing's Self would be for nothing but this
         self._root.addHandler(self._handler)
         return self
 
@@ -198,30 +200,20 @@ class _Said:
         self._root.removeHandler(self._handler)
 
 
-class _Work:
-    """A task that is done in a thread of its own. `error` is what it raised."""
+class _Work(Background):
+    """A part of the login under way. Once `done`, `error` is the Failure that it raised, if any."""
 
     def __init__(self, task: Callable[[], None]) -> None:
         self.error: Failure | None = None
-        self._done = False
-        self._read, self._write = os.pipe()
-        _thread.start_new_thread(self._run, (task,))
+        super().__init__(lambda: self._try(task))
 
-    def _run(self, task: Callable[[], None]) -> None:
+    def _try(self, task: Callable[[], None]) -> None:
         try:
             task()
         except Failure as failure:
             self.error = failure
         except Exception as error:  # noqa: BLE001 - its text may hold the login
             self.error = Unavailable(f"kubeconfig: the login failed: {fault(error)}")
-        self._done = True
-        os.close(self._write)
-
-    def wait(self, patience: Patience) -> None:
-        """Wait until it is done. Raises Late, Woken: then it goes on."""
-        if not self._done:
-            patience.wait(self._read, READ)
-        os.close(self._read)
 
 
 def _client() -> Any:
@@ -229,11 +221,7 @@ def _client() -> Any:
     try:
         from kubernetes import config
     except ImportError as error:
-        if (error.name or "").partition(".")[0] != "kubernetes":
-            raise Refused(f"the package kubernetes can't be used: {error}", UNUSABLE) from None
-        raise Refused(
-            "a kubeconfig needs the package kubernetes: pip install 'singleton-run[k8s-lease]'", UNUSABLE
-        ) from None
+        raise missing_package("a kubeconfig", "kubernetes", "k8s-lease", error) from None
     return config
 
 
@@ -244,7 +232,7 @@ def _load(config: Any, file: Kubeconfig, settings: _Settings) -> None:
         kube_config.KubeConfigLoader(
             config_dict=file.document(),
             config_base_path=file.folder,
-            config_persister=lambda: file.keep(kube_config.yaml.safe_dump),
+            config_persister=lambda: file.save_tokens(kube_config.yaml.safe_dump),
         ).load_and_set(settings)
     except FileNotFoundError as error:
         if error.filename is not None:
@@ -254,7 +242,7 @@ def _load(config: Any, file: Kubeconfig, settings: _Settings) -> None:
             "write to: name one in TMPDIR",
             UNUSABLE,
         ) from None
-    except OSError as error:  # a server of logins that can't be reached is one, too
+    except OSError as error:  # also: the server of an identity provider can't be reached
         raise Unavailable(_failed(file, error)) from None
     except (config.ConfigException, AttributeError, LookupError, TypeError, ValueError) as error:
         raise Refused(_failed(file, error), UNUSABLE) from None
@@ -266,8 +254,8 @@ def _failed(file: Kubeconfig, error: Exception) -> str:
     return f"{file.user_place}: the login by its {file.field or 'cluster'} failed ({fault(error)})"
 
 
-def _gave_nothing(file: Kubeconfig, said: str) -> Failure:
-    """The error for a login without an outcome. `said` is the official client's, which may hold secrets."""
+def _no_credentials(file: Kubeconfig, said: str) -> Failure:
+    """The error for a login that gave no credentials. `said`, by the official client, may hold secrets."""
     if file.field == "exec" and said.startswith(_ENDED):
         status, _, words = said.removeprefix(_ENDED).partition(". ")
         told = f": {file.hidden(words)}" if words else ""
@@ -299,7 +287,7 @@ def _tls(settings: _Settings, file: Kubeconfig) -> Tls:
         )
     except Refused as refused:
         text = str(refused)
-    # What stands in the kubeconfig itself was in a file for a moment.
+    # The official client puts certificates inside of the kubeconfig into temporary files.
     for path, field in ((settings.ssl_ca_cert, "certificate-authority"), (settings.cert_file, file.field)):
         if path and path in text:
             raise Refused(f"{file.user_place}: {field}: {text.replace(path, 'in it')}", UNUSABLE)

@@ -1,7 +1,8 @@
-"""Logging in as a pod does: by the files of its service account. Nothing but the standard library."""
+"""Logging in as a pod, by the files of its service account, with the standard library alone."""
 
 from __future__ import annotations
 
+from singleton_run.api.url import authority
 from singleton_run.errors import UNUSABLE, Refused
 from singleton_run_k8s.login import Access, proxy_for
 
@@ -9,12 +10,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from singleton_run.api.deadline import Patience
+    from singleton_run.api.deadline import Deadline
     from singleton_run_k8s.address import Address
 
 
 class PodLogin:
-    """See `login.Login`. The token is read before each request: the kubelet replaces it now and then."""
+    """See `login.Login`. The token is read before each request, because the kubelet replaces it."""
 
     def __init__(self, address: Address, environ: Mapping[str, str]) -> None:
         self._folder = address.account
@@ -28,8 +29,8 @@ class PodLogin:
                 UNUSABLE,
             )
 
-    def access(self, patience: Patience) -> Access:
-        """What the environment and the folder say."""
+    def access(self, deadline: Deadline) -> Access:
+        """The way to the server that the environment names, with the folder's authority and namespace."""
         if self._access is None:
             from singleton_run.api.http.tls import Tls
 
@@ -37,28 +38,28 @@ class PodLogin:
             port = self._environ.get("KUBERNETES_SERVICE_PORT_HTTPS") or self._environ.get(
                 "KUBERNETES_SERVICE_PORT", "443"
             )
-            url = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+            url = f"https://{authority(host, port)}"
             namespace = _text(f"{self._folder}/namespace") or "default"
             tls = Tls(f"{self._folder}/ca.crt")
             self._access = Access(url, namespace, tls, proxy_for(url, self._environ))
         return self._access
 
-    def authorization(self, patience: Patience) -> str:
-        """The token as it is now."""
+    def authorization(self, deadline: Deadline) -> str:
+        """The present token."""
         self._read()
         return f"Bearer {self._token}"
 
     def headers(self) -> Mapping[str, Sequence[str]]:
-        """Nothing: a pod acts as itself."""
+        """None: a pod acts as itself."""
         return {}
 
-    def nothing(self) -> str:
-        """Empty: without a token there is no login."""
+    def missing_credentials(self) -> str:
+        """Empty: without a token this object isn't made."""
         return ""
 
-    def again(self, refused: str, patience: Patience) -> bool:
-        """Whether the file has another token by now."""
-        return self.authorization(patience) != refused
+    def renew(self, refused: str, deadline: Deadline) -> bool:
+        """Read the token again; false if it is the same."""
+        return self.authorization(deadline) != refused
 
     def close(self) -> None:
         """Drop the connection."""
@@ -66,7 +67,7 @@ class PodLogin:
             self._access.client.close()
 
     def _read(self) -> bool:
-        """Whether there is a token. One that can't be read for a moment leaves us with the last."""
+        """Whether there is a token. Where the file can't be read now, the last one serves on."""
         self._token = _text(f"{self._folder}/token") or self._token
         return bool(self._token)
 

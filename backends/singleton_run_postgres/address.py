@@ -1,7 +1,7 @@
-"""What a lock's URL says: how libpq connects, and which table is ours.
+"""A lock's URL: how libpq connects, and the table of locks.
 
-Where libpq connects to, after URL, service file and variables, only libpq knows. So it is asked:
-an attempt with an impossible option ends before anything is contacted, and tells what it would do.
+Only libpq knows the servers that URL, service file and variables name together. So we ask it: an attempt with
+an impossible option ends before it contacts anybody, and has the options that libpq would use.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 from psycopg import ProgrammingError, pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from singleton_run.api.deadline import Late
+from singleton_run.api.deadline import Timeout
 from singleton_run.api.lock_address import parts, redact
 from singleton_run.api.resolve import Lookup
 from singleton_run.api.url import whole_number
@@ -22,11 +22,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from singleton_run.api.deadline import Patience
+    from singleton_run.api.deadline import Deadline
 
 _OURS = "singleton_run_"
 _DEFAULTS = {"schema": "public", "table": "singleton_run_lock"}
-# The server cuts what is longer than 63 bytes; the table of the marks is named after the other.
+# The server cuts longer names off at 63 bytes. The table of the marks has the other's name with a suffix.
 _LONGEST = {"schema": 63, "table": 63 - len(MARKS)}
 _IMPOSSIBLE = "?"
 _IN_ADDRESSES = frozenset("0123456789abcdefABCDEF:.")
@@ -34,39 +34,39 @@ _NOT_IN_PLACES = frozenset("@/= ?#\\")
 
 
 class Address:
-    """A database, by one or several ways to it, and the table in it. Raises Refused.
+    """A database, the servers that have it, and the table in it. The constructor raises Refused (78).
 
-    `shown` is the URL without its password. `unchecked` is libpq's sslmode if by that nobody checks
-    who answers from another machine; it is empty too where encryption was switched off.
+    `shown` is the URL without its password. `unchecked` is libpq's sslmode where it doesn't check the
+    certificate of a server on another machine. It is empty where encryption was switched off.
     """
 
-    def __init__(self, lock: str) -> None:
-        self.shown = redact(lock)
+    def __init__(self, url: str) -> None:
+        self.shown = redact(url)
         try:
-            parts(lock)
-            lock.encode()
+            parts(url)
+            url.encode()
         except UnicodeError:
-            raise Refused(f"{_named(lock)} is no PostgreSQL URL: it is not UTF-8", UNUSABLE) from None
+            raise Refused(f"{_named(url)} is no PostgreSQL URL: it is not UTF-8", UNUSABLE) from None
         except ValueError as error:
-            raise Refused(f"{_named(lock)} is no PostgreSQL URL: {error}", UNUSABLE) from None
-        url, own = _split(lock)
+            raise Refused(f"{_named(url)} is no PostgreSQL URL: {error}", UNUSABLE) from None
+        for_libpq, own = _split(url)
         self.schema, self.table = own["schema"], own["table"]
-        self._options = _parsed(url)
+        self._options = _parsed(for_libpq)
         self.unchecked = ""
         self._places = self._find_places()
         self._lookups: dict[str, Lookup] = {}
         self._known: dict[str, list[str]] = {}
 
-    def routes(self, patience: Patience) -> list[tuple[str, bytes]]:
-        """A server's place, and what to give libpq: one for each address, so it won't look up a name.
+    def routes(self, deadline: Deadline) -> list[tuple[str, bytes]]:
+        """A conninfo for each address of each server, so that libpq looks up no name, and the server's place.
 
-        Raises Unavailable if a name can't be looked up, Woken.
+        Raises Unavailable if no name can be looked up, Interrupted.
         """
         routes = []
         trouble = ""
         for host, hostaddr, port in self._places:
             try:
-                addresses = [hostaddr] if hostaddr or _is_local(host) else self._look_up(host, patience)
+                addresses = [hostaddr] if hostaddr or _is_local(host) else self._look_up(host, deadline)
             except LookupError as error:
                 trouble = str(error)
                 continue
@@ -79,16 +79,16 @@ class Address:
     def _conninfo(self, host: str, hostaddr: str, port: str) -> bytes:
         options = {**self._options, "host": host, "hostaddr": hostaddr, "port": port}
         if len(self._places) > 1 and self._attributes == "any":
-            # Of several servers one is the primary, and only there a lock can be taken.
+            # Only one of several servers is the primary, where a lock can be taken.
             options["target_session_attrs"] = "read-write"
         return _conninfo(options)
 
     def _find_places(self) -> list[tuple[str, str, str]]:
-        """(host, hostaddr, port) of each server. Raises Refused if libpq can't use the options."""
+        """(host, hostaddr, port) of each server. Raises Refused (78) if libpq can't use the options."""
         probe = {"host": "", "port": "", "hostaddr": _IMPOSSIBLE}
         refused = pq.PGconn.connect_start(_conninfo({**self._options, **probe}))
         error = refused.error_message.decode(errors="replace")
-        if f'"{_IMPOSSIBLE}"' not in error:  # it came that far only if all the rest is right
+        if f'"{_IMPOSSIBLE}"' not in error:  # libpq comes to it only if all other options are right
             raise Refused(f"postgres: {' '.join(error.split())}: correct {self.shown} or PG*", UNUSABLE)
         told = pq.PGconn.connect_start(_conninfo({**self._options, "sslmode": _IMPOSSIBLE})).info
         found = {option.keyword: self._text(option.keyword, option.val) for option in told}
@@ -117,15 +117,15 @@ class Address:
             word = keyword.decode()
             raise Refused(f"postgres: {word} is not UTF-8: correct {self.shown} or PG*", UNUSABLE) from None
 
-    def _look_up(self, host: str, patience: Patience) -> list[str]:
-        """The addresses of `host`, anew for each connection: a fail-over may have moved the name.
+    def _look_up(self, host: str, deadline: Deadline) -> list[str]:
+        """The addresses of `host`, looked up for each connection: a fail-over may have moved the name.
 
-        The last ones known serve on if the lookup fails or takes long. Raises LookupError, Woken.
+        The last known ones serve on if the lookup fails or takes long. Raises LookupError, Interrupted.
         """
         lookup = self._lookups[host] = self._lookups.get(host) or Lookup(host, 0)
         try:
-            lookup.wait(patience.share(2))
-        except Late:
+            lookup.wait(deadline.share(2))
+        except Timeout:
             error = "no answer in time"
         else:
             del self._lookups[host]
@@ -139,12 +139,12 @@ class Address:
 
 
 def _is_local(host: str) -> bool:
-    """Whether libpq takes `host` for a socket's directory, or for its own default."""
+    """Whether libpq takes `host` for the directory of a socket, or for its own default."""
     return not host or host[0] in "/@"
 
 
 def _is_place(host: str) -> bool:
-    """Whether `host` can be a host's name, an address or a directory: a password's rest hardly can."""
+    """Whether `host` can be a host's name, an address or a directory. The rest of a password hardly can."""
     if _is_local(host):
         login = host.startswith("//") and ":" in host  # of a URL without its scheme, cut at a comma
         return not login and "@" not in host[1:] and "password" not in host
@@ -154,12 +154,12 @@ def _is_place(host: str) -> bool:
 
 
 def _is_here(place: str) -> bool:
-    """Whether `place` is this machine, by its name alone."""
+    """Whether `place` is this machine, judged by its name alone."""
     return _is_local(place) or place in ("localhost", "::1") or place.startswith("127.")
 
 
 def _is_checked(mode: str, options: Mapping[bytes, str]) -> bool:
-    """Whether the server's certificate is: with a file of authorities libpq does so for `require` too."""
+    """Whether libpq checks the server's certificate: with a file of authorities also for `require`."""
     if mode == "require":
         return os.path.exists(options.get(b"sslrootcert") or os.path.expanduser("~/.postgresql/root.crt"))
     return mode not in ("allow", "prefer")
@@ -173,12 +173,12 @@ def _conninfo(options: dict[str, str]) -> bytes:
     return make_conninfo("", **options).encode()
 
 
-def _split(lock: str) -> tuple[str, dict[str, str]]:
-    """The URL without our own parameters, and these. Raises Refused."""
-    scheme, mark, _ = lock.partition("://")
-    if not mark:
+def _split(url: str) -> tuple[str, dict[str, str]]:
+    """The URL without our own parameters, and these. Raises Refused (78)."""
+    scheme, separator, _ = url.partition("://")
+    if not separator:
         return f"{scheme}://", dict(_DEFAULTS)
-    rest, _, query = lock.partition("?")
+    rest, _, query = url.partition("?")
     items = query.split("&") if query else []
     own = dict(_DEFAULTS)
     for item in items:
@@ -188,7 +188,7 @@ def _split(lock: str) -> tuple[str, dict[str, str]]:
         key = name.removeprefix(_OURS)
         if key not in own or not value:
             known = " and ".join(f"{_OURS}{word}=NAME" for word in own)
-            named = name if name in redact(lock) else f"{_OURS}…"
+            named = name if name in redact(url) else f"{_OURS}…"
             raise Refused(f"{redact(rest)}: {named!r} is none of {known}", UNUSABLE)
         own[key] = _identifier(item, _unquoted(value), _LONGEST[key])
     theirs = [item for item in items if not item.startswith(_OURS)]
@@ -196,7 +196,7 @@ def _split(lock: str) -> tuple[str, dict[str, str]]:
 
 
 def _identifier(item: str, value: str, longest: int) -> str:
-    """`value`, if a server takes it as it is: what is longer it would cut."""
+    """`value`, if the server takes it as it is and doesn't cut it off. Raises Refused (78)."""
     if "\0" in value or len(value.encode()) > longest:
         raise Refused(f"{item}: a name of 1 to {longest} bytes is needed", UNUSABLE)
     return value
@@ -209,12 +209,12 @@ def _unquoted(text: str) -> str:
 
 
 def _named(url: str) -> str:
-    """What can't be read, by its scheme alone."""
+    """The name for a URL that can't be read: its scheme alone."""
     return f"{url.partition('://')[0]}://…"
 
 
 def _parsed(url: str) -> dict[str, str]:
-    """The options for libpq in `url`. Raises Refused, with no password in its text."""
+    """The options for libpq in `url`. Raises Refused (78), without a password in its text."""
     try:
         found = conninfo_to_dict(url)
     except ProgrammingError:
@@ -224,7 +224,7 @@ def _parsed(url: str) -> dict[str, str]:
 
 
 def _why(url: str) -> str:
-    """What libpq has against it. Its words have parts of the URL, so it sees none with a password."""
+    """Libpq's reason, which has parts of the URL in it: so libpq gets it without user and password."""
     scheme, _, hosts, path, query = parts(url)
     bare = f"{scheme}://{hosts}{path}?{query}"
     if redact(bare) != bare:

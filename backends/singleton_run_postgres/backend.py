@@ -1,12 +1,12 @@
-"""The contract's calls, each one statement."""
+"""The contract's calls, one statement each."""
 
 from __future__ import annotations
 
 from singleton_run.api import toolbox
-from singleton_run.api.contract import Grant, Held, host_of
-from singleton_run.api.deadline import Patience, Woken
+from singleton_run.api.contract import Grant, Held
+from singleton_run.api.deadline import Deadline, Interrupted
 from singleton_run.api.keys import plain
-from singleton_run.api.record import damaged_mark, parsed, parsed_mark
+from singleton_run.api.record import parsed, parsed_mark
 from singleton_run.api.toolbox import digest
 from singleton_run.errors import Lost, Refused, Unavailable
 from singleton_run_postgres.client import Session
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _LOCKS, _MARKS = 1, 2
 
+_TOO_SLOW = "postgres: the server was too slow"
 _LOOK_LIMIT = 5.0
 _MOMENT = 0.005
 _LONGEST_CHANNEL = 63
@@ -53,31 +54,30 @@ class PostgresBackend:
         self._mine: tuple[str, str] | None = None
 
     def acquire(self, name: str, holder: str, ttl: float, limit: float) -> Grant | Held:
-        """Take the lock if it is free, its lease is over, or it is `holder`'s already."""
-        patience = Patience(toolbox.now() + limit)
+        """Take the lock if it is free, has expired, or is `holder`'s already."""
+        deadline = Deadline.after(limit)
         holder = _plain(holder)
         self._mine = (name, holder)
         values: Values = [name, holder, ttl]
         while True:
             ((_, token, record, other, since, left),) = self._ask(
-                self._statements.acquire, values, patience, change=True, make=_LOCKS
+                self._statements.acquire, values, deadline, change=True, make=_LOCKS
             )
             if token is not None:
                 return Grant(name, holder, int(token), ttl, {}, _loaded(record))
             if other is not None:
                 self._mine = None
                 return _held(name, other, since, left)
-            # Another is taking it at this moment, and will soon be seen.
-            if toolbox.now() >= patience.until:
-                raise Unavailable("postgres: another session has locked the row, or the server is too slow")
-            toolbox.wait(min(toolbox.now() + _MOMENT, patience.until), [])
+            # Another session is taking it at this moment: we shall see it soon.
+            deadline.check("postgres: another session has locked the row, or the server is too slow")
+            toolbox.wait(min(toolbox.now() + _MOMENT, deadline.until), [])
 
     def wait(self, held: Held, until: float, wake: int) -> None:
-        """Wait for a notification or the end of the lease; behind a pooler look from time to time."""
+        """Wait for a notification or the end of the lease; behind a pooler look every two seconds."""
         look_at = toolbox.now() if held.until is None else held.until
         try:
             self._wait(held.handle["name"], look_at, until, wake)
-        except Woken:
+        except Interrupted:
             return
         except Unavailable:
             if toolbox.now() < until:
@@ -89,21 +89,21 @@ class PostgresBackend:
         """Give back a grant that `acquire` may have got; there is no queue."""
         if self._mine is None:
             return
-        patience = Patience(toolbox.now() + limit)
+        deadline = Deadline.after(limit)
         name, holder = self._mine
         values: Values = [name, holder, _channel(name)]
-        rows = self._ask(self._statements.leave, values, patience, change=True)
+        rows = self._ask(self._statements.leave, values, deadline, change=True)
         for _, changed, there, token, _, released in rows:
             if changed == "0" and there == holder and token != released:
-                raise Unavailable("postgres: the server was too slow")
+                raise Unavailable(_TOO_SLOW)
         self._mine = None
 
     def renew(self, grant: Grant, limit: float) -> None:
-        """Move the lease's end, if token, holder and generation are what is there."""
+        """Move the lease's end, if the row has our token and holder and no later generation."""
         self._change(self._statements.renew, grant, [grant.ttl], limit)
 
     def hold(self, grant: Grant, until: float, wake: int) -> None:
-        """Return at `until` or when `wake` is readable: the server tells nobody of a loss."""
+        """Return at `until` or when `wake` is readable: the server doesn't tell of a loss."""
         toolbox.wait(until, [wake])
 
     def write(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
@@ -111,27 +111,27 @@ class PostgresBackend:
         self._change(self._statements.write, grant, [toolbox.dumps(record)], limit)
 
     def release(self, grant: Grant, record: Mapping[str, Any], limit: float, keep: float = 0.0) -> None:
-        """Free the row, at once or later, put the record into it, and tell those who wait."""
+        """Free the row, at once or in `keep` seconds, put the record into it, and notify the waiters."""
         values: Values = [toolbox.dumps(record), _channel(grant.name), max(0.0, keep)]
         self._change(self._statements.release, grant, values, limit, once=True)
         self._mine = None
 
     def read(self, name: str, limit: float) -> tuple[Held | None, Mapping[str, Any] | None]:
-        """Who holds `name` now, if anyone, and its record."""
-        return self._look(name, Patience(toolbox.now() + limit))
+        """The present holder of `name`, if there is one, and its record."""
+        return self._look(name, Deadline.after(limit))
 
     def list(self, limit: float) -> Names:
         """The names that are held or have a record, sorted."""
-        rows = self._ask(self._statements.list, [], Patience(toolbox.now() + limit))
+        rows = self._ask(self._statements.list, [], Deadline.after(limit))
         return sorted(row[1] for row in rows if row[1] is not None)
 
     def done(self, name: str, key: str, limit: float) -> Mapping[str, Any] | None:
-        """The mark in the key's row. Raises Refused for one that can't be read.
+        """The mark in the key's row, None without one. Raises Refused (78) for one that can't be read.
 
-        Makes the tables where they are missing, for a mark will follow.
+        Makes the tables where they are missing, because a mark will follow.
         """
-        patience = Patience(toolbox.now() + limit)
-        ((_, mark),) = self._ask(self._statements.done, [name, _key(key)], patience, make=_MARKS)
+        deadline = Deadline.after(limit)
+        ((_, mark),) = self._ask(self._statements.done, [name, _key(key)], deadline, make=_MARKS)
         return None if mark is None else _loaded_mark(mark, name, key)
 
     def mark(self, grant: Grant, key: str, mark: Mapping[str, Any], limit: float) -> None:
@@ -140,28 +140,28 @@ class PostgresBackend:
         self._change(self._statements.mark, grant, values, limit, make=_MARKS)
 
     def forget(self, name: str, key: str, limit: float) -> bool:
-        """Delete the key's row."""
-        patience = Patience(toolbox.now() + limit)
+        """Delete the key's row; false if there was none."""
+        deadline = Deadline.after(limit)
         while True:
-            rows = self._ask(self._statements.forget, [name, _key(key)], patience, change=True)
+            rows = self._ask(self._statements.forget, [name, _key(key)], deadline, change=True)
             if not rows or rows[0][2] is None:
                 return False
             if rows[0][1] != "0":
                 return True
-            # Too late, or another has just deleted it: then it isn't there the next time.
-            if toolbox.now() >= patience.until:
-                raise Unavailable("postgres: the server was too slow")
+            # The request came too late, or another session has just deleted the row, as the next try will
+            # show.
+            deadline.check(_TOO_SLOW)
 
     def offset(self) -> tuple[float, float] | None:
-        """By the reading of the server's clock that comes with every answer."""
-        return self._session.offset()
+        """By the server's clock, which every answer tells."""
+        return self._session.clock.offset()
 
     def close(self) -> None:
         """Drop the connection."""
         self._session.drop()
 
-    def _look(self, name: str, patience: Patience) -> tuple[Held | None, Mapping[str, Any] | None]:
-        rows = self._ask(self._statements.read, [name], patience)
+    def _look(self, name: str, deadline: Deadline) -> tuple[Held | None, Mapping[str, Any] | None]:
+        rows = self._ask(self._statements.read, [name], deadline)
         if not rows or not rows[0][1]:
             return None, _loaded(rows[0][4]) if rows else None
         ((_, holder, since, left, record),) = rows
@@ -169,17 +169,18 @@ class PostgresBackend:
         return held, _loaded(record)
 
     def _wait(self, name: str, look_at: float, until: float, wake: int) -> None:
-        """Return when the lock may be free, or at `until`. Raises Woken, Unavailable, ServerError."""
+        """Return when the lock may be free, or at `until`. Raises Interrupted, Unavailable, ServerError."""
         session = self._session
-        while toolbox.now() < until:
-            patience = Patience(min(until, toolbox.now() + _LOOK_LIMIT), wake)
-            session.connect(patience)
-            # What was sent before we listen is missed, so look once more then.
-            began = session.listen(_channel(name), patience)
-            if not began and session.pause(Patience(min(look_at, until), wake)):
+        deadline = Deadline(until, wake)
+        while not deadline.passed():
+            soon = deadline.within(_LOOK_LIMIT)
+            session.connect(soon)
+            # Notifications from before the LISTEN are missed: look once more after it.
+            began = session.listen(_channel(name), soon)
+            if not began and session.pause(deadline.earlier(look_at)):
                 return
-            if toolbox.now() < until:
-                held = self._look(name, Patience(min(until, toolbox.now() + _LOOK_LIMIT), wake))[0]
+            if not deadline.passed():
+                held = self._look(name, deadline.within(_LOOK_LIMIT))[0]
                 if held is None or held.until is None:
                     return
                 look_at = held.until
@@ -194,14 +195,14 @@ class PostgresBackend:
         once: bool = False,
         make: int = 0,
     ) -> None:
-        """Change the row if it is still the grant's; Lost if it is not, Unavailable if too late.
+        """Change the row if it is still the grant's. Raises Lost if it is not, Unavailable if too late.
 
-        `once`: to have given the grant back before is as good. `make` is as in `_ask`.
+        With `once` a grant that was given back before is no error. `make` is as in `_ask`.
         """
-        patience = Patience(toolbox.now() + limit)
+        deadline = Deadline.after(limit)
         mine: Values = [grant.name, grant.token, grant.holder, grant.generation]
         while True:
-            rows = self._ask(statement, [*mine, *values], patience, change=True, make=make)
+            rows = self._ask(statement, [*mine, *values], deadline, change=True, make=make)
             if not rows:
                 raise Lost("the table of locks is gone")
             ((_, changed, holder, token, generation, released),) = rows
@@ -213,30 +214,31 @@ class PostgresBackend:
                 raise Lost("it was given back, to be kept for a time")
             if int(generation or 0) > grant.generation:
                 raise Lost("another keeper of this turn has taken over")
-            # It came too late, by the server's clock at least: which may have leapt, and is known anew.
-            if toolbox.now() >= patience.until:
-                raise Unavailable("postgres: the server was too slow")
+            # The request came too late by the server's clock, as we knew it. It may have leapt; we know it
+            # anew.
+            deadline.check(_TOO_SLOW)
 
     def _ask(
         self,
         statement: str,
         values: Values,
-        patience: Patience,
+        deadline: Deadline,
         *,
         change: bool = False,
         make: int = 0,
     ) -> Rows:
-        """The rows of the answer; none if there is no table, unless we are to `make` it: _LOCKS or _MARKS.
+        """The rows of the answer, none where the table is missing.
 
-        `change`: the statement changes something, so it gets the reading from which on it must not.
+        `make` (_LOCKS or _MARKS) makes a missing table. With `change` the statement changes something, and
+        its first value is the server's time from which on it must change nothing.
         """
         while True:
             try:
-                self._session.connect(patience, to_look=not (change or make))
-                deadline: Values = [self._session.server_time(patience.until)] if change else []
-                return self._session.ask(statement, [*deadline, *values], patience)
+                self._session.connect(deadline, to_look=not (change or make))
+                not_after: Values = [self._session.clock.at(deadline.until)] if change else []
+                return self._session.ask(statement, [*not_after, *values], deadline)
             except ServerError as error:
-                if error.state in AGAIN and toolbox.now() < patience.until:
+                if error.state in AGAIN and toolbox.now() < deadline.until:
                     continue
                 if error.state not in (NO_TABLE, NO_SCHEMA):
                     raise self._failure(error) from None
@@ -244,13 +246,13 @@ class PostgresBackend:
                     return []
             locks, marks = self._tables
             if make == _LOCKS:
-                self._make_table(create(locks), patience)
-            # With the other, if possible: it is no time to be refused when a run is over.
-            self._make_table(create_marks(marks), patience)
+                self._make_table(create(locks), deadline)
+            # Make the marks' table too: at the end of a run it is too late to be refused.
+            self._make_table(create_marks(marks), deadline)
 
-    def _make_table(self, statement: str, patience: Patience) -> None:
+    def _make_table(self, statement: str, deadline: Deadline) -> None:
         try:
-            self._session.ask(statement, [], patience)
+            self._session.ask(statement, [], deadline)
         except ServerError as error:
             if error.state not in EXISTS:
                 raise self._failure(error) from None
@@ -263,13 +265,13 @@ class PostgresBackend:
 
 
 def _channel(name: str) -> str:
-    """Where a release is told; docs/postgres.md names it. Who shares it is only woken for nothing."""
+    """The channel that tells of a release (see docs/postgres.md). Two locks may share one: it only wakes."""
     channel = f"singleton_run:{name}"
     return channel if len(channel) <= _LONGEST_CHANNEL else f"singleton_run:{digest([name])}"
 
 
 def _plain(holder: str) -> str:
-    """`holder` in ASCII, which a database of any encoding takes."""
+    """`holder` in ASCII, for databases of every encoding."""
     return holder.encode("ascii", "backslashreplace").decode()
 
 
@@ -278,23 +280,18 @@ def _loaded(record: str | None) -> Mapping[str, Any] | None:
 
 
 def _key(key: str) -> str:
-    """What stands for the key in its row, in ASCII, and no longer than an index takes."""
+    """The key as its row has it: in ASCII, and short enough for an index."""
     text = plain(key)
     return text if len(text) <= _LONGEST_KEY else f"{text[:_LONGEST_KEY]}#{digest([text])}"
 
 
 def _loaded_mark(text: str, name: str, key: str) -> Mapping[str, Any]:
-    mark = parsed_mark(text)
-    if mark is None:
-        where = f"name = {name!r} and key = {_key(key)!r}"
-        raise damaged_mark(f"postgres: the row with {where}")
-    return mark
+    return parsed_mark(text, f"postgres: the row with name = {name!r} and key = {_key(key)!r}")
 
 
 def _held(name: str, holder: str, since: str | None, left: str | None) -> Held:
     return Held(
         holder=holder,
-        host=host_of(holder),
         since=None if since is None else float(since),
         until=None if left is None else toolbox.now() + float(left),
         handle={"name": name},

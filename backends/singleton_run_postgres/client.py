@@ -1,17 +1,17 @@
-"""One connection to the server, on which every call ends in its time.
+"""One connection to the server, on which every call ends by its deadline.
 
-libpq's own calls know no time limit once connected, so its non-blocking ones are used, and the
-waiting is ours. What did not end in time leaves the connection in an unknown state: it is dropped.
+libpq's blocking calls have no time limit once connected, so we use its non-blocking ones and do the waiting.
+A call that didn't end in time leaves the connection in an unknown state: the connection is dropped.
 """
 
 from __future__ import annotations
 
-import time
-
 from psycopg import Error, pq
 
 from singleton_run.api import toolbox
-from singleton_run.api.deadline import READ, WRITE, Late, Patience, Woken
+from singleton_run.api.deadline import READ, WRITE, Deadline, Interrupted, Timeout
+from singleton_run.api.servers import ServerClock, in_turn, no_answer
+from singleton_run.api.url import authority
 from singleton_run.errors import DENIED, Failure, Refused, Unavailable
 from singleton_run_postgres.errors import READ_ONLY, ServerError, login_error, make_verbose, one_line
 from singleton_run_postgres.statements import HELLO, LOOK_EVERY, kind_of, quoted
@@ -31,44 +31,45 @@ _BAD = pq.ConnStatus.BAD
 
 
 class Session:
-    """A connection that is made when it is needed, and again when it broke.
+    """A connection that is made when it is needed, and again after it broke.
 
-    `pooled`: between us and the server is a pooler, which gives each statement another session.
-    `role` is who the server takes us for.
+    `pooled`: a pooler is between us and the server, and gives each statement another session. `role` is the
+    user that the server knows us as. `clock` is the server's.
     """
 
     def __init__(self, address: Address) -> None:
         self._address = address
         self._connection: PGconn | None = None
         self._failed: set[bytes] = set()
-        self._clock = (0.0, 0.0, 0.0)
+        self.clock = ServerClock()
         self.pooled = False
         self.role = ""
         self._channel = ""
         self._is_known = False
 
-    def connect(self, patience: Patience, *, to_look: bool = False) -> None:
-        """Be connected. Raises Unavailable, Refused, Woken.
+    def connect(self, deadline: Deadline, *, to_look: bool = False) -> None:
+        """Connect, unless that is done. Raises Unavailable, Refused, Interrupted.
 
-        `to_look`: that nothing will be changed, so the server's time and who it is need not be known.
+        With `to_look` nothing will be changed, so the server isn't asked for its time, the role and the
+        pooler.
         """
         if self._connection is not None and not self._is_alive(self._connection):
             self.drop()
         if self._connection is not None:
             if not (to_look or self._is_known):
-                self._meet(self._connection, patience)
+                self._meet(self._connection, deadline)
             return
-        # Where nobody answered last time is tried last.
-        routes = sorted(self._address.routes(patience), key=lambda route: route[1] in self._failed)
+        # Routes that failed the last time come last.
+        routes = sorted(self._address.routes(deadline), key=lambda route: route[1] in self._failed)
         failures: dict[str, Failure] = {}
-        for number, (place, route) in enumerate(routes):
+        for (place, route), share in in_turn(routes, deadline):
             try:
-                self._open(route, patience.share(len(routes) - number), to_look=to_look)
+                self._open(route, share, to_look=to_look)
             except (Unavailable, Refused) as error:
                 if error.status == DENIED:
                     raise
                 self._failed.add(route)
-                # Of a server's addresses the one that answers counts.
+                # Of the addresses of one server, the one that answers counts.
                 if place not in failures or isinstance(error, Refused):
                     failures[place] = error
             else:
@@ -76,57 +77,45 @@ class Session:
                 return
         raise _worst(list(failures.values()))
 
-    def ask(self, statement: str, values: Sequence[Value], patience: Patience) -> list[Row]:
-        """The rows of the statement's answer. Raises ServerError, Unavailable, Woken.
+    def ask(self, statement: str, values: Sequence[Value], deadline: Deadline) -> list[Row]:
+        """The rows of the statement's answer. Raises ServerError, Unavailable, Interrupted.
 
         The connection must have been made.
         """
         sent = toolbox.now()
-        rows = self._told(statement, values, patience)
+        rows = self._told(statement, values, deadline)
         if rows:
-            self._clock = (float(rows[0][0] or 0), sent, toolbox.now())
+            self.clock.read(float(rows[0][0] or 0), sent, toolbox.now())
         return rows
 
-    def server_time(self, reading: float) -> float:
-        """What the server's clock reads, at the least, when the boot clock has come to `reading`."""
-        told, _, heard = self._clock
-        return told + reading - heard
-
-    def offset(self) -> tuple[float, float] | None:
-        """How far the server's clock is ahead of the wall clock, and how exactly; None before an answer."""
-        told, sent, heard = self._clock
-        if not told:
-            return None
-        return told + toolbox.now() - (sent + heard) / 2 - time.time(), (heard - sent) / 2
-
-    def listen(self, channel: str, patience: Patience) -> bool:
-        """Be told of what is sent to `channel`; true if that begins now. A pooler would not tell."""
+    def listen(self, channel: str, deadline: Deadline) -> bool:
+        """Listen to `channel`; true if that begins now. Behind a pooler nothing would ever arrive."""
         if self.pooled or self._channel == channel:
             return False
-        self._told(f"LISTEN {quoted(channel)}", [], patience)
+        self._told(f"LISTEN {quoted(channel)}", [], deadline)
         self._channel = channel
         return True
 
-    def pause(self, patience: Patience) -> bool:
-        """Wait until something is sent to the channel, or false: it is time to look by oneself.
+    def pause(self, deadline: Deadline) -> bool:
+        """Wait for a notification; false at the deadline, and behind a pooler after two seconds.
 
-        Raises Woken, and Unavailable when the connection breaks.
+        Raises Interrupted, and Unavailable when the connection breaks.
         """
         if self.pooled:
-            if toolbox.wait(min(patience.until, toolbox.now() + LOOK_EVERY), [patience.wake]):
-                raise Woken
+            if toolbox.wait(deadline.within(LOOK_EVERY).until, [deadline.wake]):
+                raise Interrupted
             return False
         connection = self._connection
         if connection is None:
             raise Unavailable("postgres: the connection is closed")
         try:
-            # What came along with an earlier answer is not in the socket any more.
+            # A notification that came with an earlier answer is not in the socket any more.
             while not connection.notifies():
-                patience.wait(connection.socket, READ)
+                deadline.wait(connection.socket, READ)
                 connection.consume_input()
             while connection.notifies():
                 continue
-        except Late:
+        except Timeout:
             return False
         except Error as error:
             self.drop()
@@ -143,22 +132,22 @@ class Session:
 
     @staticmethod
     def _is_alive(connection: PGconn) -> bool:
-        """Whether the server has not closed it meanwhile, as far as one can see from here."""
+        """Whether the connection is open, as far as this end can see."""
         try:
             while True:
-                Patience(0.0).wait(connection.socket, READ)
+                Deadline(0.0).wait(connection.socket, READ)
                 connection.consume_input()
-        except Late:
+        except Timeout:
             return True
         except Error:
             return False
 
-    def _open(self, route: bytes, patience: Patience, *, to_look: bool) -> None:
+    def _open(self, route: bytes, deadline: Deadline, *, to_look: bool) -> None:
         connection = pq.PGconn.connect_start(route)
         try:
             make_verbose(connection)
             toolbox.request(
-                lambda: self._log_in(connection, patience),
+                lambda: self._log_in(connection, deadline),
                 "connect",
                 lambda: _place(connection),
                 lambda _: f"logged in as {connection.user.decode(errors='replace')}",
@@ -166,10 +155,10 @@ class Session:
         except ServerError as error:
             connection.finish()
             raise error.failure() from None
-        except Late:
+        except Timeout as timeout:
             place = _place(connection)
             connection.finish()
-            raise Unavailable(f"postgres: no answer in time from {place}") from None
+            raise no_answer("postgres", {place: timeout}) from None
         except BaseException:
             connection.finish()
             raise
@@ -177,12 +166,12 @@ class Session:
         self._connection = connection
         self.role = connection.user.decode(errors="replace")
         if not to_look:
-            self._meet(connection, patience)
+            self._meet(connection, deadline)
 
-    def _meet(self, connection: PGconn, patience: Patience) -> None:
-        """Ask the server for its time and who we are, and whether a pooler is between us."""
+    def _meet(self, connection: PGconn, deadline: Deadline) -> None:
+        """Ask the server for its time and our role, and find out whether a pooler is between us."""
         try:
-            ((_, same, role, _),) = self.ask(HELLO, [connection.backend_pid], patience)
+            ((_, same, role, _),) = self.ask(HELLO, [connection.backend_pid], deadline)
         except ServerError as error:
             self.drop()
             raise error.failure() from None
@@ -191,46 +180,45 @@ class Session:
         self._is_known = True
 
     @staticmethod
-    def _log_in(connection: PGconn, patience: Patience) -> None:
-        """Raises ServerError, Late, Woken."""
+    def _log_in(connection: PGconn, deadline: Deadline) -> None:
+        """Raises ServerError, Timeout, Interrupted."""
         if connection.status != _BAD:
             # libpq's manual: at first as if it had asked to write.
-            patience.wait(connection.socket, WRITE)
+            deadline.wait(connection.socket, WRITE)
         while connection.status != _BAD:
             state = connection.connect_poll()
             if state == pq.PollingStatus.OK:
                 return
             if state == pq.PollingStatus.READING:
-                patience.wait(connection.socket, READ)
+                deadline.wait(connection.socket, READ)
             elif state == pq.PollingStatus.WRITING:
-                patience.wait(connection.socket, WRITE)
+                deadline.wait(connection.socket, WRITE)
         raise login_error(connection)
 
-    def _told(self, statement: str, values: Sequence[Value], patience: Patience) -> list[Row]:
+    def _told(self, statement: str, values: Sequence[Value], deadline: Deadline) -> list[Row]:
         """The rows of an answer. The trace is told of it, with the lock's name: the first text there is."""
 
         def key() -> str:
-            return " ".join(
-                [kind_of(statement), *[str(value) for value in values if isinstance(value, str)][:1]]
-            )
+            texts = [value for value in values if isinstance(value, str)]
+            return " ".join([kind_of(statement), *texts[:1]])
 
         parameters = [str(value).encode() for value in values]
         return toolbox.request(
-            lambda: self._run(statement, parameters, patience), "query", key, lambda rows: f"{len(rows)} rows"
+            lambda: self._run(statement, parameters, deadline), "query", key, lambda rows: f"{len(rows)} rows"
         )
 
-    def _run(self, statement: str, parameters: list[bytes], patience: Patience) -> list[Row]:
+    def _run(self, statement: str, parameters: list[bytes], deadline: Deadline) -> list[Row]:
         connection = self._connection
         if connection is None:
             raise Unavailable("postgres: the connection is closed")
         try:
             connection.send_query_params(statement.encode(), parameters)
-            _send(connection, patience)
-            results = _receive(connection, patience)
-        except Late:
+            _send(connection, deadline)
+            results = _receive(connection, deadline)
+        except Timeout as timeout:
             place = _place(connection)
             self.drop()
-            raise Unavailable(f"postgres: no answer in time from {place}") from None
+            raise no_answer("postgres", {place: timeout}) from None
         except Error as error:
             self.drop()
             raise Unavailable(f"postgres: {one_line(str(error))}") from None
@@ -246,30 +234,31 @@ class Session:
 
 
 def _worst(failures: list[Failure]) -> Failure:
-    """The first that may pass: only if every server is of no use to us, it won't get better."""
+    """The first failure that may pass. Only if there is none will trying again not help."""
     hopes = [failure for failure in failures if isinstance(failure, Unavailable)]
     return (hopes or failures or [Unavailable("postgres: there is no address")])[0]
 
 
 def _place(connection: PGconn) -> str:
     host = (connection.hostaddr or connection.host).decode(errors="replace")
-    return f"{host} port {connection.port.decode()}"
+    port = connection.port.decode()
+    return f"{host}/.s.PGSQL.{port}" if host.startswith("/") else authority(host, port)
 
 
-def _send(connection: PGconn, patience: Patience) -> None:
-    """Raises Late, Woken, psycopg.Error."""
+def _send(connection: PGconn, deadline: Deadline) -> None:
+    """Raises Timeout, Interrupted, psycopg.Error."""
     while connection.flush():
-        patience.wait(connection.socket, READ | WRITE)
+        deadline.wait(connection.socket, READ | WRITE)
         # The server may want to be read before it reads on.
         connection.consume_input()
 
 
-def _receive(connection: PGconn, patience: Patience) -> list[PGresult]:
-    """Every result of what was sent. Raises Late, Woken, psycopg.Error."""
+def _receive(connection: PGconn, deadline: Deadline) -> list[PGresult]:
+    """Every result of the query that was sent. Raises Timeout, Interrupted, psycopg.Error."""
     results: list[PGresult] = []
     while True:
         while connection.is_busy():
-            patience.wait(connection.socket, READ)
+            deadline.wait(connection.socket, READ)
             connection.consume_input()
         result = connection.get_result()
         if result is None:

@@ -1,27 +1,31 @@
-"""Waiting for a descriptor, for as long as a call may take and nobody wants us for something else."""
+"""Waiting for a descriptor until a deadline, or until the caller is wanted elsewhere."""
 
 from __future__ import annotations
 
 import os
 import select
 
+from singleton_run.errors import Unavailable
 from singleton_run.system import calls
 
 READ, WRITE = select.POLLIN, select.POLLOUT
 _AT_FIRST = 20
-"""Milliseconds in which most answers come, so that few need a timer."""
+"""Milliseconds in which most answers come, so that few waits need a timer."""
 
 
-class Late(Exception):
-    """The time was up before the descriptor was ready."""
+class Timeout(Exception):
+    """The deadline passed before the descriptor was ready."""
 
 
-class Woken(Exception):
-    """The caller is wanted for something else."""
+class Interrupted(Exception):
+    """The descriptor `wake` became readable: the caller is wanted for something else."""
 
 
-class Patience:
-    """Waits until `until`, a reading of the boot clock, or until descriptor `wake` is readable."""
+class Deadline:
+    """The time by which a call must end: `until`, a reading of the boot clock in seconds.
+
+    A wait also ends when the descriptor `wake` is readable; -1 means that nothing interrupts it.
+    """
 
     __slots__ = ("until", "wake")
 
@@ -29,13 +33,37 @@ class Patience:
         self.until = until
         self.wake = wake
 
-    def share(self, parts: int) -> Patience:
-        """The first of that many equal parts of the time that is left."""
-        now = calls.now()
-        return Patience(now + (self.until - now) / parts, self.wake)
+    @classmethod
+    def after(cls, seconds: float, wake: int = -1) -> Deadline:
+        """The deadline that many seconds from now."""
+        return cls(calls.now() + seconds, wake)
+
+    def earlier(self, until: float) -> Deadline:
+        """This deadline, or `until` (boot clock) where that comes first; interrupted by the same."""
+        return Deadline(min(self.until, until), self.wake)
+
+    def within(self, seconds: float) -> Deadline:
+        """This deadline, but at most so many seconds from now."""
+        return self.earlier(calls.now() + seconds)
+
+    def share(self, parts: int) -> Deadline:
+        """The first of that many equal parts of the time left."""
+        return self.within((self.until - calls.now()) / parts)
+
+    def passed(self) -> bool:
+        """Whether the time is up."""
+        return calls.now() >= self.until
+
+    def check(self, why: str) -> None:
+        """Raise Unavailable(`why`) if the time is up: a loop calls it before it tries again."""
+        if self.passed():
+            raise Unavailable(why)
 
     def wait(self, descriptor: int, mask: int) -> None:
-        """Return when `descriptor` is ready for `mask`, or broken. Raises Late, Woken."""
+        """Return when `descriptor` is ready for `mask` (READ, WRITE or both) or broken.
+
+        Raises Timeout, Interrupted.
+        """
         poll = select.poll()
         poll.register(descriptor, mask)
         if self.wake >= 0:
@@ -48,11 +76,11 @@ class Patience:
         if descriptor in numbers:
             return
         if self.wake in numbers:
-            raise Woken
-        raise Late("no answer in time")
+            raise Interrupted
+        raise Timeout("no answer in time")
 
     def _wait_long(self, poll: select.poll) -> list[tuple[int, int]]:
-        """By a timer of the boot clock: poll's own time-out sleeps on while the machine is suspended."""
+        """Poll with a timer of the boot clock: poll's own stands still while the machine is suspended."""
         timer = calls.Timer()
         try:
             timer.set(self.until)

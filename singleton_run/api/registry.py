@@ -1,42 +1,65 @@
-"""Which backend a `--lock` means: the built-in ones in a plain table, strangers' by entry point."""
+"""Which backend a `--lock` means: the built-in ones in plain tables, strangers' by entry point.
+
+A backend says by the scheme under which it is registered whether its locks are leased (by a server, which has
+to hear of the holder again and again) or held by the kernel as long as a process has something open: those of
+strangers begin with `kernel+`. So the front knows without loading anything; a leased backend is the keeper's.
+"""
 
 from __future__ import annotations
 
-from singleton_run.api.lock_address import redact
 from singleton_run.errors import UNUSABLE, Refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
-    from singleton_run.api.contract import Backend
+    from singleton_run.api.contract import Backend, KernelLock
 
 GROUP = "singleton_run.backends"
-BUILTINS = {
-    "file": "singleton_run_file",
+KERNEL = "kernel+"
+DEFAULT = "file"
+KERNEL_HELD = {"file": "singleton_run_file"}
+BUILT_IN = {
     "etcd": "singleton_run_etcd",
     "etcd+grpc": "singleton_run_etcd",
     "k8s-lease": "singleton_run_k8s",
     "postgres": "singleton_run_postgres",
     "postgresql": "singleton_run_postgres",
 }
+OF_PATHS = ("file",)
+"""Schemes whose address is a path on this machine, without a host."""
 
 
-def open_backend(lock: str, environ: Mapping[str, str]) -> Backend:
-    """The backend that `lock` (a name or a URL) asks for; nobody is contacted.
+def open_backend(url: str, environ: Mapping[str, str]) -> Backend:
+    """The backend of either kind that `url` (a scheme alone, or a URL) asks for; nobody is contacted.
 
     Raises Refused if there is none of that name, or it can't be used here.
     """
-    scheme = lock.partition("://")[0]
-    package = BUILTINS.get(scheme)
-    backend: Backend
+    backend: Backend = _opened(url, environ)
+    return backend
+
+
+def open_kernel_lock(url: str, environ: Mapping[str, str]) -> KernelLock | None:
+    """The backend of `url` if the kernel holds its locks, else None. Raises Refused as `open_backend`."""
+    scheme = url.partition("://")[0]
+    if scheme not in KERNEL_HELD and not scheme.startswith(KERNEL):
+        return None
+    kernel_lock: KernelLock = _opened(url, environ)
+    return kernel_lock
+
+
+def _opened(url: str, environ: Mapping[str, str]) -> Any:
+    scheme = url.partition("://")[0]
+    package = KERNEL_HELD.get(scheme) or BUILT_IN.get(scheme)
     if package is not None:
-        backend = __import__(package).open_backend(lock, environ)
-        return backend
+        return __import__(package).open_backend(url, environ)
     from importlib.metadata import entry_points
 
     for entry in entry_points(group=GROUP, name=scheme):
-        backend = entry.load()(lock, environ)
-        return backend
-    known = ", ".join([*BUILTINS, *sorted(entry_points(group=GROUP).names)])
+        return entry.load()(url, environ)
+
+    from singleton_run.api.lock_address import redact
+
+    known = ", ".join([*KERNEL_HELD, *BUILT_IN, *sorted(entry_points(group=GROUP).names)])
     raise Refused(f"there is no lock backend {redact(scheme)!r}: use one of {known}", UNUSABLE)

@@ -214,9 +214,9 @@ def _suggestions(
     def complete(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
         known: Sequence[str] = option.choices or option.hints
         if option.name == "lock":
-            from singleton_run.api.registry import BUILTINS
+            from singleton_run.api.registry import BUILT_IN, KERNEL_HELD
 
-            known = sorted(BUILTINS)
+            known = sorted([*KERNEL_HELD, *BUILT_IN])
         return [CompletionItem(value) for value in known if value.startswith(incomplete)]
 
     return complete

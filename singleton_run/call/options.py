@@ -6,6 +6,8 @@ for people. A new option is one more entry here, and what it means is said in `s
 
 from __future__ import annotations
 
+from singleton_run.api.registry import DEFAULT
+
 COMPLETE = "_SINGLETON_RUN_COMPLETE"
 
 
@@ -80,7 +82,7 @@ OPTIONS = (
         "Where the lock is: a backend's name, or a URL of it. A file lock is one per user, machine and "
         "mount namespace.",
         metavar="BACKEND|URL",
-        default="file",
+        default=DEFAULT,
     ),
     Option(
         _LOCK,

@@ -5,14 +5,14 @@ Imported only then.
 
 from __future__ import annotations
 
-from singleton_run.system import calls, processes
+from singleton_run.system import calls
 from singleton_run.system.processes import Tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
 
-    from singleton_run.front.process import Front
+    from singleton_run.front.turn_effects import TurnEffects
     from singleton_run.guard.decisions import Tell
 else:
     import _signal
@@ -21,9 +21,9 @@ else:
 class AdoptedGuard:
     """The guard's decisions, carried out by the front. Receives `messages.GuardOrders`."""
 
-    def __init__(self, front: Front, tell: Tell) -> None:
-        self.decisions = front.task.guard(_Below(front), tell)
-        self._jobs = front.task.jobs()
+    def __init__(self, effects: TurnEffects, tell: Tell) -> None:
+        self.decisions = effects.task.guard(_Below(effects), tell)
+        self._jobs = effects.task.jobs()
 
     def children(self) -> None:
         """Some child has ended, was stopped or goes on."""
@@ -54,23 +54,21 @@ class AdoptedGuard:
 class _Below(Tree):
     """The command below the front, beside the front's own helpers."""
 
-    def __init__(self, front: Front) -> None:
-        super().__init__(front.task.command, front.page, [])
-        self._front = front
+    def __init__(self, effects: TurnEffects) -> None:
+        super().__init__(effects.task.command, effects.page, [])
+        self._effects = effects
 
     def reap(self) -> list[tuple[int, int]]:
         """Every child of the command's that has ended since."""
-        self._none_left = self._front.reap()
-        ended, self._front.reaped = self._front.reaped, []
-        return ended
+        self._none_left = self._effects.children.reap()
+        return self._effects.children.take_ended()
 
     def children(self) -> list[int]:
         """The children there are, without our own."""
-        own = {self._front.lock.process, self._front.log.process}
-        return [process for process in processes.children() if process not in own]
+        return self._effects.children.of_the_command()
 
     def empty(self) -> bool:
         """Whether there is no child: asked of the kernel once our own helpers are gone."""
-        if not self._none_left and not self.children() and self._front.retire():
-            self._none_left = self._front.reap()
+        if not self._none_left and not self.children() and self._effects.retire_helpers():
+            self._none_left = self._effects.children.reap()
         return self._none_left

@@ -1,90 +1,33 @@
 """What the front decides during one turn: wait, start, watch the lease, settle, exit.
 
 Each method is an event (something was said, something died, it is later now) and calls what it
-decides on `Hands`. No clock, no descriptor and no process is in here, so the tests can drive the
+decides on `Effects`. No clock, no descriptor and no process is in here, so the tests can drive the
 same decisions through millions of histories.
 """
 
 from __future__ import annotations
 
 from singleton_run import lease_times
-from singleton_run.errors import (
-    HELD,
-    LOST,
-    NOT_EXECUTABLE,
-    NOT_FOUND,
-    TIMED_OUT,
-    UNAVAILABLE,
-    UNUSABLE,
-)
+from singleton_run.errors import HELD, LOST, NOT_EXECUTABLE, NOT_FOUND, UNAVAILABLE, UNUSABLE
+from singleton_run.front import keeper_watch
+from singleton_run.front.ending import Ending
+from singleton_run.front.guard_watch import GuardWatch
+from singleton_run.front.keeper_watch import KeeperWatch
+from singleton_run.front.waiting import Wait
+from singleton_run.lease_times import FOREVER
 from singleton_run.system.messages import GuardOrders
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any, Protocol
+    from typing import Any
 
     from singleton_run.call.settings import Settings
-    from singleton_run.system.messages import Message
+    from singleton_run.front.effects import Effects
 
-    class Hands(Protocol):
-        """What the front can do. Nothing here waits."""
-
-        def keep(self, grant: dict[str, Any] | None) -> None:
-            """Fork a keeper: to take the lock, or to resume `grant`. Raises OSError where none can be had."""
-
-        def kill_keeper(self) -> None:
-            """SIGKILL the keeper; its death is an event, once it was waited for."""
-
-        def settle(self) -> None:
-            """Order the keeper to give the lock back, with the record of the run."""
-
-        def leave(self) -> None:
-            """Order the keeper to give up waiting."""
-
-        def withdraw(self) -> bool:
-            """Take from a guard that waits the right to start; False if it has the lock, and will say so."""
-
-        def tell_guard(self, message: Message) -> None:
-            """Send the guard an order, and SIGCONT."""
-
-        def new_guard(self) -> None:
-            """Fork a guard in the place of one that died before the start."""
-
-        def kill_guard(self) -> None:
-            """SIGKILL the guard; its death is an event."""
-
-        def adopt(self) -> bool:
-            """Take the decisions of a dead guard here: its children are ours now.
-
-            False, and nothing is taken, if it died before it had started anything.
-            """
-
-        def lease(self) -> tuple[float, float]:
-            """The lease's end and the keeper's last report, from the shared page."""
-
-        def guard_heard(self) -> bool:
-            """Whether the guard has read every order, by the shared page."""
-
-        def begun(self) -> bool:
-            """Whether a guard has begun to start the command: false proves that nothing ran."""
-
-        def say(self, level: str, event: str, **facts: object) -> None:
-            """Tell the user, without waiting."""
-
-
-FOREVER = float("inf")
 WAITING, STARTING, RUNNING, SETTLING, OVER = "waiting", "starting", "running", "settling", "over"
 STOPPING = frozenset({1, 2, 3, 15})
 KILL = 9
-CRASHES = 5
-GUARD_ANSWERS_IN = 1.0
-GUARD_DIES_IN = 5.0
-LEAVE_LIMIT = 2.0
-LEAVE_LIMIT_IN_TROUBLE = 0.5
-TAKE_OVER_PAUSE = 0.1
-KEEP_AGAIN = 0.5
-NONE, ALIVE, KILLED = "none", "alive", "killed"
 
 
 def stops_us(number: int, rewrite: Mapping[int, int]) -> bool:
@@ -96,119 +39,87 @@ def stops_us(number: int, rewrite: Mapping[int, int]) -> bool:
 
 
 class Turn:
-    """One trip through the lock. `status` is the exit status once `phase` is OVER.
+    """One trip through the lock. `ending.status` is the exit status once `phase` is OVER.
 
     `leased` is false for a lock that the kernel frees by itself when front and guard have gone. `slack`
     is how long after the end of the wait, in seconds, a keeper may still answer: a request, if not given.
-    `raised` is the signal to die of, 0 for none. `conflict` says that another kept the lock. `rests` says
-    why there was nothing to do, '' if there was; then `rest` is the boot-clock reading until which.
-    `last` says that we were asked to stop.
+    `conflict` says that another kept the lock. `rest_reason` says why there was nothing to do, '' if there
+    was; then `again_at` is the boot-clock reading until which, and `slot` the one that is due then.
+    `stop_requested` says that a signal asked us to stop.
     """
 
     def __init__(
         self,
         settings: Settings,
-        hands: Hands,
+        effects: Effects,
         *,
         leased: bool,
         now: float,
         kill_grace: float,
         slack: float | None = None,
     ) -> None:
-        self.hands = hands
+        self.effects = effects
         self.leased = leased
         self.ttl = settings.ttl
-        self.stop_signal = settings.stop_signal
-        self.timeout = settings.timeout
         self.rewrite = settings.rewrite
-        self.grace = kill_grace
-        self.kill_after = settings.kill_after
+        if slack is None:
+            slack = lease_times.request_limit(self.ttl) + 1.0 if leased else 0.0
+        self.wait = Wait(settings.wait, now, slack)
+        self.keeper = KeeperWatch(effects, self.ttl)
+        self.guard = GuardWatch(effects)
+        self.ending = Ending(effects, self.guard, settings, kill_grace)
         self.phase = WAITING
-        self.status = 0
-        self.raised = 0
-        self.wait_until = FOREVER if settings.wait is None else now + settings.wait
-        self.waits = settings.wait != 0
-        self.slack = (
-            (lease_times.request_limit(self.ttl) + 1.0 if leased else 0.0) if slack is None else slack
-        )
-        self.held_by: dict[str, Any] = {}
-        self.leave_by = FOREVER
         self.grant: dict[str, Any] | None = None
-        self.keeper = NONE
-        self.keeper_crashes = 0
-        self.guard_crashes = 0
-        self.keep_again_at = FOREVER
-        self.last_end = 0.0
-        self.guard = ALIVE
-        self.adopting = False
-        self.settles_since: float | None = None
-        self.take_over_at = FOREVER
-        self.unheard: list[int] = []
-        self.claimed = False
-        self.came_too_soon: list[int] = []
-        self.ended = False
-        self.awaits_end = False
-        self.asked_to_stop = False
         self.conflict = False
-        self.last = False
-        self.rest: float | None = None
-        self.rests = ""
+        self.stop_requested = False
+        self.again_at: float | None = None
+        self.rest_reason = ""
         self.slot = 0.0
-        self.why = 0
-        self.lost = False
-        self.stopped = False
-        self.killed = False
-        self.timeout_at = FOREVER
-        self.kill_command_at = FOREVER
-        self.guard_answers_by = FOREVER
-        self.guard_was_woken = False
-        self.trouble = ""
 
     def begin(self) -> None:
         """Ask for the lock."""
-        self._keep()
+        self.keeper.fork(None, settles=False)
+
+    # What the keeper says.
 
     def held(self, holder: str, host: str, since: float | None) -> None:
         """Another has the lock; we wait."""
-        self.trouble = ""
-        self.held_by = {"holder": holder, "host": host, "since": since}
-        if self.waits:
-            self.hands.say("wait", "held", **self.held_by)
+        self.keeper.trouble = ""
+        self.wait.holder = {"holder": holder, "host": host, "since": since}
+        if self.wait.is_wanted:
+            self.effects.say("wait", "held", **self.wait.holder)
 
-    def trouble_came(self, text: str, now: float) -> None:
+    def trouble_came(self, text: str) -> None:
         """The keeper could not do what it wanted, and goes on trying."""
-        if text != self.trouble:
-            self.trouble = text
-            self.hands.say("warning", "trouble", text=text)
+        self.keeper.is_in_trouble(text)
 
     def granted(self, grant: dict[str, Any], now: float) -> None:
         """The lock is ours: start the command."""
-        if self.phase != WAITING or self.leave_by != FOREVER:
+        if self.phase != WAITING or self.wait.is_left:
             return
         self.grant = grant
+        self.keeper.has_the_lock()
         if not self.leased:
-            self.keeper = NONE
-        self.trouble = ""
-        self.keeper_crashes = 0
+            self.keeper.is_not_needed()
         self.phase = STARTING
-        self.hands.say("info", "acquired", token=grant["token"])
-        self.hands.tell_guard(GuardOrders.start(grant["token"]))
-        for number in self.came_too_soon:
+        self.effects.say("info", "acquired", token=grant["token"])
+        self.effects.tell_guard(GuardOrders.start(grant["token"]))
+        for number in self.wait.deferred_signals:
             self.signal(number, now)
 
     def gave_up(self, status: int, text: str, again_at: float | None = None) -> None:
         """The keeper will not get the lock; `again_at` is when it may be asked for again."""
-        if self.phase == WAITING and self.leave_by != FOREVER and self.raised == 0:
+        if self.phase == WAITING and self.wait.is_left and self.ending.raised == 0:
             self.phase = OVER  # why was said when it was asked to leave
         elif self.phase == WAITING:
-            self.rest = again_at
-            self._end(status if self.raised == 0 else 128 + self.raised, text)
+            self.again_at = again_at
+            self._end(status if self.ending.raised == 0 else 128 + self.ending.raised, text)
 
     def rested(self, until: float | None, slot: float, why: str) -> None:
         """There is nothing to start before `until` (boot clock), when `slot` is due; None: nothing at all."""
-        if self.phase == WAITING and self.leave_by == FOREVER:
-            self.rest = until
-            self.rests = why or "later"
+        if self.phase == WAITING and not self.wait.is_left:
+            self.again_at = until
+            self.rest_reason = why or "later"
             self.slot = slot
         if self.phase == WAITING:
             self.phase = OVER
@@ -216,165 +127,146 @@ class Turn:
     def settled(self, text: str) -> None:
         """The keeper has released, or left."""
         if text:
-            self.hands.say("warning", "unsettled", text=text)
-        if self.phase == SETTLING or (self.phase == WAITING and self.leave_by != FOREVER):
+            self.effects.say("warning", "unsettled", text=text)
+        if self.phase == SETTLING or (self.phase == WAITING and self.wait.is_left):
             self.phase = OVER
 
-    def lost_lock(self, text: str, now: float) -> None:
+    def lost_lock(self, text: str) -> None:
         """The grant is not ours any more: another may be running already."""
         if self.phase in (STARTING, RUNNING):
-            self.lost = True
-            self._stop_for(LOST)
-            self.hands.say("error", "lost", text=text)
-            self._kill()
+            self.ending.lock_lost(text)
         elif self.phase == SETTLING:
             self.phase = OVER
 
     def keeper_died(self, now: float) -> None:
         """The keeper has ended, was waited for, and all that it said was heard."""
-        expected = self.keeper == KILLED
-        self.keeper = NONE
-        if self.adopting:
+        expected = self.keeper.died()
+        if self.guard.is_being_replaced:
             self._adopt()
-        if self.phase == OVER or self.lost:
+        if self.phase == OVER or self.ending.lost:
             return
-        if self.phase == WAITING and self.leave_by != FOREVER:
+        if self.phase == WAITING and self.wait.is_left:
             self.phase = OVER
             return
-        end = self.hands.lease()[0]
-        if end != self.last_end and self.phase != WAITING:
-            self.last_end = end
-            self.keeper_crashes = 0
-        self.keeper_crashes += 1
-        if self.phase == WAITING and self.keeper_crashes > CRASHES:
-            self._end(UNAVAILABLE, f"the keeper of the lock died {self.keeper_crashes} times")
+        if self.phase == WAITING and self.keeper.crashes >= keeper_watch.MOST_CRASHES:
+            self._end(UNAVAILABLE, f"the keeper of the lock died {self.keeper.crashes + 1} times")
             return
-        if not expected and self.keeper_crashes == 1:
-            self.hands.say("warning", "keeper died")
-        self.keep_again_at = now + lease_times.back_off(self.keeper_crashes, 2.0)
+        self.keeper.count_crash(now, expected=expected, holds=self.phase != WAITING)
         self.look(now)
 
     def keeper_retired(self) -> None:
         """The keeper was killed on purpose, for a proof; `keeper_died` follows."""
-        self.keeper = KILLED
+        self.keeper.was_retired()
+
+    # What the guard says, and what is seen of it.
 
     def guard_started(self, process: int, began: float) -> None:
         """The command runs, from that reading of the boot clock on."""
         if self.phase == STARTING:
             self.phase = RUNNING
-            if self.timeout is not None:
-                self.timeout_at = began + self.timeout
-            self.hands.say("info", "started", pid=process)
+            self.ending.began(began)
+            self.effects.say("info", "started", pid=process)
 
     def guard_failed(self, number: int, text: str) -> None:
         """The command could not be started, by this errno."""
-        self._stop_for(NOT_FOUND if number == 2 else NOT_EXECUTABLE)
-        self.hands.say("error", "not started", text=text)
+        self.ending.fail(NOT_FOUND if number == 2 else NOT_EXECUTABLE, text)
         self._gone()
 
     def guard_late(self) -> None:
         """The lease was too old to start with."""
-        self._stop_for(LOST)
-        self.hands.say("error", "late")
+        self.ending.impose(LOST)
+        self.effects.say("error", "late")
         self._gone()
 
     def guard_expired(self) -> None:
         """The guard has seen the lease's end first, and kills."""
-        if not self.stopped:
-            self._not_renewed()
-
-    def _not_renewed(self) -> None:
-        self.stopped = True
-        self._stop_for(LOST)
-        self.hands.say("error", "not renewed")
+        if not self.ending.stopped:
+            self.ending.not_renewed()
 
     def guard_ended(self, status: int) -> None:
         """The command has ended: its exit status, or minus the signal that ended it."""
-        self.status = status if status >= 0 else 128 - status
-        self.raised = max(0, -status)
-        self.ended = True
-        self.awaits_end = False
-        self.timeout_at = FOREVER
-        self.guard_answers_by = FOREVER
+        self.ending.ended(status)
+        self.guard.said_the_end()
 
     def command_ended(self, now: float) -> None:
         """The front sees that the command has ended; the guard should say how, and does unless it hangs.
 
         From now on --timeout has nothing to stop: guard and front may have been stopped until after it.
         """
-        if self.phase == RUNNING and not self.ended:
-            self.timeout_at = FOREVER
-        if self.phase == RUNNING and not self.ended and self.guard == ALIVE:
-            self.awaits_end = True
-            self.guard_answers_by = now + GUARD_ANSWERS_IN
+        if self.phase == RUNNING and not self.ending.command_ended:
+            self.ending.timeout_at = FOREVER
+            self.guard.owes_the_end(now)
 
     def guard_gone(self, *, proved: bool) -> None:
         """Nothing of the turn's processes is left, by the kernel's word if `proved`."""
         if not proved:
-            self.hands.say("warning", "leftovers ignored")
+            self.effects.say("warning", "leftovers ignored")
         if self.phase in (STARTING, RUNNING):
             self._gone()
 
     def guard_died(self, now: float) -> None:
-        """The guard has ended. Before the start another takes its place; later the front does.
-
-        The command falls to the nearest child subreaper above it: the keeper, if that forked the
-        guard. So the keeper goes too, the command comes to us, and another keeper resumes. After
-        a pause: whoever killed the guard may be about to kill us, and then the keeper is needed.
-        """
-        if self.phase == WAITING and self.leave_by == FOREVER:
+        """The guard has ended. Before the start another takes its place; later the front does."""
+        if self.phase == WAITING and not self.wait.is_left:
             self._guard_died_waiting(now)
-        elif self.phase == STARTING and self.grant is not None and not self.hands.begun():
-            if self.stopped or self.asked_to_stop:
-                self._gone()
-            else:
-                self._start_with_another_guard(self.grant["token"])
-        elif self.phase in (STARTING, RUNNING) and self.guard != NONE and not self.adopting:
-            self.hands.say("warning", "guard died")
+        elif self.phase == STARTING and self.grant is not None and not self.effects.begun():
+            self._start_with_another_guard(self.grant["token"])
+        elif self.phase in (STARTING, RUNNING) and self.guard.is_watched:
+            self.effects.say("warning", "guard died")
             self.phase = RUNNING
-            if not self.ended:  # what killed it may have been the end of the lease
+            if not self.ending.command_ended:  # what killed it may have been the end of the lease
                 self.look_at_lease(now)
-            self.adopting = True
-            if self.keeper == NONE:
+            self.guard.is_to_be_replaced(None if self.keeper.is_gone else now)
+            if self.keeper.is_gone:
                 self._adopt()
-            else:
-                self.take_over_at = now + TAKE_OVER_PAUSE
 
     def _guard_died_waiting(self, now: float) -> None:
         """One that waits for a lock of the kernel's ends by itself if it gets it after the wait is over."""
-        if self.came_too_soon:
-            self.raised = self.came_too_soon[0]
-            self.status = 128 + self.raised
+        if self.wait.deferred_signals:
+            self.ending.raised = self.wait.deferred_signals[0]
+            self.ending.status = 128 + self.ending.raised
             self.phase = OVER
-        elif not self.leased and now >= self.wait_until:
+        elif not self.leased and now >= self.wait.until:
             self._end(HELD, "")
-        elif self._is_no_guard_to_be_had():
-            self._end_waiting(UNUSABLE, self._guards_died(), now)
+        elif trouble := self.guard.count_crash():
+            self._end_waiting(UNUSABLE, trouble, now)
         else:
-            self.claimed = False
-            self.hands.new_guard()
+            self.wait.guard_decides = False
+            self.effects.new_guard()
 
     def _start_with_another_guard(self, token: int) -> None:
-        if self._is_no_guard_to_be_had():
-            self._stop_for(UNUSABLE)
-            self.hands.say("error", "not started", text=self._guards_died())
+        """Nothing ran: start the command by another guard, if it is still to be started."""
+        if self.ending.stopped or self.ending.asked_to_stop:
+            self._gone()
+        elif trouble := self.guard.count_crash():
+            self.ending.fail(UNUSABLE, trouble)
             self._gone()
         else:
-            self.hands.new_guard()
-            self.hands.tell_guard(GuardOrders.start(token))
+            self.effects.new_guard()
+            self.effects.tell_guard(GuardOrders.start(token))
 
-    def _is_no_guard_to_be_had(self) -> bool:
-        """Count a guard that died before the start: after some of them another would do the same."""
-        self.guard_crashes += 1
-        return self.guard_crashes > CRASHES
+    def _adopt(self) -> None:
+        """Take the place of a guard that died after the start, or have another if it had started nothing."""
+        self.guard.was_replaced()
+        status_before = self.ending.status
+        if not self.ending.command_ended:  # nobody can say how it ended if its guard knew
+            self.ending.status = 128 + KILL
+        if self.effects.adopt():
+            self.guard.send_unsent(kill=self.ending.killed)
+            return
+        self.ending.status = status_before
+        self.guard.was_replaced(by_another=True)
+        self.phase = STARTING
+        if self.grant is None:
+            self._gone()
+        else:
+            self._start_with_another_guard(self.grant["token"])
 
-    def _guards_died(self) -> str:
-        return f"the command is not started: its guard died {self.guard_crashes} times before"
+    # What the user does.
 
     def signal(self, number: int, now: float, *, heard: bool = False) -> None:
         """The user sent us a signal; `heard` if the terminal has sent it to the command as well."""
         stops = stops_us(number, self.rewrite)
-        self.last = self.last or stops
+        self.stop_requested = self.stop_requested or stops
         if self.phase == WAITING:
             if stops:
                 self._leave(number, now)
@@ -383,29 +275,17 @@ class Turn:
             if to == 0:
                 return
             if number in STOPPING:
-                self.asked_to_stop = True
-                self.status = self.status or 128 + number
-                if self.kill_after is not None:
-                    self.kill_command_at = min(self.kill_command_at, now + self.kill_after)
+                self.ending.signalled(number, now)
             if not heard:
-                self._pass_on(to)
+                self.guard.signal(to)
 
-    @property
-    def outcome(self) -> str:
-        """How the run ended, in the record's words."""
-        if self.why == LOST:
-            return "lost"
-        if self.status == 0:
-            return "succeeded"
-        return "interrupted" if self.asked_to_stop else "failed"
+    # What time does.
 
     def look(self, now: float) -> None:
         """It is later now: enforce what is due."""
         if self.phase == OVER:
             return
-        if now >= self.keep_again_at:
-            self.keep_again_at = FOREVER
-            self._keep_again(now)
+        self.keeper.fork_again(self.grant, now, settles=self.phase == SETTLING)
         if self.phase == WAITING:
             self._look_waiting(now)
         elif self.phase in (STARTING, RUNNING):
@@ -417,215 +297,96 @@ class Turn:
         """When `look` has something to do next, a reading of the boot clock."""
         if self.phase == OVER:
             return FOREVER
+        due = self.keeper.fork_at
         if self.phase == WAITING:
-            return min(
-                self.keep_again_at, self.leave_by, FOREVER if self._is_decided() else self._waits_until()
-            )
-        due = self.keep_again_at
+            return min(due, self.wait.next_look())
         if self.phase == SETTLING:
-            return min(due, self.hands.lease()[0], self._settles_by()) if self.leased else due
-        due = min(due, self.timeout_at, self.kill_command_at, self.take_over_at, self.guard_answers_by)
+            return min(due, self.effects.lease()[0], self.keeper.settles_by()) if self.leased else due
+        due = min(due, self.ending.next_look(), self.guard.next_look())
         return min(due, self._lease_due()) if self.leased else due
 
     def _lease_due(self) -> float:
-        end, reported = self.hands.lease()
-        due = FOREVER if self.keeper != ALIVE else lease_times.hangs_at(end, self.ttl, reported)
-        if not self.stopped:
+        end = self.effects.lease()[0]
+        due = self.keeper.hangs_at()
+        if not self.ending.stopped:
             due = min(due, lease_times.stop_at(end, self.ttl))
-        if not self.killed:
+        if not self.ending.killed:
             return min(due, lease_times.kill_at(end, self.ttl))
-        return min(due, lease_times.enforce_at(end, self.ttl)) if self.guard == ALIVE else due
+        return min(due, lease_times.enforce_at(end, self.ttl)) if self.guard.is_alive else due
 
     def _look_waiting(self, now: float) -> None:
-        if now >= self.leave_by:
+        if now >= self.wait.leave_by:
             self.phase = OVER
-        elif not self._is_decided() and now >= self._waits_until():
-            if not self.hands.withdraw():
-                self.claimed = True
+        elif self.wait.is_over(now):
+            if not self.effects.withdraw():
+                self.wait.guard_decides = True
                 return
-            self._end_waiting(UNAVAILABLE if self.trouble else HELD, self.trouble, now)
-
-    def _waits_until(self) -> float:
-        return self.wait_until + self.slack
-
-    def _is_decided(self) -> bool:
-        """Whether the wait is over: we have left, or a guard has the lock and is about to say so."""
-        return self.claimed or self.leave_by != FOREVER
+            trouble = self.keeper.trouble
+            self._end_waiting(UNAVAILABLE if trouble else HELD, trouble, now)
 
     def _look_settling(self, now: float) -> None:
-        if self.settles_since is None:
-            self.settles_since = now
-        if now >= self.hands.lease()[0]:
-            self.hands.say("warning", "not released")
+        if now >= self.effects.lease()[0]:
+            self.effects.say("warning", "not released")
             self.phase = OVER
-        elif now >= self._settles_by():
-            self.hands.say("warning", "keeper hangs")
-            self._kill_keeper()
-
-    def _settles_by(self) -> float:
-        """When the keeper that settles counts as hanging; at once if nobody has looked yet."""
-        if self.keeper != ALIVE:
-            return FOREVER
-        if self.settles_since is None:
-            return 0.0
-        return lease_times.answers_by(max(self.settles_since, self.hands.lease()[1]), self.ttl)
+        else:
+            self.keeper.look_settling(now)
 
     def _look_running(self, now: float) -> None:
-        if now >= self.take_over_at:
-            self.take_over_at = FOREVER
-            self._kill_keeper()
-        if now >= self.timeout_at:
-            self.timeout_at = FOREVER
-            self._stop_for(TIMED_OUT)
-            self.hands.say("warning", "timeout")
-            self.kill_command_at = min(self.kill_command_at, now + self.grace)
-            self._pass_on(self.stop_signal)
-        if now >= self.kill_command_at:
-            self.kill_command_at = FOREVER
-            self._kill()
-        if self.guard == ALIVE and self.guard_answers_by == FOREVER and not self.hands.guard_heard():
-            self.guard_answers_by = now + GUARD_ANSWERS_IN
-        if now >= self.guard_answers_by:
-            self._look_at_guard(now)
+        if now >= self.guard.take_over_at:
+            self.guard.take_over_at = FOREVER
+            self.keeper.kill()
+        self.ending.look(now)
+        self.guard.look(now)
         self.look_at_lease(now)
-
-    def _look_at_guard(self, now: float) -> None:
-        """SIGCONT comes with any order; if that is no help, the front takes the guard's place."""
-        if not self.awaits_end and self.hands.guard_heard():
-            self.guard_answers_by = FOREVER
-            self.guard_was_woken = False
-        elif self.guard == KILLED:
-            self.guard_answers_by = FOREVER
-            self.hands.say("error", "guard frozen")
-        elif self.guard_was_woken:
-            self.guard_answers_by = now + GUARD_DIES_IN
-            self._kill_guard()
-        else:
-            self.guard_was_woken = True
-            self.guard_answers_by = now + GUARD_ANSWERS_IN
-            self.hands.say("warning", "guard hangs")
-            self.hands.tell_guard(GuardOrders.wake())
-
-    def _kill_guard(self) -> None:
-        if self.guard == ALIVE:
-            self.guard = KILLED
-            self.hands.kill_guard()
 
     def look_at_lease(self, now: float) -> None:
         """Enforce what is due by the lease's end, before any signal is passed on: SIGCONT, after a stop."""
         if not self.leased or self.phase not in (STARTING, RUNNING):
             return
-        end, reported = self.hands.lease()
-        if now >= lease_times.stop_at(end, self.ttl) and not self.stopped:
-            self._not_renewed()
-            self._pass_on(self.stop_signal)
-        if now >= lease_times.kill_at(end, self.ttl) and not self.killed:
-            self._kill()
+        end = self.effects.lease()[0]
+        if now >= lease_times.stop_at(end, self.ttl) and not self.ending.stopped:
+            self.ending.stop()
+        if now >= lease_times.kill_at(end, self.ttl):
+            self.ending.kill()
         if now >= lease_times.enforce_at(end, self.ttl):
-            self._kill_guard()
-        if self.keeper == ALIVE and now >= lease_times.hangs_at(end, self.ttl, reported):
-            self.hands.say("warning", "keeper hangs")
-            self._kill_keeper()
+            self.guard.kill()
+        self.keeper.look_at_lease(now)
 
-    def _keep(self) -> None:
-        self.keeper = ALIVE
-        self.hands.keep(self.grant)
-        if self.phase == SETTLING:
-            self.settles_since = None
-            self.hands.settle()
-
-    def _keep_again(self, now: float) -> None:
-        try:
-            self._keep()
-        except OSError as error:
-            self.keeper = NONE
-            self.trouble_came(f"another keeper can't be had ({error.strerror})", now)
-            self.keep_again_at = now + KEEP_AGAIN
-
-    def _kill_keeper(self) -> None:
-        if self.keeper == ALIVE:
-            self.keeper = KILLED
-            self.hands.kill_keeper()
-
-    def _adopt(self) -> None:
-        self.adopting = False
-        self.take_over_at = FOREVER
-        self.guard_answers_by = FOREVER
-        before = self.status
-        self.guard = NONE
-        if not self.ended:
-            self.status = 128 + KILL
-        if not self.hands.adopt():
-            self.status = before
-            self._start_again()
-            return
-        for number in self.unheard:
-            self.hands.tell_guard(GuardOrders.signal(number))
-        if self.killed:
-            self.hands.tell_guard(GuardOrders.kill())
-
-    def _start_again(self) -> None:
-        """A guard died just before it would have started the command: nothing ran."""
-        self.guard = ALIVE
-        self.phase = STARTING
-        if self.stopped or self.asked_to_stop or self.grant is None:
-            self._gone()
-        else:
-            self._start_with_another_guard(self.grant["token"])
-
-    def _pass_on(self, number: int) -> None:
-        """Have the command signalled; between its guard's death and its adoption by us, later."""
-        if self.adopting:
-            self.unheard.append(number)
-        else:
-            self.hands.tell_guard(GuardOrders.signal(number))
-
-    def _leave_limit(self) -> float:
-        return LEAVE_LIMIT_IN_TROUBLE if self.trouble else LEAVE_LIMIT
+    # How it is over.
 
     def _leave(self, number: int, now: float) -> None:
-        if self.claimed or not self.hands.withdraw():
-            self.claimed = True
-            self.came_too_soon.append(number)
+        """Stop waiting because of a signal, unless a guard has the lock already."""
+        if self.wait.guard_decides or not self.effects.withdraw():
+            self.wait.defer(number)
             return
-        if self.leave_by != FOREVER or self.keeper != ALIVE:
+        if self.wait.is_left or not self.keeper.is_alive:
             self.phase = OVER
-        self.leave_by = now + self._leave_limit()
-        self.raised = number
-        self.status = 128 + number
-        self.hands.leave()
-
-    def _stop_for(self, status: int) -> None:
-        if self.why == 0:
-            self.why = status
-
-    def _kill(self) -> None:
-        if not self.killed:
-            self.killed = True
-            self.stopped = True
-            self.hands.tell_guard(GuardOrders.kill())
+        self.wait.leave(now, in_trouble=bool(self.keeper.trouble))
+        self.ending.raised = number
+        self.ending.status = 128 + number
+        self.effects.leave()
 
     def _gone(self) -> None:
-        if self.why:
-            self.status = self.why
-            self.raised = 0
+        """Nothing of the command is left, or it never ran: give the lock back."""
+        self.ending.nothing_left()
         self.phase = SETTLING
-        if self.lost:
+        if self.ending.lost:
             self.phase = OVER
-        elif self.keeper == ALIVE or not self.leased:
-            self.hands.settle()
+        elif self.keeper.is_alive or not self.leased:
+            self.effects.settle()
 
     def _end(self, status: int, text: str) -> None:
-        self.status = status
+        """End without the lock."""
+        self.ending.status = status
         self.conflict = status == HELD
         self.phase = OVER
-        if self.raised == 0:
-            who = self.held_by if self.conflict else {}
-            self.hands.say("final", "gave up", status=status, text=text, **who)
+        if self.ending.raised == 0:
+            holder = self.wait.holder if self.conflict else {}
+            self.effects.say("final", "gave up", status=status, text=text, **holder)
 
     def _end_waiting(self, status: int, text: str, now: float) -> None:
         self._end(status, text)
-        if self.keeper == ALIVE:  # it may be given the lock at this moment, and has to give it back
+        if self.keeper.is_alive:  # it may be given the lock at this moment, and has to give it back
             self.phase = WAITING
-            self.leave_by = now + self._leave_limit()
-            self.hands.leave()
+            self.wait.leave(now, in_trouble=bool(self.keeper.trouble))
+            self.effects.leave()

@@ -115,7 +115,7 @@ class KeeperHeard:
 
     def trouble(self, text: str) -> None:
         """Something is tried again."""
-        self._turn.trouble_came(text, self._ears.clock())
+        self._turn.trouble_came(text)
 
     def gave_up(self, status: int, text: str, again_at: float | None) -> None:
         """The lock can't be had."""
@@ -131,7 +131,7 @@ class KeeperHeard:
 
     def lost(self, text: str) -> None:
         """The lock is not ours any more."""
-        self._turn.lost_lock(text, self._ears.clock())
+        self._turn.lost_lock(text)
 
     def note(self, event: str, number: float, slot: float | None) -> None:
         """Something about slots."""

@@ -1,6 +1,6 @@
 """How the front has a lock: through a keeper that it forks, or, where the kernel holds it, by itself.
 
-Both take the same orders, and answer with the same messages (see `keeper.keep`).
+All take the same orders, and answer with the same messages (see `keeper.decisions.lifecycle`).
 """
 
 from __future__ import annotations
@@ -10,46 +10,74 @@ import os
 from singleton_run.api import record
 from singleton_run.api.contract import Grant, Held
 from singleton_run.errors import Failure, fault
-from singleton_run.guard import process as guard_process
 from singleton_run.system import calls, pipes, processes
+from singleton_run.system.forked import forked
 from singleton_run.system.messages import KeeperOrders, KeeperTells
-from singleton_run.system.stderr import last_words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Any
+    from typing import Any, Protocol
 
-    from singleton_run.api.contract import Backend
+    from singleton_run.api.contract import Backend, KernelLock
     from singleton_run.api.record import Record
     from singleton_run.front.decisions import Turn
-    from singleton_run.guard.process import Take, Task
+    from singleton_run.front.guard_link import GuardLink, GuardPipes
+    from singleton_run.guard.process import Task
     from singleton_run.job import Job
-    from singleton_run.report.log import Log
     from singleton_run.schedule.slot_rules import Plan
     from singleton_run.system.messages import Message
-    from singleton_run.system.shared_page import Page
+
+    class LockHandle(Protocol):
+        """What the front does with a lock. `process` is the keeper's process id, 0 without one."""
+
+        process: int
+
+        @property
+        def descriptor(self) -> int:
+            """What to poll for messages; -1 without a keeper."""
+
+        def keep(self, grant: Mapping[str, Any] | None, turn: Turn) -> None:
+            """Take the lock, or go on with `grant`. Raises OSError if a fork is refused."""
+
+        def fork_guard(self) -> None:
+            """Fork a guard as a child of the front's."""
+
+        def replace_guard(self, turn: Turn) -> None:
+            """Have a guard in the place of one that died before the start."""
+
+        def locked(self, grant: Mapping[str, Any], turn: Turn) -> None:
+            """A guard that waited has the lock, and shares it with us."""
+
+        def withdraw(self) -> bool:
+            """Take from a waiting guard the right to start; False if it has used it already."""
+
+        def begun(self, run: Record) -> str:
+            """Write down that the command is about to start; why that could not be done, or ''."""
+
+        def settle(self, turn: Turn, run: Record) -> None:
+            """Have the lock given back, with the record of the run."""
+
+        def leave(self, turn: Turn) -> None:
+            """Have the place in the queue given back."""
+
+        def kill(self) -> None:
+            """SIGKILL the keeper; it is waited for later."""
+
+        def retire(self, turn: Turn) -> None:
+            """End a keeper that another can replace, so that no helper of ours is left but this."""
+
+        def ended(self, turn: Turn) -> None:
+            """The keeper has ended and was waited for."""
+
+        def messages(self) -> list[list[Any]]:
+            """What the keeper has told since."""
+
+        def close(self) -> None:
+            """At the end of a turn: keep nothing of the lock open."""
+
 
 KILL = 9
-
-
-def forked(work: Callable[[], None]) -> int:
-    """Do `work` in a forked process, which then ends; its process id.
-
-    The process never returns and leaves a line in place of a traceback: status 1 says that work failed.
-    """
-    process = os.fork()
-    if process:
-        return process
-    try:
-        work()
-        os._exit(0)
-    except OSError as error:
-        last_words(f"a process of ours had to end: this machine refuses what a run takes ({error.strerror})")
-    except Exception as error:  # noqa: BLE001 - a traceback is of no use to who reads it
-        last_words(f"a process of ours had to end, which is a fault of singleton-run: {fault(error)}")
-    finally:
-        os._exit(1)
 
 
 def _two_pipes() -> tuple[int, int, int, int]:
@@ -63,67 +91,18 @@ def _two_pipes() -> tuple[int, int, int, int]:
         raise
 
 
-class GuardEnds:
-    """The pipes to and from the guard, and the one by which it tells the keeper of the end.
+class KernelLockHandle:
+    """A lock that the kernel holds: the front has it together with the guard, which also waits for it."""
 
-    The front keeps both ends of that one, so that end-of-file on it means that front and guard
-    are both dead.
-    """
-
-    def __init__(self, proof: tuple[int, int], log: Log) -> None:
-        self.log = log
-        self.orders_read, orders_write = pipes.pipe()
-        says_read, self.says_write = pipes.pipe()
-        self.orders = pipes.Writer(orders_write)
-        self.says = pipes.Reader(says_read)
-        self.proof_read, self.proof_write = proof
-        self._unused = True
-
-    def close_guards(self) -> None:
-        """In the front, once the guard was forked: what only the guard has to hold."""
-        self._unused = False
-        os.close(self.orders_read)
-        os.close(self.says_write)
-
-    def close_unused(self) -> None:
-        """In the front, at the end or before others take their place: these, if no guard has them."""
-        if self._unused:
-            self.close_guards()
-            self.close_fronts()
-
-    def close_fronts(self) -> None:
-        """In any process forked from the front: what only the front has to hold."""
-        os.close(self.orders.descriptor)
-        os.close(self.says.descriptor)
-
-    def run(
-        self, task: Task, lock: int, take: Take | None = None, orphaned: Callable[[], None] | None = None
-    ) -> None:
-        """Be the guard. The writer is the front's alone: it ends when that has no more to say."""
-        self.close_fronts()
-        self.log.gone()
-        if self.proof_read >= 0:
-            os.close(self.proof_read)
-        guard_process.run(task, self.orders_read, self.says_write, self.proof_write, lock, take, orphaned)
-
-
-class FlockLock:
-    """The file backend's lock: the front holds it with the guard, which also waits for it."""
-
-    leased = False
     process = 0
     descriptor = -1
 
-    def __init__(
-        self, lock: str, job: Job, page: Page, environ: Mapping[str, str], fork_guard: Callable[[], None]
-    ) -> None:
-        from singleton_run_file import open_backend
-
+    def __init__(self, backend: KernelLock, job: Job, task: Task, link: GuardLink) -> None:
         self.job = job
-        self.page = page
-        self.backend = open_backend(lock, environ)
-        self.fork_guard = fork_guard
-        self.front = os.getpid()
+        self.backend = backend
+        self._task = task
+        self._link = link
+        self._front = os.getpid()
         self.grant: Grant | None = None
         self._right: list[int] = []
 
@@ -136,7 +115,7 @@ class FlockLock:
             return
         if isinstance(got, Held):
             turn.held(got.holder, got.host, got.since)
-            if turn.waits:
+            if turn.wait.is_wanted:
                 self._give_right()
                 self.fork_guard()
             return
@@ -176,19 +155,22 @@ class FlockLock:
         except BlockingIOError:
             return False
 
-    def guard(self, ends: GuardEnds, task: Task) -> None:
-        """Be the guard: hold the lock with the front, or wait for it first."""
+    def fork_guard(self) -> None:
+        """Fork a guard: it holds the lock with the front, or waits for it first."""
+        self._link.fork(self._be_guard)
+
+    def _be_guard(self, ends: GuardPipes) -> None:
         take = self._take if self.grant is None else None
-        ends.run(task, self.backend.lock, take, self.keep_lock)
+        ends.be_guard(self._task, self.backend.descriptor, take, self.keep_lock)
 
     def _take(self) -> Grant | None:
         """Wait for the lock, in the guard; None if the wait is over, or the front has ended it."""
-        self.grant = self.backend.take(self.job.name, self.job.holder, self.job.ttl, self.front)
+        self.grant = self.backend.take(self.job.name, self.job.holder, self.job.ttl, self._front)
         return self.grant if calls.now() <= self.job.wait_until and self.withdraw() else None
 
     def keep_lock(self) -> None:
         """In the guard whose front has died: have the lock kept as long as was asked for."""
-        keep = record.keep_for(self.job.keep, self.page.began)
+        keep = record.keep_left(self.job.keep, self._task.page.began)
         try:
             if keep:
                 self.backend.keep(keep)
@@ -204,7 +186,7 @@ class FlockLock:
         key, text = self.job.once, ""
         if key is not None and run["state"] == "succeeded":
             text = self._try(lambda grant: self.backend.mark(grant, key, record.mark_of(run), 0.0))
-        keep = record.keep_for(self.job.keep, self.page.began)
+        keep = record.keep_left(self.job.keep, self._task.page.began)
         text = self._try(lambda grant: self.backend.release(grant, run, 0.0, keep)) or text
         self.backend.leave(0.0)
         turn.settled(text)
@@ -225,6 +207,9 @@ class FlockLock:
     def kill(self) -> None:
         """There is no keeper."""
 
+    def retire(self, turn: Turn) -> None:
+        """There is no keeper."""
+
     def ended(self, turn: Turn) -> None:
         """There is no keeper."""
 
@@ -238,28 +223,24 @@ class FlockLock:
         self.backend.close()
 
 
-class KeeperLock:
+class KeeperHandle:
     """A backend's lock, owned by a keeper: a process of its own, which another can replace.
 
     `plan` makes the plan of its slots, None without; `shared` are descriptors that the backend needs.
     """
 
-    leased = True
-
     def __init__(
         self,
         job: Job,
         task: Task,
-        ends: GuardEnds,
-        fork_guard: Callable[[], None],
+        link: GuardLink,
         open_backend: Callable[[], Backend],
         plan: Callable[[], Plan] | None,
         shared: Callable[[], list[int]] = list,
     ) -> None:
         self.job = job
         self.task = task
-        self.ends = ends
-        self.fork_guard = fork_guard
+        self._link = link
         self._open_backend = open_backend
         self._plan = plan
         self._shared = shared
@@ -285,12 +266,13 @@ class KeeperLock:
             resumed = (Grant(**{**grant, "generation": self.generation}), self.task.page.end)
         self.task.page.reported = calls.now()
 
+        proof = self._link.pipes.proof_read
+
         def work() -> None:
-            guard = self._fork_guard((orders_read, orders_write, says_read, says_write)) if first else 0
+            guard = self._fork_first_guard((orders_read, orders_write, says_read, says_write)) if first else 0
             os.setpgid(0, 0)
             calls.close_standard(0, 1)
-            ends = (orders_read, says_write, self.ends.proof_read)
-            calls.keep_only([*ends, *self._shared(), *pipes.traced_to()])
+            calls.keep_only([orders_read, says_write, proof, *self._shared(), *pipes.traced_to()])
             from singleton_run.keeper import process as keeper_process
 
             try:
@@ -300,7 +282,7 @@ class KeeperLock:
                     self.task.page,
                     orders_read,
                     says_write,
-                    self.ends.proof_read,
+                    proof,
                     guard=guard,
                     resumed=resumed,
                     plan=self._plan,
@@ -318,27 +300,31 @@ class KeeperLock:
         os.close(orders_read)
         os.close(says_write)
         if first:
-            self.ends.close_guards()
+            self._link.was_forked()
         self._orders = pipes.Writer(orders_write)
         self._says = pipes.Reader(says_read)
 
-    def _fork_guard(self, keepers: tuple[int, ...]) -> int:
+    def _fork_first_guard(self, keepers: tuple[int, ...]) -> int:
+        """In the keeper, which must be above the guard to know by itself that nothing is left."""
         calls.become_subreaper()
 
         def work() -> None:
             for descriptor in keepers:
                 os.close(descriptor)
-            self.ends.run(self.task, -1)
+            self._link.pipes.be_guard(self.task, -1)
 
         return forked(work)
+
+    def fork_guard(self) -> None:
+        """Fork a guard as a child of the front's."""
+        self._link.fork(lambda ends: ends.be_guard(self.task, -1))
 
     def replace_guard(self, turn: Turn) -> None:
         """A guard died before the start: the next is a child of the front's."""
         self.fork_guard()
 
-    def guard(self, ends: GuardEnds, task: Task) -> None:
-        """Be a guard that the front forks."""
-        ends.run(task, -1)
+    def locked(self, grant: Mapping[str, Any], turn: Turn) -> None:
+        """No guard waits for a lock of a server's."""
 
     def begun(self, run: Record) -> str:
         """The server tells who holds a lock: nothing is written at the start of a plain turn."""
@@ -365,6 +351,11 @@ class KeeperLock:
         if self.process:
             processes.send(self.process, KILL)
 
+    def retire(self, turn: Turn) -> None:
+        """End the keeper on purpose: another resumes afterwards."""
+        turn.keeper_retired()
+        self.kill()
+
     def ended(self, turn: Turn) -> None:
         """The keeper has ended and was waited for."""
         self.process = 0
@@ -390,16 +381,16 @@ class KeeperLock:
         self._close()
 
 
-class SlotLock:
-    """The file backend's lock for slots and `--once`: a process of its own decides, and ends then.
+class KernelSlotHandle:
+    """A lock that the kernel holds, for slots and `--once`: a process of its own decides, and ends then.
 
-    It shares the lock's open file with the front, which goes on as with any `FlockLock`.
+    It shares the open lock with the front, which goes on as with any `KernelLockHandle`.
     """
 
-    leased = False
-
-    def __init__(self, flock: FlockLock, keeper: KeeperLock) -> None:
-        self._flock = flock
+    def __init__(self, kernel: KernelLockHandle, keeper: KeeperHandle, task: Task, link: GuardLink) -> None:
+        self._kernel = kernel
+        self._task = task
+        self._link = link
         self._keeper = keeper
         self._leaving: Turn | None = None
         self._unstarted: Record | None = None
@@ -421,7 +412,7 @@ class SlotLock:
     def keep(self, grant: Mapping[str, Any] | None, turn: Turn) -> None:
         """Fork the process that decides."""
         try:
-            self._flock.backend.open(self._flock.job.name)
+            self._kernel.backend.open(self._kernel.job.name)
         except Failure as failure:
             turn.gave_up(failure.status, str(failure))
             return
@@ -430,9 +421,15 @@ class SlotLock:
     def replace_guard(self, turn: Turn) -> None:
         """There is no guard before the start."""
 
-    def guard(self, ends: GuardEnds, task: Task) -> None:
-        """Be the guard: hold the lock with the front."""
-        ends.run(task, self._flock.backend.lock, None, self._flock.keep_lock)
+    def locked(self, grant: Mapping[str, Any], turn: Turn) -> None:
+        """No guard waits: the process that decides does."""
+
+    def fork_guard(self) -> None:
+        """Fork a guard, which holds the lock with the front."""
+        kernel = self._kernel
+        self._link.fork(
+            lambda ends: ends.be_guard(self._task, kernel.backend.descriptor, None, kernel.keep_lock)
+        )
 
     def withdraw(self) -> bool:
         """No guard starts without an order."""
@@ -440,11 +437,11 @@ class SlotLock:
 
     def begun(self, run: Record) -> str:
         """Write down that the command is about to start; why that could not be done, or ''."""
-        return self._flock.begun(run)
+        return self._kernel.begun(run)
 
     def settle(self, turn: Turn, run: Record) -> None:
         """Give the lock back at once, with the record of the run."""
-        self._flock.settle(turn, run)
+        self._kernel.settle(turn, run)
 
     def leave(self, turn: Turn) -> None:
         """Have the process that decides leave; what it has got by then is given back."""
@@ -455,9 +452,12 @@ class SlotLock:
         """SIGKILL the process that decides."""
         self._keeper.kill()
 
+    def retire(self, turn: Turn) -> None:
+        """The process that decides has ended by itself."""
+
     def ended(self, turn: Turn) -> None:
         """That process has ended, and was waited for."""
-        if self._flock.grant is None:
+        if self._kernel.grant is None:
             turn.keeper_died(calls.now())
 
     def messages(self) -> list[list[Any]]:
@@ -468,15 +468,15 @@ class SlotLock:
                 self._unstarted = message[1]
             if message[0] != "granted":
                 told.append(message)
-            elif self._flock.backend.holds(grant := Grant(**message[1])):
-                self._flock.grant = grant
+            elif self._kernel.backend.holds(grant := Grant(**message[1])):
+                self._kernel.grant = grant
                 if self._leaving is None:
                     told.append(message)
                 elif self._unstarted is not None:
-                    self._flock.settle(self._leaving, self._unstarted)
+                    self._kernel.settle(self._leaving, self._unstarted)
         return told
 
     def close(self) -> None:
         """At the end of a turn: the guard's copy of the lock is the last."""
         self._keeper.close()
-        self._flock.close()
+        self._kernel.close()

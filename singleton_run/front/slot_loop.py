@@ -12,8 +12,8 @@ import select
 import time
 
 from singleton_run.errors import DENIED, UNAVAILABLE, Failure
+from singleton_run.front import start
 from singleton_run.front.decisions import stops_us
-from singleton_run.front.process import Front
 from singleton_run.guard.job_control import shell_of
 from singleton_run.report.log import Log
 from singleton_run.schedule import slot_rules
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from singleton_run.call.settings import Settings
     from singleton_run.front.decisions import Turn
+    from singleton_run.front.process import Front
     from singleton_run.system.calls import Signals
 else:
     import _signal
@@ -73,19 +74,19 @@ class _Series:
             status = front.run()
             turn = front.turn
             ran = turn.grant is not None
-            if ran or not turn.rests or turn.rests == "succeeded":
+            if ran or not turn.rest_reason or turn.rest_reason == "succeeded":
                 result = status
             self._tell(turn)
-            if turn.last:
+            if turn.stop_requested:
                 return self._end(status if ran or not self.settings.loop else 0)
             again_at = self._again_at(turn, attempt)
             if again_at is None:
                 return self._end(result)
-            self.begun = self.begun or ran or bool(turn.rests)
-            if ran or turn.rests == "later":
+            self.begun = self.begun or ran or bool(turn.rest_reason)
+            if ran or turn.rest_reason == "later":
                 self.waits_since = again_at
             attempt += ran
-            second_look = turn.rests == "held"
+            second_look = turn.rest_reason == "held"
             del front, turn
             gc.collect()
             if not self._rest(again_at):
@@ -101,7 +102,7 @@ class _Series:
 
     def _front(self, attempt: int, *, second_look: bool) -> Front:
         plan = self._plan(second_look=second_look) if self.settings.scheduled else None
-        return Front(
+        return start.front(
             self.settings,
             self.path,
             self.signals,
@@ -125,20 +126,20 @@ class _Series:
         """When to make another turn, a reading of the boot clock; None if this was the last."""
         settings = self.settings
         now = calls.now()
-        if turn.rests == "not started":
+        if turn.rest_reason == "not started":
             return self._after_failure(None)
-        if turn.grant is None and not turn.rests:
-            return self._after_failure(turn.rest) if self._goes_on(turn.status) else None
+        if turn.grant is None and not turn.rest_reason:
+            return self._after_failure(turn.again_at) if self._goes_on(turn.ending.status) else None
         self.failures = 0
-        if turn.rests:
-            return turn.rest
+        if turn.rest_reason:
+            return turn.again_at
         if settings.loop:
             return now
-        if turn.outcome == "succeeded" or attempt > settings.retries:
+        if turn.ending.outcome == "succeeded" or attempt > settings.retries:
             return None
         if settings.once is None:
             return now
-        if turn.outcome == "interrupted" and not settings.retry_interrupted:
+        if turn.ending.outcome == "interrupted" and not settings.retry_interrupted:
             return None
         return now + settings.retry_delay * settings.retry_backoff ** (attempt - 1)
 
@@ -164,18 +165,18 @@ class _Series:
         return slot_at
 
     def _tell(self, turn: Turn) -> None:
-        if turn.grant is not None and turn.outcome == "interrupted" and self.settings.scheduled:
+        if turn.grant is not None and turn.ending.outcome == "interrupted" and self.settings.scheduled:
             slot = ((turn.grant.get("record") or {}).get("slot") or {}).get("slot")
             self.log.say("wait", "slot interrupted", slot=slot)
             return
-        if turn.rests in ("held", "not started", "mended") or not turn.rests:
+        if turn.rest_reason in ("held", "not started", "mended") or not turn.rest_reason:
             return
-        if turn.rests == "later":
+        if turn.rest_reason == "later":
             self.log.say("info", "rest", slot=turn.slot)
-        elif turn.rests == "done" and self.settings.once is not None:
+        elif turn.rest_reason == "done" and self.settings.once is not None:
             self.log.say("info", "once done", key=self.settings.once)
         else:
-            self.log.say("wait", "slot over", slot=turn.slot, text=turn.rests)
+            self.log.say("wait", "slot over", slot=turn.slot, text=turn.rest_reason)
 
     def _rest(self, until: float) -> bool:
         """Wait until then, or until somebody sets the clock; False if we are asked to stop."""

@@ -11,6 +11,7 @@ The front takes the same decisions for itself when the guard has been killed.
 from __future__ import annotations
 
 from singleton_run import lease_times
+from singleton_run.lease_times import FOREVER
 from singleton_run.system.messages import GuardTells
 
 TYPE_CHECKING = False
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
             """When the lease lapses, a reading of the boot clock; infinite without one."""
 
 
-FOREVER = float("inf")
 KILL = 9
 IDLE, RUNNING, LEFTOVERS, GONE = "idle", "running", "leftovers", "gone"
 AGAIN = 0.1

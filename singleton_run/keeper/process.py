@@ -1,4 +1,4 @@
-"""The keeper's process: carries out, one after the other, the operations of `keeper.keep`."""
+"""The keeper's process: carries out, one after the other, the operations of `decisions`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import os
 import select
 import time
 
-from singleton_run.api.record import begun, ended, keep_for, mark_of
+from singleton_run.api.record import ended, keep_left, mark_of, started
 from singleton_run.errors import Failure
 from singleton_run.keeper import decisions as keeper_decisions
-from singleton_run.keeper.decisions import Do, Done, Orders
+from singleton_run.keeper.operations import Operation, Orders, Result
 from singleton_run.system import calls, pipes, processes
 from singleton_run.system.messages import KeeperOrders, KeeperTells, deliver
 from singleton_run.system.pipes import Reader, Writer
@@ -48,8 +48,8 @@ def run(
 ) -> None:
     """Be the keeper of one turn, in a process forked for it.
 
-    `guard` is the guard's process id if it is our child, else 0. `plan` makes the plan of `job`: here,
-    for it loads what is only needed here.
+    `guard` is the guard's process id if it is our child, else 0. `plan` makes the plan of `job`: only this
+    process needs the modules that it loads.
     """
     gc.freeze()  # what the front has made stays shared with it: no collection here writes to it
     gc.enable()
@@ -68,7 +68,7 @@ def run(
         return
     page.reported = calls.now()  # what was loaded took its time, which is not the first attempt's
     process = _Keeper(backend, job, page, Reader(orders), front, Reader(proof), guard)
-    steps = keeper_decisions.keep(job, process.orders, resumed)
+    steps = keeper_decisions.lifecycle(job, process.orders, resumed)
     try:
         step = next(steps)
         while True:
@@ -80,7 +80,7 @@ def run(
 
 
 class _Keeper:
-    """The descriptors of a keeper, and how it does each operation."""
+    """The descriptors of a keeper. Each operation has a method, its name after an underscore."""
 
     def __init__(
         self,
@@ -107,25 +107,25 @@ class _Keeper:
         self.wake = select.epoll()
         self.wake.register(front.descriptor, select.EPOLLIN)
 
-    def carry_out(self, do: Do) -> Done:
-        """Do one operation, and hear what was ordered meanwhile."""
+    def carry_out(self, operation: Operation) -> Result:
+        """Do one operation, and read the orders that came meanwhile."""
         if pipes.tracer is not None:
-            pipes.tracer.operation(do)
+            pipes.tracer.operation(operation)
         began = calls.now()
-        result: object = None
+        value: object = None
         error: Failure | None = None
-        work: Callable[..., object] = getattr(self, f"_{do.name}")
+        work: Callable[..., object] = getattr(self, f"_{operation.name}")
         try:
-            result = work(*do.arguments)
+            value = work(*operation.arguments)
         except Failure as failure:
             error = failure
-        done = Done(began, calls.now(), result, error)
+        result = Result(began, calls.now(), value, error)
         if pipes.tracer is not None:
-            pipes.tracer.operation(do, done)
+            pipes.tracer.operation(operation, result)
         self._listen()
         self.tell.flush()
-        done.now = calls.now()
-        return done
+        result.now = calls.now()
+        return result
 
     def _listen(self) -> None:
         for message in self.front.read():
@@ -136,7 +136,7 @@ class _Keeper:
         if not self.front.closed:
             return
         if not self.orders.no_front:
-            # Only now: while the front lives, the proof is its business and would but wake us.
+            # Only now: while the front lives, it reads the proof itself.
             self.orders.no_front = True
             if self.page.guard:  # a guard that is stopped doesn't know yet
                 processes.send(self.page.guard, int(_signal.SIGCONT))
@@ -171,9 +171,9 @@ class _Keeper:
 
     def _release(self, grant: Grant, record: Mapping[str, Any] | str, limit: float) -> None:
         if isinstance(record, str):
-            run = begun(grant.record, grant.name, grant.holder, grant.token, self.start)
+            run = started(grant.record, grant.name, grant.holder, grant.token, self.start)
             record = ended(run, record, None, None)
-        keep = keep_for(self.job.keep, self.page.began)
+        keep = keep_left(self.job.keep, self.page.began)
         self.backend.release(grant, record, limit, keep)
 
     def _read(self, limit: float) -> object:
@@ -189,7 +189,7 @@ class _Keeper:
         self.backend.mark(grant, key, mark_of(record), limit)
 
     def _clock(self) -> tuple[float, float | None]:
-        """The time of slots, and how far this machine's clock is behind it; None if nobody else knows."""
+        """The time of slots, and how far our clock is behind it, in seconds; None if no server tells."""
         offset = self.backend.offset()
         now = time.time()
         if offset is None:
@@ -219,7 +219,7 @@ class _Keeper:
                 processes.send(process, int(_signal.SIGCONT))
 
     def _enforce(self) -> None:
-        """Kill what front and guard should have killed; a child subreaper gets what they leave."""
+        """Kill the command, as front and guard should have done. Its orphans become our children."""
         last_words(f"the keeper of {self.job.name!r} kills the command, for nobody else does")
         if self.page.guard and not self.all_dead:
             processes.send(self.page.guard, _KILL)
@@ -237,7 +237,7 @@ class _Keeper:
             last_words(f"lock {self.job.name!r} is kept: nothing proves that its command is gone")
 
     def _kill_children(self) -> bool:
-        """Reap and kill; true if no child is left, which is a proof if the guard was our child."""
+        """Reap and kill our children; true if none is left, which is a proof if the guard was our child."""
         none_left = processes.reap()[1]
         for process in [] if none_left else processes.children():
             processes.send(process, _KILL)

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from singleton_run.call.settings import Settings
-    from singleton_run.keeper.decisions import Do, Done
+    from singleton_run.keeper.operations import Operation
+    from singleton_run.keeper.operations import Result as Outcome
 
     Result = TypeVar("Result")
     Facts = dict[str, Any]
@@ -75,7 +76,7 @@ class Tracer:
         self._began = calls.now()
         self._name = settings.name
         self._ttl = settings.ttl
-        self._leased = settings.scheme != "file"
+        self._leased = True
         self._hidden = settings.lock, redact(settings.lock)
         self._lost = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("q")
         self._lease = (0.0, 0.0)
@@ -121,18 +122,19 @@ class Tracer:
         self.write("request", kind, key=_asked(key), ms=ms, answer=_asked(answer, result))
         return result
 
-    def operation(self, do: Do, done: Done | None = None) -> None:
-        """Tell that an operation of the keeper's begins, or that it is done."""
-        if do.name in _SAID_ELSEWHERE:
+    def operation(self, operation: Operation, outcome: Outcome | None = None) -> None:
+        """Tell that an operation of the keeper's begins, or how it went."""
+        name = operation.name
+        if name in _SAID_ELSEWHERE:
             return
-        if done is not None:
-            result = "done" if done.result is None else type(done.result).__name__.lower()
-            result = result if done.error is None else _error(done.error)
-            self.write("did", do.name, ms=_since(done.began, done.now), result=result)
+        if outcome is not None:
+            result = "done" if outcome.value is None else type(outcome.value).__name__.lower()
+            result = result if outcome.error is None else _error(outcome.error)
+            self.write("did", name, ms=_since(outcome.began, outcome.now), result=result)
             return
-        last = do.arguments[-1] if do.arguments else None
-        span = {"until" if do.name in _WAITS else "limit": last} if isinstance(last, float) else {}
-        self.write("does", do.name, **span)
+        last = operation.arguments[-1] if operation.arguments else None
+        span = {"until" if name in _WAITS else "limit": last} if isinstance(last, float) else {}
+        self.write("does", name, **span)
 
     def lease(self, end: float, reported: float) -> None:
         """Tell of the lease's deadlines, by its end and the keeper's last report, if one has changed."""
@@ -150,9 +152,10 @@ class Tracer:
         }
         self.write("lease", renewed=renewed, **{name: self._reading(at) for name, at in deadlines.items()})
 
-    def hands(self, hands: Result) -> Result:
-        """The front's hands, by which its decisions are told, and its looks at the lease."""
-        return _Watched(hands, self._decides, self.lease)  # type: ignore[return-value]  # it has what they have
+    def effects(self, effects: Result, *, leased: bool) -> Result:
+        """A turn's effects, by which its decisions are told, and its looks at the lease, if there is one."""
+        self._leased = leased
+        return _Watched(effects, self._decides, self.lease)  # type: ignore[return-value]  # it has theirs
 
     def tree(self, tree: Result) -> Result:
         """The guard's tree of processes, by which its starts and signals are told."""

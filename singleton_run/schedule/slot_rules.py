@@ -140,7 +140,7 @@ class Plan:
             decision.notes.append(("behind", round(behind, 0 if behind < 60 else -1)))
         return decision
 
-    def begun(self, run: Record, decision: Decision, start: float) -> dict[str, Any]:
+    def started(self, run: Record, decision: Decision, start: float) -> dict[str, Any]:
         """`run`, the record of a turn that begins, with the slot that it is for."""
         slot = {
             "schedule": _slots(self._settings, self._cron, 0.0).text,
@@ -158,7 +158,7 @@ class Plan:
         """`run` with that slot as one that may have been started and is not tried again."""
         known = Decision(REST, decision.slot, None, attempt=_NO_MORE)
         known.grid = decision.slot if self._cron is None else 0.0
-        mended = self.begun({**run, "state": "lost"}, known, decision.at or 0.0)
+        mended = self.started({**run, "state": "lost"}, known, decision.at or 0.0)
         return {**mended, "slot": {**mended["slot"], "state": UNREADABLE}}
 
     def blind(self, now: float) -> float:

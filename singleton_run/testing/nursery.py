@@ -207,10 +207,10 @@ def _plain(value: Grant | Held) -> dict[str, Any]:
 
 
 def _record(grant: Grant) -> dict[str, Any]:
-    from singleton_run.api.record import begun, ended
+    from singleton_run.api.record import ended, started
 
     start = time.time()
-    return ended(begun(grant.record, grant.name, grant.holder, grant.token, start), "succeeded", 0, start)
+    return ended(started(grant.record, grant.name, grant.holder, grant.token, start), "succeeded", 0, start)
 
 
 def _be_alone(folder: str, grant: Grant) -> str:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from singleton_run.api.contract import Grant, Held
-from singleton_run.api.record import begun, ended
+from singleton_run.api.record import ended, started
 from singleton_run.errors import Failure, Lost, Refused
 from singleton_run.job import Job
 from singleton_run.keeper import decisions as keeper_decisions
+from singleton_run.keeper import operations
 from singleton_run.names import LONGEST, check_name
 from singleton_run.system import calls
 from singleton_run.testing.peer import SLACK, STEADY, Crew, Nursery, Peer
@@ -45,7 +46,7 @@ LOOK_EVERY = 0.05
 def record_of(grant: Grant, state: str = "succeeded") -> dict[str, Any]:
     """The record that a command leaves which ran under `grant`."""
     start = round(time.time(), 3)
-    run = begun(grant.record, grant.name, grant.holder, grant.token, start)
+    run = started(grant.record, grant.name, grant.holder, grant.token, start)
     return run if state == "running" else ended(run, state, 0, start)
 
 
@@ -72,41 +73,26 @@ def lookalikes(name: str) -> list[str]:
 def alike_keys() -> list[str]:
     """Keys that a backend may confuse, or take for something else than a text."""
     plain = [
-        "a",
-        "A",
-        "b",
-        "a/b",
-        "a b",
-        "a%2Fb",
-        "a%2fb",
-        "a%252Fb",
-        "a\\b",
-        "a\\u002fb",
-        "a:b",
-        "a_b",
-        "a-b",
-        "a+b",
+        r"a",
+        r"A",
+        r"b",
+        r"a/b",
+        r"a%2Fb",
+        r"a%2fb",
+        r"a%252Fb",
+        r"a\b",
+        r"a\u002fb",
+        r"a:b",
+        r"a_b",
+        r"a-b",
+        r"a+b",
     ]
     odd = [
         " ",
         "a ",
         " a",
-        ".",
-        "..",
-        "../a",
-        "/",
-        "//",
-        "/a",
-        "a/",
-        "%",
-        "#",
-        "*",
-        "?",
-        "'",
-        '"',
-        "\\",
-        "-",
-        "~",
+        "a b",
+        *[".", "..", "../a", "/", "//", "/a", "a/", "%", "#", "*", "?", "'", '"', "\\", "-", "~"],
     ]
     unseen = [
         "a\nb",
@@ -329,12 +315,12 @@ class Conformance:
         """The keeper got it when the lease was nearly over: it isn't used before a renewal proves it anew."""
         name = crew.name()
         one, other = crew.peer(), crew.peer()
-        steps = keeper_decisions.keep(
-            Job(name, one.holder, STEADY, calls.FOREVER), keeper_decisions.Orders(), None
+        steps = keeper_decisions.lifecycle(
+            Job(name, one.holder, STEADY, calls.FOREVER), operations.Orders(), None
         )
         assert next(steps).name == "acquire"
         grant = one.takes(name)
-        step = steps.send(keeper_decisions.Done(one.began, one.began + STEADY, grant))
+        step = steps.send(operations.Result(one.began, one.began + STEADY, grant))
         assert step.name == "renew"
         one.renew(grant)
         other.is_refused(name)

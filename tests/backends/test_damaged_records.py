@@ -17,9 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psycopg import sql
 
-from singleton_run.api.record import UNREADABLE, VERSION, begun, ended, parsed, unreadable
-from singleton_run.errors import UNUSABLE
-from singleton_run.names import digest
+from singleton_run.api.record import UNREADABLE, VERSION, ended, parsed, started, unreadable
 from singleton_run.system import fastjson
 from tests.servers import etcd, postgres
 from tests.support.harness import Lab, environment, until
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
 
     from tests.support.harness import Run
 
-WHOLE = ended(begun(None, "x", "host:1:a", 7, 1000.5), "failed", 3, 1001.5)
+WHOLE = ended(started(None, "x", "host:1:a", 7, 1000.5), "failed", 3, 1001.5)
 WHOLE["runs"] = [{word: WHOLE[word] for word in ("state", "token", "holder", "start", "end", "status")}]
 TEXT = json.dumps(WHOLE)
 
@@ -80,13 +78,13 @@ BYTES |= {"a zero": TEXT.encode() + b"\0", "noise": bytes(range(256)), "huge": H
 def test_what_is_whole_is_read_and_written_again() -> None:
     found = parsed(TEXT)
     assert found == WHOLE
-    assert parsed(fastjson.dumps(begun(found, "x", "host:2:b", 8, 2000.0)))["state"] == "running"
+    assert parsed(fastjson.dumps(started(found, "x", "host:2:b", 8, 2000.0)))["state"] == "running"
 
 
 @pytest.mark.parametrize("text", [*DAMAGED.values(), HUGE], ids=[*DAMAGED, "huge"])
 def test_what_is_damaged_is_a_record_of_no_run_and_of_an_unknown_slot(text: str) -> None:
     assert parsed(text) == unreadable()
-    following = begun(parsed(text), "x", "host:2:b", 8, 2000.0)
+    following = started(parsed(text), "x", "host:2:b", 8, 2000.0)
     assert following["runs"] == []
     assert following["slot"] is None
     assert parsed(fastjson.dumps(following)) == following
@@ -104,7 +102,7 @@ def test_what_is_taken_for_a_record_can_be_written_down_again(
     """Shown, too: its times are some."""
     found = parsed(json.dumps({**WHOLE, "runs": [{**WHOLE["runs"][0], **inner}], **outer}))
     if found["state"] != UNREADABLE:
-        assert parsed(fastjson.dumps(begun(found, "x", "host:2:b", 8, 2000.0)))["state"] == "running"
+        assert parsed(fastjson.dumps(started(found, "x", "host:2:b", 8, 2000.0)))["state"] == "running"
         assert all(found[word] is None or time.gmtime(found[word]) for word in ("start", "end"))
 
 
@@ -136,9 +134,6 @@ class Store(Protocol):
     def get(self, name: str) -> str:
         """Read it."""
 
-    def put_mark(self, name: str, key: str, data: bytes) -> None:
-        """Write the mark of a key that is done."""
-
 
 class InFile:
     """The record beside the lock's file."""
@@ -151,9 +146,6 @@ class InFile:
 
     def get(self, name: str) -> str:
         return (self.directory / f"{name}.json").read_text()
-
-    def put_mark(self, name: str, key: str, data: bytes) -> None:
-        (self.directory / f"{name}.once" / f"{digest([key])}.json").write_bytes(data)
 
 
 class InEtcd:
@@ -169,10 +161,6 @@ class InEtcd:
     def get(self, name: str) -> str:
         return self.server.ctl("get", f"singleton-run/record/{name}", "--print-value-only")
 
-    def put_mark(self, name: str, key: str, data: bytes) -> None:
-        command = self.server.ctl_command("put", f"singleton-run/once/{name}/{key}")
-        subprocess.run(command, input=data, env=etcd.environment(), check=True, capture_output=True)
-
 
 class InPostgres:
     """The row's record."""
@@ -187,10 +175,6 @@ class InPostgres:
     def get(self, name: str) -> str:
         ((record,),) = self.server.run("SELECT record FROM singleton_run_lock WHERE name = %s", [name])
         return str(record)
-
-    def put_mark(self, name: str, key: str, data: bytes) -> None:
-        statement = "UPDATE singleton_run_lock_once SET mark = %s WHERE name = %s AND key = %s"
-        self.server.run(statement, [data.decode(), name, key])
 
 
 @pytest.fixture(params=["file", "etcd", "postgres"])
@@ -268,17 +252,6 @@ def test_a_slot_whose_record_is_damaged_is_left_out_and_said_to_be(
     assert again.wait() == 0
     assert "nothing to do, its record could not be read" in again.said
     lab.evidence.check(1)
-
-
-def test_a_damaged_mark_is_refused_with_the_same_status_everywhere(place: tuple[Lab, Store]) -> None:
-    lab, store = place
-    assert_all_well(lab.start("--once", "v1", command=["true"]))
-    for damage in (b"rubbish", b"[]"):
-        store.put_mark(lab.name, "v1", damage)
-        run = lab.start("--once", "v1", command=["true"])
-        assert run.wait() == UNUSABLE, run.said
-        assert "is damaged: delete it" in run.said
-        assert len(run.said.splitlines()) == 1
 
 
 # What else there is.

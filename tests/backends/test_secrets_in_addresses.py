@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from singleton_run.api import lock_address, registry
-from singleton_run.api.deadline import Patience
+from singleton_run.api.deadline import Deadline
 from singleton_run.api.http.proxy import choose
 from singleton_run.call import click_parser, fast_parser
 from singleton_run.call.settings import check
@@ -116,7 +116,7 @@ class Told:
         try:
             if isinstance(backend, PostgresBackend):
                 backend._address.routes(  # noqa: SLF001 - it asks the resolver, and nobody else
-                    Patience(calls.now() + 5.0)
+                    Deadline(calls.now() + 5.0)
                 )
             elif lock.startswith("etcd"):
                 backend.read("n", 5.0)

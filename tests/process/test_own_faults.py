@@ -44,7 +44,7 @@ def fails(lab: Lab, place: str) -> Run:
 
 
 @BOTH
-@pytest.mark.parametrize("place", ["Values", "find", "Front.__init__", "Front._lock"])
+@pytest.mark.parametrize("place", ["Values", "find", "Front.__init__", "_lock"])
 def test_a_fault_of_the_front_is_one_line_and_78(lab: Lab, place: str) -> None:
     run = fails(lab, place)
     assert (run.popen.returncode, run.said.count("\n"), run.out) == (78, 1, b"")

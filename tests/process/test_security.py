@@ -24,7 +24,7 @@ from singleton_run.api.url import host_and_port
 from singleton_run.errors import Failure
 from singleton_run.names import check_name, default_name
 from singleton_run_etcd.address import Address as EtcdAddress
-from singleton_run_etcd.backend import EtcdBackend
+from singleton_run_etcd.keys import Keys
 from singleton_run_postgres import open_backend as open_postgres
 from singleton_run_postgres.statements import quoted
 from tests.servers import etcd, postgres
@@ -80,9 +80,9 @@ def test_two_names_have_nothing_in_common_below_a_prefix(prefix: str, one: str, 
         address = EtcdAddress(f"etcd://h/{prefix}", {})
     except Failure:
         return
-    backend = EtcdBackend(None, address.prefix)  # type: ignore[arg-type] # nothing is asked
-    queues = [backend._queue(name) for name in (one, other)]  # noqa: SLF001 - the rule, without a server
-    records = [backend._record_key(name) for name in (one, other)]  # noqa: SLF001 - as above
+    keys = Keys(address.prefix)
+    queues = [keys.queue(name) for name in (one, other)]
+    records = [keys.record(name) for name in (one, other)]
     for key in queues:
         assert key.startswith(address.prefix)
         assert key.removeprefix(address.prefix).count("/") == 1

@@ -323,6 +323,6 @@ def test_each_request_to_postgres_is_told(postgres_server: Postgres, tmp_path: P
         lab.finish()
         assert run.wait() == 0
         told = requests_of(run)
-    assert told[0] == ("connect", f"127.0.0.1 port {postgres_server.port}", "logged in as app")
+    assert told[0] == ("connect", f"127.0.0.1:{postgres_server.port}", "logged in as app")
     keys = {key for kind, key, _ in told if kind == "query"}
     assert keys >= {"hello", f"acquire {lab.name}", f"renew {lab.name}", f"release {lab.name}"}

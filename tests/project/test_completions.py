@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from singleton_run.api.registry import BUILTINS
+from singleton_run.api.registry import BUILT_IN, KERNEL_HELD
 from singleton_run.call import click_parser
 
 TREE = Path(__file__).parents[2]
+BACKENDS = {**KERNEL_HELD, **BUILT_IN}
 FILES = {"bash": "singleton-run.bash", "zsh": "_singleton-run", "fish": "singleton-run.fish"}
 PATIENCE = 60.0
 
@@ -69,9 +70,9 @@ def test_options_complete(environ: dict[str, str], tmp_path: Path) -> None:
 
 
 def test_backends_complete(environ: dict[str, str], tmp_path: Path) -> None:
-    assert completed(environ, tmp_path, "singleton-run", "--lock", "") == set(BUILTINS)
+    assert completed(environ, tmp_path, "singleton-run", "--lock", "") == set(BACKENDS)
     assert completed(environ, tmp_path, "singleton-run", "--lock", "fi") == {"file"}
-    assert completed(environ, tmp_path, "singleton-run", "--lock", "=") == set(BUILTINS)
+    assert completed(environ, tmp_path, "singleton-run", "--lock", "=") == set(BACKENDS)
     assert completed(environ, tmp_path, "singleton-run", "--lock", "=", "fi") == {"file"}
     assert completed(environ, tmp_path, "singleton-run", "--lock=fi") == {"--lock=file"}
 

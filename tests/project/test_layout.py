@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from singleton_run import __version__
-from singleton_run.api.registry import BUILTINS
+from singleton_run.api.registry import BUILT_IN, KERNEL_HELD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+BACKENDS = {**KERNEL_HELD, **BUILT_IN}
 COMPLETIONS = {
     "share/bash-completion/completions/singleton-run",
     "share/zsh/site-functions/_singleton-run",
@@ -52,7 +53,7 @@ def _packages(project: dict[str, Any]) -> list[Path]:
 def test_backends_are_the_same_in_the_tree_the_wheel_and_the_table(project: dict[str, Any]) -> None:
     folders = {path.name for path in ROOT.glob("backends/*") if path.joinpath("__init__.py").exists()}
     listed = {path.name for path in _packages(project)} - {"singleton_run"}
-    assert folders == listed == set(BUILTINS.values())
+    assert folders == listed == set(BACKENDS.values())
 
 
 def test_nothing_makes_the_folder_of_backends_a_package() -> None:
@@ -61,7 +62,7 @@ def test_nothing_makes_the_folder_of_backends_a_package() -> None:
 
 def test_every_backend_has_an_extra_and_all_names_them_all(project: dict[str, Any]) -> None:
     extras = project["project"]["optional-dependencies"]
-    assert {BUILTINS[extra] for extra in extras if extra in BUILTINS} == set(BUILTINS.values())
+    assert {BACKENDS[extra] for extra in extras if extra in BACKENDS} == set(BACKENDS.values())
     named = {extra for line in extras["all"] for extra in re.findall(r"[\w-]+", line.partition("[")[2])}
     assert named == set(extras) - {"all"}
 
@@ -137,6 +138,15 @@ def test_a_backend_imports_nothing_of_the_core_but_the_api_and_the_errors() -> N
         assert strange == [], path
 
 
+def test_the_core_names_no_backend_but_in_the_registry() -> None:
+    """Not by its package, nor by its scheme as a whole word of the program."""
+    named = {*BACKENDS, *BACKENDS.values()}
+    for path in set(ROOT.glob("singleton_run/**/*.py")) - {ROOT / "singleton_run/api/registry.py"}:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        words = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+        assert not named & ({name.partition(".")[0] for name in imported(path)} | words), path
+
+
 def test_the_rooms_of_the_core_import_each_other_in_no_circle() -> None:
     rooms = {path.parent.name for path in ROOT.glob("singleton_run/*/__init__.py")}
     graph: dict[str, set[str]] = {room: set() for room in rooms}
@@ -147,3 +157,42 @@ def test_the_rooms_of_the_core_import_each_other_in_no_circle() -> None:
                 graph[room] |= {other} & rooms - {room}
     assert graph["front"]
     assert list(TopologicalSorter(graph).static_order())
+
+
+MOST_LINES, MOST_ATTRIBUTES = 45, 20
+# It is being taken apart.
+STILL_LARGE = {"singleton_run/front/lock_handles.py"}
+
+
+def too_large(tree: ast.AST) -> Iterator[str]:
+    """The functions and classes in which one can't see what they do."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            lines = (node.end_lineno or 0) - node.lineno + 1
+            if lines > MOST_LINES:
+                yield f"{node.name} has {lines} lines"
+        elif isinstance(node, ast.ClassDef):
+            stored = (
+                part.attr
+                for part in ast.walk(node)
+                if isinstance(part, ast.Attribute) and isinstance(part.ctx, ast.Store)
+                if isinstance(part.value, ast.Name) and part.value.id == "self"
+            )
+            attributes = len(set(stored))
+            if attributes > MOST_ATTRIBUTES:
+                yield f"{node.name} has {attributes} attributes"
+
+
+def test_what_is_too_large_is_seen() -> None:
+    body = "\n".join(f"        self.a{number} = {number}" for number in range(MOST_ATTRIBUTES + 1))
+    assert list(too_large(ast.parse(f"class A:\n    def __init__(self):\n{body}"))) == ["A has 21 attributes"]
+    body = "\n".join("    pass" for _ in range(MOST_LINES))
+    assert list(too_large(ast.parse(f"def f():\n{body}"))) == ["f has 46 lines"]
+
+
+def test_no_function_and_no_class_is_too_large() -> None:
+    files = [*ROOT.glob("singleton_run/**/*.py"), *ROOT.glob("backends/*/*.py")]
+    assert files
+    for path in files:
+        if path.relative_to(ROOT).as_posix() not in STILL_LARGE:
+            assert list(too_large(ast.parse(path.read_text(encoding="utf-8")))) == [], path

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from singleton_run import errors
-from singleton_run.api.registry import BUILTINS
+from singleton_run.api.registry import BUILT_IN, KERNEL_HELD
 from singleton_run.call.fast_parser import Values, read
 from singleton_run.call.options import OPTIONS
 from singleton_run.call.settings import check
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parents[2]
+BACKENDS = {**KERNEL_HELD, **BUILT_IN}
 README = ROOT / "README.md"
 PAGES = [README, *sorted(ROOT.glob("docs/*.md"))]
 # Their examples need no server; those of the other pages are for whoever has one.
@@ -108,8 +109,8 @@ def test_the_readme_lists_every_exit_status() -> None:
 
 def test_the_readme_lists_every_backend_there_is() -> None:
     named = {lock.partition("://")[0] for row in table("Locks") for lock in row[0].split(", ")}
-    assert named <= set(BUILTINS)
-    assert {BUILTINS[scheme] for scheme in named} == set(BUILTINS.values())
+    assert named <= set(BACKENDS)
+    assert {BACKENDS[scheme] for scheme in named} == set(BACKENDS.values())
 
 
 # What is mentioned.

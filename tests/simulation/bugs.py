@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from singleton_run import lease_times
-from singleton_run.front.decisions import NONE, RUNNING, STARTING, Turn
+from singleton_run.front.decisions import RUNNING, STARTING, Turn
+from singleton_run.front.keeper_watch import KeeperWatch
 from singleton_run.guard import decisions as guard_decisions
 from singleton_run.guard.decisions import Guard
-from singleton_run.keeper.decisions import Done, Orders
+from singleton_run.keeper.operations import Orders, Result
 from singleton_run.system.messages import GuardTells
 from tests.simulation import keeper as keeper_process
 from tests.simulation.front import Front, _Adopted
@@ -48,10 +49,10 @@ def _release_before_proof() -> list[Patch]:
 def _end_from_the_answer() -> list[Patch]:
     """The lease is counted from when the answer came, not from before the request."""
 
-    def done(self: Keeper, result: object = None, error: Failure | None = None) -> Done:
+    def done(self: Keeper, result: object = None, error: Failure | None = None) -> Result:
         self.request = None
         now = self.machine.clock()
-        return Done(now, now, result, error)
+        return Result(now, now, result, error)
 
     return [(Keeper, "_done", done)]
 
@@ -117,12 +118,12 @@ def _wall_clock() -> list[Patch]:
 def _two_keepers() -> list[Patch]:
     """A keeper is replaced without waiting for the old one's end."""
 
-    def kill_keeper(self: Turn) -> None:
-        self.hands.kill_keeper()
-        self.keeper = NONE
-        self.keep_again_at = 0.0
+    def kill(self: KeeperWatch) -> None:
+        self._effects.kill_keeper()
+        self.died()
+        self.fork_at = 0.0
 
-    return [(Turn, "_kill_keeper", kill_keeper)]
+    return [(KeeperWatch, "kill", kill)]
 
 
 def _stop_without_kill() -> list[Patch]:
@@ -181,10 +182,10 @@ def _started_after_the_loss() -> list[Patch]:
     real = Turn.guard_died
 
     def guard_died(self: Turn, now: float) -> None:
-        stopped = self.stopped
-        self.stopped = stopped and self.phase != STARTING
+        ending, stopped = self.ending, self.ending.stopped
+        ending.stopped = stopped and self.phase != STARTING
         real(self, now)
-        self.stopped = stopped
+        ending.stopped = stopped
 
     return [(Turn, "guard_died", guard_died)]
 

@@ -41,8 +41,8 @@ def _broken_unless_excused(trip: Trip, promise: str) -> None:
 
 def start_ordered(trip: Trip) -> None:
     """The front is about to order the start."""
-    turn = trip.front.turn
-    if turn.lost or turn.stopped or turn.killed:
+    ending = trip.front.turn.ending
+    if ending.lost or ending.stopped or ending.killed:
         raise Broken(f"{trip}: the start is ordered though the lock is lost, or the time for it is over")
 
 
@@ -106,8 +106,8 @@ def front_exits(trip: Trip) -> None:
     """The front ends by itself, with a status."""
     if trip.tree.tasks:
         raise Broken(f"{trip}: the front exits before its command")
-    timeout, tree = trip.wishes.timeout, trip.tree
-    if trip.front.turn.why == TIMED_OUT and timeout is not None and tree.over - tree.began < timeout:
+    timeout, tree, imposed = trip.wishes.timeout, trip.tree, trip.front.turn.ending.imposed
+    if imposed == TIMED_OUT and timeout is not None and tree.over - tree.began < timeout:
         raise Broken(f"{trip}: {tree.over - tree.began:.3f} s of --timeout {timeout:.3f} s were too long")
 
 

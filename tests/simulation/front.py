@@ -1,4 +1,4 @@
-"""The front's process: the `Hands` and the loop around the decisions of `singleton_run.front.decisions`."""
+"""The front's process: the effects and the loop around the decisions of `singleton_run.front.decisions`."""
 
 from __future__ import annotations
 
@@ -96,11 +96,11 @@ class Front(Process):
         if self.keeper is not None and self.keeper.alive and not self.settled:
             self.keeper.kill_soon()
         self.step()
-        self.trip.status = self.turn.status
-        self.world.note(self, "exits with", self.turn.status)
+        self.trip.status = self.turn.ending.status
+        self.world.note(self, "exits with", self.turn.ending.status)
         self.die()
 
-    # The hands of the turn.
+    # The effects of the turn.
 
     def keep(self, grant: dict[str, Any] | None) -> None:
         """Fork a keeper."""
@@ -121,7 +121,7 @@ class Front(Process):
 
     def settle(self) -> None:
         """Write to its pipe."""
-        self._tell_keeper(KeeperOrders.settle({"status": self.turn.status}))
+        self._tell_keeper(KeeperOrders.settle({"status": self.turn.ending.status}))
 
     def leave(self) -> None:
         """Write to its pipe."""

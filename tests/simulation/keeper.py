@@ -8,7 +8,7 @@ from singleton_run.api.contract import Grant
 from singleton_run.errors import Failure, Unavailable
 from singleton_run.job import Job
 from singleton_run.keeper import decisions as keeper_decisions
-from singleton_run.keeper.decisions import Do, Done, Orders
+from singleton_run.keeper.operations import Operation, Orders, Result
 from singleton_run.system.messages import KeeperOrders, deliver
 from tests.simulation import checks
 from tests.simulation.machine import Process
@@ -68,8 +68,8 @@ class Keeper(Process):
         self.has_enforced = False
         self.loaded_at = 0.0
         resumed = None if grant is None else (Grant(**grant), trip.end)
-        job = Job("lock", trip.holder, trip.wishes.ttl, trip.front.turn.wait_until)
-        self.steps: Generator[Do, Done, None] = keeper_decisions.keep(job, self.orders, resumed)
+        job = Job("lock", trip.holder, trip.wishes.ttl, trip.front.turn.wait.until)
+        self.steps: Generator[Operation, Result, None] = keeper_decisions.lifecycle(job, self.orders, resumed)
         self.wake()
 
     def run(self) -> None:
@@ -136,13 +136,13 @@ class Keeper(Process):
             return False
         return not self.orders.no_front or (not trip.guard.alive and not self.heard_dead)
 
-    def _finish(self, done: Done) -> None:
+    def _finish(self, done: Result) -> None:
         self.world.visit("keeper", self.op, _outcome_name(done))
         self.world.note(self, self.op, "->", _outcome_name(done))
         self._listen()
         self._go_on(done)
 
-    def _go_on(self, done: Done | None) -> None:
+    def _go_on(self, done: Result | None) -> None:
         while True:
             try:
                 do = next(self.steps) if done is None else self.steps.send(done)
@@ -158,7 +158,7 @@ class Keeper(Process):
                 return
             self.world.visit("keeper", do.name, "done")
             self._listen()
-            done = Done(self.began, self.machine.clock())
+            done = Result(self.began, self.machine.clock())
 
     # How each operation begins; true if it is done already.
 
@@ -267,7 +267,7 @@ class Keeper(Process):
 
     # How each ends.
 
-    def _outcome(self) -> Done | None:
+    def _outcome(self) -> Result | None:
         if self.enforcing:
             self._listen()
             return self._done() if self._enforced() else None
@@ -282,11 +282,11 @@ class Keeper(Process):
         broken = self.op == "hold" and self.breaks
         return self._done(error=Unavailable("the watch is broken") if broken else None)
 
-    def _done(self, result: object = None, error: Failure | None = None) -> Done:
+    def _done(self, result: object = None, error: Failure | None = None) -> Result:
         self.request = None
-        return Done(self.began, self.machine.clock(), result, error)
+        return Result(self.began, self.machine.clock(), result, error)
 
-    def _replied(self) -> Done | None:
+    def _replied(self) -> Result | None:
         """An answer that has come in time, or at a time of our own stand-still: both are possible."""
         request = self.request
         late = self.machine.clock() >= self.until
@@ -298,7 +298,7 @@ class Keeper(Process):
             return self._done(error=request.answer)
         return self._done(request.answer)
 
-    def _waited(self) -> Done | None:
+    def _waited(self) -> Result | None:
         now = self.machine.clock()
         if self.news or self._unread() or now >= self.until:
             return self._done()
@@ -320,7 +320,7 @@ class Keeper(Process):
         return None
 
 
-def _outcome_name(done: Done) -> str:
+def _outcome_name(done: Result) -> str:
     if done.error is not None:
         return type(done.error).__name__
-    return "done" if done.result is None else type(done.result).__name__
+    return "done" if done.value is None else type(done.value).__name__

@@ -17,15 +17,17 @@ from singleton_run.api.contract import Grant, Held
 from singleton_run.call import fast_parser, settings
 from singleton_run.errors import HELD, LOST, UNAVAILABLE, Failure, Lost, Refused, Unavailable
 from singleton_run.front import decisions as front_decisions
-from singleton_run.guard.decisions import FOREVER, GONE, LEFTOVERS, MOST_NAMED, Guard
+from singleton_run.guard.decisions import GONE, LEFTOVERS, MOST_NAMED, Guard
 from singleton_run.job import Job
 from singleton_run.keeper import decisions as keeper_decisions
+from singleton_run.keeper import operations
+from singleton_run.lease_times import FOREVER
 from singleton_run.system.messages import GuardOrders
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from singleton_run.keeper.decisions import Do, Done
+    from singleton_run.keeper.operations import Operation, Result
     from singleton_run.system.messages import Message
 
 TTL = 30.0
@@ -256,9 +258,9 @@ class History:
 
     def __init__(self, *, resumed: tuple[Grant, float] | None = None, wait_until: float = FOREVER) -> None:
         self.now = 0.0
-        self.orders = keeper_decisions.Orders()
-        self.steps = keeper_decisions.keep(Job("x", "me", TTL, wait_until), self.orders, resumed)
-        self.did: Do | None = next(self.steps)
+        self.orders = operations.Orders()
+        self.steps = keeper_decisions.lifecycle(Job("x", "me", TTL, wait_until), self.orders, resumed)
+        self.did: Operation | None = next(self.steps)
         self.reported = 0.0
         self.told: list[tuple[Any, ...]] = []
 
@@ -266,9 +268,9 @@ class History:
         """Answer the operation under way; those that are told or reported pass by."""
         began = self.now
         self.now += took
-        self._send(keeper_decisions.Done(began, self.now, result, error))
+        self._send(operations.Result(began, self.now, result, error))
 
-    def _send(self, done: Done) -> None:
+    def _send(self, done: Result) -> None:
         try:
             self.did = self.steps.send(done)
             while self.did.name in ("tell", "report"):
@@ -276,7 +278,7 @@ class History:
                     self.told.append(self.did.arguments)
                 else:
                     self.reported = self.did.arguments[0]
-                self.did = self.steps.send(keeper_decisions.Done(self.now, self.now))
+                self.did = self.steps.send(operations.Result(self.now, self.now))
         except StopIteration:
             self.did = None
 
@@ -560,7 +562,7 @@ def test_a_late_renewal_lifts_the_kill_but_not_the_stop() -> None:
     assert ("guard", "kill") not in hands.done
     one.guard_ended(0)
     one.guard_gone(proved=True)
-    assert one.status == LOST
+    assert one.ending.status == LOST
 
 
 @pytest.mark.parametrize("number", [SIGINT, SIGTERM])
@@ -597,7 +599,7 @@ def test_what_stops_us_is_what_was_sent_and_not_what_the_command_would_get(
     one.begin()
     one.signal(number, 1.0)
     stops = number in (1, 2, 3, 15) and to != 0
-    assert (("leave",) in hands.done, one.last) == (stops, stops)
+    assert (("leave",) in hands.done, one.stop_requested) == (stops, stops)
     assert front_decisions.stops_us(number, asked.rewrite) == stops
 
 
@@ -613,7 +615,7 @@ def test_a_grant_after_the_decision_to_leave_starts_nothing() -> None:
     assert not [done for done in hands.done if done[0] == "guard"]
     assert one.next_look() < 10.0
     one.look(one.next_look())
-    assert (one.phase, one.status) == (front_decisions.OVER, 128 + SIGTERM)
+    assert (one.phase, one.ending.status) == (front_decisions.OVER, 128 + SIGTERM)
 
 
 def test_the_timeout_counts_from_the_start_and_not_from_when_we_hear_of_it() -> None:
@@ -625,7 +627,7 @@ def test_the_timeout_counts_from_the_start_and_not_from_when_we_hear_of_it() -> 
     one.granted(grant().as_dict(), 7.0)
     one.guard_started(1, 1.0)
     one.look(7.0)
-    assert one.why == 124
+    assert one.ending.imposed == 124
 
 
 @pytest.mark.parametrize("heard", ["ended", "seen to have ended"])
@@ -636,7 +638,7 @@ def test_a_command_that_has_ended_runs_into_no_timeout(heard: str) -> None:
     else:
         one.command_ended(6.0)
     one.look(6.0)
-    assert one.why == 0
+    assert one.ending.imposed == 0
     assert ("say", "timeout") not in hands.done
 
 
@@ -664,7 +666,7 @@ def test_a_guard_that_answers_late_is_left_alone() -> None:
     hands.is_heard = True
     one.look(one.next_look())
     assert ("guard", "wake") not in hands.done
-    assert one.guard_answers_by == front_decisions.FOREVER
+    assert one.guard.next_look() == lease_times.FOREVER
 
 
 def test_a_guard_that_died_before_it_started_anything_is_replaced() -> None:
@@ -680,7 +682,7 @@ def test_a_guard_that_died_before_it_started_anything_is_replaced() -> None:
     one.guard_started(1, 1.1)
     one.guard_ended(0)
     one.guard_gone(proved=True)
-    assert one.status == 0
+    assert one.ending.status == 0
 
 
 def test_a_wait_whose_end_the_guard_has_forestalled_goes_on_until_it_says_so() -> None:
@@ -691,7 +693,7 @@ def test_a_wait_whose_end_the_guard_has_forestalled_goes_on_until_it_says_so() -
     one = front_decisions.Turn(settings.check(values, {}), hands, leased=False, now=0.0, kill_grace=10.0)
     one.begin()
     one.look(2.0)
-    assert (one.phase, one.next_look()) == (front_decisions.WAITING, front_decisions.FOREVER)
+    assert (one.phase, one.next_look()) == (front_decisions.WAITING, lease_times.FOREVER)
     one.signal(SIGTERM, 2.1)
     one.granted(grant().as_dict(), 2.2)
     assert hands.done[-2:] == [("guard", *GuardOrders.start(grant().token)), ("guard", "signal", SIGTERM)]
@@ -708,4 +710,4 @@ def test_a_keeper_that_answers_too_late_is_asked_to_give_the_lock_back() -> None
     one.granted(grant().as_dict(), 5.0)
     assert one.phase == front_decisions.WAITING
     one.settled("")
-    assert (one.phase, one.status, one.conflict) == (front_decisions.OVER, 75, True)
+    assert (one.phase, one.ending.status, one.conflict) == (front_decisions.OVER, 75, True)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from singleton_run.api.contract import Grant, Held
-from singleton_run.api.record import begun, ended
+from singleton_run.api.record import ended, started
 from singleton_run.errors import Refused, Unavailable
 from singleton_run.names import LONGEST
 from singleton_run.system import calls
@@ -233,7 +233,7 @@ def test_a_look_sees_that_flock_holds_the_lock(lab: Lab) -> None:
 
 def test_a_look_sees_the_lock_where_proc_does_not_show_it(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     printed(lab)
-    monkeypatch.setattr("singleton_run_file.backend._LOCKS", "/nonexistent/locks")
+    monkeypatch.setattr("singleton_run_file.lock_file._LOCKS", "/nonexistent/locks")
     looker, holder = open_backend(lab.lock, {}), open_backend(lab.lock, {})
     run = lab.start(command=lab.long_job())
     lab.ready()
@@ -557,7 +557,7 @@ def test_a_record_or_mark_is_written_whole_or_not_at_all(lab: Lab, size: int) ->
     backend = open_backend(lab.lock, {})
     grant = backend.acquire(lab.name, "host:1:a", 0.0, 0.0)
     assert isinstance(grant, Grant)
-    first = begun(None, lab.name, "host:1:a", grant.token, 1.0)
+    first = started(None, lab.name, "host:1:a", grant.token, 1.0)
     backend.write(grant, first, 0.0)
     with no_file_beyond(size), pytest.raises(Unavailable, match="File too large"):
         backend.write(grant, ended(first, "succeeded", 0, 2.0), 0.0)
@@ -582,7 +582,7 @@ def test_a_time_that_can_not_be_written_whole_is_said(lab: Lab, size: int) -> No
     backend = open_backend(lab.lock, {})
     grant = backend.acquire(lab.name, "host:1:a", 0.0, 0.0)
     assert isinstance(grant, Grant)
-    run = begun(None, lab.name, "host:1:a", grant.token, 1.0)
+    run = started(None, lab.name, "host:1:a", grant.token, 1.0)
     with no_file_beyond(size), pytest.raises(Unavailable, match="File too large"):
         backend.release(grant, run, 0.0, 60.0)
     assert isinstance(asked(lab), Grant)
@@ -611,7 +611,7 @@ def kept(lab: Lab, seconds: float) -> tuple[FileBackend, float]:
     assert isinstance(grant, Grant)
     end = calls.now() + seconds
     backend.release(
-        grant, ended(begun(None, lab.name, "host:1:a", grant.token, 1.0), "succeeded", 0, 2.0), 0.0, seconds
+        grant, ended(started(None, lab.name, "host:1:a", grant.token, 1.0), "succeeded", 0, 2.0), 0.0, seconds
     )
     return backend, end
 

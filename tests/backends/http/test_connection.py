@@ -17,11 +17,12 @@ import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from singleton_run.api.deadline import Late, Patience, Woken
+from singleton_run.api.deadline import Deadline, Interrupted, Timeout
 from singleton_run.api.http import proxy as proxies
 from singleton_run.api.http.client import Client, Endpoint
-from singleton_run.api.http.connection import Broken, Connection, Socket
+from singleton_run.api.http.connection import Connection
 from singleton_run.api.http.tls import Tls
+from singleton_run.api.http.wire import Broken, Socket
 from singleton_run.api.url import host_and_port, unquoted
 from singleton_run.errors import Refused, Unavailable
 from singleton_run.system import calls
@@ -135,8 +136,8 @@ def serving(reply: Reply, context: ssl.SSLContext | None = None) -> Iterator[Ser
         server.close()
 
 
-def soon(limit: float = LONG) -> Patience:
-    return Patience(calls.now() + limit)
+def soon(limit: float = LONG) -> Deadline:
+    return Deadline(calls.now() + limit)
 
 
 def ask(client: Client, limit: float = LONG, path: str = "/") -> Answer:
@@ -224,15 +225,15 @@ class _Canned:
     def __init__(self, pieces: list[bytes]) -> None:
         self._pieces = pieces
 
-    def send(self, data: bytes, patience: Patience) -> None:
+    def send(self, data: bytes, deadline: Deadline) -> None:
         """Nobody listens."""
 
-    def receive(self, patience: Patience) -> bytes:
+    def receive(self, deadline: Deadline) -> bytes:
         if not self._pieces:
             return b""
         piece = self._pieces.pop(0)
         if not piece:
-            raise Late
+            raise Timeout
         return piece
 
     def close(self) -> None:
@@ -272,7 +273,7 @@ def test_lines_are_the_same_however_they_are_chunked_cut_and_interrupted(
                 _begin(connection)
                 begun = True
             line = connection.line(soon())
-        except Late:
+        except Timeout:
             continue
         if line is None:
             break
@@ -282,7 +283,7 @@ def test_lines_are_the_same_however_they_are_chunked_cut_and_interrupted(
 
 def _begin(connection: Connection) -> None:
     """A head that was interrupted is of no use: begin again, with what has come already."""
-    connection.begin(b"", soon())
+    connection.start(b"", soon())
 
 
 @pytest.mark.parametrize(
@@ -362,8 +363,8 @@ def test_after_a_late_answer_the_next_request_gets_its_own() -> None:
 def test_a_wake_interrupts_a_request() -> None:
     woken, wake = os.pipe()
     os.write(wake, b".")
-    with serving(always()) as server, pytest.raises(Woken):
-        local(server.port).request("POST", "/", {}, b"", Patience(calls.now() + LONG, woken))
+    with serving(always()) as server, pytest.raises(Interrupted):
+        local(server.port).request("POST", "/", {}, b"", Deadline(calls.now() + LONG, woken))
     os.close(woken)
     os.close(wake)
 
@@ -372,7 +373,7 @@ def test_a_stream_is_read_on_after_an_interruption() -> None:
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n"
     with serving(always(head)) as server:
         stream = local(server.port).stream("GET", "/", {}, b"", soon())
-        with pytest.raises(Late):
+        with pytest.raises(Timeout):
             stream.line(soon(0.05))
         server._connections[0].sendall(b"5\r\n\ntwo\n\r\n")  # noqa: SLF001 - the test's own
         assert [stream.line(soon()) for _ in range(2)] == [b"one", b"two"]
@@ -533,7 +534,7 @@ def test_every_address_of_a_name_is_tried(names: Names) -> None:
 def test_addresses_can_be_handed_to_another_process(names: Names) -> None:
     with serving(always(OK)) as server:
         client = client_of(Endpoint("service.test", server.port))
-        client.addresses["service.test", server.port] = [(int(socket.AF_INET), ("127.0.0.1", server.port))]
+        client.recall([["service.test", server.port, [[int(socket.AF_INET), ["127.0.0.1", server.port]]]]])
         assert ask(client).body == b"ok"
     assert names.asked == 0
 
@@ -604,7 +605,7 @@ class TestTls:
         with serving(always(head, b"4\r\none\n\r\n"), authority.server("localhost")) as server:
             stream = secure(server.port, Tls(authority.path)).stream("GET", "/", {}, b"", soon())
             assert stream.line(soon()) == b"one"
-            with pytest.raises(Late):
+            with pytest.raises(Timeout):
                 stream.line(soon(0.05))
             server.close()
             with pytest.raises(Broken):

@@ -74,7 +74,7 @@ def every_call(backend: Backend, wake: int) -> list[Callable[[], object]]:
     """Every call of the contract that asks the server."""
     handle = {"lease": 5, "since": 1.0, "known": []}
     grant = Grant("n", "h:1", 7, TTL, handle)
-    held = Held(handle={"ttl": TTL, "ahead": "n/5", "revision": 1})
+    held = Held(handle={"ttl": TTL, "predecessor": "n/5", "revision": 1})
     return [
         lambda: backend.acquire("n", "h:1", TTL, SOON),
         lambda: backend.wait(held, calls.now() + SOON, wake),

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from singleton_run.api import timestamps
-from singleton_run.api.record import begun
+from singleton_run.api.record import started
 from singleton_run.errors import Refused
 from singleton_run.names import check_name
 from singleton_run_k8s import errors, lease, objects
@@ -180,22 +180,22 @@ def test_what_others_wrote_stays() -> None:
 @given(st.floats(0.0, 100.0), st.integers(1, 60))
 def test_a_lease_is_over_when_it_was_seen_unchanged_for_its_duration(after: float, seconds: int) -> None:
     first = made(ttl=seconds)
-    sight = lease.look(first, None, 500.0, 9.0, None)
+    seen = lease.observe(first, None, 500.0, 9.0, None)
     # Somebody's annotation is no renewal.
     annotated = stored({**first, "metadata": {**first["metadata"], "annotations": {"note": "x"}}}, 8)
-    sight = lease.look(annotated, sight, 500.0 + after / 2, 9.0, None)
-    assert sight.is_free("b", 500.0 + after) == (after >= seconds)
+    seen = lease.observe(annotated, seen, 500.0 + after / 2, 9.0, None)
+    assert seen.is_free("b", 500.0 + after) == (after >= seconds)
     renewed = stored(lease.renewed(first, seconds, 0, 1001.0), 9)
-    sight = lease.look(renewed, sight, 500.0 + after, 9.0, None)
-    assert not sight.is_free("b", 500.0 + after + seconds - 0.001)
+    seen = lease.observe(renewed, seen, 500.0 + after, 9.0, None)
+    assert not seen.is_free("b", 500.0 + after + seconds - 0.001)
 
 
 @given(st.integers(0, 100), st.integers(1, 60), st.floats(0.0, 10.0))
-def test_by_the_servers_stamps_it_is_over_at_first_sight(age: int, seconds: int, later: float) -> None:
+def test_by_the_servers_stamps_it_is_over_at_first_seen(age: int, seconds: int, later: float) -> None:
     """Both of its clocks are cut off to whole seconds, so it is over for a second and more by then."""
     found = stored(made(ttl=seconds), 7, stamp=1000.0)
-    sight = lease.look(found, None, 500.0, 9.0, 1000.0 + age)
-    free = sight.is_free("b", 500.0 + later)
+    seen = lease.observe(found, None, 500.0, 9.0, 1000.0 + age)
+    free = seen.is_free("b", 500.0 + later)
     assert free == (later >= seconds or age + later >= seconds + lease.MARGIN)
     assert not free or age + later >= seconds + 1.0 or later >= seconds
 
@@ -206,35 +206,35 @@ def test_without_stamps_or_without_the_servers_clock_it_is_observed() -> None:
     unreadable = stored(made(), 7, stamp=1000.0)
     unreadable["metadata"]["managedFields"][1]["time"] = "yesterday"
     for found, date in ((old, None), (bare, 9000.0), (unreadable, 9000.0)):
-        sight = lease.look(found, None, 500.0, 9.0, date)
-        assert not sight.is_free("b", 529.9)
-        assert sight.is_free("b", 530.0)
+        seen = lease.observe(found, None, 500.0, 9.0, date)
+        assert not seen.is_free("b", 529.9)
+        assert seen.is_free("b", 530.0)
 
 
 def test_what_is_free_and_what_is_ones_own_needs_no_time() -> None:
-    assert lease.look(None, None, 500.0, 9.0, None).is_free("a:1:x", 500.0)
-    assert lease.look(made(), None, 500.0, 9.0, None).is_free("a:1:x", 500.0)
+    assert lease.observe(None, None, 500.0, 9.0, None).is_free("a:1:x", 500.0)
+    assert lease.observe(made(), None, 500.0, 9.0, None).is_free("a:1:x", 500.0)
     given_back = lease.released(made(), 7, {}, 0, 0.0, 1001.0)
-    assert lease.look(given_back, None, 500.0, 9.0, None).is_free("b", 500.0)
+    assert lease.observe(given_back, None, 500.0, 9.0, None).is_free("b", 500.0)
     kept = lease.released(made(), 7, {}, 0, 5.0, 1001.0)
-    assert not lease.look(kept, None, 500.0, 9.0, None).is_free("a:1:x", 504.9)
+    assert not lease.observe(kept, None, 500.0, 9.0, None).is_free("a:1:x", 504.9)
     empty = {"metadata": {"name": "job", "resourceVersion": "3"}}
-    assert lease.look(empty, None, 500.0, 9.0, None).is_free("b", 500.0)
+    assert lease.observe(empty, None, 500.0, 9.0, None).is_free("b", 500.0)
     assert lease.taken(empty, "Job", "b", 30.0, 1.0, "job")["spec"]["leaseTransitions"] == 1
 
 
 def test_a_holder_that_does_not_say_for_how_long_has_it_for_our_ttl() -> None:
     found = {"metadata": {"name": "job"}, "spec": {"holderIdentity": "somebody"}}
-    sight = lease.look(found, None, 500.0, 9.0, None)
-    assert not sight.is_free("b", 508.9)
-    assert sight.is_free("b", 509.0)
+    seen = lease.observe(found, None, 500.0, 9.0, None)
+    assert not seen.is_free("b", 508.9)
+    assert seen.is_free("b", 509.0)
 
 
 @given(st.integers(0, 5), st.integers(0, 300), st.integers(0, 3))
 def test_a_record_is_cut_from_its_end_to_four_kibibytes(runs: int, length: int, notes: int) -> None:
-    record: dict[str, Any] = begun(None, "Job", "h", 1, 5.0)
+    record: dict[str, Any] = started(None, "Job", "h", 1, 5.0)
     for number in range(runs):
-        record = begun(record, "Job", "h" * length, number + 2, 5.0)
+        record = started(record, "Job", "h" * length, number + 2, 5.0)
     for run in record["runs"]:
         run["notes"] = ["x" * length] * notes
     body = lease.recorded(made(), record)
@@ -276,8 +276,8 @@ def test_whatever_a_server_gives_for_a_lease_is_dealt_with_or_refused(data: st.D
             where[word] = data.draw(json_values)
     if not lease.is_whole(found):
         return
-    sight = lease.look(found, None, 500.0, 9.0, 2000.0)
-    sight.is_free("b", 600.0)
+    seen = lease.observe(found, None, 500.0, 9.0, 2000.0)
+    seen.is_free("b", 600.0)
     lease.record_of(found)
     lease.name_of(found)
     lease.taken(found, "Job", "b", 30.0, 1.0, "job")

@@ -313,6 +313,12 @@ def test_a_mark_waits_for_who_changes_the_row_and_then_counts_no_more(
     assert backend.done(name, "v1", LIMIT) is None
 
 
+def leap(backend: PostgresBackend, seconds: float) -> None:
+    """Have it think that the server's last answer told another time: a real clock can't be made to leap."""
+    clock = backend._session.clock  # noqa: SLF001 - the session's alone
+    clock._told = (clock.told() or 0.0) + seconds  # noqa: SLF001 - nobody else may
+
+
 def test_the_server_s_time_is_known_as_exactly_as_its_answer_was_quick(
     server: postgres.Postgres, opened: Open, name: str
 ) -> None:
@@ -324,9 +330,7 @@ def test_the_server_s_time_is_known_as_exactly_as_its_answer_was_quick(
     offset, exact = told
     assert 0 < exact < LIMIT
     assert abs(offset) < exact + 0.05
-    session = backend._session  # noqa: SLF001 - a real server's clock can't be made to leap
-    at, sent, heard = session._clock  # noqa: SLF001
-    session._clock = (at + 3600.0, sent, heard)  # noqa: SLF001
+    leap(backend, 3600.0)
     told = backend.offset()
     assert told is not None
     assert told[0] == pytest.approx(3600.0 + offset, abs=0.05)
@@ -455,16 +459,11 @@ def test_a_server_whose_clock_leaps_is_believed_at_the_next_answer(
     server: postgres.Postgres, opened: Open, name: str
 ) -> None:
     backend = opened(server.url)
-
-    def leap() -> None:
-        told, sent, heard = backend._session._clock  # noqa: SLF001 - a real server's clock can't be made to leap
-        backend._session._clock = (told - 3600.0, sent, heard)  # noqa: SLF001
-
     backend.read(name, LIMIT)
-    leap()
+    leap(backend, -3600.0)
     grant = take(backend, name)
     for change in (backend.renew, lambda *how: backend.release(how[0], RECORD, how[1])):
-        leap()
+        leap(backend, -3600.0)
         change(grant, LIMIT)
     assert backend.read(name, LIMIT) == (None, RECORD)
 

@@ -63,18 +63,18 @@ def test_what_is_written_down_is_read_again(
         if before is not None and before["token"] == token:
             continue
         decision = plan.decide(None, start, held=False, exact=True)
-        run = written(plan.begun(record.begun(before, name, holder, token, start), decision, start))
+        run = written(plan.started(record.started(before, name, holder, token, start), decision, start))
         last = slot_rules.last_slot(run)
         assert last is not None
         assert last["slot"] == decision.slot
         before = written(record.ended(run, state, status, end))
-        plain = written(record.begun(before, name, holder, token ^ 1, start))
+        plain = written(record.started(before, name, holder, token ^ 1, start))
         assert plain["slot"] == before["slot"]
 
 
 @given(slot=st.dictionaries(st.text(max_size=1000), st.text(max_size=1000), max_size=10))
 @settings(max_examples=50)
 def test_what_a_stranger_wrote_of_a_slot_makes_no_record_unreadable(slot: dict[str, str]) -> None:
-    before = record.begun(None, "n", "h", 1, 1.0)
+    before = record.started(None, "n", "h", 1, 1.0)
     found = record.parsed(fastjson.dumps({**before, "slot": slot}))
-    written(record.begun(found, "n", "h", 2, 2.0))
+    written(record.started(found, "n", "h", 2, 2.0))

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from singleton_run.api.contract import Held
-from singleton_run.api.record import begun, unreadable
+from singleton_run.api.record import started, unreadable
 from singleton_run.call.settings import Settings
 from singleton_run.job import Job
 from singleton_run.keeper import slot_decisions
-from singleton_run.keeper.decisions import Done, Orders
+from singleton_run.keeper.operations import Orders, Result
 from singleton_run.schedule import slot_rules, slot_times
 from singleton_run.schedule.slot_rules import MEND, QUEUE, REST, RUN, Decision, Plan
 
@@ -522,7 +522,7 @@ def test_what_is_mended_leaves_out_the_slot_that_is_due_and_no_other(wishes: dic
     schedule = {"cron": wishes["cron"], "zone": "UTC"} if "cron" in wishes else {"every": HOUR}
     plan = Plan(asked(**{**schedule, "retries": 100, "retry_interrupted": True}), NOON, lambda: 0.5)
     decision = plan.decide(unreadable(), NOON + 100.0, held=False, exact=True)
-    record = plan.mended(begun(unreadable(), "lock", "me", 7, NOON + 100.0), decision)
+    record = plan.mended(started(unreadable(), "lock", "me", 7, NOON + 100.0), decision)
     slot = 0.0 if "cron" in wishes else 100.0
     told = decide(record, 101.0, retries=100, retry_interrupted=True, **wishes)
     assert told.kind == REST
@@ -544,7 +544,7 @@ def test_a_record_without_a_slot_counts_as_none() -> None:
 def test_what_is_written_down_before_the_start() -> None:
     plan = slot_rules.Plan(asked(every=HOUR, retries=1), NOON, lambda: 0.5)
     decision = plan.decide(last(-2 * HOUR), NOON + 3.0, held=False, exact=True)
-    assert plan.begun({"token": 7}, decision, NOON + 3.5) == {
+    assert plan.started({"token": 7}, decision, NOON + 3.5) == {
         "token": 7,
         "slot": {
             "schedule": "every 1h",
@@ -592,5 +592,5 @@ def test_a_loop_goes_on_though_another_was_quicker_twice(*, loop: bool, ends: st
             if do.name == "tell":
                 told.append(do.arguments[0])
             now = do.arguments[1] if do.name == "wait" else now
-            do = steps.send(Done(now, now, answers.get(do.name)))
+            do = steps.send(Result(now, now, answers.get(do.name)))
     assert told[-1] == ends

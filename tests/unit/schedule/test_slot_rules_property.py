@@ -20,7 +20,7 @@ from singleton_run.api.contract import Grant, Held
 from singleton_run.errors import Lost, Unavailable
 from singleton_run.job import Job
 from singleton_run.keeper import decisions as keeper_decisions
-from singleton_run.keeper.decisions import Do, Done, Orders
+from singleton_run.keeper.operations import Operation, Orders, Result
 from singleton_run.schedule import slot_rules
 from tests.unit.schedule.test_slot_rules import asked
 
@@ -111,12 +111,12 @@ class Replica:
         plan = slot_rules.Plan(self.world.settings, self.since, self.world.chance.random)
         self.orders = Orders()
         job = Job("lock", self.holder, TTL, float("inf"), plan=plan)
-        self.steps = keeper_decisions.keep(job, self.orders, None)
+        self.steps = keeper_decisions.lifecycle(job, self.orders, None)
         self.grant: Grant | None = None
         self.waiting: Callable[[], None] | None = None
         self.step(next(self.steps))
 
-    def step(self, do: Do) -> None:
+    def step(self, do: Operation) -> None:
         """Carry out one operation; its outcome comes after a moment."""
         world, trip, began = self.world, self.trip, self.world.now
         if do.name == "tell":
@@ -156,7 +156,7 @@ class Replica:
         elif until != float("inf"):
             self.world.at(until, wake)
 
-    def ask(self, do: Do, began: float) -> None:
+    def ask(self, do: Operation, began: float) -> None:
         server = self.world.server
         if server.is_down():
             self.finish(began, None, Unavailable("down"))
@@ -171,7 +171,7 @@ class Replica:
 
     def finish(self, began: float, result: object, error: Any) -> None:
         try:
-            do = self.steps.send(Done(began, self.world.now, result, error))
+            do = self.steps.send(Result(began, self.world.now, result, error))
         except StopIteration:
             return
         self.step(do)
@@ -206,7 +206,7 @@ class Replica:
         server = self._own(grant)
         if isinstance(run, str):
             run = record.ended(
-                record.begun(grant.record, "lock", grant.holder, grant.token, 0.0), run, None, None
+                record.started(grant.record, "lock", grant.holder, grant.token, 0.0), run, None, None
             )
         server.record = run
         self._free()

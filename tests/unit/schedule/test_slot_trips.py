@@ -15,7 +15,7 @@ from singleton_run.api.contract import Grant, Held
 from singleton_run.errors import UNAVAILABLE, Refused, Unavailable
 from singleton_run.job import Job
 from singleton_run.keeper import decisions, slot_decisions
-from singleton_run.keeper.decisions import Do, Done, Orders
+from singleton_run.keeper.operations import Operation, Orders, Result
 from singleton_run.schedule import slot_rules, slot_times
 from singleton_run.schedule.slot_rules import REST, RUN, Plan
 from tests.unit.schedule.test_slot_rules import HOUR, NOON, asked, decide, last, once
@@ -23,7 +23,7 @@ from tests.unit.schedule.test_slot_rules import HOUR, NOON, asked, decide, last,
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    Answer = Callable[["Trip", Do], object]
+    Answer = Callable[["Trip", Operation], object]
 
 FOREVER = float("inf")
 TTL = 6.0
@@ -50,7 +50,7 @@ class Trip:
         self.ttl = ttl
         self.answer = answer
         self.orders = Orders()
-        self.did: list[tuple[float, Do]] = []
+        self.did: list[tuple[float, Operation]] = []
         plan = Plan(asked(ttl=ttl, wait=wait, **wishes), NOON + begin, lambda: 0.5)
         until = FOREVER if wait is None else begin + wait
         self.job = Job("lock", "me", ttl, until, plan=plan, waits=wait != 0)
@@ -61,24 +61,24 @@ class Trip:
             while self.now < begin + 2 * HOUR:
                 do = self.steps.send(self.carry_out(do))
 
-    def carry_out(self, do: Do) -> Done:
+    def carry_out(self, do: Operation) -> Result:
         """The outcome of an operation, and the time that it took."""
         began = self.now
         self.did.append((began, do))
         if do.name == "sleep":
             self.now = max(began, do.arguments[0])
-            return Done(began, self.now)
+            return Result(began, self.now)
         if do.name == "clock":
-            return Done(began, began, (NOON + began, 0.0))
+            return Result(began, began, (NOON + began, 0.0))
         if do.name in ("tell", "report"):
-            return Done(began, began)
+            return Result(began, began)
         self.now += TOOK
         answer = self.answer(self, do)
         if isinstance(answer, Unavailable | Refused):
-            return Done(began, self.now, None, answer)
-        return Done(began, self.now, self.usual(do) if answer is None else answer)
+            return Result(began, self.now, None, answer)
+        return Result(began, self.now, self.usual(do) if answer is None else answer)
 
-    def usual(self, do: Do) -> object:
+    def usual(self, do: Operation) -> object:
         """What a server answers that has the lock for us."""
         if do.name == "read":
             return None, self.record
@@ -100,7 +100,7 @@ class Trip:
 def fails(name: str, until: float, error: Exception | None = None) -> Answer:
     """A server that can't do one operation before that time."""
 
-    def answer(trip: Trip, do: Do) -> object:
+    def answer(trip: Trip, do: Operation) -> object:
         return (error or Unavailable("down")) if do.name == name and trip.now < until else None
 
     return answer
@@ -135,7 +135,7 @@ def test_one_that_comes_once_asks_until_its_wait_is_over() -> None:
 def held_until(until: float) -> Answer:
     """A lock that another has until then."""
 
-    def answer(trip: Trip, do: Do) -> object:
+    def answer(trip: Trip, do: Operation) -> object:
         held = trip.now < until
         if do.name == "wait":
             trip.now = max(trip.now, min(until, do.arguments[1]))
@@ -183,7 +183,7 @@ def test_an_attempt_that_cannot_be_written_is_taken_back_and_tried_again(error: 
 
 
 def test_what_was_written_is_taken_back_though_the_server_is_silent_for_a_moment() -> None:
-    def silent(trip: Trip, do: Do) -> object:
+    def silent(trip: Trip, do: Operation) -> object:
         return Unavailable("silent") if do.name in ("write", "release") and trip.now < HOUR + 3.0 else None
 
     trip = Trip(silent, record=last(), begin=HOUR - 0.5)
@@ -211,7 +211,7 @@ def test_a_slot_that_was_granted_and_not_begun_is_taken_back(end: str) -> None:
         trip.orders.leaving = True
     else:
         trip.orders.no_front = trip.orders.nothing_runs = trip.orders.never_started = True
-    rest = decisions.keep(trip.job, trip.orders, (trip.granted, trip.now + TTL))
+    rest = decisions.lifecycle(trip.job, trip.orders, (trip.granted, trip.now + TTL))
     with contextlib.suppress(StopIteration):
         do = next(rest)
         while True:

@@ -12,7 +12,7 @@ import singleton_run
 from singleton_run.front.adopted_guard import AdoptedGuard
 from singleton_run.front.hearing import GuardHeard, KeeperHeard
 from singleton_run.guard.process import _Process
-from singleton_run.keeper.decisions import Orders
+from singleton_run.keeper.operations import Orders
 from singleton_run.system import messages
 from singleton_run.system.messages import GuardOrders, GuardTells, KeeperOrders, KeeperTells, Proof, deliver
 

@@ -1,0 +1,124 @@
+"""How the command ends: what it is stopped and killed for, and the exit status that this gives."""
+
+from __future__ import annotations
+
+from singleton_run.errors import LOST, TIMED_OUT
+from singleton_run.lease_times import FOREVER
+from singleton_run.system.messages import GuardOrders
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from singleton_run.call.settings import Settings
+    from singleton_run.front.effects import Effects
+    from singleton_run.front.guard_watch import GuardWatch
+
+
+class Ending:
+    """The end of the command, and the turn's exit status. Times are readings of the boot clock.
+
+    `status` is the exit status, `raised` the signal to die of (0 for none). `imposed` is the status that
+    replaces the command's own (0 for none). `lost` says that another may have the lock already. `stopped`
+    and `killed` say that the lease's end, or its loss, has had the command stopped and killed. `grace` is
+    how long a command that ran into --timeout has to end before it is killed, in seconds.
+    """
+
+    def __init__(self, effects: Effects, guard: GuardWatch, settings: Settings, grace: float) -> None:
+        self._effects = effects
+        self._guard = guard
+        self._settings = settings
+        self._grace = grace
+        self.status = 0
+        self.raised = 0
+        self.imposed = 0
+        self.lost = False
+        self.stopped = False
+        self.killed = False
+        self.command_ended = False
+        self.asked_to_stop = False
+        self.timeout_at = FOREVER
+        self.kill_at = FOREVER
+
+    @property
+    def outcome(self) -> str:
+        """How the run ended, in the record's words."""
+        if self.imposed == LOST:
+            return "lost"
+        if self.status == 0:
+            return "succeeded"
+        return "interrupted" if self.asked_to_stop else "failed"
+
+    def began(self, at: float) -> None:
+        """The command runs since then."""
+        if self._settings.timeout is not None:
+            self.timeout_at = at + self._settings.timeout
+
+    def ended(self, status: int) -> None:
+        """The command has ended: its exit status, or minus the signal that ended it."""
+        self.status = status if status >= 0 else 128 - status
+        self.raised = max(0, -status)
+        self.command_ended = True
+        self.timeout_at = FOREVER
+
+    def nothing_left(self) -> None:
+        """All of the command's processes are gone, or it never ran: the status is final."""
+        if self.imposed:
+            self.status = self.imposed
+            self.raised = 0
+
+    def impose(self, status: int) -> None:
+        """Replace the command's status; the first reason counts."""
+        if self.imposed == 0:
+            self.imposed = status
+
+    def fail(self, status: int, text: str) -> None:
+        """The command could not be started."""
+        self.impose(status)
+        self._effects.say("error", "not started", text=text)
+
+    def signalled(self, number: int, now: float) -> None:
+        """A signal that asks the command to stop: with --kill-after it has only so long."""
+        self.asked_to_stop = True
+        self.status = self.status or 128 + number
+        if self._settings.kill_after is not None:
+            self.kill_at = min(self.kill_at, now + self._settings.kill_after)
+
+    def lock_lost(self, text: str) -> None:
+        """Another may be running already: kill at once."""
+        self.lost = True
+        self.impose(LOST)
+        self._effects.say("error", "lost", text=text)
+        self.kill()
+
+    def not_renewed(self) -> None:
+        """The lease will be over soon, and no renewal has succeeded: the command is being stopped."""
+        self.stopped = True
+        self.impose(LOST)
+        self._effects.say("error", "not renewed")
+
+    def stop(self) -> None:
+        """Stop the command because of the lease, by the signal that was asked for."""
+        self.not_renewed()
+        self._guard.signal(self._settings.stop_signal)
+
+    def kill(self) -> None:
+        """Kill the command, unless that was done."""
+        if not self.killed:
+            self.killed = True
+            self.stopped = True
+            self._effects.tell_guard(GuardOrders.kill())
+
+    def next_look(self) -> float:
+        """When something is due."""
+        return min(self.timeout_at, self.kill_at)
+
+    def look(self, now: float) -> None:
+        """Enforce --timeout and --kill-after."""
+        if now >= self.timeout_at:
+            self.timeout_at = FOREVER
+            self.impose(TIMED_OUT)
+            self._effects.say("warning", "timeout")
+            self.kill_at = min(self.kill_at, now + self._grace)
+            self._guard.signal(self._settings.stop_signal)
+        if now >= self.kill_at:
+            self.kill_at = FOREVER
+            self.kill()

@@ -1,0 +1,220 @@
+"""What goes wrong in the same way ends with the same status and sentence, whatever the lock's backend."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+import trustme
+
+from singleton_run.api.toolbox import digest
+from singleton_run.errors import DENIED, UNAVAILABLE, UNUSABLE
+from singleton_run_k8s.lease import MARK
+from singleton_run_k8s.objects import of_key
+from tests.servers import etcd, postgres
+from tests.support.harness import Lab, environment
+from tests.support.proxy import DOWN, UP, proxy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from tests.servers.kubeaccess import Namespace, Pod
+
+SERVERS = ("etcd", pytest.param("etcd+grpc", marks=etcd.NEEDS_GRPC), "k8s-lease", "postgres")
+KEY = "v1"
+PASSWORD = "corr%ect:horse"  # noqa: S105 - of a server that lives as long as the tests
+
+
+class Place(NamedTuple):
+    """Where a lock is: its address, and the variables that a pod has."""
+
+    lock: str
+    variables: Mapping[str, str] = {}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("same")
+
+
+@pytest.fixture(scope="module")
+def stranger(folder: Path) -> Path:
+    """The certificate of an authority that vouches for none of the servers."""
+    path = folder / "stranger.pem"
+    path.write_bytes(trustme.CA().cert_pem.bytes())
+    return path
+
+
+@pytest.fixture(scope="module")
+def pod(namespace: Namespace, folder: Path) -> Pod:
+    return namespace.account("same").pod(folder / "pod")
+
+
+@pytest.fixture(scope="module")
+def guarded(folder: Path) -> Iterator[etcd.Etcd]:
+    """An etcd that asks for users; `nobody` may do nothing."""
+    (folder / "guarded").mkdir()
+    with etcd.running(folder / "guarded") as server:
+        server.ctl("user", "add", f"nobody:{PASSWORD}")
+        server.enable_users(PASSWORD)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def encrypted(folder: Path) -> Iterator[etcd.Etcd]:
+    """An etcd that speaks TLS."""
+    (folder / "encrypted").mkdir()
+    certificates = etcd.Certificates(folder / "encrypted" / "certificates")
+    with etcd.running(folder / "encrypted", certificates=certificates) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def pooler(postgres_server: postgres.Postgres) -> Iterator[postgres.Pgbouncer]:
+    """A way to Postgres that speaks TLS."""
+    with postgres.pooled(postgres_server) as pooler:
+        yield pooler
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    with Lab(tmp_path) as lab:
+        yield lab
+
+
+def pod_lock(pod: Pod, port: int = 0) -> Place:
+    """The lock of a pod; `port` is that of a proxy before the API server."""
+    changed = {"KUBERNETES_SERVICE_PORT": str(port)} if port else {}
+    return Place(f"k8s-lease://?service-account={pod.folder}", {**pod.environ, **changed})
+
+
+def refused_with(lab: Lab, place: Place, *options: str) -> tuple[int, str]:
+    """How a call ends that must not start its command, and the one line that it says."""
+    lab.lock = place.lock
+    run = lab.start(*options, command=lab.job(), environ=environment(**place.variables))
+    status = run.wait()
+    lab.evidence.check(0)
+    (line,) = run.said.splitlines()
+    return status, line
+
+
+def damage_mark(kind: str, request: pytest.FixtureRequest, lab: Lab, data: str) -> None:
+    """Write that into the lab's mark of KEY, as by hand."""
+    if kind == "file":
+        (lab.locks / f"{lab.name}.once" / f"{digest([KEY])}.json").write_text(data)
+    elif kind == "k8s-lease":
+        body = {"metadata": {"annotations": {MARK: data}}}
+        request.getfixturevalue("namespace").change_lease(of_key(lab.name, KEY), body)
+    elif kind == "postgres":
+        statement = "UPDATE singleton_run_lock_once SET mark = %s WHERE name = %s AND key = %s"
+        request.getfixturevalue("postgres_server").run(statement, [data, lab.name, KEY])
+    else:
+        server: etcd.Etcd = request.getfixturevalue("etcd_server")
+        command = server.ctl_command("put", f"singleton-run/once/{lab.name}/{KEY}")
+        subprocess.run(command, input=data.encode(), env=etcd.environment(), check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("kind", ["file", *SERVERS])
+def test_a_damaged_mark_is_for_a_person_to_look_at(
+    kind: str, request: pytest.FixtureRequest, lab: Lab
+) -> None:
+    place = Place(lab.lock)
+    if kind == "k8s-lease":
+        place = pod_lock(request.getfixturevalue("pod"))
+    elif kind == "postgres":
+        place = Place(request.getfixturevalue("postgres_server").url)
+    elif kind != "file":
+        place = Place(f"{kind}://{request.getfixturevalue('etcd_server').address}")
+    lab.lock = place.lock
+    first = lab.start("--once", KEY, command=["true"], environ=environment(**place.variables))
+    assert first.wait() == 0, first.said
+    for damage in ("rubbish", "[]", '{"holder":'):
+        damage_mark(kind, request, lab, damage)
+        status, line = refused_with(lab, place, "--once", KEY)
+        assert status == UNUSABLE, line
+        assert re.search(r" is damaged: delete it if what it marks shall be done again$", line), line
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+def test_a_server_that_does_not_answer_is_named_with_its_port(
+    kind: str, request: pytest.FixtureRequest, lab: Lab
+) -> None:
+    service = {"k8s-lease": "kubernetes", "etcd+grpc": "etcd"}.get(kind, kind)
+    server = (
+        request.getfixturevalue("cluster").own_server()
+        if kind == "k8s-lease"
+        else request.getfixturevalue(f"{service}_server")
+    )
+    with proxy(server.port) as between:
+        between.deafen(UP, DOWN)
+        if kind == "k8s-lease":
+            place = pod_lock(request.getfixturevalue("pod"), between.port)
+        elif kind == "postgres":
+            place = Place(server.url.replace(f":{server.port}", f":{between.port}"))
+        else:
+            place = Place(f"{kind}://{between.address}")
+        lab.lock = place.lock
+        # Longer than one request may take: it is told once that another will be made, and then that it ends.
+        run = lab.start("--wait", "6", command=lab.job(), environ=environment(**place.variables))
+        status = run.wait()
+    why = f"{service}: 127.0.0.1:{between.port}: no answer in time"
+    assert status == UNAVAILABLE, run.said
+    assert [line.count(why) for line in run.said.splitlines()] == [1, 1], run.said
+    assert run.said.endswith(f" {why}\n"), run.said
+    lab.evidence.check(0)
+
+
+def wrong_login(kind: str, request: pytest.FixtureRequest, folder: Path) -> Place:
+    """The lock, asked for with a password or token that is wrong."""
+    if kind == "k8s-lease":
+        namespace: Namespace = request.getfixturevalue("namespace")
+        return pod_lock(namespace.account("no-token").pod(folder / "no-token", "none"))
+    if kind == "postgres":
+        return Place(request.getfixturevalue("postgres_server").url_of("app", "wr%6Fng"))
+    return Place(f"{kind}://root:wr%6Fng@{request.getfixturevalue('guarded').address}")
+
+
+def no_permission(kind: str, request: pytest.FixtureRequest, folder: Path) -> Place:
+    """The lock, asked for by somebody whom the server knows and who may do nothing."""
+    if kind == "k8s-lease":
+        namespace: Namespace = request.getfixturevalue("namespace")
+        return pod_lock(namespace.account("nobody", ()).pod(folder / "nobody"))
+    if kind == "postgres":
+        server: postgres.Postgres = request.getfixturevalue("postgres_server")
+        server.make_role("nobody")
+        return Place(server.url_of("nobody"))
+    quoted = PASSWORD.replace("%", "%25")
+    return Place(f"{kind}://nobody:{quoted}@{request.getfixturevalue('guarded').address}")
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+@pytest.mark.parametrize("login", [wrong_login, no_permission])
+def test_a_login_that_the_server_refuses_is_denied(
+    kind: str, login: object, request: pytest.FixtureRequest, lab: Lab, tmp_path: Path
+) -> None:
+    place = login(kind, request, tmp_path)  # type: ignore[operator] # one of the two above
+    status, line = refused_with(lab, place, "--wait", "30")
+    assert status == DENIED, line
+    assert "wrong" not in line
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+def test_a_server_whose_certificate_is_not_trusted_is_of_no_use(
+    kind: str, request: pytest.FixtureRequest, lab: Lab, tmp_path: Path, stranger: Path
+) -> None:
+    if kind == "k8s-lease":
+        pod: Pod = request.getfixturevalue("namespace").account("other-ca").pod(tmp_path / "pod")
+        (pod.folder / "ca.crt").write_bytes(stranger.read_bytes())
+        place = pod_lock(pod)
+    elif kind == "postgres":
+        pooler: postgres.Pgbouncer = request.getfixturevalue("pooler")
+        url = f"postgres://app:{postgres.QUOTED}@localhost:{pooler.port}/app"
+        place = Place(f"{url}?sslmode=verify-ca&sslrootcert={stranger}")
+    else:
+        place = Place(f"{kind}://{request.getfixturevalue('encrypted').address}?cacert={stranger}")
+    status, line = refused_with(lab, place, "--wait", "30")
+    assert status == UNUSABLE, line
+    assert "certificate" in line
