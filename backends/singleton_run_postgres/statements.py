@@ -91,7 +91,7 @@ HELLO = """/* hello */
 # $2 name $3 holder $4 ttl. The holder gets it again, because the answer before may have been lost. Of many
 # sessions that find it free one locks the row and the others skip it: else each would lock it in turn, and
 # write that down.
-_ACQUIRE = """
+_ACQUIRE = """/* acquire */
     WITH held AS (
         SELECT holder, since, {left} AS seconds FROM {table} AS lock WHERE name = $2 AND NOT {free}
     ), free AS (
