@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 
+from singleton_run import preload
 from singleton_run.errors import UNUSABLE, Failure, fault
 
 TYPE_CHECKING = False
@@ -40,6 +41,7 @@ def main() -> NoReturn:
 
 
 def _run() -> int:
+    preload.load(preload.CALL)
     from singleton_run.call import executable, fast_parser, settings
     from singleton_run.system import calls
 
@@ -50,6 +52,7 @@ def _run() -> int:
     values = fast_parser.read(sys.argv[1:], os.environ) or _read_slowly(mask)
     asked = settings.check(values, os.environ)
     path = executable.find(asked.command[0], os.environ)
+    preload.load(preload.TURN)
     from singleton_run.front import start
 
     return start.run(asked, path, signals, mask)

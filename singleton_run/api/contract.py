@@ -177,7 +177,7 @@ class KernelLock(Backend, Protocol):
     Nothing is renewed, and there is no keeper: the front takes the lock and shares it with the guard by
     forking. So the lock must belong to an open descriptor that a forked process inherits, and the last close
     must free it, as with flock(2) or an open file description's lock of fcntl(2). The kernel must have a
-    queue in which a process waits. Such a backend is registered in a group of its own: see `registry`.
+    queue in which a process waits. The scheme of such a backend begins with `kernel+`: see `registry`.
     """
 
     descriptor: int

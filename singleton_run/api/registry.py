@@ -1,9 +1,8 @@
-"""The backend that a `--lock` asks for: a built-in one from a table, another package's by its entry point.
+"""Which backend a `--lock` means: the built-in ones in plain tables, strangers' by entry point.
 
-A backend is registered as one of two kinds. A server leases the locks of the first, and must hear of the
-holder again and again (`BUILT_IN`, the group `singleton_run.backends`). The kernel holds those of the second
-as long as a process has them open (`KERNEL_HELD`, the group `singleton_run.kernel_locks`). The front has to
-know the kind, and must not load a backend of the first: only the keeper does.
+A backend says by the scheme under which it is registered whether its locks are leased (by a server, which has
+to hear of the holder again and again) or held by the kernel as long as a process has something open: those of
+strangers begin with `kernel+`. So the front knows without loading anything; a leased backend is the keeper's.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from singleton_run.api.contract import Backend, KernelLock
 
 GROUP = "singleton_run.backends"
-KERNEL_GROUP = "singleton_run.kernel_locks"
+KERNEL = "kernel+"
 DEFAULT = "file"
 KERNEL_HELD = {"file": "singleton_run_file"}
 BUILT_IN = {
@@ -33,41 +32,34 @@ OF_PATHS = ("file",)
 
 
 def open_backend(url: str, environ: Mapping[str, str]) -> Backend:
-    """The backend of either kind that `url`, a name or a URL, asks for. Nobody is contacted.
+    """The backend of either kind that `url` (a scheme alone, or a URL) asks for; nobody is contacted.
 
-    Raises Refused (78) if there is none with that name, or it can't be used here.
+    Raises Refused if there is none of that name, or it can't be used here.
     """
-    kernel_lock = open_kernel_lock(url, environ)
-    if kernel_lock is not None:
-        return kernel_lock
-    scheme = url.partition("://")[0]
-    backend: Backend | None = _opened(BUILT_IN.get(scheme), GROUP, url, environ)
-    if backend is not None:
-        return backend
-    from importlib.metadata import entry_points
-
-    from singleton_run.api.lock_address import redact
-
-    strangers = {*entry_points(group=GROUP).names, *entry_points(group=KERNEL_GROUP).names}
-    known = ", ".join([*KERNEL_HELD, *BUILT_IN, *sorted(strangers)])
-    raise Refused(f"there is no lock backend {redact(scheme)!r}: use one of {known}", UNUSABLE)
+    backend: Backend = _opened(url, environ)
+    return backend
 
 
 def open_kernel_lock(url: str, environ: Mapping[str, str]) -> KernelLock | None:
     """The backend of `url` if the kernel holds its locks, else None. Raises Refused as `open_backend`."""
     scheme = url.partition("://")[0]
-    if scheme in BUILT_IN:
+    if scheme not in KERNEL_HELD and not scheme.startswith(KERNEL):
         return None
-    kernel_lock: KernelLock | None = _opened(KERNEL_HELD.get(scheme), KERNEL_GROUP, url, environ)
+    kernel_lock: KernelLock = _opened(url, environ)
     return kernel_lock
 
 
-def _opened(package: str | None, group: str, url: str, environ: Mapping[str, str]) -> Any:
-    """The backend from that package, else from the group's entry point for the scheme; None without one."""
+def _opened(url: str, environ: Mapping[str, str]) -> Any:
+    scheme = url.partition("://")[0]
+    package = KERNEL_HELD.get(scheme) or BUILT_IN.get(scheme)
     if package is not None:
         return __import__(package).open_backend(url, environ)
     from importlib.metadata import entry_points
 
-    for entry in entry_points(group=group, name=url.partition("://")[0]):
+    for entry in entry_points(group=GROUP, name=scheme):
         return entry.load()(url, environ)
-    return None
+
+    from singleton_run.api.lock_address import redact
+
+    known = ", ".join([*KERNEL_HELD, *BUILT_IN, *sorted(entry_points(group=GROUP).names)])
+    raise Refused(f"there is no lock backend {redact(scheme)!r}: use one of {known}", UNUSABLE)

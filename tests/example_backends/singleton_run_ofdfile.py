@@ -1,7 +1,7 @@
 """A kernel-held backend as a stranger would write it: a lock of fcntl(2) on an open file description.
 
-It is found by its entry point, and asked for by `--lock ofdfile:///DIRECTORY`. The lock belongs to the open
-file, so a forked process shares it, and the kernel frees it when the last of them has closed the file. The
+It is found by its entry point, and asked for by `--lock kernel+ofdfile:///DIRECTORY`. The lock belongs to the
+open file, so a forked process shares it, and the kernel frees it when the last of them has closed the file. The
 file NAME.lock is never removed; beside it, NAME.json has the last token, until when the lock is kept and the
 record, and NAME.once the marks.
 """
@@ -37,7 +37,7 @@ def whole_file(kind: int) -> bytes:
 
 
 def open_backend(lock: str, environ: Mapping[str, str]) -> OfdFile:
-    """The backend for `ofdfile:///DIRECTORY`."""
+    """The backend for `kernel+ofdfile:///DIRECTORY`."""
     directory = Path(lock.partition("://")[2])
     if not directory.is_dir():
         raise Refused(f"{lock}: there is no such directory")

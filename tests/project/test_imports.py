@@ -64,7 +64,6 @@ BACKENDS = {
     "singleton_run_file",
     "singleton_run_leasefile",
     "singleton_run.keeper.process",
-    "singleton_run.api.registry",
 }
 
 
