@@ -22,7 +22,6 @@ from singleton_run.api.http.proxy import choose
 from singleton_run.call import click_parser, fast_parser
 from singleton_run.call.settings import check
 from singleton_run.errors import Failure
-from singleton_run.system import calls
 from singleton_run_k8s.login import parts as api_server
 from singleton_run_postgres.backend import PostgresBackend
 from tests.support.harness import TREE, environment
@@ -109,7 +108,7 @@ class Told:
         try:
             if isinstance(backend, PostgresBackend):
                 backend._address.routes(  # noqa: SLF001 - it asks the resolver, and nobody else
-                    Deadline(calls.now() + 5.0)
+                    Deadline.after(5.0)
                 )
             elif lock.startswith("etcd"):
                 backend.read("n", 5.0)
