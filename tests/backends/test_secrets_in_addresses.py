@@ -116,7 +116,7 @@ class Told:
         try:
             if isinstance(backend, PostgresBackend):
                 backend._address.routes(  # noqa: SLF001 - it asks the resolver, and nobody else
-                    Deadline(calls.now() + 5.0)
+                    Deadline.after(5.0)
                 )
             elif lock.startswith("etcd"):
                 backend.read("n", 5.0)

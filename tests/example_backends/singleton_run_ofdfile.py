@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from singleton_run.api.contract import Grant, Held, host_of
+from singleton_run.api.contract import Grant, Held
 from singleton_run.errors import Lost, Refused
 from singleton_run.system import calls
 
@@ -188,7 +188,7 @@ class OfdFile:
     def _held(self, name: str) -> Held:
         state = self._state(name)
         until = state["kept_until"]
-        return Held(state["holder"], host_of(state["holder"]), until=until if until > calls.now() else None)
+        return Held(state["holder"], until=until if until > calls.now() else None)
 
     def _must_be(self, grant: Grant) -> None:
         state = self._state(grant.name)
