@@ -23,7 +23,7 @@ from singleton_run.call import click_parser, fast_parser
 from singleton_run.call.settings import check
 from singleton_run.errors import Failure
 from singleton_run.report import trace
-from singleton_run.system import calls, pipes
+from singleton_run.system import pipes
 from singleton_run.system.messages import KeeperTells
 from singleton_run_k8s.login import parts as api_server
 from singleton_run_postgres.backend import PostgresBackend
