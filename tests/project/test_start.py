@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.installs import LAYOUTS, clean, installed
+
 if TYPE_CHECKING:
     from pathlib import Path
 
-LAYOUTS = ["venv", "link", "user", "long"]
 # All else of the core is loaded by `preload`.
 ORDINARY = {"singleton_run", "singleton_run.__main__", "singleton_run.preload", "singleton_run.errors"}
 VARIABLES = {
@@ -29,40 +29,6 @@ VARIABLES = {
     "PYTHONUTF8": "0",
     "PYTHONWARNINGS": "error",
 }
-
-
-def clean() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "SINGLETON"))}
-
-
-def installed(layout: str, wheel: Path, place: Path) -> tuple[Path, dict[str, str]]:
-    """The command, installed in that way, and the environment in which it is found."""
-    place.mkdir()
-    environ = clean()
-    # The kernel takes a first line of 255 bytes; before Linux 5.1 it took 127.
-    venv = place / ("x" * (200 - len(bytes(place))) if layout == "long" else "venv")
-    shared = ["--system-site-packages"] if layout == "user" else []
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", *shared, venv], check=True, env=environ)
-    install = ["install", "--quiet", "--no-index", "--no-deps", "--ignore-installed"]
-    command = venv / "bin" / "singleton-run"
-    if layout == "user":
-        environ["PYTHONUSERBASE"] = str(place / "user")
-        install.append("--user")
-        command = place / "user" / "bin" / "singleton-run"
-    pip = [
-        sys.executable,
-        "-m",
-        "pip",
-        "--disable-pip-version-check",
-        "--python",
-        str(venv / "bin" / "python"),
-    ]
-    subprocess.run([*pip, *install, str(wheel)], check=True, env=environ)
-    if layout == "link":
-        link = place / "singleton-run"
-        link.symlink_to(command)
-        command = link
-    return command, environ
 
 
 @pytest.fixture(scope="module")
