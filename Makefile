@@ -86,7 +86,7 @@ audit: $(VENV)/dev ## look up known weaknesses of what an installation has
 	$(PY) -m tests.project.audit $(VENV)/audit
 
 # Compiled again, or what was edited since would be measured with its compilation: twice the time.
-bench: $(VENV)/servers ## measure what it costs; ARGS=NAME for one measurement
+bench: $(VENV)/dev ## measure what it costs; ARGS=NAME for one measurement
 	@$(PY) -m compileall -q singleton_run backends
 	$(PY) -m bench $(ARGS)
 
