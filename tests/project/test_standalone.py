@@ -185,7 +185,8 @@ def test_a_zone_that_only_the_machine_has_is_found(tmp_path: Path) -> None:
     root = standalone.put(tmp_path / "root")
     zones = root / "usr/share/zoneinfo/Moon"
     zones.mkdir(parents=True)
-    zones.joinpath("Tranquility").write_bytes(Path("/usr/share/zoneinfo/Europe/Berlin").read_bytes())
+    zone = build.packages() / "tzdata/zoneinfo/Europe/Berlin"
+    zones.joinpath("Tranquility").write_bytes(zone.read_bytes())
     done = alone(root, "--cron", "0 11 * * *", "--tz", "Moon/Tranquility", "--plan", "3")
     assert (done.returncode, done.stderr) == (0, "")
 
