@@ -69,6 +69,10 @@ def test_version(capfd: pytest.CaptureFixture[str]) -> None:
     assert printed(capfd, "--version") == f"singleton-run {__version__}\n"
 
 
+def test_its_licence_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    assert printed(capfd, "licenses").strip() == (TREE / "LICENSE").read_text().strip()
+
+
 def test_a_subcommand_has_help(capfd: pytest.CaptureFixture[str]) -> None:
     assert "bash" in printed(capfd, "completion", "--help")
 
@@ -196,7 +200,7 @@ click_parser.parse(sys.argv[1:], os.environ)
 
 
 @pytest.mark.parametrize(
-    "argv", [["--help"], ["--version"], ["completion", "bash"], ["completion", "--help"]]
+    "argv", [["--help"], ["--version"], ["completion", "bash"], ["completion", "--help"], ["licenses"]]
 )
 @pytest.mark.parametrize("redirection", [">/dev/full", ">&-"])
 def test_what_can_not_be_printed_ends_quietly_with_an_error(argv: list[str], redirection: str) -> None:
