@@ -443,6 +443,8 @@ class Turn:
             if not self.hands.withdraw():
                 self.claimed = True
                 return
+            if self.leased and not self.held_by and not self.trouble:
+                self.trouble = "the lock's server has not answered in time"
             self._end_waiting(UNAVAILABLE if self.trouble else HELD, self.trouble, now)
 
     def _waits_until(self) -> float:

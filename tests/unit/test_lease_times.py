@@ -697,15 +697,19 @@ def test_a_wait_whose_end_the_guard_has_forestalled_goes_on_until_it_says_so() -
     assert hands.done[-2:] == [("guard", *GuardOrders.start(grant().token)), ("guard", "signal", SIGTERM)]
 
 
-def test_a_keeper_that_answers_too_late_is_asked_to_give_the_lock_back() -> None:
+@pytest.mark.parametrize(("known", "status"), [(True, 75), (False, 69)])
+def test_a_keeper_that_answers_too_late_is_asked_to_give_the_lock_back(known: bool, status: int) -> None:
+    """That the lock is held is said only if the server has said so."""
     values = fast_parser.read(["--name", "x", "--wait", "2s", "--ttl", "6s", "--", "true"], {})
     assert values is not None
     hands = Hands()
     one = front_decisions.Turn(settings.check(values, {}), hands, leased=True, now=0.0, kill_grace=10.0)
     one.begin()
+    if known:
+        one.held("host:1:0", "host", None)
     one.look(one.next_look())
     assert hands.done[-2:] == [("say", "gave up"), ("leave",)]
     one.granted(grant().as_dict(), 5.0)
     assert one.phase == front_decisions.WAITING
     one.settled("")
-    assert (one.phase, one.status, one.conflict) == (front_decisions.OVER, 75, True)
+    assert (one.phase, one.status, one.conflict) == (front_decisions.OVER, status, known)
