@@ -859,3 +859,8 @@ print(*sys.modules)
     imported = set(answer.stdout.split())
     assert "singleton_run_etcd.gateway" in imported
     assert imported & HEAVY == set()
+
+
+def test_a_variable_without_a_name_says_nothing() -> None:
+    """Environments that come from Windows have some, as `=C:`."""
+    assert Address("etcd://h", {"": "C:"}).endpoints == Address("etcd://h", {}).endpoints
