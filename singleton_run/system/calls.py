@@ -212,10 +212,14 @@ def drop_inherited() -> None:
 def reserve_standard() -> None:
     """Where a standard descriptor is closed, put a stand-in that the command won't inherit.
 
-    Otherwise one of ours would get its number, and be taken for stdin, stdout or stderr.
+    Otherwise one of ours would get its number, and be taken for stdin, stdout or stderr. What is printed to
+    a stdout that is closed fails, as it would without the stand-in.
     """
     descriptor = os.open(os.devnull, os.O_RDWR)
     while descriptor < 3:
+        if descriptor == 1:
+            os.close(1)
+            os.open(os.devnull, os.O_RDONLY)
         descriptor = os.open(os.devnull, os.O_RDWR)
     os.close(descriptor)
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import pty
 import select
+import shlex
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from singleton_run.api.registry import BUILTINS
-from singleton_run.call import click_parser
+from tests.support.harness import PROGRAM
 
 TREE = Path(__file__).parents[2]
 FILES = {"bash": "singleton-run.bash", "zsh": "_singleton-run", "fish": "singleton-run.fish"}
@@ -26,7 +26,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
     programs = tmp_path / "bin"
     programs.mkdir()
     for name, body in (
-        ("singleton-run", f'exec "{sys.executable}" -m singleton_run "$@"'),
+        ("singleton-run", f'exec {shlex.join(PROGRAM)} "$@"'),
         ("zz-program", ""),
     ):
         (programs / name).write_text(f"#!/bin/sh\n{body}\n")
@@ -37,11 +37,10 @@ def environ(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("shell", FILES)
-def test_the_files_are_what_the_command_prints(capfd: pytest.CaptureFixture[str], shell: str) -> None:
-    with pytest.raises(SystemExit) as end:
-        click_parser.parse(["completion", shell], {})
-    assert end.value.code == 0
-    assert capfd.readouterr().out == (TREE / "completions" / FILES[shell]).read_text()
+def test_the_files_are_what_the_command_prints(environ: dict[str, str], shell: str) -> None:
+    argv = [*PROGRAM, "completion", shell]
+    printed = subprocess.run(argv, env=environ, capture_output=True, text=True, check=True).stdout
+    assert printed == (TREE / "completions" / FILES[shell]).read_text()
 
 
 def completed(environ: dict[str, str], cwd: Path, *words: str, before: str = "") -> set[str]:
