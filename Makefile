@@ -15,11 +15,11 @@ SINGLETON_RUN ?=
 export SINGLETON_RUN
 STANDALONE ?= dist/singleton-run-linux-$(shell uname -m)
 
-.PHONY: help venv test test-fast test-process test-servers test-standalone lint audit bench peers demo simulate faults completions \
-  kube-apiserver lock dist clean
+.PHONY: help venv test test-fast test-process test-servers test-standalone lint audit bench peers demo simulate faults \
+  completions kube-apiserver lock dist standalone standalone-aarch64 clean
 
 help: ## print this
-	@awk -F ': .*## |: ## ' '/^[a-z-]+: .*## /{printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ': .*## |: ## ' '/^[a-z0-9-]+: .*## /{printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: $(VENV)/dev ## install the tree and all that its tests need into .venv
 
@@ -116,6 +116,13 @@ dist: $(VENV)/dev ## build wheel and sdist, and their SHA-256 sums
 	rm -rf dist
 	$(PY) -m hatchling build -d dist
 	cd dist && sha256sum -- * > SHA256SUMS
+
+# What it stands on is built once and kept outside the tree, as kube-apiserver is.
+standalone: $(VENV)/package ## build the executable that needs no Python: 10 min, later 20 s
+	@$(PY) packaging/standalone/build.py
+
+standalone-aarch64: $(VENV)/package ## the same for 64-bit Arm, by gcc-aarch64-linux-gnu
+	@$(PY) packaging/standalone/build.py aarch64
 
 completions: $(VENV)/package ## write the shells' completions anew
 	$(VENV)/bin/singleton-run completion bash > $(VENV)/completion && mv $(VENV)/completion completions/singleton-run.bash

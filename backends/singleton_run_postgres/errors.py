@@ -1,7 +1,8 @@
 """What kind of error the server's answer is: decided by its SQLSTATE, never by its text.
 
 At a login libpq keeps the SQLSTATE to itself, unless it is told to be verbose before the answer
-comes. psycopg has no call for that, so the libpq that it has loaded is called directly.
+comes. psycopg has no call for that, so the libpq that it has loaded is called directly. The executable
+that needs no Python has a call for it.
 """
 
 from __future__ import annotations
@@ -103,6 +104,9 @@ def make_verbose(connection: PGconn) -> None:
 
     Without it a wrong password is Unavailable: told, and tried again.
     """
+    if hasattr(connection, "set_error_verbosity"):
+        connection.set_error_verbosity(_VERBOSE)
+        return
     pointer: int | None = getattr(connection, "pgconn_ptr", None)  # for calls as this; not in its types
     set_verbosity = _libpq_function("PQsetErrorVerbosity")
     if pointer is not None and set_verbosity is not None:

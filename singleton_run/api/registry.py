@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from singleton_run.api.lock_address import redact
 from singleton_run.errors import UNUSABLE, Refused
 
@@ -20,6 +22,14 @@ BUILTINS = {
     "postgres": "singleton_run_postgres",
     "postgresql": "singleton_run_postgres",
 }
+# The executable that needs no Python (packaging/standalone) has no packages but those that are built in.
+_IS_ALONE = "_singleton_run" in sys.builtin_module_names
+_LEFT_OUT = ("etcd+grpc",)
+
+
+def usable() -> list[str]:
+    """The built-in backends that can be asked for here."""
+    return [scheme for scheme in BUILTINS if not (_IS_ALONE and scheme in _LEFT_OUT)]
 
 
 def open_backend(lock: str, environ: Mapping[str, str]) -> Backend:
@@ -28,6 +38,12 @@ def open_backend(lock: str, environ: Mapping[str, str]) -> Backend:
     Raises Refused if there is none of that name, or it can't be used here.
     """
     scheme = lock.partition("://")[0]
+    if _IS_ALONE and scheme not in usable():
+        raise Refused(
+            f"the lock backend {redact(scheme)!r} isn't in this executable: use one of "
+            f"{', '.join(usable())}, or the package of Python (pip install singleton-run)",
+            UNUSABLE,
+        )
     package = BUILTINS.get(scheme)
     backend: Backend
     if package is not None:
