@@ -44,8 +44,8 @@ build_musl() {
     cat >"$prefix/bin/static-cc" <<END
 #!/bin/sh
 case "\$*" in *--print-multiarch*) exit 0 ;; esac  # CPython would find it wrong for musl
-exec "$prefix/bin/musl-gcc" -O2 -fno-pie -no-pie -static -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables \
-  -fstack-protector-strong -ffile-prefix-map="$work"=. -ffile-prefix-map="$prefix"=. "\$@"
+exec "$prefix/bin/musl-gcc" -fno-pie -no-pie -static -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables \
+  -fstack-protector-strong -ffile-prefix-map="$work"=. -ffile-prefix-map="$prefix"=. "\$@" -O2 -g0
 END
     chmod +x "$prefix/bin/static-cc"
     local tool
@@ -58,6 +58,8 @@ build_openssl() {
     local target=linux-x86_64
     [[ $machine == aarch64 ]] && target=linux-aarch64
     cd "$work" && rm -rf openssl && cp -r "$sources/openssl" openssl && cd openssl
+    # 0.7 MB, to encrypt faster what nobody sends through a lock.
+    sed -i 's/(\$avx512vaes>0)/(0)/' crypto/modes/asm/aes-gcm-avx512.pl
     CC=static-cc AR=static-ar RANLIB=static-ranlib ./Configure "$target" --prefix=/usr --libdir=lib --openssldir=/etc/ssl \
         no-shared no-pic no-module no-dso no-engine no-async no-legacy no-apps no-tests no-docs no-quic no-dtls no-ssl3 no-tls1 no-tls1_1 \
         no-comp no-srp no-psk no-ct no-cms no-ts no-ocsp no-srtp no-sctp no-ssl-trace no-gost no-autoload-config no-cmp \

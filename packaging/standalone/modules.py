@@ -69,6 +69,7 @@ NEVER = (
     "pydoc",
     "pygments",
     "google",
+    "html",
     "test",
     "tkinter",
     "rich._win32_console",
@@ -233,19 +234,21 @@ def own_modules(folder: str) -> set[str]:
 
 def write(found: dict[str, tuple[str, bool]], tree: str, out: str) -> None:
     """Write OUT/modules.bin, OUT/modules.h and OUT/modules.txt."""
-    start, lines, names = 0, [], []
+    places: dict[bytes, int] = {}
+    lines, names = [], []
     with open(f"{out}/modules.bin", "wb") as blob:
         for name, (path, is_package) in sorted(found.items()):
             if not path:
                 continue
             with open(path, "rb") as file:
                 source = file.read()
-            shown = os.path.relpath(path, tree).partition("/")[2] if name != "__main__" else "entry.py"
+            shown = os.path.relpath(path, tree).partition("/")[2] or "__main__"
             code = marshal.dumps(compile(source, shown, "exec", dont_inherit=True, optimize=2))
-            blob.write(code)
-            lines.append(f'    {{"{name}", MODULE({start}), {len(code)}, {int(is_package)}}},')
+            if code not in places:  # os.path is posixpath
+                places[code] = blob.tell()
+                blob.write(code)
+            lines.append(f'    {{"{name}", MODULE({places[code]}), {len(code)}, {int(is_package)}}},')
             names.append(name)
-            start += len(code)
     with open(f"{out}/modules.h", "w", encoding="ascii") as header:
         header.write("\n".join([_HEAD, *lines, "    {0, 0, 0, 0},\n};\n"]))
     with open(f"{out}/modules.txt", "w", encoding="ascii") as listed:
