@@ -6,7 +6,7 @@ import gc
 import os
 import sys
 
-from singleton_run.errors import UNUSABLE, Failure, fault
+from singleton_run.errors import UNUSABLE, Failure, fault, scarce
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,8 +29,7 @@ def main() -> NoReturn:
         status = _fail(failure)
     except OSError as error:  # the guard kills a command that it finds without a front
         what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-        what = f"this machine refuses what a run takes ({what})"
-        status = _fail(Failure(UNUSABLE, f"{what}: see `ulimit -a`, and the limits of the container"))
+        status = _fail(Failure(UNUSABLE, scarce(str(what))))
     except Exception as error:  # noqa: BLE001 - a traceback is of no use to who reads it
         what = f"this Python or singleton-run itself has a fault ({fault(error)})"
         status = _fail(Failure(UNUSABLE, f"{what}: please report it, with the output of `python -VV`"))

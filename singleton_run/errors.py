@@ -8,6 +8,8 @@ result (`contract.Held`), not an error.
 
 from __future__ import annotations
 
+import errno
+
 USAGE = 2
 UNAVAILABLE = 69
 HELD = 75
@@ -17,6 +19,9 @@ LOST = 79
 TIMED_OUT = 124
 NOT_EXECUTABLE = 126
 NOT_FOUND = 127
+
+SCARCE = frozenset((errno.EAGAIN, errno.ENOMEM, errno.ENFILE, errno.EMFILE))
+"""What a call that starts a command fails with where it says nothing of the command."""
 
 _LONGEST_LINE = 4000
 
@@ -68,6 +73,11 @@ class Lost(Failure):
 
     def __init__(self, message: str) -> None:
         super().__init__(LOST, message)
+
+
+def scarce(what: str) -> str:
+    """The sentence for what the kernel has not got for us: a process, a descriptor, memory."""
+    return f"this machine refuses what a run takes ({what}): see `ulimit -a`, and the limits of the container"
 
 
 def fault(error: BaseException) -> str:

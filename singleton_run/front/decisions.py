@@ -7,12 +7,15 @@ same decisions through millions of histories.
 
 from __future__ import annotations
 
+import errno
+
 from singleton_run import lease_times
 from singleton_run.errors import (
     HELD,
     LOST,
     NOT_EXECUTABLE,
     NOT_FOUND,
+    SCARCE,
     TIMED_OUT,
     UNAVAILABLE,
     UNUSABLE,
@@ -268,7 +271,8 @@ class Turn:
 
     def guard_failed(self, number: int, text: str) -> None:
         """The command could not be started, by this errno."""
-        self._stop_for(NOT_FOUND if number == 2 else NOT_EXECUTABLE)
+        of_machine = UNUSABLE if number in SCARCE else NOT_EXECUTABLE
+        self._stop_for(NOT_FOUND if number == errno.ENOENT else of_machine)
         self.hands.say("error", "not started", text=text)
         self._gone()
 
