@@ -29,6 +29,7 @@ _INSIDE = "it calls functions in its own Python"
 _CLOCK = "libfaketime is loaded by a dynamic linker, and the file has none"
 _ETCD = "with etcd a waiter's place stays for its lease when its keeper is killed (docs/promises.md)"
 _ALONE = "a file does install itself"
+_MUSL = "musl does without that call"
 _GRPC = "python-etcd3 is in no file"
 # A test, or all of a module, and why it can't say anything of a file.
 UNFIT = {
@@ -58,6 +59,10 @@ UNFIT = {
     "process/test_own_faults.py::test_a_guard_that_fails_before_each_start_is_given_up": _PYTHON,
     "process/test_own_faults.py::test_a_keeper_that_fails_before_each_grant_is_given_up": _PYTHON,
     "process/test_poor_systems.py::test_an_os_module_that_lacks_something_does": _PYTHON,
+    "process/test_poor_systems.py::test_a_kernel_that_refuses_what_is_needed_is_named_in_one_line"
+    "[file-signalfd4-ENOSYS]": _MUSL,
+    "process/test_poor_systems.py::test_a_kernel_that_refuses_what_is_needed_is_named_in_one_line"
+    "[leasefile-signalfd4-ENOSYS]": _MUSL,
     "process/test_poor_systems.py::test_every_call_of_the_table_can_be_refused": _INSIDE,
     "process/test_scarcity.py::test_the_children_are_known_when_nothing_can_be_opened_any_more": _INSIDE,
     "process/test_security.py::test_a_legal_name_is_one_plain_word_everywhere": _INSIDE,
