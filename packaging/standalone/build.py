@@ -82,6 +82,7 @@ def base(machine: str) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         raise Unbuildable(f"the base can't be built: see the words above, and {work}")
     parts.keep_texts(work / "sources", folder / "licences")
+    (folder / "lib/python3.13/lib-dynload").mkdir(parents=True, exist_ok=True)  # or it says that it misses it
     shutil.rmtree(work)
     (folder / _DONE).touch()
     return folder
@@ -167,6 +168,7 @@ def link(prefix: Path, out: Path, made: Path, *flags: str) -> None:
         f"-L{prefix}/lib",
         f"{prefix}/lib/libpython3.13.a",
         *LIBRARIES,
+        "-Wl,--wrap=_PyConfig_InitPathConfig",
         "-Wl,--gc-sections",
         "-Wl,--build-id=none",
         "-Wl,-z,noexecstack,-z,relro",

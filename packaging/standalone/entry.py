@@ -1,9 +1,4 @@
-"""Where the executable begins: what the wheel's script does."""
-
-import _signal
-
-if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
-    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # Ctrl-C while we start is no traceback
+"""Where the executable begins. What the wheel's script does for Ctrl-C, main.c has done."""
 
 from singleton_run.__main__ import main
 

@@ -145,7 +145,8 @@ class Needed:
 
     def _load(self, names: list[str]) -> dict[str, str]:
         code = _LOADER.format(path=self._path, names=names)
-        done = subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True, stdout=subprocess.PIPE)
+        command = [sys.executable, "-I", "-S", "-B", "-c", code]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
         loaded, failed = json.loads(done.stdout)
         self.found = {}
         for name, (real, origin, is_package) in loaded.items():

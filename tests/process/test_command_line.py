@@ -15,7 +15,7 @@ from singleton_run import __version__
 from singleton_run.call import click_parser
 from singleton_run.call.options import OPTIONS
 from singleton_run.errors import USAGE
-from tests.support.harness import PROGRAM, environment
+from tests.support.harness import GIVEN, PROGRAM, TREE, environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -73,6 +73,13 @@ def test_the_examples_on_the_help_page_are_calls() -> None:
 
 def test_version() -> None:
     assert printed("--version") == f"singleton-run {__version__}\n"
+
+
+def test_its_licence_is_printed() -> None:
+    """And in a file that of all its parts."""
+    own = (TREE / "LICENSE").read_text().strip()
+    text = printed("licenses")
+    assert own in text if GIVEN else own == text.strip()
 
 
 def test_a_subcommand_has_help() -> None:
@@ -187,7 +194,7 @@ def test_rubbish_is_shown_on_one_line(word: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "argv", [["--help"], ["--version"], ["completion", "bash"], ["completion", "--help"]]
+    "argv", [["--help"], ["--version"], ["completion", "bash"], ["completion", "--help"], ["licenses"]]
 )
 @pytest.mark.parametrize("redirection", [">/dev/full", ">&-"])
 def test_what_can_not_be_printed_ends_quietly_with_an_error(argv: list[str], redirection: str) -> None:

@@ -8,6 +8,7 @@ import os
 import shutil
 import struct
 import subprocess
+import sys
 from pathlib import Path
 
 import build
@@ -15,10 +16,9 @@ import pytest
 import sources
 
 from singleton_run import __version__
-from tests.support import standalone
+from tests.support import harness, standalone
 
 MOST = 14 * 1000 * 1000
-SOMEBODY = 12345
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="to change the root directory one has to be root")
 _INTERPRETER, _DYNAMIC = 3, 2
 
@@ -43,8 +43,8 @@ def alone(
         os.chroot(root)
         os.chdir("/")
         os.setgroups([])
-        os.setgid(SOMEBODY)
-        os.setuid(SOMEBODY)
+        os.setgid(standalone.SOMEBODY)
+        os.setuid(standalone.SOMEBODY)
         for number in closed:
             os.close(number)
 
@@ -87,15 +87,15 @@ def test_it_is_the_same_wherever_it_is_made(executable: Path, tmp_path: Path) ->
         assert (tmp_path / "elsewhere" / file.name).read_bytes() == file.read_bytes(), file.name
 
 
-def test_its_path_and_python_s_variables_say_nothing(executable: Path, tmp_path: Path) -> None:
-    (tmp_path / "singleton_run.py").write_text("raise SystemExit(99)")
-    places = {
-        "PYTHONPATH": str(tmp_path),
-        "PYTHONHOME": str(tmp_path),
-        "PYTHONSTARTUP": str(tmp_path / "singleton_run.py"),
-    }
-    done = run(executable, "--version", **places)
-    assert (done.returncode, done.stdout) == (0, f"singleton-run {__version__}\n")
+def test_no_file_beside_it_and_no_variable_gives_it_modules(executable: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "singleton-run"
+    shutil.copy2(executable, copy)
+    for name in ("_ctypes", "ctypes", "sitecustomize", "singleton_run"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(99)")
+    (tmp_path / "singleton-run._pth").write_text(f"{tmp_path}\n")
+    (tmp_path / "pyvenv.cfg").write_text(f"home = {tmp_path}\n")
+    done = run(copy, "--name", "a", "--", "/bin/true", PYTHONPATH=str(tmp_path), PYTHONHOME=str(tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_command_sees_its_environment_as_it_was(executable: Path) -> None:
@@ -118,9 +118,6 @@ def test_the_command_sees_its_environment_as_it_was(executable: Path) -> None:
 @ROOT
 def test_it_runs_where_there_is_nothing_else(tmp_path: Path) -> None:
     root = standalone.put(tmp_path / "root")
-    locks = root / "locks"
-    locks.mkdir()
-    locks.chmod(0o777)
     done = alone(root, "--lock", "file:///locks", "--name", "a", "--", "/singleton-run", "--version")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"singleton-run {__version__}\n", "")
 
@@ -129,8 +126,6 @@ def test_it_runs_where_there_is_nothing_else(tmp_path: Path) -> None:
 @pytest.mark.parametrize("closed", [(0,), (0, 1), (1, 2), (0, 1, 2)])
 def test_it_runs_there_with_standard_descriptors_closed(tmp_path: Path, closed: tuple[int, ...]) -> None:
     root = standalone.put(tmp_path / "root")
-    (root / "locks").mkdir()
-    (root / "locks").chmod(0o777)
     command = ["/singleton-run", "completion", "bash"]
     done = alone(root, "--lock", "file:///locks", "--name", "a", "--", *command, closed=closed)
     assert done.returncode == (1 if 1 in closed else 0)
@@ -139,14 +134,14 @@ def test_it_runs_there_with_standard_descriptors_closed(tmp_path: Path, closed: 
 
 FAULTS = [
     ("--lock file:///none/locks -- /singleton-run", 78, "/none/locks"),
-    ("-- /singleton-run --version", 78, ""),
+    ("-- /singleton-run --version", 78, "no directory for locks"),
     ("--lock etcd://127.0.0.1:1 -n -- /singleton-run", 69, "127.0.0.1:1"),
     ("--lock etcd://nowhere.invalid -n -- /singleton-run", 69, "nowhere.invalid"),
     ("--lock etcd://n\u00f6where.invalid -n -- /singleton-run", 69, "invalid"),
     ("--lock etcds://x -- /singleton-run", 78, "isn't in this executable"),
-    ("--lock postgres://127.0.0.1:1/x -n -- /singleton-run", 69, "refused"),
+    ("--lock postgres://me@127.0.0.1:1/x -n -- /singleton-run", 69, "refused"),
     ("--lock k8s-lease -- /singleton-run", 78, "kubeconfig"),
-    ("--every 1h --tz Mars/Olympus -- /singleton-run", 78, "Mars/Olympus"),
+    ("--cron @daily --tz Mars/Olympus -- /singleton-run", 78, "Mars/Olympus"),
     ("--wait soon -- x", 2, "--wait"),
     ("-- nonesuch", 127, "nonesuch"),
 ]
@@ -175,12 +170,13 @@ def test_it_tells_of_itself_there(tmp_path: Path, words: list[str]) -> None:
 @ROOT
 @pytest.mark.parametrize("zone", ["Europe/Berlin", "America/Argentina/Ushuaia", "UTC"])
 def test_it_knows_the_time_zones_there(tmp_path: Path, zone: str) -> None:
-    words = ["--cron", "0 11 * * *", "--tz", zone, "--plan"]
+    words = ["--cron", "0 11 * * *", "--tz", zone, "--plan", "3"]
     done = alone(standalone.put(tmp_path / "root"), *words)
     assert (done.returncode, done.stderr) == (0, "")
     expected = subprocess.run(
-        [shutil.which("singleton-run") or "singleton-run", *words], capture_output=True, text=True, check=True
-    )
+        [sys.executable, "-m", "singleton_run", *words],
+        env=harness.environment(), capture_output=True, text=True, check=True,
+    )  # fmt: skip
     assert done.stdout == expected.stdout
 
 
@@ -189,8 +185,9 @@ def test_a_zone_that_only_the_machine_has_is_found(tmp_path: Path) -> None:
     root = standalone.put(tmp_path / "root")
     zones = root / "usr/share/zoneinfo/Moon"
     zones.mkdir(parents=True)
-    zones.joinpath("Tranquility").write_bytes(Path("/usr/share/zoneinfo/Europe/Berlin").read_bytes())
-    done = alone(root, "--cron", "0 11 * * *", "--tz", "Moon/Tranquility", "--plan")
+    zone = build.packages() / "tzdata/zoneinfo/Europe/Berlin"
+    zones.joinpath("Tranquility").write_bytes(zone.read_bytes())
+    done = alone(root, "--cron", "0 11 * * *", "--tz", "Moon/Tranquility", "--plan", "3")
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from functools import cache
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MACHINE = "x86_64"
+SOMEBODY = 12345
+"""A user and a group that have no names."""
 ADVICE = (
     "needs the executable's base: `make standalone` builds it (as root on Debian 12 or later, 10 minutes)"
 )
@@ -32,8 +35,9 @@ def executable() -> Path:
 
 
 def put(root: Path) -> Path:
-    """An empty root directory but for the executable, as /singleton-run, that everybody may read."""
-    root.mkdir(mode=0o755)
+    """A root directory with nothing but the executable, as /singleton-run, and SOMEBODY's own /locks."""
+    (root / "locks").mkdir(mode=0o755, parents=True)
+    os.chown(root / "locks", SOMEBODY, SOMEBODY)
     shutil.copy(executable(), root / "singleton-run")
     (root / "singleton-run").chmod(0o755)
     return root

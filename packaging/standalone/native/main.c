@@ -1,6 +1,8 @@
 /* The executable: CPython with every module inside, which looks for nothing outside and begins with `__main__`. */
 #include <Python.h>
 
+#include <signal.h>
+
 #include "modules.h"
 
 PyMODINIT_FUNC PyInit__singleton_run(void);
@@ -11,6 +13,29 @@ static void check(PyStatus status)
     if (PyStatus_Exception(status)) {
         Py_ExitStatusException(status);
     }
+}
+
+/* In place of CPython's search (Modules/getpath.py): it would obey a `pyvenv.cfg` or `._pth` that lies beside us. */
+PyStatus __wrap__PyConfig_InitPathConfig(PyConfig *config, int compute)
+{
+    return PyStatus_Ok();
+}
+
+/* Ctrl-C ends the program, also while it starts: Python's own handler would print a traceback. */
+static int leave_interrupt_alone(void)
+{
+    int failed = 1;
+    PyObject *signals = PyImport_ImportModule("_signal"), *own = NULL, *now = NULL, *before = NULL;
+    if (signals != NULL && (own = PyObject_GetAttrString(signals, "default_int_handler")) != NULL &&
+        (now = PyObject_CallMethod(signals, "getsignal", "i", SIGINT)) != NULL) {
+        before = now == own ? PyObject_CallMethod(signals, "signal", "ii", SIGINT, 0) : Py_NewRef(now);
+        failed = before == NULL;
+    }
+    Py_XDECREF(before);
+    Py_XDECREF(now);
+    Py_XDECREF(own);
+    Py_XDECREF(signals);
+    return failed;
 }
 
 static void initialize(int argc, char **argv)
@@ -37,7 +62,7 @@ static void initialize(int argc, char **argv)
     config.use_frozen_modules = 1;
     config.optimization_level = 2;
     config.code_debug_ranges = 0;
-    /* With all of these set nothing is searched for: there is no folder of modules. */
+    /* There is no folder of modules. */
     config.module_search_paths_set = 1;
     wchar_t **empty[] = {&config.program_name, &config.executable, &config.base_executable, &config.prefix,
                          &config.base_prefix, &config.exec_prefix, &config.base_exec_prefix, &config.stdlib_dir, &config.home};
@@ -45,8 +70,17 @@ static void initialize(int argc, char **argv)
         check(PyConfig_SetString(&config, empty[i], L""));
     }
     check(PyConfig_SetBytesArgv(&config, argc, argv));
+    sigset_t interrupt, before_us;
+    sigemptyset(&interrupt);
+    sigaddset(&interrupt, SIGINT);
+    sigprocmask(SIG_BLOCK, &interrupt, &before_us);
     check(Py_InitializeFromConfig(&config));
     PyConfig_Clear(&config);
+    if (leave_interrupt_alone()) {
+        PyErr_Print();
+        exit(78);
+    }
+    sigprocmask(SIG_SETMASK, &before_us, NULL);
 }
 
 #ifdef IMPORTER
