@@ -6,7 +6,7 @@ import gc
 import os
 import sys
 
-from singleton_run.errors import UNUSABLE, Failure, fault, scarce
+from singleton_run.errors import UNUSABLE, Failure, fault, incomplete, scarce
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ def main() -> NoReturn:
     except OSError as error:  # the guard kills a command that it finds without a front
         what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
         status = _fail(Failure(UNUSABLE, scarce(str(what))))
+    except ImportError as error:
+        status = _fail(Failure(UNUSABLE, incomplete(error)))
     except Exception as error:  # noqa: BLE001 - a traceback is of no use to who reads it
         what = f"this Python or singleton-run itself has a fault ({fault(error)})"
         status = _fail(Failure(UNUSABLE, f"{what}: please report it, with the output of `python -VV`"))

@@ -80,6 +80,12 @@ def scarce(what: str) -> str:
     return f"this machine refuses what a run takes ({what}): see `ulimit -a`, and the limits of the container"
 
 
+def incomplete(error: ImportError) -> str:
+    """The sentence for a module that can't be imported: of Python's own, of a package, or of ours."""
+    what = f"the Python module {error.name} can't be imported here" if error.name else one_line(str(error))
+    return f"{what}: install singleton-run anew, with the packages that it needs, in a Python that is whole"
+
+
 def fault(error: BaseException) -> str:
     """An error that nobody foresaw: its kind and place. Its text isn't told, for it may hold a secret."""
     place = error.__traceback__

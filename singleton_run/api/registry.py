@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from singleton_run.api.lock_address import redact
-from singleton_run.errors import UNUSABLE, Refused
+from singleton_run.errors import UNUSABLE, Refused, incomplete
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +37,13 @@ def open_backend(lock: str, environ: Mapping[str, str]) -> Backend:
 
     Raises Refused if there is none of that name, or it can't be used here.
     """
+    try:
+        return _open(lock, environ)
+    except ImportError as error:
+        raise Refused(incomplete(error), UNUSABLE) from None
+
+
+def _open(lock: str, environ: Mapping[str, str]) -> Backend:
     scheme = lock.partition("://")[0]
     if _IS_ALONE and scheme not in usable():
         raise Refused(

@@ -9,7 +9,7 @@ import os
 
 from singleton_run.api import record
 from singleton_run.api.contract import Grant, Held
-from singleton_run.errors import Failure, fault
+from singleton_run.errors import UNUSABLE, Failure, fault, incomplete
 from singleton_run.guard import process as guard_process
 from singleton_run.system import calls, pipes, processes
 from singleton_run.system.messages import KeeperOrders, KeeperTells
@@ -290,23 +290,7 @@ class KeeperLock:
             os.setpgid(0, 0)
             calls.close_standard(0, 1)
             calls.keep_only([orders_read, says_write, self.ends.proof_read, *self._shared()])
-            from singleton_run.keeper import process as keeper_process
-
-            try:
-                keeper_process.run(
-                    self._open_backend,
-                    self.job,
-                    self.task.page,
-                    orders_read,
-                    says_write,
-                    self.ends.proof_read,
-                    guard=guard,
-                    resumed=resumed,
-                    plan=self._plan,
-                )
-            except Exception as error:  # noqa: BLE001 - a stranger's backend may raise anything
-                pipes.Writer(says_write).send(KeeperTells.trouble(f"the backend failed: {fault(error)}"))
-                os._exit(1)
+            self._run(guard, resumed, orders_read, says_write)
 
         try:
             self.process = forked(work)
@@ -320,6 +304,29 @@ class KeeperLock:
             self.ends.close_guards()
         self._orders = pipes.Writer(orders_write)
         self._says = pipes.Reader(says_read)
+
+    def _run(self, guard: int, resumed: tuple[Grant, float] | None, orders: int, says: int) -> None:
+        """Be the keeper; an error is told, and ends this process."""
+        try:
+            from singleton_run.keeper import process
+
+            process.run(
+                self._open_backend,
+                self.job,
+                self.task.page,
+                orders,
+                says,
+                self.ends.proof_read,
+                guard=guard,
+                resumed=resumed,
+                plan=self._plan,
+            )
+        except ImportError as error:  # another keeper would meet it too
+            pipes.Writer(says).send(KeeperTells.gave_up(UNUSABLE, incomplete(error)))
+            os._exit(1)
+        except Exception as error:  # noqa: BLE001 - a stranger's backend may raise anything
+            pipes.Writer(says).send(KeeperTells.trouble(f"the backend failed: {fault(error)}"))
+            os._exit(1)
 
     def _fork_guard(self, keepers: tuple[int, ...]) -> int:
         calls.become_subreaper()

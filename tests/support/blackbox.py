@@ -23,7 +23,7 @@ PARTS = (
     "project/test_demo.py",
     "slots/",
 )
-_PYTHON = "it makes Python functions fail, by sitecustomize"
+_PYTHON = "it makes a Python lack something or fail, by sitecustomize"
 _STRANGER = "it makes a stranger's backend fail, and a file loads none"
 _INSIDE = "it calls functions in its own Python"
 _CLOCK = "libfaketime is loaded by a dynamic linker, and the file has none"
@@ -63,6 +63,7 @@ UNFIT = {
     "[file-signalfd4-ENOSYS]": _MUSL,
     "process/test_poor_systems.py::test_a_kernel_that_refuses_what_is_needed_is_named_in_one_line"
     "[leasefile-signalfd4-ENOSYS]": _MUSL,
+    "process/test_poor_systems.py::test_a_python_that_lacks_a_module_does_or_names_it_in_one_line": _PYTHON,
     "process/test_poor_systems.py::test_every_call_of_the_table_can_be_refused": _INSIDE,
     "process/test_scarcity.py::test_the_children_are_known_when_nothing_can_be_opened_any_more": _INSIDE,
     "process/test_security.py::test_a_legal_name_is_one_plain_word_everywhere": _INSIDE,

@@ -15,14 +15,13 @@ _HIDDEN = os.environ["HIDDEN"].split()
 class _Hides:
     """A finder that is asked first, and finds that there is no such module."""
 
-    @staticmethod
-    def find_spec(name: str, path: object = None, target: ModuleType | None = None) -> None:
+    def find_spec(self, name: str, path: object = None, target: ModuleType | None = None) -> None:
         """None for what is not hidden. Raises ModuleNotFoundError."""
         if name in _HIDDEN or name.partition(".")[0] in _HIDDEN:
             message = f"No module named {name!r}"
             raise ModuleNotFoundError(message, name=name)
 
 
-sys.meta_path.insert(0, _Hides)  # type: ignore[arg-type] # a class with that function is a finder too
+sys.meta_path.insert(0, _Hides())
 for _name in _HIDDEN:
     sys.modules.pop(_name, None)
