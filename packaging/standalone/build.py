@@ -83,8 +83,8 @@ def base(machine: str) -> Path:
         raise Unbuildable(f"the base can't be built: see the words above, and {work}")
     parts.keep_texts(work / "sources", folder / "licences")
     (folder / "lib/python3.13/lib-dynload").mkdir(parents=True, exist_ok=True)  # or it says that it misses it
-    shutil.rmtree(work)
     (folder / _DONE).touch()
+    shutil.rmtree(work)
     return folder
 
 
