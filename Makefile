@@ -10,8 +10,13 @@ ROUNDS ?= 1
 WORKERS ?= 4
 PYTEST = $(PY) -m pytest --numprocesses $(WORKERS) --dist worksteal
 
-.PHONY: help venv test test-fast test-process test-servers lint audit bench peers demo simulate faults completions \
-  kube-apiserver lock dist standalone standalone-aarch64 clean
+# A file to be tested in place of the tree, by those tests that see singleton-run from outside only.
+SINGLETON_RUN ?=
+export SINGLETON_RUN
+STANDALONE ?= dist/singleton-run-linux-$(shell uname -m)
+
+.PHONY: help venv test test-fast test-process test-servers test-standalone lint audit bench peers demo simulate faults \
+  completions kube-apiserver lock dist standalone standalone-aarch64 clean
 
 help: ## print this
 	@awk -F ': .*## |: ## ' '/^[a-z0-9-]+: .*## /{printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +80,10 @@ test-servers: $(VENV)/dev ## run those on real servers: 8 min
 
 test: $(VENV)/dev ## run all tests: 12 min
 	$(PYTEST) $(ARGS)
+
+test-standalone: ## run those that need no Python of ours on the stand-alone file
+	@test -x '$(STANDALONE)' || { echo "make: there is no $(STANDALONE): name one by STANDALONE=FILE" >&2; exit 1; }
+	$(MAKE) test SINGLETON_RUN='$(STANDALONE)'
 
 lint: $(VENV)/dev ## check style and types: 30 s
 	$(VENV)/bin/ruff check .

@@ -151,7 +151,7 @@ def write_zones(installed: Path, out: Path) -> None:
 
 def link(prefix: Path, out: Path, made: Path, *flags: str) -> None:
     """Compile and link what is ours in C with all the rest, without symbols. Raises Unbuildable."""
-    files = [str(HERE / "native" / name) for name in ("main.c", "system.c", "libpq.c")]
+    files = [str(HERE / "native" / name) for name in ("main.c", "system.c", "signals.c", "libpq.c")]
     command = [
         f"{prefix}/bin/static-cc",
         "-Wall",

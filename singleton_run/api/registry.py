@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from singleton_run.errors import UNUSABLE, Refused
+from singleton_run.errors import UNUSABLE, Refused, incomplete
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,6 +64,13 @@ def is_kernel_held(scheme: str) -> bool:
 
 
 def _opened(url: str, environ: Mapping[str, str]) -> Any:
+    try:
+        return _open(url, environ)
+    except ImportError as error:
+        raise Refused(incomplete(error), UNUSABLE) from None
+
+
+def _open(url: str, environ: Mapping[str, str]) -> Any:
     scheme = url.partition("://")[0]
     if _IS_ALONE and scheme not in usable():
         from singleton_run.api.lock_address import redact

@@ -171,6 +171,13 @@ def _program() -> _Program:
         help="Forget that --once KEY has succeeded under the lock NAME: it will run again.",
         add_help_option=False,
     )
+    install = click.Command(
+        "install",
+        params=[click.Argument(["directory"]), _help_option()],
+        callback=subcommands.install,
+        help="Copy this executable into a directory, for containers of other images.",
+        add_help_option=False,
+    )
     licenses = click.Command(
         "licenses",
         params=[_help_option()],
@@ -181,7 +188,7 @@ def _program() -> _Program:
     return _Program(
         NAME,
         params=[_option(option) for option in OPTIONS],
-        commands=[completion, forget, licenses],
+        commands=[completion, forget, install, licenses],
         invoke_without_command=True,
         no_args_is_help=False,
         add_help_option=False,

@@ -1,4 +1,4 @@
-"""What singleton-run does apart from running a command: print slots, forget a key, print licences."""
+"""What singleton-run does apart from running a command: print slots and licences, forget, install itself."""
 
 from __future__ import annotations
 
@@ -55,6 +55,17 @@ def forget(name: str, key: str, lock: str | None) -> NoReturn:
     if not forgotten:
         refuse(f"nothing to forget: {quoted(key)} has not succeeded under {name}", 1)
     show(f"forgotten: {quoted(key)} under {name}. It runs again with --once {quoted(key)}\n")
+
+
+def install(directory: str) -> NoReturn:
+    """Copy the executable into a directory, and say where it is."""
+    from singleton_run.call import install as installing
+
+    try:
+        path = installing.install(directory)
+    except Failure as failure:
+        refuse(str(failure), failure.status)
+    show(f"installed: {quoted(path)}\n")
 
 
 def licenses() -> NoReturn:

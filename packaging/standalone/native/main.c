@@ -21,18 +21,15 @@ PyStatus __wrap__PyConfig_InitPathConfig(PyConfig *config, int compute)
     return PyStatus_Ok();
 }
 
-/* Ctrl-C ends the program, also while it starts: Python's own handler would print a traceback. And SIGRTMIN is the number
-   that it is for most commands, which are linked with glibc; musl keeps that one for itself and counts from the next. */
-static int set_signals(void)
+/* Ctrl-C ends the program, also while it starts: Python's own handler would print a traceback. */
+static int leave_interrupt_alone(void)
 {
     int failed = 1;
     PyObject *signals = PyImport_ImportModule("_signal"), *own = NULL, *now = NULL, *before = NULL;
     if (signals != NULL && (own = PyObject_GetAttrString(signals, "default_int_handler")) != NULL &&
         (now = PyObject_CallMethod(signals, "getsignal", "i", SIGINT)) != NULL) {
         before = now == own ? PyObject_CallMethod(signals, "signal", "ii", SIGINT, 0) : Py_NewRef(now);
-        PyObject *first = PyLong_FromLong(34);
-        failed = before == NULL || first == NULL || PyObject_SetAttrString(signals, "SIGRTMIN", first) < 0;
-        Py_XDECREF(first);
+        failed = before == NULL;
     }
     Py_XDECREF(before);
     Py_XDECREF(now);
@@ -79,7 +76,7 @@ static void initialize(int argc, char **argv)
     sigprocmask(SIG_BLOCK, &interrupt, &before_us);
     check(Py_InitializeFromConfig(&config));
     PyConfig_Clear(&config);
-    if (set_signals()) {
+    if (leave_interrupt_alone()) {
         PyErr_Print();
         exit(78);
     }
