@@ -6,7 +6,8 @@ import gc
 import os
 import sys
 
-from singleton_run.errors import UNUSABLE, Failure, describe_bug
+from singleton_run import preload
+from singleton_run.errors import UNUSABLE, Failure, describe_bug, incomplete, scarce
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,9 +30,10 @@ def main() -> NoReturn:
         status = _fail(failure)
     except OSError as error:  # if the command runs, its guard kills it when we are gone
         what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-        what = f"this machine refuses what a run takes ({what})"
-        status = _fail(Failure(UNUSABLE, f"{what}: see `ulimit -a`, and the limits of the container"))
-    except Exception as error:  # noqa: BLE001 - a traceback is of no use to the user
+        status = _fail(Failure(UNUSABLE, scarce(str(what))))
+    except ImportError as error:
+        status = _fail(Failure(UNUSABLE, incomplete(error)))
+    except Exception as error:  # noqa: BLE001 - a traceback is of no use to who reads it
         what = f"this Python or singleton-run itself has a fault ({describe_bug(error)})"
         status = _fail(Failure(UNUSABLE, f"{what}: please report it, with the output of `python -VV`"))
     if status < 0 and os.getpid() != 1:
@@ -40,6 +42,7 @@ def main() -> NoReturn:
 
 
 def _run() -> int:
+    preload.load(preload.CALL)
     from singleton_run.call import executable, fast_parser, settings
     from singleton_run.system import calls
 
@@ -50,6 +53,7 @@ def _run() -> int:
     values = fast_parser.read(sys.argv[1:], os.environ) or _read_slowly(mask)
     asked = settings.check(values, os.environ)
     path = executable.find(asked.command[0], os.environ)
+    preload.load(preload.TURN)
     from singleton_run.front import start
 
     return start.run(asked, path, signals, mask)

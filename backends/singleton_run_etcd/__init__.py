@@ -1,7 +1,6 @@
-"""The lock in etcd: keys and queue as `etcdctl lock` makes them, so that the two exclude each other.
+"""The lock in etcd: the keys and the queue of `etcdctl lock`, so that the two exclude each other.
 
-`etcd://` speaks to the JSON gateway of the server, with nothing but this package; `etcd+grpc://`
-goes through python-etcd3.
+`etcd://` speaks to the server's JSON gateway and needs no other package. `etcd+grpc://` uses python-etcd3.
 """
 
 from __future__ import annotations

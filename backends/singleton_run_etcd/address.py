@@ -1,4 +1,4 @@
-"""Where etcd is and who we are there: by the lock's URL, and by etcdctl's variables where that is silent."""
+"""The servers of etcd and our login there: from the lock's URL, else from etcdctl's variables."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 _PORT = 2379
 _DEFAULT = "127.0.0.1:2379"
 _FORM = "etcd://[USER:PASSWORD@]HOST:PORT,HOST:PORT/PREFIX?cacert=FILE"
-# Each word of a URL's query, and the variable that stands in for it.
+# Each word of a URL's query, and the variable that is used where the URL doesn't have it.
 _WORDS = {
     "cacert": "ETCDCTL_CACERT",
     "cert": "ETCDCTL_CERT",
@@ -25,11 +25,12 @@ _YES, _NO = ("1", "t", "true"), ("", "0", "f", "false")
 
 
 class Address:
-    """An etcd cluster, as one user sees it.
+    """An etcd cluster, and our login there. The constructor raises Refused (78).
 
-    `endpoints` are (host, port, whether TLS is spoken). `prefix` is put before every lock's key: it
-    is empty or ends in a slash. `user` is empty without login. The other texts are paths of files,
-    or the name that the server's certificate must have, empty if they weren't given.
+    `endpoints` are (host, port, whether TLS is spoken). `prefix` comes before every lock's key: it is empty
+    or ends in a slash. `user` is empty without login. `cacert`, `cert` and `key` are paths of files,
+    `server_name` is the name that the server's certificate must have; each is empty where it wasn't given.
+    `insecure`: the certificate is not checked.
     """
 
     __slots__ = (
@@ -70,7 +71,7 @@ def _unquoted(text: str) -> str:
 
 
 def _words(query: str, environ: Mapping[str, str]) -> dict[str, str]:
-    variables = {word: environ.get(variable, "") for word, variable in _WORDS.items()}
+    variables = {word: environ.get(variable, "") if variable else "" for word, variable in _WORDS.items()}
     try:
         return variables | options(query, _WORDS)
     except ValueError as error:
@@ -106,7 +107,7 @@ def _endpoints(places: str, environ: Mapping[str, str], *, tls: bool) -> list[tu
 
 
 def _login(login: str, environ: Mapping[str, str]) -> tuple[str, str]:
-    """User and password. As with etcdctl, a user without a colon has the password elsewhere."""
+    """User and password. As with etcdctl, the password of a user without a colon is in ETCDCTL_PASSWORD."""
     if login:
         user, colon, password = login.partition(":")
         user, password = _unquoted(user), _unquoted(password)

@@ -1,7 +1,7 @@
-"""What the lock asks of an etcd server, whatever the transport: a few operations, as plain values.
+"""The requests that the lock makes, as plain values, whatever the transport to etcd.
 
-Keys are text. Every call raises Unavailable or Refused, and ends with its deadline (`Timeout`, `Interrupted`
-are raised by `Watch.wait` alone).
+Keys are text. Every call ends by its deadline and raises Unavailable or Refused; only `Watch.wait` raises
+Timeout and Interrupted.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 
     Result = TypeVar("Result")
 
-    # ("create", key, revision): the key was created at that revision, 0 that it doesn't exist.
+    # ("create", key, revision): the key was created at that revision; 0: it doesn't exist.
     # ("below", key, text): the key's value sorts before the text.
     Compare = tuple[str, str, Any]
 
     class Watch(Protocol):
-        """Sees one key."""
+        """A watch on one key, for its deletion."""
 
         def wait(self, deadline: Deadline) -> None:
-            """Return when the key was deleted, or may have been. Raises Timeout, Interrupted, Broken."""
+            """Return when the key was deleted or may have been. Raises Timeout, Interrupted, Broken."""
 
         def is_current(self) -> bool:
-            """Whether requests still go to the server that the watch is on."""
+            """Whether requests still go to the member that the watch is on."""
 
         def close(self) -> None:
-            """Never raises."""
+            """End the watch. Never raises."""
 
     class Server(Protocol):
         """One cluster."""
@@ -45,47 +45,47 @@ if TYPE_CHECKING:
             otherwise: Sequence[Op],
             deadline: Deadline,
         ) -> Outcome:
-            """Do `then` if all of `compares` hold, else `otherwise`, atomically.
+            """Do `then` if all of `compares` hold, else `otherwise`, in one atomic step.
 
-            Raises LeaseNotFound if a put names a lease that is gone.
+            Raises LeaseNotFound if a put names a lease that has ended.
             """
 
         def range(self, look: Op, deadline: Deadline) -> tuple[list[KeyValue], int]:
-            """What one range finds, and the revision at which that is so.
+            """The keys in one range, and the revision at which they are so.
 
-            Better than a transaction that only looks: such a one ends an etcd 3.5.1, by a panic, if its
-            client goes away at the wrong moment (etcd-io/etcd#14110).
+            Prefer it to a transaction that only reads: etcd 3.5.1 panics in such a transaction if its client
+            goes away at the wrong moment (etcd-io/etcd#14110).
             """
 
         def grant_lease(self, lease: int, ttl: int, deadline: Deadline) -> bool:
-            """Make a lease of that id and as many seconds; False if it is there already."""
+            """Make a lease with that id, for `ttl` seconds; False if it exists already."""
 
         def keep_lease_alive(self, lease: int, deadline: Deadline) -> bool:
-            """Renew a lease; False if it is gone."""
+            """Renew a lease; False if it has ended."""
 
         def time_to_live(self, lease: int, deadline: Deadline) -> int:
-            """How many whole seconds a lease has left, 0 if it is gone."""
+            """The whole seconds that a lease has left; 0 if it has ended."""
 
         def revoke_lease(self, lease: int, deadline: Deadline) -> None:
-            """End a lease, with its keys; one that is gone already is right."""
+            """End a lease, which deletes its keys. A lease that has ended already is no error."""
 
         def watch(self, key: str, revision: int, deadline: Deadline) -> Watch:
-            """A watch on a key for its deletion, from that revision on."""
+            """Watch a key for its deletion, from that revision on. The caller closes the watch."""
 
         def offset(self) -> tuple[float, float] | None:
-            """As the contract says; None where the transport doesn't tell the time."""
+            """See `contract.Backend`; None where the transport doesn't tell the time."""
 
         def known(self) -> Any:
-            """What a fresh process would have to find out again (addresses), for `recall`; survives JSON."""
+            """The addresses of the servers, for `recall` in a fresh process; survives JSON."""
 
         def recall(self, known: Any) -> None:
-            """Use what `known` gave, unless something newer was found out."""
+            """Take the addresses that `known` gave, except for hosts that were looked up here."""
 
         def close(self) -> None:
             """Drop every connection. Never raises."""
 
 
-# gRPC's status codes, those that matter here; the gateway tells them too.
+# The status codes of gRPC that matter here; the gateway tells them too.
 UNKNOWN = 2
 INVALID_ARGUMENT = 3
 DEADLINE_EXCEEDED = 4
@@ -99,25 +99,28 @@ _PERMANENT = (INVALID_ARGUMENT, PERMISSION_DENIED, UNIMPLEMENTED, UNAUTHENTICATE
 
 
 class LeaseNotFound(Exception):
-    """There is no lease of that id any more."""
+    """The lease has ended, or was revoked."""
 
 
 class ServerError(Exception):
-    """The server's no, by its gRPC code."""
+    """An error that the server answered: `code` is gRPC's status code."""
 
     def __init__(self, code: int, text: str) -> None:
         super().__init__(text)
         self.code = code
 
     def failure(self, advice: str) -> Failure:
-        """The same for the lock and its user, whom `advice` tells what to do about a refusal."""
+        """The contract's error for it. `advice` tells the user what to do about a refusal."""
         if self.code in _PERMANENT:
             return Refused(f"etcd refuses: {self}{advice}")
         return Unavailable(f"etcd: {self}")
 
 
 class Login:
-    """A user who logs in once, and again when the token has come to its end. `token` is empty without."""
+    """A user who logs in once, and again when the token has expired. `token` is empty before that.
+
+    `user` is empty without login.
+    """
 
     def __init__(self, address: Address) -> None:
         self.user = address.user
@@ -125,13 +128,14 @@ class Login:
         self._password = address.password
 
     def during(self, work: Callable[[], Result], authenticate: Callable[[str, str], str]) -> Result:
-        """Do `work` logged in; once more with a new token if the server wants that.
+        """Do `work` logged in, and once more with a new token if the server refuses the first.
 
-        `authenticate` gives the token for a user and a password. Raises what both raise.
+        `authenticate` asks the server for the token of a user and password. Raises the errors of both, and
+        Refused (77) for a wrong password.
         """
 
         def renew(error: ServerError) -> bool:
-            # The token has come to its end, or the users were changed since.
+            # The token has expired, or somebody changed the users.
             if not self.token or error.code not in (INVALID_ARGUMENT, UNAUTHENTICATED):
                 return False
             self.token = ""
@@ -149,16 +153,16 @@ class Login:
         except ServerError as error:
             if error.code != FAILED_PRECONDITION:
                 raise Refused(f"etcd refuses the user {self.user!r} or the password: {error}") from None
-            # The cluster knows no users: as etcdctl does, go on without.
+            # The cluster has no users: go on without, as etcdctl does.
             self.user = ""
 
 
 class Op:
-    """One step of a transaction: a put, a deletion, or a range that is sorted by create revision.
+    """One step of a transaction, by `kind`: a put, a delete, or a range.
 
-    A put has `value` and `lease` (0: for ever), a deletion neither. A range reaches from `key` to
-    before `end` (empty: just the key) and gives at most `limit` keys, 0 for all; `newest` first, or
-    the oldest; `before`, if not 0, is the highest create revision; `keys_only` leaves the values out.
+    A put has `value` and `lease` (0: for ever). A range has the keys from `key` to before `end` (empty: just
+    the key), sorted by create revision: the `newest` first, or the oldest; at most `limit` keys (0: all);
+    those created at revision `before` or earlier (0: all); with `keys_only` without their values.
     """
 
     __slots__ = ("before", "end", "key", "keys_only", "kind", "lease", "limit", "newest", "value")
@@ -188,7 +192,7 @@ class Op:
 
 
 class KeyValue:
-    """A key that a range gave: `created` is its create revision, `lease` 0 if it has none."""
+    """A key and its value, as a range has them. `created` is the create revision, `lease` 0 without one."""
 
     __slots__ = ("created", "key", "lease", "value")
 
@@ -200,9 +204,10 @@ class KeyValue:
 
 
 class Outcome:
-    """What a transaction did: whether its compares held, and what each range of it gave.
+    """The answer to a transaction. `succeeded`: its compares held.
 
-    `revision` is the cluster's after it. `found` has an entry for each operation, empty for a put.
+    `revision` is the cluster's after it. `found` has the keys of each operation; there are none for a put or
+    a delete.
     """
 
     __slots__ = ("found", "revision", "succeeded")

@@ -1,7 +1,4 @@
-"""etcd by its JSON gateway: each operation is a POST, bytes are base64, 64-bit numbers are text.
-
-A user logs in once; when the token has come to its end, again. See `server.Server`.
-"""
+"""etcd by its JSON gateway: each request is a POST, bytes are base64, and 64-bit numbers are text."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from binascii import a2b_base64, b2a_base64
 from singleton_run.api import toolbox
 from singleton_run.api.deadline import Interrupted, Timeout
 from singleton_run.api.http.client import Client, Endpoint, proxy_to
-from singleton_run.api.http.connection import Broken
+from singleton_run.api.http.wire import Broken
 from singleton_run.api.servers import ServerClock, no_answer
 from singleton_run.errors import UNUSABLE, Failure, Refused, Unavailable
 from singleton_run_etcd.client import (
@@ -40,14 +37,14 @@ if TYPE_CHECKING:
     Body = dict[str, Any]
     Result = TypeVar("Result")
 
-# A member that has lost the others ends the watch, instead of being silent.
+# With it a member that has lost the others ends the watch, instead of being silent.
 _NEEDS_LEADER = {"Grpc-Metadata-hasleader": "true"}
 
 _CHECK = "check host, port"
 
 
 class Gateway:
-    """One cluster by its gateway. See `server.Server`."""
+    """One cluster by its gateway. See `client.Server`."""
 
     def __init__(self, address: Address, environ: Mapping[str, str]) -> None:
         self._login = Login(address)
@@ -62,14 +59,15 @@ class Gateway:
         otherwise: Sequence[Op],
         deadline: Deadline,
     ) -> Outcome:
-        """See `server.Server`."""
+        """See `client.Server`."""
         body = {
             "compare": [_compare(*compare) for compare in compares],
             "success": [_request_op(operation) for operation in then],
             "failure": [_request_op(operation) for operation in otherwise],
         }
         try:
-            answer = self._call("/v3/kv/txn", body, deadline, expected=NOT_FOUND)
+            key = compares[0][1] if compares else then[0].key
+            answer = self._call("/v3/kv/txn", key, body, deadline, expected=NOT_FOUND)
         except ServerError:
             raise LeaseNotFound from None
         outcome = _checked(lambda: _outcome(answer))
@@ -80,45 +78,48 @@ class Gateway:
         return outcome
 
     def range(self, look: Op, deadline: Deadline) -> tuple[list[KeyValue], int]:
-        """See `server.Server`."""
-        answer = self._call("/v3/kv/range", _request_op(look)["request_range"], deadline)
+        """See `client.Server`."""
+        answer = self._call("/v3/kv/range", look.key, _request_op(look)["request_range"], deadline)
         return _checked(lambda: (_key_values(answer), int(answer["header"]["revision"])))
 
     def grant_lease(self, lease: int, ttl: int, deadline: Deadline) -> bool:
-        """See `server.Server`."""
+        """See `client.Server`."""
         body = {"ID": str(lease), "TTL": str(ttl)}
         try:
-            self._call("/v3/lease/grant", body, deadline, expected=FAILED_PRECONDITION)
+            self._call("/v3/lease/grant", body["ID"], body, deadline, expected=FAILED_PRECONDITION)
         except ServerError:
             return False
         return True
 
     def keep_lease_alive(self, lease: int, deadline: Deadline) -> bool:
-        """See `server.Server`."""
-        answer = self._call("/v3/lease/keepalive", {"ID": str(lease)}, deadline)
+        """See `client.Server`."""
+        body = {"ID": str(lease)}
+        answer = self._call("/v3/lease/keepalive", body["ID"], body, deadline)
         return _checked(lambda: int(answer.get("result", {}).get("TTL", 0))) > 0
 
     def time_to_live(self, lease: int, deadline: Deadline) -> int:
-        """See `server.Server`."""
-        answer = self._call("/v3/lease/timetolive", {"ID": str(lease)}, deadline)
+        """See `client.Server`."""
+        body = {"ID": str(lease)}
+        answer = self._call("/v3/lease/timetolive", body["ID"], body, deadline)
         return _checked(lambda: max(0, int(answer.get("TTL", 0))))
 
     def revoke_lease(self, lease: int, deadline: Deadline) -> None:
-        """See `server.Server`."""
+        """See `client.Server`."""
+        body = {"ID": str(lease)}
         try:
-            self._call("/v3/lease/revoke", {"ID": str(lease)}, deadline, expected=NOT_FOUND)
+            self._call("/v3/lease/revoke", body["ID"], body, deadline, expected=NOT_FOUND)
         except ServerError:
             return
 
     def watch(self, key: str, revision: int, deadline: Deadline) -> GatewayWatch:
-        """See `server.Server`."""
+        """See `client.Server`."""
         request = {"key": _encoded(key), "start_revision": str(revision), "filters": ["NOPUT"]}
         body = toolbox.dumps({"create_request": request}).encode()
-        return self._with_login(lambda: self._open_watch(body, deadline), deadline)
+        return self._with_login(lambda: self._open_watch(key, body, deadline), deadline)
 
-    def _open_watch(self, body: bytes, deadline: Deadline) -> GatewayWatch:
+    def _open_watch(self, key: str, body: bytes, deadline: Deadline) -> GatewayWatch:
         headers = {**self._headers(), **_NEEDS_LEADER}
-        stream = self._client.stream("POST", "/v3/watch", headers, body, deadline)
+        stream = self._client.stream("POST", "/v3/watch", headers, body, deadline, key)
         try:
             if stream.status != 200:
                 raise _server_error(stream.answer, certificate=self._certificate)
@@ -131,32 +132,33 @@ class Gateway:
             raise
 
     def offset(self) -> tuple[float, float] | None:
-        """See `server.Server`."""
+        """See `client.Server`."""
         return self._clock.offset()
 
     def known(self) -> list[Any]:
-        """See `server.Server`."""
+        """See `client.Server`."""
         return self._client.known()
 
     def recall(self, known: Any) -> None:
-        """See `server.Server`."""
+        """See `client.Server`."""
         self._client.recall(known)
 
     def close(self) -> None:
-        """See `server.Server`."""
+        """See `client.Server`."""
         self._client.close()
 
-    def _call(self, path: str, body: Body, deadline: Deadline, expected: int | None = None) -> Body:
-        return self._with_login(lambda: self._post(path, body, deadline), deadline, expected)
+    def _call(self, path: str, key: str, body: Body, deadline: Deadline, expected: int | None = None) -> Body:
+        """The answer to a request about `key`, which may be a lease's id. Raises as `_with_login`."""
+        return self._with_login(lambda: self._post(path, key, body, deadline), deadline, expected)
 
     def _with_login(
         self, work: Callable[[], Result], deadline: Deadline, expected: int | None = None
     ) -> Result:
-        """Do `work` logged in. Raises Failure for a no, but ServerError for the one that is expected."""
+        """Do `work` logged in. Raises ServerError for the `expected` code, and a Failure for every other."""
 
         def authenticate(user: str, password: str) -> str:
             body = {"name": user, "password": password}
-            token = str(self._post("/v3/auth/authenticate", body, deadline).get("token", ""))
+            token = str(self._post("/v3/auth/authenticate", "", body, deadline).get("token", ""))
             if not (token.isascii() and token.isprintable()):
                 raise _not_etcd()
             return token
@@ -168,10 +170,10 @@ class Gateway:
                 raise
             raise self._failure(error) from None
 
-    def _post(self, path: str, body: Body, deadline: Deadline) -> Body:
+    def _post(self, path: str, key: str, body: Body, deadline: Deadline) -> Body:
         data = toolbox.dumps(body).encode()
         sent = toolbox.now()
-        answer = self._client.request("POST", path, self._headers(), data, deadline)
+        answer = self._client.request("POST", path, self._headers(), data, deadline, key)
         self._clock.read(answer.headers.get("date"), sent, toolbox.now())
         if answer.status != 200:
             raise _server_error(answer, certificate=self._certificate)
@@ -193,7 +195,7 @@ class Gateway:
 
 
 class GatewayWatch:
-    """A watch by the gateway, which says of every answer in one line. See `server.Watch`."""
+    """A watch by the gateway, which answers each event in a line of its own. See `client.Watch`."""
 
     def __init__(self, client: Client, stream: Stream, deadline: Deadline) -> None:
         self._client = client
@@ -202,21 +204,21 @@ class GatewayWatch:
         self._over = "canceled" in result
 
     def wait(self, deadline: Deadline) -> None:
-        """See `server.Watch`."""
+        """See `client.Watch`."""
         while not self._over:
             try:
                 result = self._result(deadline)
             except ServerError as error:
                 raise Broken(str(error)) from None
-            # Canceled means, here, that the revision is gone from the history: whoever waits looks again.
+            # Canceled here means that the revision was compacted: the waiter looks at the queue again.
             self._over = "canceled" in result or bool(result.get("events"))
 
     def is_current(self) -> bool:
-        """See `server.Watch`."""
+        """See `client.Watch`."""
         return self._stream.route == self._client.route
 
     def close(self) -> None:
-        """See `server.Watch`."""
+        """See `client.Watch`."""
         self._stream.close()
 
     def _result(self, deadline: Deadline) -> Body:
@@ -230,7 +232,7 @@ class GatewayWatch:
         if not isinstance(result, dict):
             raise _not_etcd()
         if "canceled" in result and "compact_revision" not in result:
-            # At its start for want of permission, the one thing that is looked at then.
+            # At the beginning of a watch the reason is a missing permission.
             raise ServerError(PERMISSION_DENIED, result.get("cancel_reason") or "the watch was canceled")
         return result
 
@@ -299,7 +301,7 @@ def _outcome(answer: Body) -> Outcome:
 
 
 def _checked(read: Callable[[], Result]) -> Result:
-    """What `read` takes from an answer. Raises Refused for an answer that etcd doesn't give."""
+    """The value that `read` takes from an answer. Raises Refused (78) for an answer that isn't etcd's."""
     try:
         return read()
     except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError):
@@ -321,11 +323,13 @@ def _object(data: bytes) -> Body:
 
 
 def _server_error(answer: Answer, *, certificate: bool) -> ServerError:
-    """The gateway's no. Raises Failure if it isn't the gateway that says no."""
+    """The gateway's error. Raises a Failure where the answer isn't the gateway's."""
     try:
         said = toolbox.loads(answer.body.decode())
+        if isinstance(said.get("error"), dict):  # since 3.6, where an answer is a stream's: a keep-alive's
+            said = said["error"]
         return ServerError(int(said["code"]), str(said.get("message") or said.get("error")))
-    except (ValueError, LookupError, TypeError, ArithmeticError):
+    except (ValueError, LookupError, TypeError, ArithmeticError, AttributeError):
         pass
     if answer.status == 404:
         raise Refused("etcd answers 404: its JSON gateway is switched off, so use etcd+grpc://", UNUSABLE)
@@ -333,13 +337,13 @@ def _server_error(answer: Answer, *, certificate: bool) -> ServerError:
     if answer.status not in range(400, 500):
         raise Unavailable(text)
     if certificate:
-        # To a server that knows users by their certificates the gateway lets none of these in.
+        # The gateway doesn't pass a client's certificate on to a server that knows users by it.
         raise Refused(f"{text}: a user with a certificate in its name needs etcd+grpc://", UNUSABLE)
     raise Refused(f"{text}: {_CHECK} and whether TLS is spoken", UNUSABLE)
 
 
 def _in_stream(error: Any) -> ServerError:
-    """The same in an answer that had begun with 200."""
+    """The server's error inside an answer of status 200."""
     if isinstance(error, dict):
         code = error.get("grpc_code", error.get("code"))
         return ServerError(code if isinstance(code, int) else UNKNOWN, str(error.get("message", "")))

@@ -1,8 +1,8 @@
 """etcd by gRPC, through the stubs of python-etcd3.
 
-For clusters whose JSON gateway is off, or that know a user by the name in a certificate. A call is
-begun, a thread of gRPC's rings a bell when there is an answer, and we wait for the bell by our own
-clock. A channel that failed is dropped, and the next endpoint is asked.
+For clusters whose JSON gateway is off, or that know a user by the name in a certificate. A thread of gRPC's
+rings a bell when an answer has come, and we wait for the bell by our own clock. After a failure the channel
+is closed, and the next endpoint is asked.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 
 from singleton_run.api import toolbox
 from singleton_run.api.deadline import READ, Deadline, Interrupted, Timeout
-from singleton_run.api.http.connection import Broken
+from singleton_run.api.http.wire import Broken
 from singleton_run.api.servers import in_turn, no_answer
 from singleton_run.api.url import authority
 from singleton_run.errors import UNUSABLE, Failure, Refused, Unavailable
@@ -33,8 +33,8 @@ from singleton_run_etcd.client import (
     ServerError,
 )
 
-# What goes wrong is told by us. And the messages of python-etcd3 are older than the compiled
-# protobuf from version 4 on: only the one in Python still takes them.
+# We tell errors ourselves. The messages of python-etcd3 are older than protobuf 4: only its implementation in
+# Python still takes them.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
 try:
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     Result = TypeVar("Result")
     Metadata = list[tuple[str, str]]
 
-# With these a server that is well has answered: another would say the same.
+# A server that works answers these: another one would answer the same.
 _ANSWERS = (
     INVALID_ARGUMENT,
     NOT_FOUND,
@@ -63,19 +63,19 @@ _ANSWERS = (
     UNIMPLEMENTED,
     UNAUTHENTICATED,
 )
-# A member that has lost the others ends the watch, instead of being silent.
+# With it a member that has lost the others ends the watch, instead of being silent.
 _NEEDS_LEADER = ("hasleader", "true")
-# What it says where TLS fails: for a certificate or another fault of OpenSSL's, and for another name.
+# Words of gRPC's for a failure of TLS: OpenSSL's errors, and a certificate for another name.
 _UNTRUSTED = ("SSL_ERROR_SSL", "is not in peer certificate", "Hostname Verification Check failed")
 _OPTIONS = (
-    # A new channel is a new attempt to connect, and doesn't wait for the back-off of the one before.
+    # A new channel connects at once, and doesn't wait for the back-off of the channel before.
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.max_receive_message_length", 1 << 26),
 )
 
 
 class _Bell:
-    """A descriptor that another thread makes readable. It is closed when nobody can ring any more."""
+    """A descriptor that another thread makes readable. It is closed when no thread can ring any more."""
 
     def __init__(self) -> None:
         self.descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -88,13 +88,13 @@ class _Bell:
         os.eventfd_write(self.descriptor, 1)
 
     def wait(self, deadline: Deadline) -> None:
-        """Wait until it was rung, and take that back. Raises Timeout, Interrupted."""
+        """Wait until it was rung, and make it unreadable again. Raises Timeout, Interrupted."""
         deadline.wait(self.descriptor, READ)
         os.eventfd_read(self.descriptor)
 
 
 class _Stream:
-    """A call with messages both ways, of which we send the first; a thread reads what comes."""
+    """A call with messages both ways: we send one, and a thread reads those that come."""
 
     def __init__(self, method: Any, request: Any, metadata: Metadata, seconds: float | None) -> None:
         self._bell = _Bell()
@@ -106,7 +106,7 @@ class _Stream:
 
     def _say(self, request: Any) -> Iterator[Any]:
         yield request
-        # A proxy may take it for the end of the call if we have no more to say.
+        # The call ends when this returns: a proxy may end it for both sides.
         with self._open:
             return
 
@@ -130,7 +130,7 @@ class _Stream:
         return self._came.pop(0)
 
     def close(self) -> None:
-        """Never raises."""
+        """End the call. Never raises."""
         self._call.cancel()
         if self._open.locked():
             self._open.release()
@@ -148,7 +148,7 @@ class _Line:
 
 
 class Grpc:
-    """One cluster by gRPC. See `server.Server`. Names are looked up by gRPC, for each new channel."""
+    """One cluster by gRPC. See `client.Server`. gRPC looks names up, for each new channel."""
 
     def __init__(self, address: Address) -> None:
         self._login = Login(address)
@@ -164,7 +164,7 @@ class Grpc:
         otherwise: Sequence[Op],
         deadline: Deadline,
     ) -> Outcome:
-        """See `server.Server`."""
+        """See `client.Server`."""
         request = rpc.TxnRequest(
             compare=[_compare(*compare) for compare in compares],
             success=[_request_op(operation) for operation in then],
@@ -178,12 +178,12 @@ class Grpc:
         return Outcome(answer.header.revision, found, succeeded=answer.succeeded)
 
     def range(self, look: Op, deadline: Deadline) -> tuple[list[KeyValue], int]:
-        """See `server.Server`."""
+        """See `client.Server`."""
         answer = self._call(lambda line: line.kv.Range, _request_op(look).request_range, deadline)
         return _key_values(answer), answer.header.revision
 
     def grant_lease(self, lease: int, ttl: int, deadline: Deadline) -> bool:
-        """See `server.Server`."""
+        """See `client.Server`."""
         request = rpc.LeaseGrantRequest(ID=lease, TTL=ttl)
         try:
             self._call(lambda line: line.lease.LeaseGrant, request, deadline, expected=FAILED_PRECONDITION)
@@ -192,25 +192,25 @@ class Grpc:
         return True
 
     def keep_lease_alive(self, lease: int, deadline: Deadline) -> bool:
-        """See `server.Server`."""
+        """See `client.Server`."""
         request = rpc.LeaseKeepAliveRequest(ID=lease)
 
         def ask(line: _Line, share: Deadline) -> Any:
             stream = _Stream(line.lease.LeaseKeepAlive, request, self._metadata(), _seconds(share))
             try:
-                return stream.next(share)
+                return _told(request, lambda: stream.next(share))
             finally:
                 stream.close()
 
         return bool(self._with_login(ask, deadline).TTL > 0)
 
     def time_to_live(self, lease: int, deadline: Deadline) -> int:
-        """See `server.Server`."""
+        """See `client.Server`."""
         request = rpc.LeaseTimeToLiveRequest(ID=lease)
         return max(0, int(self._call(lambda line: line.lease.LeaseTimeToLive, request, deadline).TTL))
 
     def revoke_lease(self, lease: int, deadline: Deadline) -> None:
-        """See `server.Server`."""
+        """See `client.Server`."""
         request = rpc.LeaseRevokeRequest(ID=lease)
         try:
             self._call(lambda line: line.lease.LeaseRevoke, request, deadline, expected=NOT_FOUND)
@@ -218,7 +218,7 @@ class Grpc:
             return
 
     def watch(self, key: str, revision: int, deadline: Deadline) -> GrpcWatch:
-        """See `server.Server`."""
+        """See `client.Server`."""
         create = rpc.WatchCreateRequest(
             key=_encoded(key), start_revision=revision, filters=[rpc.WatchCreateRequest.NOPUT]
         )
@@ -226,11 +226,12 @@ class Grpc:
 
         def ask(line: _Line, share: Deadline) -> GrpcWatch:
             metadata = [*self._metadata(), _NEEDS_LEADER]
-            return GrpcWatch(self, line, _Stream(line.watch.Watch, request, metadata, None), share)
+            stream = _Stream(line.watch.Watch, request, metadata, None)
+            return _told(create, lambda: GrpcWatch(self, line, stream, share))
 
         watch = self._with_login(ask, deadline)
         if watch.refused:
-            # Why, it says in words only; a read of the same key says it by code, and renews the token.
+            # The reason is told in words only. A read of the same key tells it by code, and renews the token.
             self.txn([], [Op("range", key)], [], deadline)
             watch = self._with_login(ask, deadline)
         if watch.refused:
@@ -238,18 +239,18 @@ class Grpc:
         return watch
 
     def offset(self) -> tuple[float, float] | None:
-        """See `server.Server`: no answer has the time in it."""
+        """None: no answer has the time in it."""
         return None
 
     def known(self) -> list[Any]:
-        """See `server.Server`."""
+        """See `client.Server`."""
         return []
 
     def recall(self, known: Any) -> None:
-        """See `server.Server`."""
+        """See `client.Server`."""
 
     def close(self) -> None:
-        """See `server.Server`."""
+        """See `client.Server`."""
         if self.line is not None:
             self.line.channel.close()
             self.line = None
@@ -265,7 +266,7 @@ class Grpc:
     def _with_login(
         self, ask: Callable[[_Line, Deadline], Result], deadline: Deadline, expected: int | None = None
     ) -> Result:
-        """Ask logged in. Raises Failure for a no, but ServerError for the one that is expected."""
+        """Ask logged in. Raises ServerError for the `expected` code, and a Failure for every other."""
 
         def authenticate(user: str, password: str) -> str:
             request = rpc.AuthenticateRequest(name=user, password=password)
@@ -282,7 +283,7 @@ class Grpc:
             raise self._failure(error) from None
 
     def _anywhere(self, ask: Callable[[_Line, Deadline], Result], deadline: Deadline) -> Result:
-        """Ask at one endpoint after the other; each gets its share of the time that is left."""
+        """Ask at one endpoint after the other, each with its share of the time left."""
         failures: dict[str, Exception] = {}
         for (host, port, secure), share in in_turn(self._endpoints, deadline):
             if self.line is None:
@@ -318,7 +319,7 @@ class Grpc:
 
 
 class GrpcWatch:
-    """A watch on a channel. See `server.Watch`. `refused` is why the server doesn't make it."""
+    """A watch on a channel. See `client.Watch`. `refused` is the server's reason not to make it, or empty."""
 
     def __init__(self, server: Grpc, line: _Line, stream: _Stream, deadline: Deadline) -> None:
         self._server = server
@@ -330,14 +331,14 @@ class GrpcWatch:
         except BaseException:
             stream.close()
             raise
-        # Canceled for a revision that is gone from the history means: whoever waits looks again.
+        # Canceled because the revision was compacted: the waiter looks at the queue again.
         self._over = bool(first.canceled)
         if first.canceled and not first.compact_revision:
             self.refused = first.cancel_reason or "the watch was canceled"
             stream.close()
 
     def wait(self, deadline: Deadline) -> None:
-        """See `server.Watch`."""
+        """See `client.Watch`."""
         while not self._over:
             try:
                 answer = self._stream.next(deadline)
@@ -348,16 +349,33 @@ class GrpcWatch:
             self._over = bool(answer.canceled or answer.events)
 
     def is_current(self) -> bool:
-        """See `server.Watch`."""
+        """See `client.Watch`."""
         return self._line is self._server.line
 
     def close(self) -> None:
-        """See `server.Watch`."""
+        """See `client.Watch`."""
         self._stream.close()
 
 
 def _answer(method: Any, request: Any, metadata: Metadata, deadline: Deadline) -> Any:
     """The answer to a call. Raises ServerError, Timeout, Interrupted."""
+    return _told(request, lambda: _awaited(method, request, metadata, deadline))
+
+
+def _told(request: Any, work: Callable[[], Result]) -> Result:
+    """Do `work`, which sends `request`, and have the trace tell of it."""
+    return toolbox.request(work, type(request).__name__, lambda: _key(request), lambda _: "OK")
+
+
+def _key(request: Any) -> str:
+    """The key that a request is about, or its lease's id; empty for a login."""
+    if isinstance(request, rpc.TxnRequest):
+        operations = [*request.compare, *(operation.request_range for operation in request.success)]
+        request = operations[0]
+    return _decoded(request.key) if hasattr(request, "key") else str(getattr(request, "ID", ""))
+
+
+def _awaited(method: Any, request: Any, metadata: Metadata, deadline: Deadline) -> Any:
     bell = _Bell()
     call = method.future(request, timeout=_seconds(deadline), metadata=metadata)
     call.add_done_callback(bell.ring)
@@ -372,7 +390,7 @@ def _answer(method: Any, request: Any, metadata: Metadata, deadline: Deadline) -
 
 
 def _server_error(call: Any) -> ServerError:
-    """Why a call ended without an answer."""
+    """The error of a call that ended without an answer."""
     code, name = call.code().value
     if code == DEADLINE_EXCEEDED:
         return ServerError(code, "no answer in time")
@@ -380,12 +398,12 @@ def _server_error(call: Any) -> ServerError:
 
 
 def _is_untrusted(failure: Exception) -> bool:
-    """Whether TLS failed for good. gRPC tells it by words alone."""
+    """Whether TLS failed for good, which gRPC tells by words alone."""
     return any(words in str(failure) for words in _UNTRUSTED)
 
 
 def _seconds(deadline: Deadline) -> float:
-    """What is left, for the server to know when nobody listens any more."""
+    """The seconds left, after which the server need not answer any more."""
     return max(0.0, deadline.until - toolbox.now())
 
 
@@ -397,7 +415,7 @@ def _credentials(address: Address) -> Any:
         )
     from singleton_run.api.http.tls import Tls
 
-    # It says what is wrong with the files; gRPC doesn't.
+    # It tells the fault of a file; gRPC doesn't.
     Tls(address.cacert, address.cert, address.key)
     key = (address.key or address.cert) if address.cert else ""
     authorities = address.cacert or _system_authorities()
@@ -405,7 +423,7 @@ def _credentials(address: Address) -> Any:
 
 
 def _system_authorities() -> str:
-    """The file of those that OpenSSL would trust; where there is none, gRPC has some of its own."""
+    """The file of the authorities that OpenSSL trusts; empty where there is none, and gRPC takes its own."""
     from ssl import get_default_verify_paths
 
     paths = get_default_verify_paths()
@@ -421,7 +439,7 @@ def _content(path: str) -> bytes | None:
 
 
 def _proxy(host: str, port: int) -> tuple[str, Any]:
-    """The option of gRPC's for the proxy by which the host is reached, or for none."""
+    """GRPC's option for the proxy on the way to the host, or for none."""
     from singleton_run.api.http.proxy import choose
 
     if choose(host, port, os.environ) is None:

@@ -1,6 +1,6 @@
-"""The lock in Kubernetes: a Lease with client-go's record, which keeps leader elections and us apart.
+"""The lock in Kubernetes: a Lease with client-go's record, so that it excludes leader elections too.
 
-In a pod it needs the standard library alone; a kubeconfig is logged in with by the official client.
+In a pod it needs the standard library alone. The official client logs in by a kubeconfig.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which cluster and namespace a lock's URL means: `k8s-lease://NAMESPACE?context=CONTEXT&clock=observed`."""
+"""The cluster and namespace in a lock's URL: `k8s-lease://NAMESPACE?context=CONTEXT&clock=observed`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
 
 
 class Address:
-    """Where the Leases are, as far as the URL and the environment say.
+    """The place of the Leases, as far as URL and environment name it. The constructor raises Refused (78).
 
-    `namespace` and `context` are empty where they say nothing. `account` is the folder of the service
-    account to log in with, empty to log in by a kubeconfig: then `kubeconfig` is its path, or several
-    with colons between them, empty for the user's own. `stamps`: the API server's clock may be used.
+    `namespace` and `context` are empty where nothing names them. `account` is the folder of the service
+    account to log in with. Where it is empty, `kubeconfig` has the paths of kubeconfigs, with colons between
+    them; it is empty for the user's own. `stamps`: the API server's clock may be used.
     """
 
     __slots__ = ("account", "context", "kubeconfig", "namespace", "stamps")
@@ -50,7 +50,7 @@ class Address:
 
 
 def checked(namespace: str) -> str:
-    """The same, if it can be a namespace's name or is empty. Raises Refused."""
+    """`namespace`, if it is empty or can be the name of one. Raises Refused (78)."""
     if not _LETTERS.issuperset(namespace) or len(namespace) > 63:
         named = "what stands there" if "@" in namespace else repr(namespace[:80])
         refuse(f"{named} is not a namespace: the form is {_FORM}")
@@ -58,7 +58,7 @@ def checked(namespace: str) -> str:
 
 
 def _clock(text: str) -> bool:
-    """Whether the API server's own stamps may be used."""
+    """Whether the API server's clock may be used."""
     if text not in ("", "server", "observed"):
         refuse("clock must be server or observed")
     return text != "observed"

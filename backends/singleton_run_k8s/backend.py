@@ -1,7 +1,7 @@
-"""The contract's calls on one Lease. Every write says of which version it is a change, and so happens or not.
+"""The contract's calls on one Lease. Every write names the version that it changes, and fails on any other.
 
-To take a free Lease is one read and one write; to hold it one write every third of the ttl; to wait for
-it one watch. Who waited takes it by what the watch has told, without another read.
+Taking a free Lease is one read and one write; holding it one write every third of the ttl; waiting for it one
+watch. A waiter takes the Lease as the watch has told it, without another read.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 from singleton_run.api import timestamps, toolbox
 from singleton_run.api.contract import Grant, Held
 from singleton_run.api.deadline import Deadline, Interrupted, Timeout
-from singleton_run.api.http.connection import Broken
+from singleton_run.api.http.wire import Broken
 from singleton_run.api.servers import may_reopen
 from singleton_run.errors import UNUSABLE, Lost, Refused, Unavailable
 from singleton_run_k8s import errors, lease, objects
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 _LOOK_EVERY = 2.0
 _CONTENDED = "kubernetes: others change the Lease all the time"
-# What a write collided with is told by the watch in a moment, or the watch is of no use.
+# Seconds in which the watch tells of the write that ours collided with; a slower watch is of no use.
 _TOLD_WITHIN = 1.0
-# A command that ends sooner doesn't pay for an Event about its start.
+# A command that ends sooner is spared the Event about its start.
 _SAY_AFTER = 0.05
 _SAY_LIMIT, _SAY_SOON = 1.0, 0.2
 
@@ -44,19 +44,19 @@ class LeaseBackend:
         self._api = api
         self._stamps = stamps
         self._events = Events(api)
-        # What is to be waited for: its name, how it was last seen, and the watch on it.
+        # The Lease that we try to get: its object's name, how we last saw it, and the watch on it.
         self._name = ""
         self._seen: Observation | None = None
         self._watch: Watch | None = None
         self._opened = 0.0
         self._watch_allowed = True
         self._default = toolbox.LEAST_TTL
-        # What we have: who asked for it, and how we last wrote or read it.
+        # The Lease that we may have: its object's name and holder, and how we last wrote or read it.
         self._mine: tuple[str, str] | None = None
         self._own: Lease | None = None
 
     def acquire(self, name: str, holder: str, ttl: float, limit: float) -> Grant | Held:
-        """Take the Lease if it is free, its time is over, or it is `holder`'s already."""
+        """Take the Lease if it is free, has expired, or is `holder`'s already."""
         deadline = Deadline.after(limit)
         self._turn_to(name, ttl)
         seen = self._latest() or self._look(deadline)
@@ -74,7 +74,7 @@ class LeaseBackend:
         return self._held(seen)
 
     def wait(self, held: Held, until: float, wake: int) -> None:
-        """Watch the Lease until it is free or its time is over; without the permission read it every 2 s."""
+        """Watch the Lease until it is free or expires; without permission to watch, read it every 2 s."""
         while (now := toolbox.now()) < until:
             seen = self._seen
             if seen is None or seen.expires is None or seen.expires <= now:
@@ -106,7 +106,7 @@ class LeaseBackend:
         self._mine = None
 
     def renew(self, grant: Grant, limit: float) -> None:
-        """Write the time of now, which is proof that nobody has written anything else."""
+        """Write the present time: that succeeds only on the version that we wrote or read last."""
 
         def change(found: Lease) -> Lease:
             return lease.renewed(found, grant.ttl, grant.generation, time.time())
@@ -115,12 +115,12 @@ class LeaseBackend:
             self._change(grant, change, limit)
         except Lost:
             self._events.note(f"{grant.holder} lost the lease", warning=True)
-            # There may be no later: whoever has lost a lock is killed as soon as its command is gone.
+            # Send it now: the front ends this process as soon as the command is gone.
             self._events.send(Deadline.after(_SAY_SOON))
             raise
 
     def hold(self, grant: Grant, until: float, wake: int) -> None:
-        """Return at `until` or when `wake` is readable: a holder asks for nothing between its renewals."""
+        """Return at `until` or when `wake` is readable. A holder sends Events meanwhile, and nothing else."""
         now = toolbox.now()
         if self._events.pending and until > now + _SAY_AFTER + _SAY_LIMIT:
             if toolbox.wait(now + _SAY_AFTER, [wake]):
@@ -133,7 +133,7 @@ class LeaseBackend:
         self._change(grant, lambda found: lease.recorded(found, record), limit)
 
     def release(self, grant: Grant, record: Mapping[str, Any], limit: float, keep: float = 0.0) -> None:
-        """Take the holder's name off it, or leave it on for as long as it is kept; with the record."""
+        """Write the record, and take the holder's name off the Lease or leave it on while it is kept."""
 
         def change(found: Lease) -> Lease:
             return lease.released(found, grant.token, record, grant.generation, keep, time.time())
@@ -143,7 +143,7 @@ class LeaseBackend:
         self._events.note(f"{grant.holder} stopped leading")
 
     def read(self, name: str, limit: float) -> tuple[Held | None, Mapping[str, Any] | None]:
-        """Who holds it by the server's stamps, and the record."""
+        """The holder, judged by the server's clock, and the record."""
         self._turn_to(name, toolbox.LEAST_TTL)
         self._seen = None
         seen = self._look(Deadline.after(limit))
@@ -159,12 +159,12 @@ class LeaseBackend:
         return sorted({lease.name_of(one) for one in found})
 
     def done(self, name: str, key: str, limit: float) -> Mapping[str, Any] | None:
-        """What is in the object of the key, if there is one."""
+        """The mark in the key's object, None without one. Raises Refused (78) for one that can't be read."""
         found = self._api.get(objects.of_key(name, key), Deadline.after(limit))
         return None if found is None else lease.mark_of(found)
 
     def mark(self, grant: Grant, key: str, mark: Mapping[str, Any], limit: float) -> None:
-        """See that the Lease is still ours, and make the object of the key, or make it anew."""
+        """See that the Lease is still ours, and create the key's object, or replace it."""
         deadline = Deadline.after(limit)
         self._own = None
         self._find_own(grant, deadline)
@@ -179,15 +179,15 @@ class LeaseBackend:
             deadline.check(_CONTENDED)
 
     def forget(self, name: str, key: str, limit: float) -> bool:
-        """Delete the object of the key, which takes the permission to delete."""
+        """Delete the key's object, which needs the permission to delete; false if there was none."""
         return self._api.delete(objects.of_key(name, key), Deadline.after(limit))
 
     def offset(self) -> tuple[float, float] | None:
-        """By the `Date` of the last answer, of which the part of a second is cut off."""
+        """By the Date of the last answer, which is in whole seconds."""
         return self._api.clock.offset()
 
     def close(self) -> None:
-        """Say in Events what is still to be said, if that can be done soon; drop every connection."""
+        """Send the pending Events, if that is quickly done, and drop every connection."""
         self._close_watch()
         self._events.send(Deadline.after(_SAY_LIMIT))
         self._api.close()
@@ -210,7 +210,7 @@ class LeaseBackend:
         return self._seen
 
     def _latest(self) -> Observation | None:
-        """The Lease as the watch has told of it up to now; None if there is no watch."""
+        """The Lease as the watch has told it so far; None without a watch."""
         try:
             while self._watch is not None:
                 self._see(self._watch.next(Deadline.after(0.0)))
@@ -221,7 +221,7 @@ class LeaseBackend:
         return None
 
     def _look_after_conflict(self, deadline: Deadline) -> Observation:
-        """The Lease as another has just written it: soon the watch tells. If not, it is read."""
+        """The Lease as another client has just written it, from the watch; else from a read."""
         if self._watch is not None:
             try:
                 return self._see(self._watch.next(deadline.within(_TOLD_WITHIN)))
@@ -255,7 +255,7 @@ class LeaseBackend:
         self._watch = self._api.watch(self._name, version, self._request(deadline))
 
     def _wait_by_looking(self, deadline: Deadline) -> None:
-        """Wait for a while, then read. Raises the same."""
+        """Wait for two seconds, then read. Raises the same."""
         soon = min(deadline.until, toolbox.now() + _LOOK_EVERY)
         if toolbox.wait(soon, [deadline.wake]):
             raise Interrupted
@@ -264,7 +264,7 @@ class LeaseBackend:
         self._look(self._request(deadline))
 
     def _request(self, deadline: Deadline) -> Deadline:
-        """What a single request may take of the time that there is to wait."""
+        """The deadline of one request within a wait."""
         return deadline.within(toolbox.request_limit(self._default))
 
     def _close_watch(self) -> None:
@@ -295,9 +295,9 @@ class LeaseBackend:
     def _change(
         self, grant: Grant, change: Callable[[Lease], Lease], limit: float, *, once: bool = False
     ) -> None:
-        """Change the Lease if it is still the grant's; Lost if it is not.
+        """Change the Lease if it is still the grant's. Raises Lost if it is not.
 
-        `once`: to have given the grant back before is as good.
+        With `once` a grant that was given back before is no error.
         """
         deadline = Deadline.after(limit)
         while True:
@@ -312,7 +312,7 @@ class LeaseBackend:
             deadline.check(_CONTENDED)
 
     def _find_own(self, grant: Grant, deadline: Deadline, *, once: bool = False) -> Lease | None:
-        """The Lease, which is the grant's; None if `once` and it was given back. Raises Lost."""
+        """The grant's Lease; with `once` None where the grant was given back before. Raises Lost."""
         name = objects.of_lock(grant.name)
         found = self._own
         if found is None or found["metadata"]["name"] != name:

@@ -1,14 +1,14 @@
-"""The API server's calls for Leases, and its answers by kind. See `login` for who asks.
+"""The API server's calls for Leases. See `login` for the credentials.
 
-What answers with an error that isn't about one object raises Refused or Unavailable; a conflict or an
-object that isn't there is a result.
+A conflict, and an object that doesn't exist, are results. Every other error of the server's raises Refused or
+Unavailable.
 """
 
 from __future__ import annotations
 
 from singleton_run.api import toolbox
 from singleton_run.api.deadline import Interrupted
-from singleton_run.api.http.connection import Broken
+from singleton_run.api.http.wire import Broken
 from singleton_run.api.servers import ServerClock, with_new_login
 from singleton_run.api.url import whole_number
 from singleton_run.errors import UNUSABLE, Failure, Refused, Unavailable
@@ -32,16 +32,17 @@ if TYPE_CHECKING:
 _GROUP = "/apis/coordination.k8s.io/v1"
 _PAGE = 500
 _LEAST_PAUSE = 1.0
-# A server that has just started may refuse what it will allow in a moment: it doesn't know its rules yet.
+# Seconds for which a refusal of an allowed request is tried again: a server that has just started may not
+# have loaded its rules.
 _GRACE = 30.0
 
 
 class Gone(Exception):
-    """The server has forgotten the version from which on a watch was asked for: read again."""
+    """The server has forgotten the version that a watch was to begin with: read the Lease again."""
 
 
 class WatchForbidden(Exception):
-    """Our permissions are for everything but the watch."""
+    """We may not watch Leases, though we may read them."""
 
 
 class _Unauthorized(Exception):
@@ -55,7 +56,7 @@ class _Unauthorized(Exception):
 
 
 class Api:
-    """Leases in one namespace; `namespace` is empty for that of the login.
+    """The Leases in one namespace. An empty `namespace` stands for that of the login.
 
     `clock` is the API server's, by the `Date` of the last answer.
     """
@@ -70,20 +71,20 @@ class Api:
         self.clock = ServerClock()
 
     def get(self, name: str, deadline: Deadline) -> Lease | None:
-        """The Lease of that name, None if there is none."""
+        """The Lease with that name, None if there is none."""
         answer = self._call("get", "GET", f"leases/{name}", None, deadline)
         return None if answer.status == 404 else self._object(answer)
 
     def create(self, lease: Lease, deadline: Deadline) -> Lease | None:
-        """Make a Lease; None if there is one of that name."""
+        """Create a Lease; None if there is one with that name."""
         answer = self._call("create", "POST", "leases", lease, deadline)
         return None if answer.status == 409 else self._object(answer)
 
     def update(self, lease: Lease, deadline: Deadline) -> Lease | None:
-        """Replace a Lease if it still is of the version that `lease` says; None if not."""
+        """Replace a Lease if it still has the version that `lease` names; None if not."""
         path = f"leases/{lease['metadata']['name']}"
         answer = self._call("update", "PUT", path, lease, deadline)
-        # By its uid it is this very object and no other, so one that was deleted is a conflict or not there.
+        # The uid names this very object: one that was deleted, and made again, is a conflict or not found.
         return None if answer.status in (404, 409) else self._object(answer)
 
     def delete(self, name: str, deadline: Deadline) -> bool:
@@ -91,7 +92,7 @@ class Api:
         return self._call("delete", "DELETE", f"leases/{name}", None, deadline).status != 404
 
     def list(self, selector: str, deadline: Deadline) -> Leases:
-        """The Leases that have these labels."""
+        """The Leases whose labels match `selector`."""
         found: Leases = []
         more = ""
         while True:
@@ -107,7 +108,7 @@ class Api:
             more = f"&continue={_quoted(str(token))}"
 
     def watch(self, name: str, version: str, deadline: Deadline) -> Watch:
-        """What becomes of a Lease from that version on. Raises Gone, WatchForbidden too."""
+        """A watch on a Lease from that version on; the caller closes it. Raises Gone, WatchForbidden too."""
         query = f"watch=true&fieldSelector=metadata.name%3D{name}&resourceVersion={version}"
 
         def ask() -> Watch:
@@ -129,7 +130,7 @@ class Api:
         return self._logged_in("watch", ask, deadline)
 
     def create_event(self, event: Mapping[str, Any], deadline: Deadline) -> bool:
-        """Make an Event; false if we may not, or it can't be done."""
+        """Create an Event; false if the server answers with an error."""
         access, headers = self._prepared(deadline)
         path = f"{access.path}/api/v1/namespaces/{self.namespace}/events"
         body = toolbox.dumps({**event, "metadata": {"generateName": "singleton-run-"}}).encode()
@@ -137,15 +138,15 @@ class Api:
 
     @property
     def namespace(self) -> str:
-        """Where the Leases are; empty if that is the login's to say, and it wasn't made yet."""
+        """The namespace of the Leases; empty if the login decides it and wasn't made yet."""
         return self._namespace or (self._access.namespace if self._access is not None else "")
 
     def known(self) -> Any:
-        """What a fresh process would have to find out again (addresses), for `recall`; survives JSON."""
+        """The server's addresses, for `recall` in a fresh process; survives JSON."""
         return [] if self._access is None else self._access.client.known()
 
     def recall(self, known: Any) -> None:
-        """Use what `known` gave, unless something newer was found out."""
+        """Take the addresses that `known` gave, except for hosts that were looked up here."""
         self._recalled = known
 
     def close(self) -> None:
@@ -172,7 +173,7 @@ class Api:
         return f"{access.path}{_GROUP}/namespaces/{self.namespace}/{rest}"
 
     def _call(self, verb: str, method: str, rest: str, body: Lease | None, deadline: Deadline) -> Answer:
-        """The answer to a request: one that was done, or of 404 or 409. Raises as `login` does."""
+        """The answer to a request: a success, 404 or 409. Raises Unavailable, Refused, Interrupted."""
         data = b"" if body is None else toolbox.dumps(body).encode()
 
         def ask() -> Answer:
@@ -242,13 +243,13 @@ class Api:
 
 
 class Watch:
-    """The events of one Lease, as they come."""
+    """The events of one Lease."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
 
     def next(self, deadline: Deadline) -> Lease | None:
-        """The Lease as it is now, None if it was deleted. Raises Timeout, Interrupted.
+        """The Lease after its next event, None if it was deleted. Raises Timeout, Interrupted.
 
         Raises Broken or Gone when the watch is over.
         """
@@ -269,18 +270,18 @@ class Watch:
             return None if kind == "DELETED" else found
 
     def close(self) -> None:
-        """Never raises."""
+        """End the watch. Never raises."""
         self._stream.close()
 
 
 def _status(answer: Answer) -> Mapping[str, Any] | None:
-    """The Status object that an API server's error is, None if it is not one."""
+    """The Status object in an API server's error; None where the answer has none."""
     value = _parsed(answer.body)
     return value if isinstance(value, dict) and value.get("kind") == "Status" else None
 
 
 def _parsed(data: bytes) -> Any:
-    """What the JSON says, None if it is none."""
+    """The value that the JSON has, None if it isn't JSON."""
     try:
         return toolbox.loads(data.decode())
     except ValueError:
@@ -288,7 +289,10 @@ def _parsed(data: bytes) -> Any:
 
 
 def _pause(answer: Answer, deadline: Deadline) -> bool:
-    """Wait as long as a server that is too busy wants; false if there is not that much time."""
+    """Wait as long as a busy server asks for (Retry-After); false if the deadline is sooner.
+
+    Raises Interrupted.
+    """
     said = answer.headers.get("retry-after", "")
     until = toolbox.now() + max(_LEAST_PAUSE, float(max(0, whole_number(said))))
     if until >= deadline.until:

@@ -1,4 +1,4 @@
-"""What an API server's error means for the user: one line, with what to do about it."""
+"""An API server's error as one line for the user, with what to do about it."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def failure(
     place: str,
     nothing: str = "",
 ) -> Failure:
-    """The error for an answer to `verb` on a Lease that is none of what was asked for.
+    """The contract's error for an answer to `verb` on a Lease.
 
-    `status` is the Status object in it, None if there is none: then a proxy has answered, say.
-    `nothing` is why the login gave no credentials, if it gave none.
+    `status` is the Status object in it; None where there is none, because a proxy answered, say. `nothing` is
+    the reason why the login has no credentials; empty where it has some.
     """
     code = answer.status
     if status is None:
@@ -64,7 +64,7 @@ def failure(
 
 
 def role(verbs: str, namespace: str, user: str) -> str:
-    """The commands that give `user` (as the API server knows it) the permission for `verbs` on Leases."""
+    """The kubectl commands that give `user`, by the API server's name for it, the permission for `verbs`."""
     subject = f"--user='{user}'" if user else "--user=USER"
     if user.startswith(_ACCOUNT):
         subject = f"--serviceaccount={user.removeprefix(_ACCOUNT)}"
@@ -85,7 +85,7 @@ def _may_not(verb: str, said: str, namespace: str) -> str:
 
 
 def _is_ending(status: Mapping[str, Any]) -> bool:
-    """Whether what is forbidden is to make something in a namespace that is being deleted."""
+    """Whether the namespace is being deleted, so that nothing can be made in it."""
     return "NamespaceTerminating" in str(_details(status).get("causes"))
 
 

@@ -1,4 +1,4 @@
-"""Events about a Lease, for those who ask `kubectl describe lease`. The lock never waits for one."""
+"""Events about a Lease, for `kubectl describe lease`. The lock never waits for one."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 class Events:
-    """What was noted and is to be said. `about` is the Lease, None while none is known.
+    """The `pending` Events about a `lease`, which is None while none is known.
 
-    `waiting` is empty if there is nothing to say, or we may not.
+    None are pending once the server has refused one.
     """
 
     def __init__(self, api: Api) -> None:
@@ -30,7 +30,7 @@ class Events:
         self.pending: list[dict[str, Any]] = []
 
     def note(self, message: str, *, warning: bool = False) -> None:
-        """To be said of the Lease when there is time."""
+        """Have an Event about the Lease sent when there is time."""
         if self.lease is None or self._refused:
             return
         metadata = self.lease["metadata"]
@@ -58,7 +58,7 @@ class Events:
         )
 
     def send(self, deadline: Deadline) -> None:
-        """Say all that is waiting; what can't be said now never is. Never raises."""
+        """Send the pending Events. One that can't be sent now is dropped. Never raises."""
         waiting, self.pending = self.pending, []
         for event in waiting:
             if self._refused:

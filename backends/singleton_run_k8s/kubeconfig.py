@@ -1,7 +1,7 @@
-"""What kubeconfig files say of one context, as kubectl takes it: merged, without nulls, paths made whole.
+"""One context of kubeconfig files, read as kubectl does: merged, without nulls, paths made absolute.
 
-Every fault is told here, by file, context, entry and field, and never with what is in a field: the
-official client, which logs in by what is found, puts whole entries into its errors.
+Every error is told here, by file, context, entry and field, and never with the field's content. The official
+client, which then logs in by the entries, puts whole entries into its errors.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ _LEAST_SECRET = 4
 
 
 class Kubeconfig:
-    """The entries of `context`, or of the current one if that is empty. Raises Refused.
+    """The entries of `context`, or of the current one where that is empty. Raises Refused (78).
 
-    `place` and `user_place` name them in a sentence. `headers` are for every request: whom to act as.
-    `folder` is where the cluster's file is. `field` is what logs in, empty for nothing.
+    `place` and `user_place` name the entries in a sentence. `headers`, for every request, name the user to
+    act as. `folder` is that of the cluster's file. `field` is the one of the user entry that logs in, empty
+    for none.
     """
 
     def __init__(self, files: str, context: str, environ: Mapping[str, str]) -> None:
@@ -58,7 +59,7 @@ class Kubeconfig:
         self.field = _login_field(self._user)
 
     def document(self) -> Entry:
-        """The same as one file with nothing else in it, for the official client; it may change it."""
+        """The entries as a kubeconfig of their own, for the official client, which may change it."""
         context = {"cluster": self._cluster_name, "namespace": self.namespace, "user": self._user_name}
         return {
             "current-context": self._name,
@@ -67,14 +68,14 @@ class Kubeconfig:
             "users": [{"name": self._user_name, "user": self._user}] if self._user else [],
         }
 
-    def keep(self, dump: Any) -> None:
-        """Write what was renewed in the document's `auth-provider` into the file that it is from.
+    def save_tokens(self, dump: Any) -> None:
+        """Write the renewed tokens of the document's `auth-provider` into the user entry's file.
 
-        `dump` is yaml's. A file that can't be written is left: what was renewed serves this process.
+        `dump` is yaml's. Where the file can't be written, the tokens serve this process alone.
         """
         renewed = self._user["auth-provider"]["config"]
-        kept = self._user_file.raw("users", self._user_name)["auth-provider"]["config"]
-        kept.update({key: renewed[key] for key in _RENEWED if key in renewed})
+        saved = self._user_file.raw("users", self._user_name)["auth-provider"]["config"]
+        saved.update({key: renewed[key] for key in _RENEWED if key in renewed})
         try:
             with open(self._user_file.path, "w", encoding="utf-8") as file:
                 dump(self._user_file.document, file, default_flow_style=False)
@@ -82,7 +83,7 @@ class Kubeconfig:
             return
 
     def hidden(self, text: str) -> str:
-        """One line of what a login program said, without what the user entry keeps secret."""
+        """A login program's `text` in one line, with the user entry's secrets as `***`."""
         run = self._user.get("exec", {})
         secrets = [value for key, value in self._user.items() if isinstance(value, str) and key != "username"]
         secrets += [item["value"] for item in run.get("env", [])] + run.get("args", [])
@@ -101,7 +102,7 @@ class Kubeconfig:
         )
 
     def _found(self, kind: str, name: str) -> tuple[_File, Entry]:
-        """The entry of that name and its file: of several the first, as kubectl has it."""
+        """The entry with that name and its file: the first of several, as kubectl does."""
         for file in self._files:
             if name in file.names(kind):
                 return file, file.entry(kind, name)
@@ -117,7 +118,7 @@ class Kubeconfig:
 
 
 class _File:
-    """One file. Raises Refused if it is none of YAML; an empty one says nothing."""
+    """One file. Raises Refused (78) if it isn't YAML. An empty file has no entries."""
 
     def __init__(self, path: str) -> None:
         import yaml
@@ -140,17 +141,17 @@ class _File:
         self._lists = {kind: self._list(kind) for kind in ("contexts", "clusters", "users")}
 
     def names(self, kind: str) -> list[str]:
-        """Of every entry."""
+        """The names of all entries of a kind."""
         return [item["name"] for item in self._lists[kind]]
 
     def raw(self, kind: str, name: str) -> Entry:
-        """An entry as it is in the document."""
+        """An entry as it is in the document, which the caller may change."""
         item = next(item for item in self._lists[kind] if item["name"] == name)
         found: Entry = item.get(kind.removesuffix("s")) or {}
         return found
 
     def entry(self, kind: str, name: str) -> Entry:
-        """An entry without what is null or empty in it, which is as if it weren't there."""
+        """An entry without its null or empty fields, which count as missing."""
         found = self.raw(kind, name)
         if not isinstance(found, dict):
             raise Refused(f"{self._place}: {kind.removesuffix('s')} {name!r} is not of fields", UNUSABLE)
@@ -168,13 +169,13 @@ class _File:
 
 
 def _paths(files: str) -> list[str]:
-    """Those of the list that exist, as kubectl has it."""
+    """The paths in the list that exist: kubectl ignores the others."""
     paths = [os.path.expanduser(file) for file in files.split(os.pathsep) if file]
     return [path for path in paths if os.path.exists(path)]
 
 
 def _whole(value: Any) -> Any:
-    """The same without null and empty fields."""
+    """`value` without null and empty fields."""
     if isinstance(value, dict):
         return {key: _whole(item) for key, item in value.items() if item is not None and item != ""}
     if isinstance(value, list):
@@ -206,7 +207,7 @@ def _map(place: str, entry: Mapping[str, Any], field: str) -> Entry:
 
 
 def _file_or_data(place: str, entry: Entry, field: str, folder: str) -> None:
-    """Check a certificate or key: data in base64, or a file, whose path is made whole."""
+    """Check a certificate or key: data in base64, or a file, whose path is made absolute."""
     data, path = _text(place, entry, f"{field}-data"), _text(place, entry, field)
     try:
         base64.standard_b64decode(data)
@@ -265,7 +266,7 @@ def _token(place: str, path: str, entry: Mapping[str, str]) -> str:
         why = "" if token else f"the file {path} is empty"
     if not why:
         return token
-    if "token" in entry:  # which serves until the file does, as kubectl has it
+    if "token" in entry:  # kubectl uses it while the file can't be read
         return entry["token"]
     raise Refused(f"{place}: tokenFile: {why}", UNUSABLE)
 
@@ -310,13 +311,13 @@ def _provider(place: str, provider: Entry) -> None:
 
 
 def _login_field(user: Mapping[str, Any]) -> str:
-    """By what the official client logs in: the first of these that is there."""
+    """The field by which the official client logs in: the first of these that is there."""
     fields = ("auth-provider", "token", "exec", "username", "client-certificate", "client-certificate-data")
     return next((field for field in fields if field in user), "")
 
 
 def _impersonation(place: str, user: Mapping[str, Any]) -> dict[str, Sequence[str]]:
-    """The headers by which client-go acts as somebody else, each with all of its values."""
+    """client-go's headers for acting as another user, each with all of its values."""
     name, uid = _text(place, user, "as"), _text(place, user, "as-uid")
     groups, extra = _texts(place, user, "as-groups"), _map(place, user, "as-user-extra")
     if not name:
@@ -339,7 +340,7 @@ def _impersonation(place: str, user: Mapping[str, Any]) -> dict[str, Sequence[st
 
 
 def _header_name(key: str) -> str:
-    """`key` with all that a header's name can't have, and %, as %XX."""
+    """`key` with each character that a header's name can't have, and %, as %XX."""
     legal = "!#$&'*+-.^_`|~"
     letters = (chr(byte) for byte in key.encode())
     return "".join(

@@ -1,6 +1,6 @@
-"""What a Lease says, and what is written into it: client-go's record and rules. Nothing here is sent.
+"""Reading Leases, and making those to write, by client-go's record and rules. Nothing is sent from here.
 
-A Lease is the object as the API server gives it, a dict. It is never changed in place.
+A Lease is a dict, the object as the API server gives it. It is never changed in place.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ MARK, KEY = f"{DOMAIN}/mark", f"{DOMAIN}/key"
 MANAGED = {"app.kubernetes.io/managed-by": "singleton-run"}
 LONGEST_RECORD = 4096
 MARGIN = 2.0
-"""What is added to a lease that is judged by the API servers' stamps: their clocks may differ."""
+"""Seconds added to a lease that is judged by the stamps of several API servers: their clocks may differ."""
 
 _API = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}
 
 
 def taken(lease: Lease | None, name: str, holder: str, ttl: float, now: float, stored_as: str) -> Lease:
-    """The Lease to write for `holder` to have it: a new one, or what is there, taken over.
+    """The Lease to write so that `holder` has it: a new one, or the present one taken over.
 
-    Whoever has it already and asks again keeps time and count, as with client-go.
+    A holder that asks again keeps its acquireTime and the count of transitions, as with client-go.
     """
     stamp = timestamps.micro_time(now)
     spec: dict[str, Any] = {"leaseTransitions": 0} if lease is None else dict(lease.get("spec") or {})
@@ -44,23 +44,23 @@ def taken(lease: Lease | None, name: str, holder: str, ttl: float, now: float, s
 
 
 def renewed(lease: Lease, ttl: float, generation: int, now: float) -> Lease:
-    """The Lease to write for its holder to go on."""
+    """The Lease to write so that its holder has it for another `ttl` seconds."""
     seconds = toolbox.whole_seconds(ttl)
     spec = {**lease["spec"], "leaseDurationSeconds": seconds, "renewTime": timestamps.micro_time(now)}
     return _written(lease, spec, {GENERATION: str(generation)})
 
 
 def recorded(lease: Lease, record: Mapping[str, Any]) -> Lease:
-    """The Lease to write for `record` to be beside it; its time goes on as it did."""
+    """The Lease to write with `record` beside it. Its time is not renewed."""
     return _written(lease, lease["spec"], {RECORD: _text(record)})
 
 
 def released(
     lease: Lease, token: int, record: Mapping[str, Any] | None, generation: int, keep: float, now: float
 ) -> Lease:
-    """The Lease to write for its holder to give it back, so that nobody has it for `keep` more seconds.
+    """The Lease to write so that its holder gives it back, and nobody gets it for `keep` more seconds.
 
-    One that is kept has its last holder's name on it, and is marked as one that nobody may renew.
+    While it is kept, its last holder's name stays on it, with an annotation by which nobody renews it.
     """
     stamp = timestamps.micro_time(now)
     spec = {**lease["spec"], "renewTime": stamp, "leaseDurationSeconds": toolbox.whole_seconds(keep) or 1}
@@ -73,47 +73,47 @@ def released(
 
 
 def marked(stored_as: str, name: str, key: str, mark: Mapping[str, Any]) -> Lease:
-    """The object that says of `key` that it is done: a Lease that nobody holds."""
+    """The object that marks `key` as done: a Lease that nobody holds."""
     notes = {KEY: f"{name} {key}".encode("ascii", "backslashreplace").decode(), MARK: toolbox.dumps(mark)}
     labels = {**MANAGED, MARK: "true"}
     return {**_API, "metadata": {"name": stored_as, "labels": labels, "annotations": notes}, "spec": {}}
 
 
 def is_held_by(lease: Lease, holder: str) -> bool:
-    """Whether `holder` has it, and hasn't given it back; that its time may be over is another matter."""
+    """Whether `holder` has it and hasn't given it back. It may have expired all the same."""
     return bool(holder) and holder_of(lease) == holder and not is_kept(lease)
 
 
 def holder_of(lease: Lease) -> str:
-    """Whose name is on it; empty for nobody's."""
+    """The holder's name; empty for nobody."""
     return str((lease.get("spec") or {}).get("holderIdentity") or "")
 
 
 def is_kept(lease: Lease) -> bool:
-    """Whether its holder gave it back, to be had by others only when its time is over."""
+    """Whether its holder gave it back, and others get it only when it expires."""
     acquired = (lease.get("spec") or {}).get("acquireTime")
     return bool(holder_of(lease)) and _note(lease, RELEASED).partition(" ")[2] == str(acquired)
 
 
 def is_of(lease: Lease, holder: str, acquired: str, generation: int) -> bool:
-    """Whether it is still that grant's: of that holder, since that time, and no later keeper's."""
+    """Whether it is still a grant's: held by that holder since that time, and by no later keeper."""
     since = (lease.get("spec") or {}).get("acquireTime")
     return is_held_by(lease, holder) and since == acquired and generation_of(lease) <= generation
 
 
 def was_released_by(lease: Lease, token: int, generation: int) -> bool:
-    """Whether the grant of that token is the last that was given back, by this keeper."""
+    """Whether the grant with that token was the last to be given back, by a keeper of this generation."""
     return _note(lease, RELEASED).partition(" ")[0] == str(token) and generation_of(lease) == generation
 
 
 def generation_of(lease: Lease) -> int:
-    """Which of its holder's keepers wrote it last."""
+    """The generation of the keeper that wrote it last."""
     number = _note(lease, GENERATION)
     return int(number) if number.isascii() and number.isdigit() else 0
 
 
 def token_of(lease: Lease) -> int:
-    """The fencing token of the write that gave this Lease. Raises ValueError where it is no number."""
+    """The fencing token of the write that gave this Lease. Raises ValueError if its version is no number."""
     return int(lease["metadata"]["resourceVersion"])
 
 
@@ -129,18 +129,18 @@ def mark_of(lease: Lease) -> Mapping[str, Any]:
 
 
 def name_of(lease: Lease) -> str:
-    """The name of the lock, as it was given."""
+    """The name of the lock, as the user gave it."""
     return _note(lease, NAME) or str(lease["metadata"]["name"])
 
 
 def duration_of(lease: Lease, default: float) -> float:
-    """How long its holder has it from a renewal on, in seconds; `default` where it doesn't say so."""
+    """The seconds for which a renewal holds it; `default` where the Lease doesn't have them."""
     seconds = (lease.get("spec") or {}).get("leaseDurationSeconds")
     return float(seconds) if isinstance(seconds, int) and seconds > 0 else default
 
 
 def is_whole(value: object) -> bool:
-    """Whether this can be worked with as a Lease: what is read without a look is there, and of its kind."""
+    """Whether `value` is usable as a Lease: each field that is read unchecked is there, and of its type."""
     if not isinstance(value, dict) or not isinstance(value.get("metadata"), dict):
         return False
     metadata, spec = value["metadata"], value.get("spec") or {}
@@ -152,9 +152,9 @@ def is_whole(value: object) -> bool:
 
 
 def stamp_of(lease: Lease) -> float | None:
-    """When its renewTime was last written, in Unix seconds by the API server's clock; None if unknown.
+    """The Unix time of the last write of its renewTime, by the API server's clock; None if unknown.
 
-    Of several who own that field the latest.
+    Several clients may own that field: the latest write counts.
     """
     found = []
     try:
@@ -169,10 +169,11 @@ def stamp_of(lease: Lease) -> float | None:
 
 
 class Observation:
-    """A Lease as it was last seen, None if there is none, and when it is over for those who look on.
+    """A Lease as it was last seen (None: there is none), and when it expires.
 
-    `seen` is the boot-clock reading since which its record is known to be unchanged. `expires` is the one
-    from which on its holder has it no more, by this rule or by the server's stamps; None for a free one.
+    `seen` is the boot clock's reading since which its record is unchanged, as client-go's observedTime.
+    `expires` is the reading at which its holder has it no more, by client-go's rule or by the server's
+    stamps; None for a free one.
     """
 
     __slots__ = ("expires", "lease", "seen")
@@ -183,7 +184,7 @@ class Observation:
         self.expires = expires
 
     def is_free(self, holder: str, now: float) -> bool:
-        """Whether `holder` may take it now: nobody has it, or no longer, or `holder` itself."""
+        """Whether `holder` may take it now: nobody has it, it has expired, or `holder` has it already."""
         if self.lease is None or self.expires is None or is_held_by(self.lease, holder):
             return True
         return now >= self.expires
@@ -192,10 +193,10 @@ class Observation:
 def observe(
     lease: Lease | None, before: Observation | None, now: float, default: float, date: float | None
 ) -> Observation:
-    """What is to be thought of `lease`, got at boot-clock reading `now`, after it was seen as `before`.
+    """The observation of `lease`, read when the boot clock showed `now`, after the observation `before`.
 
-    `date` is the Unix time that the API server told with it (a whole second that has begun), None to do
-    without. `default` is the duration of one that doesn't say its own.
+    `date` is the Unix time that the API server told with it, cut off to whole seconds; None to do without.
+    `default` is the duration, in seconds, of a Lease that has none.
     """
     if lease is None or not holder_of(lease):
         return Observation(lease, now, None)
@@ -214,7 +215,7 @@ def _note(lease: Lease, name: str) -> str:
 
 
 def _text(record: Mapping[str, Any]) -> str:
-    """The record as JSON, without as many of its earliest runs as it takes to be short enough."""
+    """The record as JSON. Its earliest runs are left out until it is short enough."""
     text = toolbox.dumps(record)
     runs = list(record.get("runs") or ())
     while len(text) > LONGEST_RECORD and runs:
@@ -224,7 +225,7 @@ def _text(record: Mapping[str, Any]) -> str:
 
 
 def _written(lease: Lease, spec: Mapping[str, Any], notes: Mapping[str, str]) -> Lease:
-    """The same Lease with another spec and more annotations, to be sent. Who owns which field is not."""
+    """The Lease to send, with another spec and more annotations, without the list of its fields' owners."""
     metadata = {word: value for word, value in lease["metadata"].items() if word != "managedFields"}
     metadata["annotations"] = {**(metadata.get("annotations") or {}), **notes}
     metadata["labels"] = {**(metadata.get("labels") or {}), **MANAGED}

@@ -1,4 +1,4 @@
-"""What logging in gives, whichever way it is done."""
+"""A login, of whatever kind: the way to the API server, and the credentials."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ if TYPE_CHECKING:
     from singleton_run.api.http.tls import Tls
 
     class Login(Protocol):
-        """One way to be somebody for an API server."""
+        """One kind of login."""
 
         def access(self, deadline: Deadline) -> Access:
-            """The way in, made at the first call. Raises Unavailable, Refused, Interrupted."""
+            """The way to the server, made at the first call. Raises Unavailable, Refused, Interrupted."""
 
         def authorization(self, deadline: Deadline) -> str:
-            """What the header `Authorization` says now, empty for nothing. Raises the same."""
+            """The present value of the header `Authorization`, empty for none. Raises the same."""
 
         def headers(self) -> Mapping[str, Sequence[str]]:
-            """What else is sent with every request, each name with its values: whom to act as."""
+            """Further headers of every request, each name with its values: the user to act as."""
 
         def missing_credentials(self) -> str:
-            """Why there are no credentials, as a sentence; empty where there are."""
+            """The reason why there are no credentials, as a sentence; empty where there are some."""
 
         def renew(self, refused: str, deadline: Deadline) -> bool:
-            """Log in anew after the server refused that header: whether there is something else to try."""
+            """Log in anew after the server refused that header; false if the login gives the same again."""
 
         def close(self) -> None:
             """Drop every connection. Never raises."""
 
 
 class Access:
-    """Where requests go: `path` stands before every path, `namespace` is where the login itself is."""
+    """The way to the API server. `path` goes before every request's path; `namespace` is the login's own."""
 
     __slots__ = ("client", "namespace", "path", "place")
 
@@ -51,7 +51,7 @@ class Access:
 
 
 def parts(url: str) -> tuple[str, int, str]:
-    """Host, port and path of an API server's address. Raises Refused."""
+    """Host, port and path of an API server's address. Raises Refused (78)."""
     scheme, separator, rest = url.partition("://")
     place, slash, path = rest.partition("/")
     if not separator or scheme not in ("http", "https") or "@" in rest:
@@ -64,6 +64,6 @@ def parts(url: str) -> tuple[str, int, str]:
 
 
 def proxy_for(url: str, environ: Mapping[str, str]) -> Proxy | None:
-    """The proxy that HTTPS_PROXY and NO_PROXY say for that address. Raises Refused."""
+    """The proxy on the way to that address, by HTTPS_PROXY and NO_PROXY. Raises Refused (78)."""
     host, port, _ = parts(url)
     return proxy_to(host, port, environ) if url.startswith("https://") else None

@@ -1,7 +1,7 @@
-"""Logging in by a kubeconfig, with all that the official `kubernetes` client knows of that.
+"""Logging in by a kubeconfig, with the official `kubernetes` client, which is used for nothing else.
 
-It is used for nothing else. What it does may take any time (a program is run, a token is asked for), so
-it is done in a thread that nobody waits for longer than there is time.
+A login may take any time, because it may run a program or ask a server for a token. So it runs in a thread,
+which we wait for until the deadline.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class KubeconfigLogin:
         self._work: _Work | None = None
 
     def access(self, deadline: Deadline) -> Access:
-        """By the context that was named, or the current one."""
+        """The way to the server of the named context, or of the current one."""
         if self._access is None:
             self._finish(deadline)
         if self._access is None:
@@ -59,8 +59,8 @@ class KubeconfigLogin:
     def authorization(self, deadline: Deadline) -> str:
         """The token, or user and password.
 
-        The next token is asked for minutes before the end of this one. Where that fails or takes long
-        this one is used on: it is for the server to say that its time is over.
+        The next token is asked for minutes before this one expires. Where that fails or takes long, this one
+        serves on until the server refuses it.
         """
         self.access(deadline)
         if self._work is None:
@@ -73,23 +73,23 @@ class KubeconfigLogin:
         return self._header
 
     def headers(self) -> Mapping[str, Sequence[str]]:
-        """Whom the kubeconfig says to act as."""
+        """The user to act as, where the kubeconfig names one."""
         return self._file.headers if self._file is not None else {}
 
     def missing_credentials(self) -> str:
-        """Why the kubeconfig gave no credentials."""
+        """The reason why the kubeconfig gives no credentials; empty where it gives some."""
         if self._file is None or self._header or self._settings.cert_file:
             return ""
         return f"{self._file.user_place} gives no credentials: it names no token, certificate or program"
 
     def renew(self, refused: str, deadline: Deadline) -> bool:
-        """Log in anew: files may have been replaced, a program may give something else."""
+        """Log in anew: files may have changed, and a program may give another token."""
         self.close()
         old, self._access = self._access, None
         new = self.access(deadline)
         if old is not None:
-            new.client.addresses.update(old.client.addresses)
-        # Without a token it is by a certificate, and that may be another one.
+            new.client.recall(old.client.known())
+        # A login without a token is by a certificate, which may be another one now.
         return self.authorization(deadline) != refused or not refused
 
     def close(self) -> None:
@@ -98,7 +98,7 @@ class KubeconfigLogin:
             self._access.client.close()
 
     def _finish(self, deadline: Deadline) -> None:
-        """Wait for the work that is under way, if any, and raise what it raised."""
+        """Wait for the part of the login under way, if any, and raise its error."""
         work = self._work
         if work is None:
             return
@@ -112,7 +112,7 @@ class KubeconfigLogin:
             raise work.error
 
     def _log_in(self) -> None:
-        """Raises Refused, but Unavailable where it has been done before: files may be being replaced."""
+        """Raises Refused, but Unavailable after an earlier login: the files may be changing just now."""
         try:
             self._log_in_by(_client())
         except Refused as refused:
@@ -122,6 +122,13 @@ class KubeconfigLogin:
 
     def _log_in_by(self, config: Any) -> None:
         file = Kubeconfig(self._files, self._context, self._environ)
+        # The executable that needs no Python has a part of the official client.
+        if file.field in getattr(config, "LEFT_OUT", ()):
+            raise Refused(
+                f"{file.user_place}: {file.field} isn't in this executable: log in by exec, a token or a "
+                "certificate, or take the package of Python (pip install 'singleton-run[k8s-lease]')",
+                UNUSABLE,
+            )
         settings = _Settings()
         try:
             with _LoggedErrors() as said:
@@ -136,7 +143,7 @@ class KubeconfigLogin:
         self._file, self._settings, self._header, self._access = file, settings, header, access
 
     def _ask_token(self) -> None:
-        """The official client looks at the token's time, and gets another one when that is nearly over."""
+        """Have the official client look when the token expires, and get the next one in time."""
         settings, file = self._settings, self._file
         if settings.refresh_api_key_hook is None or file is None:
             return
@@ -158,7 +165,7 @@ class KubeconfigLogin:
 
 
 class _Settings:
-    """What the official client writes into its Configuration, without what that takes from elsewhere."""
+    """In place of the official client's Configuration, which takes settings from elsewhere too."""
 
     def __init__(self) -> None:
         self.host = ""
@@ -172,14 +179,14 @@ class _Settings:
         self.proxy: str | None = None
 
     def authorization(self) -> str:
-        """The header of that name; empty for none."""
-        # Earlier versions of the client knew the token by the second name.
+        """The header `Authorization`; empty for none."""
+        # Earlier versions of the client have the token under the second name.
         header = self.api_key.get("BearerToken") or self.api_key.get("authorization") or ""
         return "" if header.strip() in _NO_TOKEN else header
 
 
 class _LoggedErrors:
-    """Within it, what the official client logs as an error is kept in `text` and goes nowhere else."""
+    """Within it, an error that the official client logs is put into `text`, and goes nowhere else."""
 
     def __init__(self) -> None:
         import logging
@@ -187,9 +194,9 @@ class _LoggedErrors:
         self.text = ""
         self._root = logging.getLogger()
         self._handler = logging.Handler(logging.ERROR)
-        setattr(self._handler, "emit", self._keep)  # noqa: B010 - a class would need logging to be imported
+        setattr(self._handler, "emit", self._take)  # noqa: B010 - a class would need logging to be imported
 
-    def _keep(self, entry: Any) -> None:
+    def _take(self, entry: Any) -> None:
         self.text = entry.getMessage()
 
     def __enter__(self) -> _LoggedErrors:  # noqa: PYI034 - typing's Self would be for nothing but this
@@ -232,7 +239,7 @@ def _load(config: Any, file: Kubeconfig, settings: _Settings) -> None:
         kube_config.KubeConfigLoader(
             config_dict=file.document(),
             config_base_path=file.folder,
-            config_persister=lambda: file.keep(kube_config.yaml.safe_dump),
+            config_persister=lambda: file.save_tokens(kube_config.yaml.safe_dump),
         ).load_and_set(settings)
     except FileNotFoundError as error:
         if error.filename is not None:
@@ -242,7 +249,7 @@ def _load(config: Any, file: Kubeconfig, settings: _Settings) -> None:
             "write to: name one in TMPDIR",
             UNUSABLE,
         ) from None
-    except OSError as error:  # a server of logins that can't be reached is one, too
+    except OSError as error:  # also: the server of an identity provider can't be reached
         raise Unavailable(_failed(file, error)) from None
     except (config.ConfigException, AttributeError, LookupError, TypeError, ValueError) as error:
         raise Refused(_failed(file, error), UNUSABLE) from None
@@ -255,7 +262,7 @@ def _failed(file: Kubeconfig, error: Exception) -> str:
 
 
 def _no_credentials(file: Kubeconfig, said: str) -> Failure:
-    """The error for a login without an outcome. `said` is the official client's, which may hold secrets."""
+    """The error for a login that gave no credentials. `said`, by the official client, may hold secrets."""
     if file.field == "exec" and said.startswith(_ENDED):
         status, _, words = said.removeprefix(_ENDED).partition(". ")
         told = f": {file.hidden(words)}" if words else ""
@@ -287,7 +294,7 @@ def _tls(settings: _Settings, file: Kubeconfig) -> Tls:
         )
     except Refused as refused:
         text = str(refused)
-    # What stands in the kubeconfig itself was in a file for a moment.
+    # The official client puts certificates inside of the kubeconfig into temporary files.
     for path, field in ((settings.ssl_ca_cert, "certificate-authority"), (settings.cert_file, file.field)):
         if path and path in text:
             raise Refused(f"{file.user_place}: {field}: {text.replace(path, 'in it')}", UNUSABLE)

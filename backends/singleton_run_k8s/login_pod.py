@@ -1,4 +1,4 @@
-"""Logging in as a pod does: by the files of its service account. Nothing but the standard library."""
+"""Logging in as a pod, by the files of its service account, with the standard library alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class PodLogin:
-    """See `login.Login`. The token is read before each request: the kubelet replaces it now and then."""
+    """See `login.Login`. The token is read before each request, because the kubelet replaces it."""
 
     def __init__(self, address: Address, environ: Mapping[str, str]) -> None:
         self._folder = address.account
@@ -30,7 +30,7 @@ class PodLogin:
             )
 
     def access(self, deadline: Deadline) -> Access:
-        """What the environment and the folder say."""
+        """The way to the server that the environment names, with the folder's authority and namespace."""
         if self._access is None:
             from singleton_run.api.http.tls import Tls
 
@@ -45,20 +45,20 @@ class PodLogin:
         return self._access
 
     def authorization(self, deadline: Deadline) -> str:
-        """The token as it is now."""
+        """The present token."""
         self._read()
         return f"Bearer {self._token}"
 
     def headers(self) -> Mapping[str, Sequence[str]]:
-        """Nothing: a pod acts as itself."""
+        """None: a pod acts as itself."""
         return {}
 
     def missing_credentials(self) -> str:
-        """Empty: without a token there is no login."""
+        """Empty: without a token this object isn't made."""
         return ""
 
     def renew(self, refused: str, deadline: Deadline) -> bool:
-        """Whether the file has another token by now."""
+        """Read the token again; false if it is the same."""
         return self.authorization(deadline) != refused
 
     def close(self) -> None:
@@ -67,7 +67,7 @@ class PodLogin:
             self._access.client.close()
 
     def _read(self) -> bool:
-        """Whether there is a token. One that can't be read for a moment leaves us with the last."""
+        """Whether there is a token. Where the file can't be read now, the last one serves on."""
         self._token = _text(f"{self._folder}/token") or self._token
         return bool(self._token)
 

@@ -1,8 +1,9 @@
-"""The names of the objects: which Lease is a lock's, and which says that a key is done.
+"""The names of the objects: the Lease of a lock, and the Lease that marks a key as done.
 
-A lock's name that can be an object's name is: 253 of `a-z 0-9 . -`, each part between dots beginning
-and ending with a letter or digit. Every other, and what begins as ours do, is `singleton-run-`, what
-can be shown of it, and 160 bits of hash: two names never have one object.
+A lock's name is its object's name if it can be one: at most 253 of `a-z 0-9 . -`, each part between dots
+beginning and ending with a letter or digit. Every other name, and one that begins as ours do, becomes
+`singleton-run-`, its characters as far as these are allowed, and 160 bits of hash: two names never have one
+object.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def of_lock(name: str) -> str:
 
 
 def of_key(name: str, key: str) -> str:
-    """The name of the Lease that says of `key` that it is done under the lock `name`."""
+    """The name of the Lease that marks `key` as done under the lock `name`."""
     return _mapped("once-", name, key)
 
 

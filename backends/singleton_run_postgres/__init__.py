@@ -1,8 +1,8 @@
 """The lock in a PostgreSQL database: one row for each name, one statement for each operation.
 
-Time is the server's clock, the fencing token a sequence's. A waiter is told of a release by
-LISTEN/NOTIFY; behind a pooler in transaction mode, where nothing would ever arrive, it looks every
-two seconds. Waiters get their turn in no particular order.
+The server's clock decides, and a sequence gives the fencing tokens. NOTIFY tells waiters of a release. Behind
+a pooler in transaction mode, where no notification ever arrives, they look every two seconds. They get their
+turn in no particular order.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ __all__ = ["open_backend"]
 
 
 def open_backend(url: str, environ: Mapping[str, str]) -> PostgresBackend:
-    """The backend for `postgres`, `postgresql` (what libpq finds in PG* variables) or a libpq URL.
+    """The backend for `postgres` or `postgresql`, whose address is in PG* variables, or for a libpq URL.
 
-    The query's parameters `singleton_run_schema` and `singleton_run_table` are ours, every other is
-    libpq's. libpq reads the variables from the process itself, not from `environ`. Raises Refused.
+    The query's parameters `singleton_run_schema` and `singleton_run_table` are ours, and all others libpq's.
+    libpq reads the variables from the process itself, not from `environ`. Nobody is contacted. Raises Refused
+    (78).
     """
     try:
         import psycopg  # noqa: F401 - only to see that it is there, and has its libpq

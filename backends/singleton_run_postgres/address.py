@@ -1,7 +1,7 @@
-"""What a lock's URL says: how libpq connects, and which table is ours.
+"""A lock's URL: how libpq connects, and the table of locks.
 
-Where libpq connects to, after URL, service file and variables, only libpq knows. So it is asked:
-an attempt with an impossible option ends before anything is contacted, and tells what it would do.
+Only libpq knows the servers that URL, service file and variables name together. So we ask it: an attempt with
+an impossible option ends before it contacts anybody, and has the options that libpq would use.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _OURS = "singleton_run_"
 _DEFAULTS = {"schema": "public", "table": "singleton_run_lock"}
-# The server cuts what is longer than 63 bytes; the table of the marks is named after the other.
+# The server cuts longer names off at 63 bytes. The table of the marks has the other's name with a suffix.
 _LONGEST = {"schema": 63, "table": 63 - len(MARKS)}
 _IMPOSSIBLE = "?"
 _IN_ADDRESSES = frozenset("0123456789abcdefABCDEF:.")
@@ -34,10 +34,10 @@ _NOT_IN_PLACES = frozenset("@/= ?#\\")
 
 
 class Address:
-    """A database, by one or several ways to it, and the table in it. Raises Refused.
+    """A database, the servers that have it, and the table in it. The constructor raises Refused (78).
 
-    `shown` is the URL without its password. `unchecked` is libpq's sslmode if by that nobody checks
-    who answers from another machine; it is empty too where encryption was switched off.
+    `shown` is the URL without its password. `unchecked` is libpq's sslmode where it doesn't check the
+    certificate of a server on another machine. It is empty where encryption was switched off.
     """
 
     def __init__(self, url: str) -> None:
@@ -49,18 +49,18 @@ class Address:
             raise Refused(f"{_named(url)} is no PostgreSQL URL: it is not UTF-8", UNUSABLE) from None
         except ValueError as error:
             raise Refused(f"{_named(url)} is no PostgreSQL URL: {error}", UNUSABLE) from None
-        url, own = _split(url)
+        for_libpq, own = _split(url)
         self.schema, self.table = own["schema"], own["table"]
-        self._options = _parsed(url)
+        self._options = _parsed(for_libpq)
         self.unchecked = ""
         self._places = self._find_places()
         self._lookups: dict[str, Lookup] = {}
         self._known: dict[str, list[str]] = {}
 
     def routes(self, deadline: Deadline) -> list[tuple[str, bytes]]:
-        """A server's place, and what to give libpq: one for each address, so it won't look up a name.
+        """A conninfo for each address of each server, so that libpq looks up no name, and the server's place.
 
-        Raises Unavailable if a name can't be looked up, Interrupted.
+        Raises Unavailable if no name can be looked up, Interrupted.
         """
         routes = []
         trouble = ""
@@ -79,16 +79,16 @@ class Address:
     def _conninfo(self, host: str, hostaddr: str, port: str) -> bytes:
         options = {**self._options, "host": host, "hostaddr": hostaddr, "port": port}
         if len(self._places) > 1 and self._attributes == "any":
-            # Of several servers one is the primary, and only there a lock can be taken.
+            # Only one of several servers is the primary, where a lock can be taken.
             options["target_session_attrs"] = "read-write"
         return _conninfo(options)
 
     def _find_places(self) -> list[tuple[str, str, str]]:
-        """(host, hostaddr, port) of each server. Raises Refused if libpq can't use the options."""
+        """(host, hostaddr, port) of each server. Raises Refused (78) if libpq can't use the options."""
         probe = {"host": "", "port": "", "hostaddr": _IMPOSSIBLE}
         refused = pq.PGconn.connect_start(_conninfo({**self._options, **probe}))
         error = refused.error_message.decode(errors="replace")
-        if f'"{_IMPOSSIBLE}"' not in error:  # it came that far only if all the rest is right
+        if f'"{_IMPOSSIBLE}"' not in error:  # libpq comes to it only if all other options are right
             raise Refused(f"postgres: {' '.join(error.split())}: correct {self.shown} or PG*", UNUSABLE)
         told = pq.PGconn.connect_start(_conninfo({**self._options, "sslmode": _IMPOSSIBLE})).info
         found = {option.keyword: self._text(option.keyword, option.val) for option in told}
@@ -118,9 +118,9 @@ class Address:
             raise Refused(f"postgres: {word} is not UTF-8: correct {self.shown} or PG*", UNUSABLE) from None
 
     def _look_up(self, host: str, deadline: Deadline) -> list[str]:
-        """The addresses of `host`, anew for each connection: a fail-over may have moved the name.
+        """The addresses of `host`, looked up for each connection: a fail-over may have moved the name.
 
-        The last ones known serve on if the lookup fails or takes long. Raises LookupError, Interrupted.
+        The last known ones serve on if the lookup fails or takes long. Raises LookupError, Interrupted.
         """
         lookup = self._lookups[host] = self._lookups.get(host) or Lookup(host, 0)
         try:
@@ -139,26 +139,27 @@ class Address:
 
 
 def _is_local(host: str) -> bool:
-    """Whether libpq takes `host` for a socket's directory, or for its own default."""
+    """Whether libpq takes `host` for the directory of a socket, or for its own default."""
     return not host or host[0] in "/@"
 
 
 def _is_place(host: str) -> bool:
-    """Whether `host` can be a host's name, an address or a directory: a password's rest hardly can."""
+    """Whether `host` can be a host's name, an address or a directory. The rest of a password hardly can."""
     if _is_local(host):
-        return "@" not in host[1:] and "password" not in host
+        login = host.startswith("//") and ":" in host  # of a URL without its scheme, cut at a comma
+        return not login and "@" not in host[1:] and "password" not in host
     if ":" in host:
         return _IN_ADDRESSES.issuperset(host.partition("%")[0])
     return _NOT_IN_PLACES.isdisjoint(host)
 
 
 def _is_here(place: str) -> bool:
-    """Whether `place` is this machine, by its name alone."""
+    """Whether `place` is this machine, judged by its name alone."""
     return _is_local(place) or place in ("localhost", "::1") or place.startswith("127.")
 
 
 def _is_checked(mode: str, options: Mapping[bytes, str]) -> bool:
-    """Whether the server's certificate is: with a file of authorities libpq does so for `require` too."""
+    """Whether libpq checks the server's certificate: with a file of authorities also for `require`."""
     if mode == "require":
         return os.path.exists(options.get(b"sslrootcert") or os.path.expanduser("~/.postgresql/root.crt"))
     return mode not in ("allow", "prefer")
@@ -173,7 +174,7 @@ def _conninfo(options: dict[str, str]) -> bytes:
 
 
 def _split(url: str) -> tuple[str, dict[str, str]]:
-    """The URL without our own parameters, and these. Raises Refused."""
+    """The URL without our own parameters, and these. Raises Refused (78)."""
     scheme, separator, _ = url.partition("://")
     if not separator:
         return f"{scheme}://", dict(_DEFAULTS)
@@ -195,7 +196,7 @@ def _split(url: str) -> tuple[str, dict[str, str]]:
 
 
 def _identifier(item: str, value: str, longest: int) -> str:
-    """`value`, if a server takes it as it is: what is longer it would cut."""
+    """`value`, if the server takes it as it is and doesn't cut it off. Raises Refused (78)."""
     if "\0" in value or len(value.encode()) > longest:
         raise Refused(f"{item}: a name of 1 to {longest} bytes is needed", UNUSABLE)
     return value
@@ -208,12 +209,12 @@ def _unquoted(text: str) -> str:
 
 
 def _named(url: str) -> str:
-    """What can't be read, by its scheme alone."""
+    """The name for a URL that can't be read: its scheme alone."""
     return f"{url.partition('://')[0]}://…"
 
 
 def _parsed(url: str) -> dict[str, str]:
-    """The options for libpq in `url`. Raises Refused, with no password in its text."""
+    """The options for libpq in `url`. Raises Refused (78), without a password in its text."""
     try:
         found = conninfo_to_dict(url)
     except ProgrammingError:
@@ -223,7 +224,7 @@ def _parsed(url: str) -> dict[str, str]:
 
 
 def _why(url: str) -> str:
-    """What libpq has against it. Its words have parts of the URL, so it sees none with a password."""
+    """Libpq's reason, which has parts of the URL in it: so libpq gets it without user and password."""
     scheme, _, hosts, path, query = parts(url)
     bare = f"{scheme}://{hosts}{path}?{query}"
     if redact(bare) != bare:

@@ -1,4 +1,4 @@
-"""The contract's calls, each one statement."""
+"""The contract's calls, one statement each."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class PostgresBackend:
         self._mine: tuple[str, str] | None = None
 
     def acquire(self, name: str, holder: str, ttl: float, limit: float) -> Grant | Held:
-        """Take the lock if it is free, its lease is over, or it is `holder`'s already."""
+        """Take the lock if it is free, has expired, or is `holder`'s already."""
         deadline = Deadline.after(limit)
         holder = _plain(holder)
         self._mine = (name, holder)
@@ -68,12 +68,12 @@ class PostgresBackend:
             if other is not None:
                 self._mine = None
                 return _held(name, other, since, left)
-            # Another is taking it at this moment, and will soon be seen.
+            # Another session is taking it at this moment: we shall see it soon.
             deadline.check("postgres: another session has locked the row, or the server is too slow")
             toolbox.wait(min(toolbox.now() + _MOMENT, deadline.until), [])
 
     def wait(self, held: Held, until: float, wake: int) -> None:
-        """Wait for a notification or the end of the lease; behind a pooler look from time to time."""
+        """Wait for a notification or the end of the lease; behind a pooler look every two seconds."""
         look_at = toolbox.now() if held.until is None else held.until
         try:
             self._wait(held.handle["name"], look_at, until, wake)
@@ -99,11 +99,11 @@ class PostgresBackend:
         self._mine = None
 
     def renew(self, grant: Grant, limit: float) -> None:
-        """Move the lease's end, if token, holder and generation are what is there."""
+        """Move the lease's end, if the row has our token and holder and no later generation."""
         self._change(self._statements.renew, grant, [grant.ttl], limit)
 
     def hold(self, grant: Grant, until: float, wake: int) -> None:
-        """Return at `until` or when `wake` is readable: the server tells nobody of a loss."""
+        """Return at `until` or when `wake` is readable: the server doesn't tell of a loss."""
         toolbox.wait(until, [wake])
 
     def write(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
@@ -111,13 +111,13 @@ class PostgresBackend:
         self._change(self._statements.write, grant, [toolbox.dumps(record)], limit)
 
     def release(self, grant: Grant, record: Mapping[str, Any], limit: float, keep: float = 0.0) -> None:
-        """Free the row, at once or later, put the record into it, and tell those who wait."""
+        """Free the row, at once or in `keep` seconds, put the record into it, and notify the waiters."""
         values: Values = [toolbox.dumps(record), _channel(grant.name), max(0.0, keep)]
         self._change(self._statements.release, grant, values, limit, once=True)
         self._mine = None
 
     def read(self, name: str, limit: float) -> tuple[Held | None, Mapping[str, Any] | None]:
-        """Who holds `name` now, if anyone, and its record."""
+        """The present holder of `name`, if there is one, and its record."""
         return self._look(name, Deadline.after(limit))
 
     def list(self, limit: float) -> Names:
@@ -126,9 +126,9 @@ class PostgresBackend:
         return sorted(row[1] for row in rows if row[1] is not None)
 
     def done(self, name: str, key: str, limit: float) -> Mapping[str, Any] | None:
-        """The mark in the key's row. Raises Refused for one that can't be read.
+        """The mark in the key's row, None without one. Raises Refused (78) for one that can't be read.
 
-        Makes the tables where they are missing, for a mark will follow.
+        Makes the tables where they are missing, because a mark will follow.
         """
         deadline = Deadline.after(limit)
         ((_, mark),) = self._ask(self._statements.done, [name, _key(key)], deadline, make=_MARKS)
@@ -140,7 +140,7 @@ class PostgresBackend:
         self._change(self._statements.mark, grant, values, limit, make=_MARKS)
 
     def forget(self, name: str, key: str, limit: float) -> bool:
-        """Delete the key's row."""
+        """Delete the key's row; false if there was none."""
         deadline = Deadline.after(limit)
         while True:
             rows = self._ask(self._statements.forget, [name, _key(key)], deadline, change=True)
@@ -148,11 +148,12 @@ class PostgresBackend:
                 return False
             if rows[0][1] != "0":
                 return True
-            # Too late, or another has just deleted it: then it isn't there the next time.
+            # The request came too late, or another session has just deleted the row, as the next try will
+            # show.
             deadline.check(_TOO_SLOW)
 
     def offset(self) -> tuple[float, float] | None:
-        """By the reading of the server's clock that comes with every answer."""
+        """By the server's clock, which every answer tells."""
         return self._session.clock.offset()
 
     def close(self) -> None:
@@ -174,7 +175,7 @@ class PostgresBackend:
         while not deadline.passed():
             soon = deadline.within(_LOOK_LIMIT)
             session.connect(soon)
-            # What was sent before we listen is missed, so look once more then.
+            # Notifications from before the LISTEN are missed: look once more after it.
             began = session.listen(_channel(name), soon)
             if not began and session.pause(deadline.earlier(look_at)):
                 return
@@ -194,9 +195,9 @@ class PostgresBackend:
         once: bool = False,
         make: int = 0,
     ) -> None:
-        """Change the row if it is still the grant's; Lost if it is not, Unavailable if too late.
+        """Change the row if it is still the grant's. Raises Lost if it is not, Unavailable if too late.
 
-        `once`: to have given the grant back before is as good. `make` is as in `_ask`.
+        With `once` a grant that was given back before is no error. `make` is as in `_ask`.
         """
         deadline = Deadline.after(limit)
         mine: Values = [grant.name, grant.token, grant.holder, grant.generation]
@@ -213,7 +214,8 @@ class PostgresBackend:
                 raise Lost("it was given back, to be kept for a time")
             if int(generation or 0) > grant.generation:
                 raise Lost("another keeper of this turn has taken over")
-            # It came too late, by the server's clock at least: which may have leapt, and is known anew.
+            # The request came too late by the server's clock, as we knew it. It may have leapt; we know it
+            # anew.
             deadline.check(_TOO_SLOW)
 
     def _ask(
@@ -225,9 +227,10 @@ class PostgresBackend:
         change: bool = False,
         make: int = 0,
     ) -> Rows:
-        """The rows of the answer; none if there is no table, unless we are to `make` it: _LOCKS or _MARKS.
+        """The rows of the answer, none where the table is missing.
 
-        `change`: the statement changes something, so it gets the reading from which on it must not.
+        `make` (_LOCKS or _MARKS) makes a missing table. With `change` the statement changes something, and
+        its first value is the server's time from which on it must change nothing.
         """
         while True:
             try:
@@ -244,7 +247,7 @@ class PostgresBackend:
             locks, marks = self._tables
             if make == _LOCKS:
                 self._make_table(create(locks), deadline)
-            # With the other, if possible: it is no time to be refused when a run is over.
+            # Make the marks' table too: at the end of a run it is too late to be refused.
             self._make_table(create_marks(marks), deadline)
 
     def _make_table(self, statement: str, deadline: Deadline) -> None:
@@ -262,13 +265,13 @@ class PostgresBackend:
 
 
 def _channel(name: str) -> str:
-    """Where a release is told; docs/postgres.md names it. Who shares it is only woken for nothing."""
+    """The channel that tells of a release (see docs/postgres.md). Two locks may share one: it only wakes."""
     channel = f"singleton_run:{name}"
     return channel if len(channel) <= _LONGEST_CHANNEL else f"singleton_run:{digest([name])}"
 
 
 def _plain(holder: str) -> str:
-    """`holder` in ASCII, which a database of any encoding takes."""
+    """`holder` in ASCII, for databases of every encoding."""
     return holder.encode("ascii", "backslashreplace").decode()
 
 
@@ -277,7 +280,7 @@ def _loaded(record: str | None) -> Mapping[str, Any] | None:
 
 
 def _key(key: str) -> str:
-    """What stands for the key in its row, in ASCII, and no longer than an index takes."""
+    """The key as its row has it: in ASCII, and short enough for an index."""
     text = plain(key)
     return text if len(text) <= _LONGEST_KEY else f"{text[:_LONGEST_KEY]}#{digest([text])}"
 

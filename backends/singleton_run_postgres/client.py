@@ -1,7 +1,7 @@
-"""One connection to the server, on which every call ends in its time.
+"""One connection to the server, on which every call ends by its deadline.
 
-libpq's own calls know no time limit once connected, so its non-blocking ones are used, and the
-waiting is ours. What did not end in time leaves the connection in an unknown state: it is dropped.
+libpq's blocking calls have no time limit once connected, so we use its non-blocking ones and do the waiting.
+A call that didn't end in time leaves the connection in an unknown state: the connection is dropped.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from singleton_run.api.servers import ServerClock, in_turn, no_answer
 from singleton_run.api.url import authority
 from singleton_run.errors import DENIED, Failure, Refused, Unavailable
 from singleton_run_postgres.errors import READ_ONLY, ServerError, login_error, make_verbose, one_line
-from singleton_run_postgres.statements import HELLO, LOOK_EVERY, quoted
+from singleton_run_postgres.statements import HELLO, LOOK_EVERY, kind_of, quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,10 +31,10 @@ _BAD = pq.ConnStatus.BAD
 
 
 class Session:
-    """A connection that is made when it is needed, and again when it broke.
+    """A connection that is made when it is needed, and again after it broke.
 
-    `pooled`: between us and the server is a pooler, which gives each statement another session.
-    `role` is who the server takes us for.
+    `pooled`: a pooler is between us and the server, and gives each statement another session. `role` is the
+    user that the server knows us as. `clock` is the server's.
     """
 
     def __init__(self, address: Address) -> None:
@@ -48,9 +48,10 @@ class Session:
         self._is_known = False
 
     def connect(self, deadline: Deadline, *, to_look: bool = False) -> None:
-        """Be connected. Raises Unavailable, Refused, Interrupted.
+        """Connect, unless that is done. Raises Unavailable, Refused, Interrupted.
 
-        `to_look`: that nothing will be changed, so the server's time and who it is need not be known.
+        With `to_look` nothing will be changed, so the server isn't asked for its time, the role and the
+        pooler.
         """
         if self._connection is not None and not self._is_alive(self._connection):
             self.drop()
@@ -58,7 +59,7 @@ class Session:
             if not (to_look or self._is_known):
                 self._meet(self._connection, deadline)
             return
-        # Where nobody answered last time is tried last.
+        # Routes that failed the last time come last.
         routes = sorted(self._address.routes(deadline), key=lambda route: route[1] in self._failed)
         failures: dict[str, Failure] = {}
         for (place, route), share in in_turn(routes, deadline):
@@ -68,7 +69,7 @@ class Session:
                 if error.status == DENIED:
                     raise
                 self._failed.add(route)
-                # Of a server's addresses the one that answers counts.
+                # Of the addresses of one server, the one that answers counts.
                 if place not in failures or isinstance(error, Refused):
                     failures[place] = error
             else:
@@ -82,21 +83,21 @@ class Session:
         The connection must have been made.
         """
         sent = toolbox.now()
-        rows = self._run(statement, [str(value).encode() for value in values], deadline)
+        rows = self._told(statement, values, deadline)
         if rows:
             self.clock.read(float(rows[0][0] or 0), sent, toolbox.now())
         return rows
 
     def listen(self, channel: str, deadline: Deadline) -> bool:
-        """Be told of what is sent to `channel`; true if that begins now. A pooler would not tell."""
+        """Listen to `channel`; true if that begins now. Behind a pooler nothing would ever arrive."""
         if self.pooled or self._channel == channel:
             return False
-        self._run(f"LISTEN {quoted(channel)}", [], deadline)
+        self._told(f"LISTEN {quoted(channel)}", [], deadline)
         self._channel = channel
         return True
 
     def pause(self, deadline: Deadline) -> bool:
-        """Wait until something is sent to the channel, or false: it is time to look by oneself.
+        """Wait for a notification; false at the deadline, and behind a pooler after two seconds.
 
         Raises Interrupted, and Unavailable when the connection breaks.
         """
@@ -108,7 +109,7 @@ class Session:
         if connection is None:
             raise Unavailable("postgres: the connection is closed")
         try:
-            # What came along with an earlier answer is not in the socket any more.
+            # A notification that came with an earlier answer is not in the socket any more.
             while not connection.notifies():
                 deadline.wait(connection.socket, READ)
                 connection.consume_input()
@@ -131,7 +132,7 @@ class Session:
 
     @staticmethod
     def _is_alive(connection: PGconn) -> bool:
-        """Whether the server has not closed it meanwhile, as far as one can see from here."""
+        """Whether the connection is open, as far as this end can see."""
         try:
             while True:
                 Deadline(0.0).wait(connection.socket, READ)
@@ -145,7 +146,12 @@ class Session:
         connection = pq.PGconn.connect_start(route)
         try:
             make_verbose(connection)
-            self._log_in(connection, deadline)
+            toolbox.request(
+                lambda: self._log_in(connection, deadline),
+                "connect",
+                lambda: _place(connection),
+                lambda _: f"logged in as {connection.user.decode(errors='replace')}",
+            )
         except ServerError as error:
             connection.finish()
             raise error.failure() from None
@@ -163,7 +169,7 @@ class Session:
             self._meet(connection, deadline)
 
     def _meet(self, connection: PGconn, deadline: Deadline) -> None:
-        """Ask the server for its time and who we are, and whether a pooler is between us."""
+        """Ask the server for its time and our role, and find out whether a pooler is between us."""
         try:
             ((_, same, role, _),) = self.ask(HELLO, [connection.backend_pid], deadline)
         except ServerError as error:
@@ -188,6 +194,18 @@ class Session:
             elif state == pq.PollingStatus.WRITING:
                 deadline.wait(connection.socket, WRITE)
         raise login_error(connection)
+
+    def _told(self, statement: str, values: Sequence[Value], deadline: Deadline) -> list[Row]:
+        """The rows of an answer. The trace is told of it, with the lock's name: the first text there is."""
+
+        def key() -> str:
+            texts = [value for value in values if isinstance(value, str)]
+            return " ".join([kind_of(statement), *texts[:1]])
+
+        parameters = [str(value).encode() for value in values]
+        return toolbox.request(
+            lambda: self._run(statement, parameters, deadline), "query", key, lambda rows: f"{len(rows)} rows"
+        )
 
     def _run(self, statement: str, parameters: list[bytes], deadline: Deadline) -> list[Row]:
         connection = self._connection
@@ -216,7 +234,7 @@ class Session:
 
 
 def _worst(failures: list[Failure]) -> Failure:
-    """The first that may pass: only if every server is of no use to us, it won't get better."""
+    """The first failure that may pass. Only if there is none will trying again not help."""
     hopes = [failure for failure in failures if isinstance(failure, Unavailable)]
     return (hopes or failures or [Unavailable("postgres: there is no address")])[0]
 
@@ -236,7 +254,7 @@ def _send(connection: PGconn, deadline: Deadline) -> None:
 
 
 def _receive(connection: PGconn, deadline: Deadline) -> list[PGresult]:
-    """Every result of what was sent. Raises Timeout, Interrupted, psycopg.Error."""
+    """Every result of the query that was sent. Raises Timeout, Interrupted, psycopg.Error."""
     results: list[PGresult] = []
     while True:
         while connection.is_busy():

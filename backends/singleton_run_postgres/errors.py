@@ -1,7 +1,7 @@
-"""What kind of error the server's answer is: decided by its SQLSTATE, never by its text.
+"""The server's errors by kind, which the SQLSTATE decides, never the text.
 
-At a login libpq keeps the SQLSTATE to itself, unless it is told to be verbose before the answer
-comes. psycopg has no call for that, so the libpq that it has loaded is called directly.
+At a login libpq hides the SQLSTATE, unless it is set to be verbose before the answer comes. psycopg has no
+call for that, so we call the libpq that it has loaded. The executable that needs no Python has a call for it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ EXISTS = ("42P07", "42710", "23505")  # another made the table at the same momen
 READ_ONLY = "25006"
 LOCAL = "local"
 
-# Classes of SQLSTATE that do not get better: login, privileges, names, what isn't there.
+# Classes of SQLSTATE that do not get better: login, privileges, names, missing objects.
 _REFUSED = ("0A", "22", "23", "28", "3D", "3F", "42", "54")
 _ADVICE = {
     "28": "check user and password (in the URL, PGUSER, PGPASSWORD or ~/.pgpass) and pg_hba.conf",
@@ -61,9 +61,9 @@ _VERBOSE = 2
 
 
 class ServerError(Exception):
-    """The server said no: `state` is the SQLSTATE, '' if there is none, `text` one line.
+    """An error that the server answered: `state` is the SQLSTATE, '' without one; `text` is one line.
 
-    `LOCAL` stands for one: libpq, not the server, refuses to connect in this way.
+    The state `LOCAL` means that libpq, not the server, refuses to connect with these options.
     """
 
     def __init__(self, state: str, text: str) -> None:
@@ -72,7 +72,7 @@ class ServerError(Exception):
         self.text = text
 
     def failure(self) -> Failure:
-        """The same as what the contract knows."""
+        """The contract's error for it."""
         advice = _ADVICE.get(self.state) or _ADVICE.get(self.state[:2])
         line = f"postgres: {self.text}{f': {advice}' if advice else ''}"
         if self.state == LOCAL:
@@ -81,13 +81,13 @@ class ServerError(Exception):
 
 
 def one_line(message: bytes | str) -> str:
-    """The first line of what libpq or the server said; the rest is hints."""
+    """The first line of a message of libpq's or the server's; the others are hints."""
     text = message.decode(errors="replace") if isinstance(message, bytes) else message
     return text.strip().partition("\n")[0].rstrip(".")
 
 
 def login_error(connection: PGconn) -> ServerError:
-    """Why the connection could not be made, if `make_verbose` was called in time."""
+    """The error of a connection that could not be made. Call `make_verbose` before connecting."""
     text = one_line(connection.error_message)
     if connection.needs_password:  # libpq's own complaint, without a SQLSTATE
         return ServerError("28P01", text)
@@ -99,10 +99,13 @@ def login_error(connection: PGconn) -> ServerError:
 
 
 def make_verbose(connection: PGconn) -> None:
-    """Have the SQLSTATE in every message of this connection, where that can be had.
+    """Have the SQLSTATE in every message of this connection, where libpq can be called directly.
 
-    Without it a wrong password is Unavailable: told, and tried again.
+    Where it can't, a wrong password is Unavailable: it is told, and tried again.
     """
+    if hasattr(connection, "set_error_verbosity"):
+        connection.set_error_verbosity(_VERBOSE)
+        return
     pointer: int | None = getattr(connection, "pgconn_ptr", None)  # for calls as this; not in its types
     set_verbosity = _libpq_function("PQsetErrorVerbosity")
     if pointer is not None and set_verbosity is not None:
@@ -110,7 +113,7 @@ def make_verbose(connection: PGconn) -> None:
 
 
 def _libpq_function(name: str) -> Callable[[int, int], object] | None:
-    """A function of the libpq that is loaded in this process, wherever it came from; None without one."""
+    """A function of the libpq that this process has loaded; None where it can't be found."""
     import ctypes
 
     try:

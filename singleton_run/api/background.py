@@ -1,4 +1,4 @@
-"""A task in a thread, for what knows no time limit of its own: a name's lookup, a login program."""
+"""A task in a thread, for calls without a time limit: the lookup of a name, a login program."""
 
 from __future__ import annotations
 

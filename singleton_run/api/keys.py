@@ -1,4 +1,4 @@
-"""The keys that are done once, where a server takes only some characters for a name."""
+"""The keys of `--once`, for servers that allow only some characters in a name."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567
 
 
 def plain(key: str) -> str:
-    """`key` in ASCII without a slash: as it is, but for what is written as %XX, of its UTF-8.
+    """`key` in ASCII without a slash: every other character is written as %XX, a byte of its UTF-8.
 
-    No two keys have the same, also those that no UTF-8 can have (an argument of other bytes).
+    No two keys give the same text, not even keys that UTF-8 can't have (arguments of other bytes).
     """
     return "".join(
         character

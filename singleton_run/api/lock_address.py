@@ -1,4 +1,4 @@
-"""A lock's address as others see it: without its passwords, and as a digest that names the lock."""
+"""A lock's address: taken apart, without its passwords for people, and as a digest that names the lock."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def refuse(why: str) -> NoReturn:
 
 
 def nested(environ: Mapping[str, str], url: str, name: str) -> bool:
-    """Whether we run under this very lock, and would wait for ourselves."""
+    """Whether we already run under this very lock, so that we would wait for ourselves."""
     held = environ.get(HELD, "").split()
     return bool(held) and lock_id(url, name) in held
 
@@ -34,8 +34,8 @@ def nested(environ: Mapping[str, str], url: str, name: str) -> bool:
 def parts(url: str) -> tuple[str, str, str, str, str]:
     """A lock's URL as scheme, login (`USER` or `USER:PASSWORD`), hosts, path with its slash, and query.
 
-    A bare name is a scheme alone. Raises ValueError, with nothing of the URL in its text, for what is
-    none, and where an @ leaves open what belongs to the password and what to the host.
+    A bare name is a scheme alone. Raises ValueError, with no part of `url` in its text, for a text that is no
+    URL, and where it is unclear which @ ends the password.
     """
     scheme, separator, rest = url.partition("://")
     end = min(at if (at := rest.find(letter)) >= 0 else len(rest) for letter in "/?")
@@ -50,21 +50,22 @@ def parts(url: str) -> tuple[str, str, str, str, str]:
 
 
 def redact(url: str) -> str:
-    """The text with every password of a URL in it as `***`: in the user's part, or `?password=`.
+    """`url` with every password as `***`: in the user's part, and in the query (`?password=`).
 
-    What follows a password in the query is hidden too. Of a URL that can't be read only the scheme is
-    left, and of what is no URL nothing that looks like a password.
+    The rest of a query after a password is hidden too. Of a URL that can't be read only the scheme is left,
+    and a text that is no URL loses everything that looks like a password.
     """
     scheme, separator, rest = url.partition("://")
     if not separator:
         return _without_assigned(url)
+    scheme = "***" if ":" in scheme else _without_assigned(scheme)  # a password may have :// in it
     try:
         _, login, hosts, path, query = parts(url)
     except ValueError:
-        return f"{_without_assigned(scheme)}://…"
+        return f"{scheme}://…"
     name, colon, _ = login.partition(":")
     user = f"{name}{':***' if colon else ''}@" if "@" in rest[: len(login) + 1] else ""
-    return f"{_without_assigned(scheme)}://{user}{hosts}{path}" + ("?" if "?" in rest else "") + _shown(query)
+    return f"{scheme}://{user}{hosts}{path}" + ("?" if "?" in rest else "") + _shown(query)
 
 
 def lock_id(url: str, name: str) -> str:
@@ -78,7 +79,7 @@ def lock_id(url: str, name: str) -> str:
 
 
 def _shown(query: str) -> str:
-    """A query up to its first password. What follows may be the rest of one with an unescaped `&`."""
+    """A query up to its first password. The rest may belong to a password with an unescaped `&`."""
     items = query.split("&")
     for number, item in enumerate(items):
         if _secret(item):
@@ -88,13 +89,13 @@ def _shown(query: str) -> str:
 
 
 def _secret(item: str) -> bool:
-    """Whether `item` of a query is a password or the like: `sslpassword=…`, and what hides its name."""
+    """Whether an `item` of a query is a secret: `sslpassword=…`, or one with an encoded name."""
     name = item.partition("=")[0].lower()
     return name.endswith(_SECRETS) or "%" in name
 
 
 def _without_assigned(text: str) -> str:
-    """What is no URL, without what looks like a password: `host=h password=…`, `user:…@host`."""
+    """A text that is no URL, without what looks like a password: `host=h password=…`, `user:…@host`."""
     at = _assigned(text)
     if at >= 0:
         text = f"{text[:at]}=***"
@@ -102,7 +103,7 @@ def _without_assigned(text: str) -> str:
 
 
 def _assigned(text: str) -> int:
-    """Where the first word `password` or the like, with a `=` behind it, ends in `text`; -1 without one."""
+    """The end of the first word in `text` that names a secret and is followed by `=`; -1 without one."""
     end = 0
     for name in text.split("=")[:-1]:
         word = name.rstrip()

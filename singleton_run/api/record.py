@@ -1,10 +1,10 @@
-"""The record: what the holders of a lock left beside it about their runs.
+"""The record: the runs of a lock's holders, written beside the lock.
 
-Version 1 is a JSON object: version, name, state (running, succeeded, failed, interrupted,
-crashed, lost), token, holder, start and end (Unix seconds, UTC; end null while it runs), status
-(the exit status, null if unknown), and the last few earlier runs with the same words. What is known of
-a schedule's last slot is in `slot` (see `slots`); a turn that is of no slot hands it on. A `slot` that
-is there and can't be read means that nobody knows which one was started last.
+Version 1 is a JSON object: version, name, state (running, succeeded, failed, interrupted, crashed, lost),
+token, holder, start and end (Unix seconds, UTC; end null while it runs), status (the exit status, null if
+unknown), and in runs the last few earlier runs with the same words. `slot` has the last slot of a schedule
+(see `schedule.slot_rules`); a turn without a slot hands it on. A `slot` that can't be read means that nobody
+knows which slot was started last.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     Record = dict[str, Any]
 
 VERSION = 1
-LONGEST = 10_000  # a text that is longer is no record of ours, and would not fit through a pipe
+LONGEST = 10_000
+"""Characters of a record. A longer text is no record of ours, and would not fit through a pipe."""
 
-LONGEST_WORD = 1000  # of a text in it, such as a schedule's
+LONGEST_WORD = 1000
+"""Characters of a text in a record, such as a schedule."""
 UNREADABLE = "unreadable"
 
 _EARLIER = 5
@@ -33,10 +35,10 @@ _OF_A_RUN = ("state", "token", "holder", "start", "end", "status")
 
 
 def started(previous: Mapping[str, Any] | None, name: str, holder: str, token: int, start: float) -> Record:
-    """The record of a run that starts now; `previous` becomes one of its earlier runs.
+    """The record of a run that starts at `start` (Unix seconds); `previous` becomes one of its earlier runs.
 
-    A `previous` that is of this very run, written down before its start, is it. As many of the earliest
-    runs are left out as it takes for the whole to be readable.
+    Where `previous` is of this very run, written before the start, it is returned. The earliest runs are left
+    out until the record is short enough to be read again.
     """
     if previous is not None and previous.get("token") == token:
         return dict(previous)
@@ -67,7 +69,7 @@ def started(previous: Mapping[str, Any] | None, name: str, holder: str, token: i
 
 
 def ended(record: Mapping[str, Any], state: str, status: int | None, end: float | None) -> Record:
-    """The same record when the run is over."""
+    """`record` after the run has ended, at `end` (Unix seconds), with that exit `status`; None: unknown."""
     over = {**record, "state": state, "status": status, "end": end}
     slot = record.get("slot")
     if isinstance(slot, dict) and slot.get("start") == record["start"]:
@@ -76,12 +78,12 @@ def ended(record: Mapping[str, Any], state: str, status: int | None, end: float 
 
 
 def mark_of(record: Mapping[str, Any]) -> Record:
-    """What is kept of a run with the key that it has done."""
+    """The mark of a key: those fields of its run's record that are kept with it."""
     return {word: record[word] for word in ("holder", "token", "start", "end")}
 
 
 def parsed_mark(text: str, where: str, field: str = "") -> Record:
-    """The mark that `text` is, or that a field of it is.
+    """The mark in `text`, or in a `field` of the object in `text`.
 
     Raises Refused (78) for a damaged one, which `where` names: nobody knows whether its key is done, so a
     person has to decide.
@@ -97,12 +99,15 @@ def parsed_mark(text: str, where: str, field: str = "") -> Record:
 
 
 def keep_left(keep: float, began: float) -> float:
-    """How much longer the lock is kept that a command has which `began` then (boot clock; 0.0: never)."""
+    """Seconds left of --lock-at-least-for (`keep`), counted from the command's start.
+
+    `began` is the boot clock's reading at that start; 0.0 if there was none.
+    """
     return max(0.0, began + keep - calls.now()) if keep and began else 0.0
 
 
 def parsed(text: str) -> Record:
-    """The record that `text` is; `unreadable()` if it is none that this version can use."""
+    """The record in `text`; `unreadable()` where there is none that this version can use."""
     if len(text) > LONGEST:
         return unreadable()
     try:
@@ -112,7 +117,7 @@ def parsed(text: str) -> Record:
 
 
 def unreadable() -> Record:
-    """What stands for a damaged record: of no run, and of a slot that nobody knows."""
+    """The record in place of a damaged one: it is of no run, and nobody knows its slot."""
     run = dict.fromkeys(_OF_A_RUN)
     return {
         **run,
@@ -135,7 +140,7 @@ def readable(value: object) -> Record | None:
 
 
 def moment(value: object) -> float | None:
-    """`value` as Unix seconds, None if it is no moment from 1970 to 9999."""
+    """`value` if it is a Unix time in the years 1970 to 9999, else None."""
     return value if isinstance(value, int | float) and 0 <= value < _YEAR_10000 else None
 
 
@@ -149,7 +154,7 @@ def _is_run(value: object) -> bool:
 
 
 def _is_plain(value: object, depth: int) -> bool:
-    """Whether it can be written down again and shown: no infinite number, no endless word or depth."""
+    """Whether `value` can be written again and shown: no infinite number, no long text, no deep nesting."""
     if isinstance(value, dict):
         return depth > 0 and all(_is_plain(part, depth - 1) for item in value.items() for part in item)
     if isinstance(value, list):

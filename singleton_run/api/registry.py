@@ -1,14 +1,15 @@
 """Which backend a `--lock` means: the built-in ones in plain tables, strangers' by entry point.
 
-A backend says by where it is registered whether its locks are leased: by a server, which has to hear of the
-holder again and again (`BUILT_IN`, the group `singleton_run.backends`), or held by the kernel as long as a
-process has something open (`KERNEL_HELD`, the group `singleton_run.kernel_locks`). The front has to know
-which, and must not load a leased backend: that is the keeper's.
+A backend says by the scheme under which it is registered whether its locks are leased (by a server, which has
+to hear of the holder again and again) or held by the kernel as long as a process has something open: those of
+strangers begin with `kernel+`. So the front knows without loading anything; a leased backend is the keeper's.
 """
 
 from __future__ import annotations
 
-from singleton_run.errors import UNUSABLE, Refused
+import sys
+
+from singleton_run.errors import UNUSABLE, Refused, incomplete
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from singleton_run.api.contract import Backend, KernelLock
 
 GROUP = "singleton_run.backends"
-KERNEL_GROUP = "singleton_run.kernel_locks"
+KERNEL = "kernel+"
 DEFAULT = "file"
 KERNEL_HELD = {"file": "singleton_run_file"}
 BUILT_IN = {
@@ -30,44 +31,64 @@ BUILT_IN = {
 }
 OF_PATHS = ("file",)
 """Schemes whose address is a path on this machine, without a host."""
+# The executable that needs no Python (packaging/standalone) has no packages but those that are built in.
+_IS_ALONE = "_singleton_run" in sys.builtin_module_names
+_LEFT_OUT = ("etcd+grpc",)
 
 
-def open_backend(lock: str, environ: Mapping[str, str]) -> Backend:
-    """The backend of either kind that `lock` (a name or a URL) asks for; nobody is contacted.
+def usable() -> list[str]:
+    """The built-in backends that can be asked for here."""
+    return [scheme for scheme in (*KERNEL_HELD, *BUILT_IN) if not (_IS_ALONE and scheme in _LEFT_OUT)]
+
+
+def open_backend(url: str, environ: Mapping[str, str]) -> Backend:
+    """The backend of either kind that `url` (a scheme alone, or a URL) asks for; nobody is contacted.
 
     Raises Refused if there is none of that name, or it can't be used here.
     """
-    kernel_lock = open_kernel_lock(lock, environ)
-    if kernel_lock is not None:
-        return kernel_lock
-    scheme = lock.partition("://")[0]
-    backend: Backend | None = _opened(BUILT_IN.get(scheme), GROUP, lock, environ)
-    if backend is not None:
-        return backend
-    from importlib.metadata import entry_points
-
-    from singleton_run.api.lock_address import redact
-
-    strangers = {*entry_points(group=GROUP).names, *entry_points(group=KERNEL_GROUP).names}
-    known = ", ".join([*KERNEL_HELD, *BUILT_IN, *sorted(strangers)])
-    raise Refused(f"there is no lock backend {redact(scheme)!r}: use one of {known}", UNUSABLE)
+    backend: Backend = _opened(url, environ)
+    return backend
 
 
-def open_kernel_lock(lock: str, environ: Mapping[str, str]) -> KernelLock | None:
-    """The backend of `lock` if the kernel holds its locks, else None. Raises Refused as `open_backend`."""
-    scheme = lock.partition("://")[0]
-    if scheme in BUILT_IN:
+def open_kernel_lock(url: str, environ: Mapping[str, str]) -> KernelLock | None:
+    """The backend of `url` if the kernel holds its locks, else None. Raises Refused as `open_backend`."""
+    if not is_kernel_held(url.partition("://")[0]):
         return None
-    kernel_lock: KernelLock | None = _opened(KERNEL_HELD.get(scheme), KERNEL_GROUP, lock, environ)
+    kernel_lock: KernelLock = _opened(url, environ)
     return kernel_lock
 
 
-def _opened(package: str | None, group: str, lock: str, environ: Mapping[str, str]) -> Any:
-    """What the opener of that package, or of that group's entry point, gives; None without one."""
+def is_kernel_held(scheme: str) -> bool:
+    """Whether the kernel holds the locks of that scheme."""
+    return scheme in KERNEL_HELD or scheme.startswith(KERNEL)
+
+
+def _opened(url: str, environ: Mapping[str, str]) -> Any:
+    try:
+        return _open(url, environ)
+    except ImportError as error:
+        raise Refused(incomplete(error), UNUSABLE) from None
+
+
+def _open(url: str, environ: Mapping[str, str]) -> Any:
+    scheme = url.partition("://")[0]
+    if _IS_ALONE and scheme not in usable():
+        from singleton_run.api.lock_address import redact
+
+        raise Refused(
+            f"the lock backend {redact(scheme)!r} isn't in this executable: use one of "
+            f"{', '.join(usable())}, or the package of Python (pip install singleton-run)",
+            UNUSABLE,
+        )
+    package = KERNEL_HELD.get(scheme) or BUILT_IN.get(scheme)
     if package is not None:
-        return __import__(package).open_backend(lock, environ)
+        return __import__(package).open_backend(url, environ)
     from importlib.metadata import entry_points
 
-    for entry in entry_points(group=group, name=lock.partition("://")[0]):
-        return entry.load()(lock, environ)
-    return None
+    for entry in entry_points(group=GROUP, name=scheme):
+        return entry.load()(url, environ)
+
+    from singleton_run.api.lock_address import redact
+
+    known = ", ".join([*KERNEL_HELD, *BUILT_IN, *sorted(entry_points(group=GROUP).names)])
+    raise Refused(f"there is no lock backend {redact(scheme)!r}: use one of {known}", UNUSABLE)

@@ -1,4 +1,4 @@
-"""The addresses of a host. A name is looked up in a thread, because the system's lookup has no time limit."""
+"""The addresses of hosts. A name is looked up in a thread, because the system's lookup has no time limit."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from singleton_run.api.background import Background
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket as _socket
+    from collections.abc import Sequence
     from typing import Any
 
-    # Family (AF_INET or AF_INET6) and what `connect` takes.
+    from singleton_run.api.deadline import Deadline
+
+    # Family (AF_INET or AF_INET6) and the argument for `connect`.
     Address = tuple[int, tuple[Any, ...]]
+    HostPort = tuple[str, int]
 else:
     try:
         import _socket
@@ -19,7 +23,7 @@ else:
 
 
 def addresses(host: str, port: int, flags: int) -> list[Address]:
-    """What the system knows of a host, which may take any time. Raises OSError, UnicodeError."""
+    """The system's answer for a host, which may take any time. Raises OSError, UnicodeError."""
     # As bytes: a str goes through the codec `idna`, whose import costs 10 ms.
     name = host.encode("ascii" if host.isascii() else "idna")
     found = _socket.getaddrinfo(name, port, 0, _socket.SOCK_STREAM, 0, flags)
@@ -47,3 +51,52 @@ class Lookup(Background):
             self.addresses = addresses(host, port, 0)
         except (OSError, UnicodeError) as error:
             self.error = getattr(error, "strerror", None) or str(error)
+
+
+class AddressBook:
+    """The addresses of hosts. A name is looked up once, and its addresses serve on."""
+
+    def __init__(self) -> None:
+        self._known: dict[HostPort, list[Address]] = {}
+        self._lookups: dict[HostPort, Lookup] = {}
+
+    def find(self, place: HostPort, deadline: Deadline) -> list[Address]:
+        """The addresses of a host, in the order in which to try them; the caller may reorder the list.
+
+        Raises LookupError where the name can't be resolved, Timeout, Interrupted.
+        """
+        known = self._known.get(place) or literal(*place)
+        lookup = self._lookups.get(place)
+        if not known:
+            lookup = self._look_up(place)
+            lookup.wait(deadline)
+        if lookup is not None and lookup.done:
+            del self._lookups[place]
+            lookup.close()
+            known = lookup.addresses or known
+        if not known:
+            raise LookupError(f"the name can't be resolved ({lookup.error if lookup else 'it is empty'})")
+        self._known[place] = known
+        return known
+
+    def refresh(self, place: HostPort) -> None:
+        """Look a name up again, in the background: none of its addresses answered, so they may have changed.
+
+        Until the lookup is done `find` gives the addresses known so far.
+        """
+        if not literal(*place):
+            self._look_up(place)
+
+    def known(self) -> list[Any]:
+        """All addresses, for `recall` in a fresh process; survives JSON."""
+        return [[*place, found] for place, found in self._known.items()]
+
+    def recall(self, known: Sequence[Any]) -> None:
+        """Take what `known` gave, except for hosts that were looked up here."""
+        for host, port, found in known:
+            self._known.setdefault((host, port), [(family, tuple(address)) for family, address in found])
+
+    def _look_up(self, place: HostPort) -> Lookup:
+        if place not in self._lookups:
+            self._lookups[place] = Lookup(*place)
+        return self._lookups[place]

@@ -1,4 +1,4 @@
-"""The few things about URLs that are needed, without the 10 ms of urllib.parse."""
+"""The parts of a URL, without the 10 ms of importing urllib.parse."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _NOT_IN_HOSTS = frozenset(map(chr, range(33))) | frozenset("/?#@[]\\\x7f")
 
 
 def unquoted(text: str) -> str:
-    """`text` with every %XX as what it means. Raises ValueError, without a part of `text`, for another %."""
+    """`text` with every %XX decoded. Raises ValueError, with no part of `text`, for any other %."""
     first, *rest = text.split("%")
     if not all(len(part) >= 2 and _HEX.issuperset(part[:2]) for part in rest):
         raise ValueError("% must be followed by two hexadecimal digits: write % itself as %25")
@@ -21,12 +21,12 @@ def unquoted(text: str) -> str:
             data += bytes.fromhex(part[:2]) + part[2:].encode()
         return data.decode()
     except UnicodeError:
-        # Its own text would have a part of what may be a password.
+        # The error's own text has a part of `text`, which may be a password.
         raise ValueError("something is not UTF-8") from None
 
 
 def options(query: str, known: Collection[str]) -> dict[str, str]:
-    """What `query` gives to each word that it names. Raises ValueError for a word that isn't `known`."""
+    """The words of a URL's query, with decoded values. Raises ValueError for a word that isn't `known`."""
     found = {}
     for item in query.split("&") if query else []:
         word, _, value = item.partition("=")
@@ -37,7 +37,7 @@ def options(query: str, known: Collection[str]) -> dict[str, str]:
 
 
 def host_and_port(text: str, default: int) -> tuple[str, int]:
-    """`host`, `host:port`, `[::1]:port` in its two parts. Raises ValueError."""
+    """Host and port of `host` (with the `default` port), `host:port` or `[::1]:port`. Raises ValueError."""
     if "@" in text:
         raise ValueError("a user or a password stands where only HOST:PORT can")
     if text.startswith("["):
@@ -63,12 +63,12 @@ def authority(host: str, port: int | str) -> str:
 
 
 def whole_number(text: str) -> int:
-    """The number that up to ten ASCII digits are, -1 for anything else."""
+    """The number in up to ten ASCII digits, -1 for any other text."""
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 10 else -1
 
 
 def _ascii(host: str) -> str:
-    """A host's name as the DNS has it, empty if it can't."""
+    """A host's name as the DNS writes it; empty for a name that it can't have."""
     try:
         # The codec `idna` costs 10 ms to import.
         return host if host.isascii() else host.encode("idna").decode()

@@ -7,8 +7,10 @@ millions of histories.
 
 from __future__ import annotations
 
+import errno
+
 from singleton_run import lease_times
-from singleton_run.errors import HELD, LOST, NOT_EXECUTABLE, NOT_FOUND, UNAVAILABLE, UNUSABLE
+from singleton_run.errors import HELD, LOST, NOT_EXECUTABLE, NOT_FOUND, SCARCE, UNAVAILABLE, UNUSABLE
 from singleton_run.front import keeper_watch
 from singleton_run.front.ending import Ending
 from singleton_run.front.guard_watch import GuardWatch
@@ -172,8 +174,9 @@ class Turn:
             self.effects.say("info", "started", pid=process)
 
     def guard_failed(self, number: int, text: str) -> None:
-        """The command could not be started; `number` is the errno."""
-        self.ending.fail(NOT_FOUND if number == 2 else NOT_EXECUTABLE, text)
+        """The command could not be started, by this errno."""
+        of_machine = UNUSABLE if number in SCARCE else NOT_EXECUTABLE
+        self.ending.fail(NOT_FOUND if number == errno.ENOENT else of_machine, text)
         self._gone()
 
     def guard_late(self) -> None:
@@ -326,6 +329,8 @@ class Turn:
                 self.wait.guard_decides = True
                 return
             trouble = self.keeper.trouble
+            if self.leased and not self.wait.holder:  # nobody said that it is held
+                trouble = trouble or "the server gave no answer in time"
             self._end_waiting(UNAVAILABLE if trouble else HELD, trouble, now)
 
     def _look_settling(self, now: float) -> None:

@@ -15,8 +15,8 @@ else:
 class Effects(Protocol):
     """What a turn does, and what it reads. None of these calls waits."""
 
-    def fork_keeper(self, grant: Grant | None) -> None:
-        """Fork a keeper: to take the lock, or to resume `grant`. Raises OSError if the fork fails."""
+    def acquire(self, grant: Grant | None) -> None:
+        """Begin to acquire the lock, or resume `grant`. Raises OSError if a fork fails."""
 
     def kill_keeper(self) -> None:
         """SIGKILL the keeper. `Turn.keeper_died` follows when it was waited for."""

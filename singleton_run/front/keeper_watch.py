@@ -49,7 +49,7 @@ class KeeperWatch:
     def fork(self, grant: Grant | None, *, settles: bool) -> None:
         """Fork a keeper that acquires the lock or resumes `grant`; with `settles` it then gives it back."""
         self._state = _ALIVE
-        self._effects.fork_keeper(grant)
+        self._effects.acquire(grant)
         if settles:
             self._settles_since = None
             self._effects.settle()

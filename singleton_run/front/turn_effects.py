@@ -60,7 +60,7 @@ class TurnEffects:
         self.own_guard: AdoptedGuard | None = None
         self._run_record: dict[str, Any] = {}
 
-    def fork_keeper(self, grant: Grant | None) -> None:
+    def acquire(self, grant: Grant | None) -> None:
         """Begin to acquire the lock, or go on with `grant`. Raises OSError if a fork fails."""
         self.lock.acquire(grant, self.turn)
 

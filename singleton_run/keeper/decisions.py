@@ -1,64 +1,64 @@
-"""What a keeper decides: when to ask for the lock, to renew it, to release it, and when to kill the command.
+"""What the keeper does: wait until the lock may be free, try, hold and renew, release.
 
-The turn is written as one sequence of operations (see `operations`): acquire, wait, hold, renew, release.
-After a keeper's death another one begins the same sequence with the grant.
+It is written as one sequence, and does nothing by itself: see `operations`. After a keeper's death the next
+one resumes with the grant, in the middle of the same sequence.
 """
 
 from __future__ import annotations
 
 from singleton_run import lease_times
-from singleton_run.api.contract import Grant, Held
+from singleton_run.api.contract import Held
 from singleton_run.errors import HELD, Lost, Unavailable
-from singleton_run.keeper.operations import Operation, pause, tell_granted, wait_for_lock
+from singleton_run.keeper.acquiring import acquire, leave, pause, tell_granted
+from singleton_run.keeper.operations import Operation
 from singleton_run.system.messages import KeeperTells
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from singleton_run.api.contract import Grant
     from singleton_run.job import Job
-    from singleton_run.keeper.operations import Orders, Record, Steps, StepsToLease
+    from singleton_run.keeper.operations import Leased, Orders, Record, Steps, StepsToGrant, StepsToResult
 
 WAKE_GRACE = 1.0
-"""How long a front that was woken may take to kill the command after a loss of the lock, in seconds."""
-
-_LEAST_LIMIT = 0.1
-_LONGEST_PAUSE = 1.0
+"""Seconds that front and guard have to kill the command, once woken, before the keeper does."""
 
 
-def turn_steps(job: Job, orders: Orders, resumed: tuple[Grant, float] | None) -> Steps:
-    """All operations of one keeper. `resumed` is a grant and its lease's end (boot clock)."""
-    lease = resumed or (yield from _acquire(job, orders))
-    if lease is not None and job.leased:
-        yield from _hold(job, orders, *lease)
+def lifecycle(job: Job, orders: Orders, resumed: Leased | None) -> Steps:
+    """The whole of a keeper's life. `resumed` is the grant to go on with, and its lease's end."""
+    leased = resumed or (yield from _acquire(job, orders))
+    if leased is not None and job.leased:
+        yield from _hold(job, orders, *leased)
 
 
-def _acquire(job: Job, orders: Orders) -> StepsToLease:
+def _acquire(job: Job, orders: Orders) -> StepsToGrant:
     if job.plan is not None or job.once is not None:
         from singleton_run.keeper import slot_decisions
 
         take = slot_decisions.take_slot if job.plan is not None else slot_decisions.take_once
         return (yield from take(job, orders))
-    return (yield from _take_lock(job, orders))
+    return (yield from _take(job, orders))
 
 
-def _take_lock(job: Job, orders: Orders) -> StepsToLease:
-    got = yield from wait_for_lock(job, orders, job.wait_until)
-    if isinstance(got, tuple):
-        yield from tell_granted(*got)
-        return got
-    if isinstance(got, Held):
-        yield Operation("tell", *KeeperTells.held(got.holder, got.host, got.since))
-    yield Operation("leave", lease_times.request_limit(job.ttl))
-    if got is None:
+def _take(job: Job, orders: Orders) -> StepsToGrant:
+    """Get the lock for a plain turn, or tell why not."""
+    outcome = yield from acquire(job, orders, job.wait_until)
+    if isinstance(outcome, tuple):
+        yield from tell_granted(*outcome)
+        return outcome
+    if isinstance(outcome, Held):
+        yield Operation("tell", *KeeperTells.held(outcome.holder, outcome.host, outcome.since))
+    yield from leave(job, outcome)
+    if outcome is None:
         yield Operation("tell", *KeeperTells.settled(""))
-    elif isinstance(got, Held):
+    elif isinstance(outcome, Held):
         yield Operation("tell", *KeeperTells.gave_up(HELD, ""))
     else:
-        yield Operation("tell", *KeeperTells.gave_up(got.status, str(got)))
+        yield Operation("tell", *KeeperTells.gave_up(outcome.status, str(outcome)))
     return None
 
 
 def _hold(job: Job, orders: Orders, grant: Grant, end: float) -> Steps:
-    """Renew the lease while the command runs, then release it. Kill the command if no renewal succeeds."""
+    """Renew the lease until the command is gone, then settle; or tell that the lock is lost."""
     ttl = job.ttl
     due = lease_times.renew_at(end, ttl)
     failures = 0
@@ -67,14 +67,12 @@ def _hold(job: Job, orders: Orders, grant: Grant, end: float) -> Steps:
             yield Operation("enforce")
             orders.unguarded = False
             continue
-        result = yield Operation("hold", grant, due)
-        if result.error is not None and not (orders.over() or orders.orphaned()):
-            result = yield Operation("sleep", due)
+        result = yield from _wait_as_holder(orders, grant, due)
         if orders.over() or orders.orphaned():
             continue
         yield Operation("report", end)
         enforce_at = lease_times.enforce_at(end, ttl)
-        limit = min(lease_times.request_limit(ttl), max(_LEAST_LIMIT, enforce_at - result.now))
+        limit = min(lease_times.request_limit(ttl), max(0.1, enforce_at - result.now))
         result = yield Operation("renew", grant, limit)
         if result.error is None:
             end = result.began + ttl
@@ -84,10 +82,10 @@ def _hold(job: Job, orders: Orders, grant: Grant, end: float) -> Steps:
             continue
         if isinstance(result.error, Lost):
             yield Operation("tell", *KeeperTells.lost(str(result.error)))
-            yield from _lost(orders, result.now)
+            yield from _see_killed(orders, result.now)
             return
         failures += 1
-        due = result.now + lease_times.back_off(failures, _LONGEST_PAUSE)
+        due = result.now + lease_times.back_off(failures, 1.0)
         yield Operation("report", end)
         yield Operation("tell", *KeeperTells.trouble(str(result.error)))
         if result.now >= enforce_at:
@@ -95,11 +93,19 @@ def _hold(job: Job, orders: Orders, grant: Grant, end: float) -> Steps:
             return
         if result.now >= lease_times.stop_at(end, ttl):
             yield Operation("wake")
-    yield from _release(job, orders, grant, end)
+    yield from _settle(job, orders, grant, end)
 
 
-def _lost(orders: Orders, now: float) -> Steps:
-    """The lock is lost, so the front has to kill the command. Wake it; if it doesn't, kill from here."""
+def _wait_as_holder(orders: Orders, grant: Grant, until: float) -> StepsToResult:
+    """Wait until a renewal is due, an order comes, or the lock may have been lost."""
+    result = yield Operation("hold", grant, until)
+    if result.error is not None and not (orders.over() or orders.orphaned()):
+        result = yield Operation("sleep", until)
+    return result
+
+
+def _see_killed(orders: Orders, now: float) -> Steps:
+    """The front kills the command of a lost lock. Wake it if it is stopped; kill where that doesn't help."""
     until = now + WAKE_GRACE
     yield Operation("wake")
     while not orders.over():
@@ -109,15 +115,16 @@ def _lost(orders: Orders, now: float) -> Steps:
             return
 
 
-def _release(job: Job, orders: Orders, grant: Grant, end: float) -> Steps:
-    # A keeper that was asked to leave has started nothing, and front and guard may have died before the
-    # start. In both cases the attempt that was written down is taken back.
+def _settle(job: Job, orders: Orders, grant: Grant, end: float) -> Steps:
+    """Give the lock back, with the record of the run, as long as it is ours."""
+    # A keeper that leaves has started nothing, and others may have died before: what was written is taken
+    # back.
     unstarted = job.unstarted if orders.leaving or orders.never_started else None
     record = orders.record or unstarted or ("interrupted" if orders.leaving else "crashed")
     limit = lease_times.request_limit(job.ttl)
     failures = 0
     if job.once is not None and isinstance(record, dict) and record["state"] == "succeeded":
-        yield from _mark_done(job, grant, record, end)
+        yield from _mark(job, grant, record, end)
     while True:
         yield Operation("report", end)
         result = yield Operation("release", grant, record, limit)
@@ -126,11 +133,11 @@ def _release(job: Job, orders: Orders, grant: Grant, end: float) -> Steps:
             return
         failures += 1
         yield Operation("tell", *KeeperTells.trouble(str(result.error)))
-        yield Operation("sleep", min(end, result.now + lease_times.back_off(failures, _LONGEST_PAUSE)))
+        yield Operation("sleep", min(end, result.now + lease_times.back_off(failures, 1.0)))
 
 
-def _mark_done(job: Job, grant: Grant, record: Record, end: float) -> Steps:
-    """Mark the key of --once as done, before another can have the lock."""
+def _mark(job: Job, grant: Grant, record: Record, end: float) -> Steps:
+    """Write down that the key is done, before anybody else has the lock."""
     limit = lease_times.request_limit(job.ttl)
     failures = 0
     while True:

@@ -1,4 +1,4 @@
-"""The keeper's process: carries out the operations of `decisions.turn_steps`, one after the other."""
+"""The keeper's process: carries out, one after the other, the operations of `decisions`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from singleton_run.api.record import ended, keep_left, mark_of, started
 from singleton_run.errors import Failure
 from singleton_run.keeper import decisions as keeper_decisions
 from singleton_run.keeper.operations import Operation, Orders, Result
-from singleton_run.system import calls, processes
+from singleton_run.system import calls, pipes, processes
 from singleton_run.system.messages import KeeperOrders, KeeperTells, deliver
 from singleton_run.system.pipes import Reader, Writer
 from singleton_run.system.stderr import last_words
@@ -46,16 +46,16 @@ def run(
     resumed: tuple[Grant, float] | None,
     plan: Callable[[], Plan] | None = None,
 ) -> None:
-    """Be the keeper of one turn, in a process forked for it. Returns when the lock is given back.
+    """Be the keeper of one turn, in a process forked for it.
 
-    The keeper reads the front's orders from the descriptor `orders` and tells the front what happens on
-    `tell`. `proof` is the read end of the pipe on which the guard says "gone". `guard` is the guard's process
-    id if it is our child, else 0. `resumed` is a grant and its lease's end (boot clock). `plan` makes the
-    plan of `job` here, because only the keeper needs the modules that this imports.
+    `guard` is the guard's process id if it is our child, else 0. `plan` makes the plan of `job`: only this
+    process needs the modules that it loads.
     """
-    gc.freeze()  # a collection would write to the memory that we share with the front
+    gc.freeze()  # what the front has made stays shared with it: no collection here writes to it
     gc.enable()
     calls.set_title(f"singleton-run: keeper of {job.name}")
+    if pipes.tracer is not None:
+        pipes.tracer.become("keeper")
     front = Writer(tell)
     try:
         backend = open_backend()
@@ -66,9 +66,9 @@ def run(
     except Failure as failure:
         front.send(KeeperTells.gave_up(failure.status, str(failure)))
         return
-    page.reported = calls.now()  # the time of loading the backend doesn't count for the first attempt
+    page.reported = calls.now()  # what was loaded took its time, which is not the first attempt's
     process = _Keeper(backend, job, page, Reader(orders), front, Reader(proof), guard)
-    steps = keeper_decisions.turn_steps(job, process.orders, resumed)
+    steps = keeper_decisions.lifecycle(job, process.orders, resumed)
     try:
         step = next(steps)
         while True:
@@ -80,7 +80,7 @@ def run(
 
 
 class _Keeper:
-    """The keeper's descriptors and state, and one method for each operation: `_acquire` for "acquire"."""
+    """The descriptors of a keeper. Each operation has a method, its name after an underscore."""
 
     def __init__(
         self,
@@ -108,7 +108,9 @@ class _Keeper:
         self.wake.register(front.descriptor, select.EPOLLIN)
 
     def carry_out(self, operation: Operation) -> Result:
-        """Carry out one operation, then read the orders that came meanwhile."""
+        """Do one operation, and read the orders that came meanwhile."""
+        if pipes.tracer is not None:
+            pipes.tracer.operation(operation)
         began = calls.now()
         value: object = None
         error: Failure | None = None
@@ -117,9 +119,13 @@ class _Keeper:
             value = work(*operation.arguments)
         except Failure as failure:
             error = failure
+        result = Result(began, calls.now(), value, error)
+        if pipes.tracer is not None:
+            pipes.tracer.operation(operation, result)
         self._listen()
         self.tell.flush()
-        return Result(began, calls.now(), value, error)
+        result.now = calls.now()
+        return result
 
     def _listen(self) -> None:
         for message in self.front.read():
@@ -130,7 +136,7 @@ class _Keeper:
         if not self.front.closed:
             return
         if not self.orders.no_front:
-            # The proof pipe is watched only from here on: while the front lives it would only wake us.
+            # Only now: while the front lives, it reads the proof itself.
             self.orders.no_front = True
             if self.page.guard:  # a guard that is stopped doesn't know yet
                 processes.send(self.page.guard, int(_signal.SIGCONT))
@@ -183,10 +189,7 @@ class _Keeper:
         self.backend.mark(grant, key, mark_of(record), limit)
 
     def _clock(self) -> tuple[float, float | None]:
-        """The time that slots go by (Unix seconds), and how far it is ahead of this machine's clock.
-
-        The second value is in seconds; it is None if the server doesn't tell its time.
-        """
+        """The time of slots, and how far our clock is behind it, in seconds; None if no server tells."""
         offset = self.backend.offset()
         now = time.time()
         if offset is None:
@@ -200,6 +203,8 @@ class _Keeper:
     def _report(self, end: float) -> None:
         self.page.end = max(self.page.end, end)
         self.page.reported = calls.now()
+        if pipes.tracer is not None:
+            pipes.tracer.lease(self.page.end, self.page.reported)
 
     def _tell(self, *message: Any) -> None:
         if message[0] == "trouble":
@@ -214,10 +219,7 @@ class _Keeper:
                 processes.send(process, int(_signal.SIGCONT))
 
     def _enforce(self) -> None:
-        """Kill the command, because front and guard have not. The guard goes first: its children come to us.
-
-        They come only to a keeper that is a child subreaper above the guard.
-        """
+        """Kill the command, as front and guard should have done. Its orphans become our children."""
         last_words(f"the keeper of {self.job.name!r} kills the command, for nobody else does")
         if self.page.guard and not self.all_dead:
             processes.send(self.page.guard, _KILL)
@@ -235,10 +237,7 @@ class _Keeper:
             last_words(f"lock {self.job.name!r} is kept: nothing proves that its command is gone")
 
     def _kill_children(self) -> bool:
-        """Reap and kill our children. True if none is left.
-
-        It is a proof for the whole turn if front and guard are dead, and the guard was our child.
-        """
+        """Reap and kill our children; true if none is left, which is a proof if the guard was our child."""
         none_left = processes.reap()[1]
         for process in [] if none_left else processes.children():
             processes.send(process, _KILL)

@@ -1,12 +1,12 @@
-"""What a keeper decides for a slot of a schedule, or for a key of --once: also one sequence of operations.
+"""How a keeper runs a slot, or a key that is done once: a sequence of operations, as in `decisions`.
 
-A keeper first reads the record without the lock, ahead of the slot's time. The keeper that acquires the
-lock decides by the record that it sees then, writes the attempt down, and starts on the dot. The others
-wait for the lock until shortly after the start, because its holder may die before it. Then they read the
-record once more, and leave.
+A keeper first looks at a slot without the lock, ahead of its time. The keeper that gets the lock decides by
+the record that it then sees, writes the attempt down and has the command started on the dot. The others wait
+for the lock until shortly after that, in case that the first one dies before; then they look once more, and
+leave.
 
-A sequence acquires the lock at most once, and then ends: the network could delay a `leave` until it
-undoes a later grant to the same holder.
+Every trip takes the lock at most once and ends then: a `leave` that the network kept back could undo a later
+grant to the same holder.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from singleton_run import lease_times
 from singleton_run.api import record
 from singleton_run.api.contract import Held
 from singleton_run.errors import HELD, Failure, Lost, Unavailable
-from singleton_run.keeper.operations import Operation, pause, retry, tell_granted, wait_for_lock
+from singleton_run.keeper.acquiring import acquire, leave, pause, retry, tell_granted
+from singleton_run.keeper.operations import Operation
 from singleton_run.schedule.slot_rules import MEND, REST, taken_back
 from singleton_run.system.messages import KeeperTells
 
@@ -26,21 +27,18 @@ if TYPE_CHECKING:
 
     from singleton_run.api.contract import Grant
     from singleton_run.job import Job
-    from singleton_run.keeper.operations import Lease, Orders, Result, Steps, StepsToLease
+    from singleton_run.keeper.operations import Leased, Orders, Result, Steps, StepsToGrant
     from singleton_run.schedule.slot_rules import Decision, Plan
 
     StepsToDecision = Generator[Operation, Result, "tuple[Decision, float]"]
 
 WRITE_AHEAD = 0.05
-"""How long before the start the attempt is written down, in seconds."""
 AGAIN = 1.0
-"""The pause, in seconds, before a record is read again that was read while another had the lock."""
 MOST_OFFSET = 1.0
-"""The user is told of a server's clock that differs from ours by more than this, in seconds."""
 
 
-def take_slot(job: Job, orders: Orders) -> StepsToLease:
-    """Acquire the lock for a slot that is due. Otherwise tell "rest", and when to read the record again."""
+def take_slot(job: Job, orders: Orders) -> StepsToGrant:
+    """Get the lock for a slot that is due, or tell the front to rest, and until when."""
     limit = lease_times.request_limit(job.ttl)
     result = yield from retry(Operation("read", limit), orders, job.wait_until)
     if result is None:
@@ -56,10 +54,10 @@ def take_slot(job: Job, orders: Orders) -> StepsToLease:
         yield from _rest(decision, ahead)
         return None
     until, deadline = (min(at + ahead, job.wait_until) for at in (decision.until, decision.deadline))
-    got = yield from wait_for_lock(job, orders, until, deadline, silent=decision.briefly)
+    got = yield from acquire(job, orders, until, deadline, silent=decision.briefly)
     if isinstance(got, tuple):
         return (yield from _run(job, orders, got))
-    yield Operation("leave", limit)
+    yield from leave(job, got)
     if got is None:
         yield Operation("tell", *KeeperTells.settled(""))
     elif isinstance(got, Held):
@@ -70,7 +68,7 @@ def take_slot(job: Job, orders: Orders) -> StepsToLease:
 
 
 def _was_held(job: Job, held: Held, decision: Decision) -> Steps:
-    """Another has had the lock all the time: read the record again, at once if we have waited."""
+    """Another had the lock all the time: have the front look again, at once where we have waited."""
     result = yield Operation("sleep", 0.0)
     plan: Plan = job.plan  # type: ignore[assignment] # there is one, or we would not be here
     in_time = result.now < job.wait_until or not job.waits
@@ -83,9 +81,9 @@ def _was_held(job: Job, held: Held, decision: Decision) -> Steps:
     yield Operation("tell", *KeeperTells.gave_up(HELD, ""))
 
 
-def _run(job: Job, orders: Orders, lease: Lease) -> StepsToLease:
-    """Decide under the lock, write the attempt down, and tell "granted" when it is time."""
-    grant, end = lease
+def _run(job: Job, orders: Orders, got: Leased) -> StepsToGrant:
+    """Decide under the lock, write the attempt down, and have the command started when it is time."""
+    grant, end = got
     limit = lease_times.request_limit(job.ttl)
     decision, ahead = yield from _decide(job, grant.record, held=False)
     start = (decision.at or 0.0) + ahead
@@ -115,7 +113,7 @@ def _run(job: Job, orders: Orders, lease: Lease) -> StepsToLease:
         yield Operation("tell", *KeeperTells.ready(job.unstarted))
         result = yield Operation("sleep", start)
     if orders.over() or result.error is not None or result.now >= lease_times.stop_at(end, job.ttl):
-        # The command isn't started after all: take the attempt back, if that is possible.
+        # Not started after all: take back what was written, if that can be done.
         yield from _take_back(grant, taken_back(run, earlier), orders, end, limit)
         yield from _over(job, orders, result)
         return None
@@ -124,7 +122,7 @@ def _run(job: Job, orders: Orders, lease: Lease) -> StepsToLease:
 
 
 def _mend(job: Job, orders: Orders, grant: Grant, decision: Decision) -> Steps:
-    """Replace an unreadable record by one that says: the due slot may have been started. Then decide anew."""
+    """Replace a damaged record: the slot that is due may have been started. Then look again."""
     plan: Plan = job.plan  # type: ignore[assignment] # there is one, or we would not be here
     yield Operation("tell", *KeeperTells.note("unreadable", decision.slot))
     run = record.started(grant.record, grant.name, grant.holder, grant.token, decision.at or 0.0)
@@ -141,7 +139,7 @@ def _started(job: Job, grant: Grant, decision: Decision, start: float) -> Mappin
 
 
 def _take_back(grant: Grant, run: Mapping[str, Any], orders: Orders, end: float, limit: float) -> Steps:
-    """Release the lock and put `run` in the place of the attempt's record. Retry until the lease ends."""
+    """Give the lock back with that record, as long as it is ours: else the slot counts as attempted."""
     failures = 0
     while True:
         result = yield Operation("release", grant, run, limit)
@@ -152,7 +150,7 @@ def _take_back(grant: Grant, run: Mapping[str, Any], orders: Orders, end: float,
 
 
 def _over(job: Job, orders: Orders, result: Result) -> Steps:
-    """End a sequence that had the lock and started nothing: try again soon, unless we were asked to leave."""
+    """End a trip that had the lock and started nothing: look again soon, unless we were asked to leave."""
     plan: Plan = job.plan  # type: ignore[assignment] # there is one, or we would not be here
     if orders.over():
         yield Operation("tell", *KeeperTells.settled(""))
@@ -167,7 +165,7 @@ def _over(job: Job, orders: Orders, result: Result) -> Steps:
 
 
 def _decide(job: Job, seen: Mapping[str, Any] | None, *, held: bool) -> StepsToDecision:
-    """The decision, and by how many seconds the boot clock is ahead of the clock that slots go by."""
+    """The decision, and how far the boot clock is ahead of the time of slots, in seconds."""
     result = yield Operation("clock")
     told: Any = result.value
     now, offset = told
@@ -187,7 +185,7 @@ def _rest(decision: Decision, ahead: float) -> Steps:
 
 
 def _give_up(job: Job, error: Failure) -> Steps:
-    """Tell why there is no lock, and when the next slot starts: until then the front may try again."""
+    """Tell why the lock can't be had, and when the next slot is due: the front may try again until then."""
     result = yield Operation("clock")
     told: Any = result.value
     now, _ = told
@@ -195,25 +193,22 @@ def _give_up(job: Job, error: Failure) -> Steps:
     yield Operation("tell", *KeeperTells.gave_up(error.status, str(error), result.now + following - now))
 
 
-def take_once(job: Job, orders: Orders) -> StepsToLease:
-    """Acquire the lock unless the key is done. Tell "rest" without an end if it is.
-
-    The key is asked for twice: before the lock is acquired, and after it.
-    """
+def take_once(job: Job, orders: Orders) -> StepsToGrant:
+    """Get the lock unless the key is done, now or once the lock is ours: then the front rests for ever."""
     limit = lease_times.request_limit(job.ttl)
     look = Operation("done", job.once, limit)
     result = yield from retry(look, orders, job.wait_until)
-    got: Lease | Held | Failure | None = None
+    got: Leased | Held | Failure | None = None
     if result is not None and result.error is not None:
         got = result.error
     elif result is not None and result.value is None:
-        got = yield from wait_for_lock(job, orders, job.wait_until)
+        got = yield from acquire(job, orders, job.wait_until)
         if isinstance(got, tuple):
             result = yield from retry(look, orders, lease_times.renew_at(got[1], job.ttl))
             if result is not None and result.error is None and result.value is None:
                 yield from tell_granted(*got)
                 return got
-        yield Operation("leave", limit)
+        yield from leave(job, got)
     if isinstance(got, Failure):
         yield Operation("tell", *KeeperTells.gave_up(got.status, str(got)))
     elif isinstance(got, Held):

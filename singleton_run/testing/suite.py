@@ -1,4 +1,4 @@
-"""The cases for every lock, with a lease or without."""
+"""What holds for every lock, under a lease or not."""
 
 # ruff: noqa: S101, TID253 - a tool of tests: the command never imports it
 
@@ -14,8 +14,8 @@ from singleton_run.api.contract import Grant, Held
 from singleton_run.api.record import ended, started
 from singleton_run.errors import Failure, Lost, Refused
 from singleton_run.job import Job
-from singleton_run.keeper.decisions import turn_steps
-from singleton_run.keeper.operations import Orders, Result
+from singleton_run.keeper import decisions as keeper_decisions
+from singleton_run.keeper import operations
 from singleton_run.names import LONGEST, check_name
 from singleton_run.system import calls
 from singleton_run.testing.peer import SLACK, STEADY, Crew, Nursery, Peer
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 CONTENDERS = 50
 HAMMERS, BLOWS = 8, 10
 CROWD = 600.0
-"""The time that all turns of a crowd may take together on a loaded machine, in seconds."""
+"""What all turns of a crowd may take together on a loaded machine, in seconds."""
 
 MOST_RETURNS = 20
 """How often a wait of a second may return before its time although nothing has happened."""
@@ -44,14 +44,14 @@ LOOK_EVERY = 0.05
 
 
 def record_of(grant: Grant, state: str = "succeeded") -> dict[str, Any]:
-    """The record of a command that ran under `grant`."""
+    """The record that a command leaves which ran under `grant`."""
     start = round(time.time(), 3)
     run = started(grant.record, grant.name, grant.holder, grant.token, start)
     return run if state == "running" else ended(run, state, 0, start)
 
 
 def lookalikes(name: str) -> list[str]:
-    """Legal names that a backend may confuse: small changes of `name`, and the longest names."""
+    """Legal names that a backend may confuse: `name` with little changed, and the extremes."""
     tails = ["a", "A", ":b", ".b", "-b", "_b", "@b", "+b", ".", "..", "-", ":", "::b", ":b:c", "+20"]
     tails += [".lock", ".json", ".lease", ".tmp"]
     letters = "abcdefghijklmnopqrstuvwxyz"
@@ -71,43 +71,28 @@ def lookalikes(name: str) -> list[str]:
 
 
 def alike_keys() -> list[str]:
-    """Keys that a backend may confuse, or not take as plain text."""
+    """Keys that a backend may confuse, or take for something else than a text."""
     plain = [
-        "a",
-        "A",
-        "b",
-        "a/b",
-        "a b",
-        "a%2Fb",
-        "a%2fb",
-        "a%252Fb",
-        "a\\b",
-        "a\\u002fb",
-        "a:b",
-        "a_b",
-        "a-b",
-        "a+b",
+        r"a",
+        r"A",
+        r"b",
+        r"a/b",
+        r"a%2Fb",
+        r"a%2fb",
+        r"a%252Fb",
+        r"a\b",
+        r"a\u002fb",
+        r"a:b",
+        r"a_b",
+        r"a-b",
+        r"a+b",
     ]
     odd = [
         " ",
         "a ",
         " a",
-        ".",
-        "..",
-        "../a",
-        "/",
-        "//",
-        "/a",
-        "a/",
-        "%",
-        "#",
-        "*",
-        "?",
-        "'",
-        '"',
-        "\\",
-        "-",
-        "~",
+        "a b",
+        *[".", "..", "../a", "/", "//", "/a", "a/", "%", "#", "*", "?", "'", '"', "\\", "-", "~"],
     ]
     unseen = [
         "a\nb",
@@ -127,7 +112,7 @@ def alike_keys() -> list[str]:
 
 
 def is_lost(peer: Peer, call: str, grant: Grant) -> None:
-    """Check that this call raises Lost by this grant: `write`, `release`, `mark` or `renew`."""
+    """By this grant `write`, `release`, `mark` or `renew` raises Lost."""
     arguments: tuple[Any, ...] = () if call == "renew" else (record_of(grant, "failed"),)
     if call == "mark":
         arguments = ("lost", {})
@@ -136,17 +121,17 @@ def is_lost(peer: Peer, call: str, grant: Grant) -> None:
 
 
 def not_before(peer: Peer, end: float) -> None:
-    """Check that the peer's last call did not end before `end` (boot clock)."""
+    """What the peer was just told was not told before `end`."""
     assert peer.ended >= end, f"the lease was over {end - peer.ended:.3f} s too early"
 
 
 def grow(tokens: list[int]) -> None:
-    """Check that each token is greater than the one before."""
+    """Each token is greater than the one before."""
     assert tokens == sorted(set(tokens)), f"a fencing token came again, or went back: {tokens}"
 
 
 def in_order(one: Peer, other: Peer, until: float) -> tuple[Peer, Peer]:
-    """Two peers that are in a call: first the one whose call ends first."""
+    """Two peers in a call, the one that is done with it first."""
     ready = calls.wait(until, [one.link.fileno(), other.link.fileno()])
     return (other, one) if ready == [other.link.fileno()] else (one, other)
 
@@ -157,7 +142,7 @@ class Conformance:
     @pytest.fixture(scope="class")
     @classmethod
     def nursery(cls, site: Site) -> Iterator[Nursery]:
-        """The process that forks the peers of all cases."""
+        """Where the processes of the cases come from."""
         nursery = Nursery(site.opener.partition(":")[0])
         yield nursery
         nursery.close()
@@ -330,10 +315,12 @@ class Conformance:
         """The keeper got it when the lease was nearly over: it isn't used before a renewal proves it anew."""
         name = crew.name()
         one, other = crew.peer(), crew.peer()
-        steps = turn_steps(Job(name, one.holder, STEADY, calls.FOREVER), Orders(), None)
+        steps = keeper_decisions.lifecycle(
+            Job(name, one.holder, STEADY, calls.FOREVER), operations.Orders(), None
+        )
         assert next(steps).name == "acquire"
         grant = one.takes(name)
-        step = steps.send(Result(one.began, one.began + STEADY, grant))
+        step = steps.send(operations.Result(one.began, one.began + STEADY, grant))
         assert step.name == "renew"
         one.renew(grant)
         other.is_refused(name)
@@ -681,7 +668,7 @@ class Conformance:
 
 
 def _contend(crew: Crew, contenders: int, times: int, folder: Path) -> tuple[list[str], list[str]]:
-    """Who asked for the lock, and who had it, both in order. Checks that nobody met another."""
+    """Who came, and who then had the lock, in order: nobody met another, and the tokens grew."""
     name = crew.name()
     holder = crew.peer()
     grant = holder.takes(name, CROWD)
@@ -708,7 +695,7 @@ def _meet(crew: Crew, fault: Fault) -> None:
 
 
 def _refusal(peer: Peer, fault: Fault, name: str) -> Failure | None:
-    """The error of `open_backend` or `acquire`; None if there is none."""
+    """What `open_backend` raises, or `acquire` does."""
     try:
         peer.open(fault.lock, fault.environ)
     except Refused as failure:
@@ -725,7 +712,7 @@ def _refusal(peer: Peer, fault: Fault, name: str) -> Failure | None:
 
 
 def _is_clean(peer: Peer) -> None:
-    """Check that the peer has no connection any more, after a moment at most."""
+    """It has no connection any more, or soon."""
     until = calls.now() + peer.site.patience
     while peer.sockets():
         assert calls.now() < until, "close leaves a connection open"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from tests.support.harness import Run
 
-BOTH = pytest.mark.parametrize("backend", ["file", "ofdfile", "leasefile"])
+BOTH = pytest.mark.parametrize("backend", ["file", "kernel+ofdfile", "leasefile"])
 
 
 @pytest.fixture
@@ -76,8 +76,8 @@ def test_when_the_front_is_killed_the_next_one_starts_at_once_and_alone(lab: Lab
 def test_when_the_front_is_killed_while_it_waits_nothing_of_it_stays(lab: Lab) -> None:
     first = running(lab)
     second = waiting(lab)
-    helpers = [process for role in ("guard", "keeper", "waiting") for process in second.all(role)]
-    assert helpers
+    roles = ("guard", "keeper", "waiting")
+    helpers = until(lambda: [process for role in roles for process in second.all(role)], "helpers that wait")
     send(SIGKILL, second.pid)
     until(lambda: all(gone(process) for process in helpers), "what the waiting front had forked to end")
     lab.finish()

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.harness import LONG, Lab, Run, environment, labs, open_files, send, state, until
+from tests.support.harness import LONG, PROGRAM, Lab, Run, environment, labs, open_files, send, state, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -143,7 +142,7 @@ def test_a_writer_that_gets_no_processor_is_waited_for(tmp_path: Path) -> None:
 def test_nobody_but_the_front_keeps_the_writer_waiting(lab: Lab) -> None:
     lab.start("--ttl", LONG, command=lab.long_job())
     lab.ready()
-    run = lab.start("-vv", "--ttl", LONG, command=lab.job())
+    run = lab.start("-v", "--ttl", LONG, command=lab.job())
     run.hears("waiting for lock")
     writer = run.one("writer")
     read = {file for file in open_files(writer).values() if file.startswith("pipe:")}
@@ -170,7 +169,7 @@ def test_json_is_one_object_a_line(lab: Lab) -> None:
     assert {"acquired", "started", "held", "leftover", "gave up"} <= events
     for one in said:
         assert one["name"] == lab.name
-        assert one["level"] in ("info", "wait", "warning", "error", "final")
+        assert one["level"] in ("info", "wait", "warning", "error", "final", "trace")
         assert one["time"][-1] == "Z"
         assert one["message"].isprintable() or one["event"] == "leftover"
     held = next(one for one in said if one["event"] == "held")
@@ -196,7 +195,7 @@ def test_many_leftovers_are_not_all_named(tmp_path: Path) -> None:
 
 def test_a_lock_named_by_its_command_is_warned_of_where_others_see_it(tmp_path: Path) -> None:
     with Lab(tmp_path, "leasefile") as lab:
-        call = [sys.executable, "-m", "singleton_run", "--lock", lab.lock, "--", "true"]
+        call = [*PROGRAM, "--lock", lab.lock, "--", "true"]
         run = Run(call, lab.directory)
         assert run.wait() == 0
         assert run.said.startswith("singleton-run: without --name, lock 'true-")

@@ -36,16 +36,6 @@ def project() -> dict[str, Any]:
     return tomllib.loads(ROOT.joinpath("pyproject.toml").read_text(encoding="utf-8"))
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of the tree, built without a network by the hatchling of the group `dev`."""
-    folder = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
-    (built,) = folder.glob("*.whl")
-    return built
-
-
 def _packages(project: dict[str, Any]) -> list[Path]:
     return [ROOT / name for name in project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]]
 
@@ -157,3 +147,42 @@ def test_the_rooms_of_the_core_import_each_other_in_no_circle() -> None:
                 graph[room] |= {other} & rooms - {room}
     assert graph["front"]
     assert list(TopologicalSorter(graph).static_order())
+
+
+MOST_LINES, MOST_ATTRIBUTES = 45, 20
+# It is being taken apart.
+STILL_LARGE = {"singleton_run/front/lock_handles.py"}
+
+
+def too_large(tree: ast.AST) -> Iterator[str]:
+    """The functions and classes in which one can't see what they do."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            lines = (node.end_lineno or 0) - node.lineno + 1
+            if lines > MOST_LINES:
+                yield f"{node.name} has {lines} lines"
+        elif isinstance(node, ast.ClassDef):
+            stored = (
+                part.attr
+                for part in ast.walk(node)
+                if isinstance(part, ast.Attribute) and isinstance(part.ctx, ast.Store)
+                if isinstance(part.value, ast.Name) and part.value.id == "self"
+            )
+            attributes = len(set(stored))
+            if attributes > MOST_ATTRIBUTES:
+                yield f"{node.name} has {attributes} attributes"
+
+
+def test_what_is_too_large_is_seen() -> None:
+    body = "\n".join(f"        self.a{number} = {number}" for number in range(MOST_ATTRIBUTES + 1))
+    assert list(too_large(ast.parse(f"class A:\n    def __init__(self):\n{body}"))) == ["A has 21 attributes"]
+    body = "\n".join("    pass" for _ in range(MOST_LINES))
+    assert list(too_large(ast.parse(f"def f():\n{body}"))) == ["f has 46 lines"]
+
+
+def test_no_function_and_no_class_is_too_large() -> None:
+    files = [*ROOT.glob("singleton_run/**/*.py"), *ROOT.glob("backends/*/*.py")]
+    assert files
+    for path in files:
+        if path.relative_to(ROOT).as_posix() not in STILL_LARGE:
+            assert list(too_large(ast.parse(path.read_text(encoding="utf-8")))) == [], path

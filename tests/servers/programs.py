@@ -1,4 +1,4 @@
-"""Go programs for tests: kube-apiserver and a client-go elector, each built once and kept.
+"""Go programs for tests: kube-apiserver, a client-go elector and etcd, each built once and kept.
 
 `python -m tests.servers.programs` builds those that are missing. They are kept by version outside the
 tree, in ${XDG_CACHE_HOME:-~/.cache}/singleton-run.
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-SOURCES = Path(__file__).parent / "kube"
+SOURCES = Path(__file__).parent / "go_programs"
 GO = ("/usr/local/go/bin", "/usr/lib/go/bin")
 ADVICE = (
     "needs kube-apiserver: `make kube-apiserver` builds it (Go 1.26 or later, 5 minutes), "
@@ -61,11 +61,21 @@ def elector_built() -> str | None:
     return shutil.which(_elector_kept())
 
 
+def etcd_built(name: str) -> str | None:
+    """The path of `etcd` or `etcdctl`; None if it isn't built."""
+    return shutil.which(_kept(name, name, "go.etcd.io/etcd/"))
+
+
 def _apiserver_kept() -> Path:
-    text = (SOURCES / "apiserver" / "go.mod").read_text()
-    version = re.search(r"k8s\.io/kubernetes (v\S+)", text)
+    return _kept("kube-apiserver", "apiserver", "k8s.io/kubernetes")
+
+
+def _kept(name: str, source: str, module: str) -> Path:
+    """Where a program is kept, by the version of the module that it is made of."""
+    text = (SOURCES / source / "go.mod").read_text()
+    version = re.search(rf"{re.escape(module)}\S* (v\S+)", text)
     assert version is not None
-    return cache() / f"kube-apiserver-{version[1]}"
+    return cache() / f"{name}-{version[1]}"
 
 
 def _elector_kept() -> Path:
@@ -78,6 +88,8 @@ def build() -> list[Path]:
     return [
         _build(SOURCES / "elector", _elector_kept()),
         _build(SOURCES / "apiserver", _apiserver_kept()),
+        _build(SOURCES / "etcd", _kept("etcd", "etcd", "go.etcd.io/etcd/")),
+        _build(SOURCES / "etcdctl", _kept("etcdctl", "etcdctl", "go.etcd.io/etcd/")),
     ]
 
 

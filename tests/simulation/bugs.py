@@ -49,12 +49,12 @@ def _release_before_proof() -> list[Patch]:
 def _end_from_the_answer() -> list[Patch]:
     """The lease is counted from when the answer came, not from before the request."""
 
-    def result(self: Keeper, value: object = None, error: Failure | None = None) -> Result:
+    def done(self: Keeper, result: object = None, error: Failure | None = None) -> Result:
         self.request = None
         now = self.machine.clock()
-        return Result(now, now, value, error)
+        return Result(now, now, result, error)
 
-    return [(Keeper, "_result", result)]
+    return [(Keeper, "_done", done)]
 
 
 def _renew_without_compare() -> list[Patch]:

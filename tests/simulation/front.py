@@ -101,7 +101,7 @@ class Front(Process):
 
     # The effects of the turn.
 
-    def fork_keeper(self, grant: Grant | None) -> None:
+    def acquire(self, grant: Grant | None) -> None:
         """Fork a keeper."""
         checks.keeper_forked(self.trip)
         self.step()

@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING, Any
 from singleton_run.errors import Failure, Unavailable
 from singleton_run.job import Job
 from singleton_run.keeper import decisions as keeper_decisions
-from singleton_run.keeper.operations import Orders, Result
+from singleton_run.keeper.operations import Operation, Orders, Result
 from singleton_run.system.messages import KeeperOrders, deliver
 from tests.simulation import checks
 from tests.simulation.machine import Process
 from tests.simulation.server import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from singleton_run.api.contract import Grant
-    from singleton_run.keeper.operations import Steps
     from tests.simulation.guard import GuardProcess
     from tests.simulation.trip import Trip
 
@@ -70,7 +69,7 @@ class Keeper(Process):
         self.loaded_at = 0.0
         resumed = None if grant is None else (grant, trip.end)
         job = Job("lock", trip.holder, trip.wishes.ttl, trip.front.turn.wait.until)
-        self.steps: Steps = keeper_decisions.turn_steps(job, self.orders, resumed)
+        self.steps: Generator[Operation, Result, None] = keeper_decisions.lifecycle(job, self.orders, resumed)
         self.wake()
 
     def run(self) -> None:
@@ -81,9 +80,9 @@ class Keeper(Process):
             if self.machine.clock() >= self.loaded_at:
                 self._go_on(None)
         else:
-            result = self._outcome()
-            if result is not None:
-                self._finish(result)
+            done = self._outcome()
+            if done is not None:
+                self._finish(done)
 
     def answered(self, arrived: tuple[Request, object]) -> None:
         """The network brings an answer; one that nobody waits for any more is dropped."""
@@ -137,29 +136,29 @@ class Keeper(Process):
             return False
         return not self.orders.no_front or (not trip.guard.alive and not self.heard_dead)
 
-    def _finish(self, result: Result) -> None:
-        self.world.visit("keeper", self.op, _outcome_name(result))
-        self.world.note(self, self.op, "->", _outcome_name(result))
+    def _finish(self, done: Result) -> None:
+        self.world.visit("keeper", self.op, _outcome_name(done))
+        self.world.note(self, self.op, "->", _outcome_name(done))
         self._listen()
-        self._go_on(result)
+        self._go_on(done)
 
-    def _go_on(self, result: Result | None) -> None:
+    def _go_on(self, done: Result | None) -> None:
         while True:
             try:
-                operation = next(self.steps) if result is None else self.steps.send(result)
+                do = next(self.steps) if done is None else self.steps.send(done)
             except StopIteration:
                 self.world.note(self, "has done its work")
                 self.die()
                 return
             self.step()
-            self.op = operation.name
+            self.op = do.name
             self.began = self.machine.clock()
-            begin: Callable[..., bool] = getattr(self, f"_{operation.name}")
-            if not begin(*operation.arguments):
+            begin: Callable[..., bool] = getattr(self, f"_{do.name}")
+            if not begin(*do.arguments):
                 return
-            self.world.visit("keeper", operation.name, "done")
+            self.world.visit("keeper", do.name, "done")
             self._listen()
-            result = Result(self.began, self.machine.clock())
+            done = Result(self.began, self.machine.clock())
 
     # How each operation begins; true if it is done already.
 
@@ -271,21 +270,21 @@ class Keeper(Process):
     def _outcome(self) -> Result | None:
         if self.enforcing:
             self._listen()
-            return self._result() if self._enforced() else None
+            return self._done() if self._enforced() else None
         if self.op == "wait":
             return self._waited()
         if self.request is not None:
             return self._replied()
         if self._unread():
-            return self._result()
+            return self._done()
         if self.machine.clock() < self.until:
             return None
         broken = self.op == "hold" and self.breaks
-        return self._result(error=Unavailable("the watch is broken") if broken else None)
+        return self._done(error=Unavailable("the watch is broken") if broken else None)
 
-    def _result(self, value: object = None, error: Failure | None = None) -> Result:
+    def _done(self, result: object = None, error: Failure | None = None) -> Result:
         self.request = None
-        return Result(self.began, self.machine.clock(), value, error)
+        return Result(self.began, self.machine.clock(), result, error)
 
     def _replied(self) -> Result | None:
         """An answer that has come in time, or at a time of our own stand-still: both are possible."""
@@ -294,15 +293,15 @@ class Keeper(Process):
         if request is None or not (request.answered or late):
             return None
         if not request.answered or (late and self.world.chance.random() < 0.5):
-            return self._result(error=Unavailable("no answer"))
+            return self._done(error=Unavailable("no answer"))
         if isinstance(request.answer, Failure):
-            return self._result(error=request.answer)
-        return self._result(request.answer)
+            return self._done(error=request.answer)
+        return self._done(request.answer)
 
     def _waited(self) -> Result | None:
         now = self.machine.clock()
         if self.news or self._unread() or now >= self.until:
-            return self._result()
+            return self._done()
         if self.request is None:
             if now >= self.stay_at:
                 self.request = Request(self, "stay", 0)
@@ -311,17 +310,17 @@ class Keeper(Process):
                 self.set_timer(min(self.until, self.stay_at))
             return None
         if not self.request.answered:
-            return self._result(error=Unavailable("the watch is broken")) if now >= self.stay_at else None
+            return self._done(error=Unavailable("the watch is broken")) if now >= self.stay_at else None
         answer = self.request.answer
         if answer is not False:
-            return self._result(error=answer if isinstance(answer, Failure) else None)
+            return self._done(error=answer if isinstance(answer, Failure) else None)
         self.request = None
         self.stay_at = now + self.trip.wishes.ttl / 3
         self.set_timer(min(self.until, self.stay_at))
         return None
 
 
-def _outcome_name(result: Result) -> str:
-    if result.error is not None:
-        return type(result.error).__name__
-    return "done" if result.value is None else type(result.value).__name__
+def _outcome_name(done: Result) -> str:
+    if done.error is not None:
+        return type(done.error).__name__
+    return "done" if done.value is None else type(done.value).__name__

@@ -20,14 +20,14 @@ from singleton_run.front import decisions as front_decisions
 from singleton_run.guard.decisions import GONE, LEFTOVERS, MOST_NAMED, Guard
 from singleton_run.job import Job
 from singleton_run.keeper import decisions as keeper_decisions
-from singleton_run.keeper.operations import Orders, Result
+from singleton_run.keeper import operations
 from singleton_run.lease_times import FOREVER
 from singleton_run.system.messages import GuardOrders
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from singleton_run.keeper.operations import Operation
+    from singleton_run.keeper.operations import Operation, Result
     from singleton_run.system.messages import Message
 
 TTL = 30.0
@@ -258,27 +258,27 @@ class History:
 
     def __init__(self, *, resumed: tuple[Grant, float] | None = None, wait_until: float = FOREVER) -> None:
         self.now = 0.0
-        self.orders = Orders()
-        self.steps = keeper_decisions.turn_steps(Job("x", "me", TTL, wait_until), self.orders, resumed)
+        self.orders = operations.Orders()
+        self.steps = keeper_decisions.lifecycle(Job("x", "me", TTL, wait_until), self.orders, resumed)
         self.did: Operation | None = next(self.steps)
         self.reported = 0.0
         self.told: list[tuple[Any, ...]] = []
 
-    def answer(self, value: object = None, error: Failure | None = None, took: float = 0.0) -> None:
+    def answer(self, result: object = None, error: Failure | None = None, took: float = 0.0) -> None:
         """Answer the operation under way; those that are told or reported pass by."""
         began = self.now
         self.now += took
-        self._send(Result(began, self.now, value, error))
+        self._send(operations.Result(began, self.now, result, error))
 
-    def _send(self, result: Result) -> None:
+    def _send(self, done: Result) -> None:
         try:
-            self.did = self.steps.send(result)
+            self.did = self.steps.send(done)
             while self.did.name in ("tell", "report"):
                 if self.did.name == "tell":
                     self.told.append(self.did.arguments)
                 else:
                     self.reported = self.did.arguments[0]
-                self.did = self.steps.send(Result(self.now, self.now))
+                self.did = self.steps.send(operations.Result(self.now, self.now))
         except StopIteration:
             self.did = None
 
@@ -434,10 +434,10 @@ class Hands:
         self.can_adopt = True
         self.is_scarce = False
 
-    def fork_keeper(self, grant: Grant | None) -> None:
+    def acquire(self, grant: Grant | None) -> None:
         if self.is_scarce:
             raise BlockingIOError(11, "Resource temporarily unavailable")
-        self.done.append(("fork_keeper", grant is not None))
+        self.done.append(("acquire", grant is not None))
 
     def kill_keeper(self) -> None:
         self.done.append(("kill_keeper",))
@@ -498,12 +498,12 @@ def test_there_are_never_two_keepers() -> None:
     assert ("kill_keeper",) in hands.done
     for now in (17.0, 18.0, 19.0):
         one.look(now)
-        assert not [done for done in hands.done if done[0] == "fork_keeper"], (
+        assert not [done for done in hands.done if done[0] == "acquire"], (
             "another before the first was waited for"
         )
     one.keeper_died(19.5)
     one.look(19.5)
-    assert [done for done in hands.done if done[0] == "fork_keeper"] == [("fork_keeper", True)]
+    assert [done for done in hands.done if done[0] == "acquire"] == [("acquire", True)]
 
 
 def test_a_keeper_that_hangs_in_the_release_is_replaced_and_told_again() -> None:
@@ -535,7 +535,7 @@ def test_a_keeper_that_can_not_be_forked_is_tried_again_until_the_lease_is_over(
     assert hands.done.count(("say", "trouble")) == 1
     hands.is_scarce = False
     one.look(one.next_look())
-    assert ("fork_keeper", True) in hands.done
+    assert ("acquire", True) in hands.done
     hands.is_scarce = True
     one.keeper_died(one.next_look())
     one.look(lease_times.kill_at(TTL, TTL))
@@ -546,7 +546,7 @@ def test_a_keeper_that_can_not_be_waited_for_costs_the_command() -> None:
     one, hands = fronting()
     for now in range(31):
         one.look(float(now))
-    assert not [done for done in hands.done if done[0] == "fork_keeper"]
+    assert not [done for done in hands.done if done[0] == "acquire"]
     assert ("guard", "signal", SIGTERM) in hands.done
     assert ("guard", "kill") in hands.done
     assert ("kill_guard",) in hands.done
@@ -699,15 +699,32 @@ def test_a_wait_whose_end_the_guard_has_forestalled_goes_on_until_it_says_so() -
     assert hands.done[-2:] == [("guard", *GuardOrders.start(grant().token)), ("guard", "signal", SIGTERM)]
 
 
-def test_a_keeper_that_answers_too_late_is_asked_to_give_the_lock_back() -> None:
+@pytest.mark.parametrize(("number", "status"), [(2, 127), (8, 126), (13, 126), (11, 78), (12, 78), (24, 78)])
+def test_a_command_that_did_not_start_is_its_own_fault_or_the_machine_s(number: int, status: int) -> None:
+    values = fast_parser.read(["--name", "x", "--", "true"], {})
+    assert values is not None
+    one = front_decisions.Turn(settings.check(values, {}), Hands(), leased=True, now=0.0, kill_grace=10.0)
+    one.begin()
+    one.granted(grant(), 0.1)
+    one.guard_failed(number, "")
+    one.settled("")
+    assert (one.phase, one.ending.status) == (front_decisions.OVER, status)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_keeper_that_answers_too_late_is_asked_to_give_the_lock_back(*, told: bool) -> None:
+    """It is held only if somebody said so: else the server gave no answer."""
     values = fast_parser.read(["--name", "x", "--wait", "2s", "--ttl", "6s", "--", "true"], {})
     assert values is not None
     hands = Hands()
     one = front_decisions.Turn(settings.check(values, {}), hands, leased=True, now=0.0, kill_grace=10.0)
     one.begin()
+    if told:
+        one.held("them", "there", 1.0)
     one.look(one.next_look())
     assert hands.done[-2:] == [("say", "gave up"), ("leave",)]
     one.granted(grant(), 5.0)
     assert one.phase == front_decisions.WAITING
     one.settled("")
-    assert (one.phase, one.ending.status, one.conflict) == (front_decisions.OVER, 75, True)
+    status = HELD if told else UNAVAILABLE
+    assert (one.phase, one.ending.status, one.conflict) == (front_decisions.OVER, status, told)

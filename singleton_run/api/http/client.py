@@ -1,15 +1,16 @@
-"""A client of one service at several endpoints: what one can't answer, the next is asked.
+"""A client of one service at several endpoints: where one gives no answer, the next is asked.
 
-Every call ends in its time, name resolution included. A name is looked up once; the addresses
-found serve on, and are looked up again only, in the background, when none of them answers.
-A request whose answer was lost is sent again, so it must be one that may be done twice.
+Every call ends by its deadline, the lookup of names included. A request whose answer was lost is sent again,
+so callers send only requests that may be done twice.
 """
 
 from __future__ import annotations
 
+from singleton_run.api import toolbox
 from singleton_run.api.deadline import Deadline, Timeout
-from singleton_run.api.http.connection import Broken, Connection, Socket, Untrusted
-from singleton_run.api.resolve import Lookup, literal
+from singleton_run.api.http.connection import Connection
+from singleton_run.api.http.wire import Broken, Socket, Untrusted
+from singleton_run.api.resolve import AddressBook
 from singleton_run.api.servers import in_turn, no_answer
 from singleton_run.api.url import authority
 
@@ -18,22 +19,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any, TypeVar
 
-    from singleton_run.api.http.connection import Answer, Wire
+    from singleton_run.api.http.connection import Answer
     from singleton_run.api.http.proxy import Proxy
     from singleton_run.api.http.tls import Tls
-    from singleton_run.api.resolve import Address
+    from singleton_run.api.http.wire import Wire
+    from singleton_run.api.resolve import Address, HostPort
 
     Result = TypeVar("Result", "Answer", "Stream")
-    Place = tuple[str, int]
     # A name may have several values: each is sent in a line of its own.
     Headers = Mapping[str, str | Sequence[str]]
 
-# What a gateway or a load balancer says for a server behind it that is not well.
+# A gateway or a load balancer answers these for a server behind it that doesn't work.
 _NOT_HERE = (502, 503, 504)
 
 
 class Endpoint:
-    """Where the service is: host, port, and how TLS is done there (None: it isn't)."""
+    """A server of the service, spoken to over `tls` (None: plain text) and by a `proxy`, if there is one.
+
+    `name` is its `host:port` for messages, `via` the host and port to connect to.
+    """
 
     __slots__ = ("host", "name", "proxy", "tls", "via")
 
@@ -41,7 +45,7 @@ class Endpoint:
         self.host = host
         self.tls = tls
         self.proxy = proxy
-        self.via: Place = (host, port) if proxy is None else (proxy.host, proxy.port)
+        self.via: HostPort = (host, port) if proxy is None else (proxy.host, proxy.port)
         self.name = authority(host, port)
 
 
@@ -50,7 +54,7 @@ if TYPE_CHECKING:
 
 
 class Stream:
-    """An answer that goes on: `line` by line. `answer` is whole if it is an error."""
+    """An answer read line by line. Where `status` is not 200, `answer` is whole and there are no lines."""
 
     def __init__(self, connection: Connection, answer: Answer, route: Route) -> None:
         self._connection = connection
@@ -59,65 +63,79 @@ class Stream:
         self.route = route
 
     def line(self, deadline: Deadline) -> bytes:
-        """The next line. Raises Broken, also at the end; after Timeout, Interrupted go on."""
+        """The next line. Raises Broken, also at the end; after Timeout or Interrupted call it again."""
         line = self._connection.line(deadline)
         if line is None:
             raise Broken("the server ended the stream")
         return line
 
     def close(self) -> None:
-        """Never raises."""
+        """Close the connection. Never raises."""
         self._connection.close()
 
 
 class Client:
-    """Asks first where it was answered last: `route`. `addresses` are known, by host and port.
+    """Asks the endpoint that answered last, then the others; `route` is that endpoint and its address.
 
-    `service` is what the user knows it by: every failure begins with that.
+    `service` is the name that the user knows: every error begins with it.
     """
 
     def __init__(self, service: str, endpoints: Sequence[Endpoint]) -> None:
         self._service = service
         self._endpoints = list(endpoints)
         self._connection: tuple[Connection, Route] | None = None
-        self._lookups: dict[Place, Lookup] = {}
+        self._book = AddressBook()
         self.route: Route | None = None
-        self.addresses: dict[Place, list[Address]] = {}
 
-    def request(self, method: str, path: str, headers: Headers, body: bytes, deadline: Deadline) -> Answer:
-        """The answer to a request, of whatever status. Raises Unavailable, Refused, Interrupted."""
+    def request(
+        self, method: str, path: str, headers: Headers, body: bytes, deadline: Deadline, key: str = ""
+    ) -> Answer:
+        """The answer to a request, of whatever status.
+
+        `key` is what it is about, for a trace, where the path doesn't say that.
+        Raises Unavailable where no endpoint answers in time, Refused (78) where TLS fails at all of them,
+        Interrupted.
+        """
 
         def ask(route: Route, share: Deadline) -> Answer:
             return self._exchange(route, _format(method, path, route[0], headers, body), share)
 
-        return self._anywhere(ask, deadline)
+        return self._told(lambda: self._anywhere(ask, deadline), method, path, key)
 
-    def stream(self, method: str, path: str, headers: Headers, body: bytes, deadline: Deadline) -> Stream:
-        """The same for an answer to read line by line, on a connection of its own."""
+    def stream(
+        self, method: str, path: str, headers: Headers, body: bytes, deadline: Deadline, key: str = ""
+    ) -> Stream:
+        """The same for an answer to read line by line, on a connection of its own. The caller closes it."""
 
         def ask(route: Route, share: Deadline) -> Stream:
             connection = _connect(route, share)
             try:
-                answer = connection.begin(_format(method, path, route[0], headers, body), share)
+                answer = connection.start(_format(method, path, route[0], headers, body), share)
                 if answer.status != 200:
-                    connection.rest(answer, share)
+                    connection.read_body(answer, share)
                     connection.close()
             except BaseException:
                 connection.close()
                 raise
             return Stream(connection, answer, route)
 
-        return self._anywhere(ask, deadline)
+        return self._told(lambda: self._anywhere(ask, deadline), method, path, key)
+
+    def _told(self, work: Callable[[], Result], method: str, path: str, key: str) -> Result:
+        """Do `work`, and have the trace tell of the request that it is."""
+
+        def told(result: Result) -> str:
+            return f"{result.status} from {self.route[0].name if self.route else 'nobody'}"
+
+        return toolbox.request(work, method, lambda: f"{path} {key}" if key else path, told)
 
     def known(self) -> list[Any]:
         """The addresses that were found, for `recall` in a fresh process; survives JSON."""
-        return [[*place, addresses] for place, addresses in self.addresses.items()]
+        return self._book.known()
 
     def recall(self, known: Sequence[Any]) -> None:
-        """Use what `known` gave, unless something newer was found out."""
-        for host, port, addresses in known:
-            found = [(family, tuple(address)) for family, address in addresses]
-            self.addresses.setdefault((host, port), found)
+        """Take the addresses that `known` gave, except for hosts that were looked up here."""
+        self._book.recall(known)
 
     def close(self) -> None:
         """Drop the connection. Never raises."""
@@ -126,13 +144,13 @@ class Client:
             self._connection = None
 
     def _anywhere(self, ask: Callable[[Route, Deadline], Result], deadline: Deadline) -> Result:
-        """Ask at one address after the other; each gets its share of the time that is left."""
+        """Ask at one address after the other, each with its share of the time left."""
         failures: dict[str, Exception] = {}
         last: Result | None = None
         for endpoint, share in in_turn(self._endpoints, deadline):
             try:
-                addresses = self._find(endpoint.via, share)
-            except (Broken, Timeout) as error:
+                addresses = self._book.find(endpoint.via, share)
+            except (LookupError, Timeout) as error:
                 failures[endpoint.name] = error
                 continue
             for address, part in in_turn(addresses, share):
@@ -145,7 +163,7 @@ class Client:
                     if last.status not in _NOT_HERE:
                         self.route = endpoint, address
                         return last
-            self._look_up_again(endpoint.via)
+            self._book.refresh(endpoint.via)
         if last is not None:
             return last
         untrusted = all(isinstance(error, Untrusted) for error in failures.values())
@@ -158,7 +176,7 @@ class Client:
             try:
                 return self._ask(self._connection[0], request, deadline)
             except Broken:
-                # The server closes a connection that was idle for long: that says nothing about it.
+                # A server closes connections that were idle for long. Ask it again on a new one.
                 self.close()
         connection = _connect(route, deadline)
         self._connection = connection, route
@@ -174,35 +192,9 @@ class Client:
                 self.close()
         return answer
 
-    def _find(self, place: Place, deadline: Deadline) -> list[Address]:
-        """The addresses of a host: those that are known, unless a lookup has found others since."""
-        known = self.addresses.get(place) or literal(*place)
-        lookup = self._lookups.get(place)
-        if not known:
-            lookup = self._look_up(place)
-            lookup.wait(deadline)
-        if lookup is not None and lookup.done:
-            del self._lookups[place]
-            lookup.close()
-            known = lookup.addresses or known
-        if not known:
-            raise Broken(f"the name can't be resolved ({lookup.error if lookup else 'it is empty'})")
-        self.addresses[place] = known
-        return known
-
-    def _look_up(self, place: Place) -> Lookup:
-        if place not in self._lookups:
-            self._lookups[place] = Lookup(*place)
-        return self._lookups[place]
-
-    def _look_up_again(self, place: Place) -> None:
-        """In the background: the addresses may have changed. Until it is done the old ones serve."""
-        if not literal(*place):
-            self._look_up(place)
-
 
 def proxy_to(host: str, port: int, environ: Mapping[str, str]) -> Proxy | None:
-    """The proxy by which HTTPS_PROXY and NO_PROXY have a host reached, None for none. Raises Refused."""
+    """The proxy on the way to a host, by HTTPS_PROXY and NO_PROXY; None for none. Raises Refused (78)."""
     if not (environ.get("HTTPS_PROXY") or environ.get("https_proxy")):
         return None
     from singleton_run.api.http.proxy import choose

@@ -1,126 +1,32 @@
 """One HTTP/1.1 connection: a request, its answer, the next one; or an answer read line by line.
 
-The socket never blocks. A call that was interrupted (Timeout, Interrupted) leaves a stream as it
-was, to be read on later; a connection on which an answer is outstanding is of no more use.
+After Timeout or Interrupted a stream of lines can be read on. A connection that still owes an answer is of no
+more use: close it.
 """
 
 from __future__ import annotations
 
-import errno
-import os
-
-from singleton_run.api.deadline import READ, WRITE
+from singleton_run.api.http.wire import Broken, Untrusted
 from singleton_run.api.url import whole_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket as _socket
     from collections.abc import Mapping
-    from typing import Protocol
 
     from singleton_run.api.deadline import Deadline
-    from singleton_run.api.resolve import Address
+    from singleton_run.api.http.wire import Wire
 
-    class Wire(Protocol):
-        """Bytes to and from a peer."""
-
-        def send(self, data: bytes, deadline: Deadline) -> None:
-            """Send all of it. Raises Broken, Timeout, Interrupted."""
-
-        def receive(self, deadline: Deadline) -> bytes:
-            """What has come, at least a byte; empty at the end. Raises the same."""
-
-        def close(self) -> None:
-            """Never raises."""
-else:
-    try:
-        import _socket
-    except ImportError:
-        import socket as _socket
-
-_PIECE = 65536
 _LONGEST_HEAD = 1 << 16
 _LONGEST_BODY = 1 << 26
 _LONGEST_LINE = 1 << 23
 _MOST_INTERIM = 100
 _HEX = frozenset(b"0123456789abcdefABCDEF")
 _NOT_HTTP = "an answer that isn't HTTP/1.1"
-_KEEPALIVE = ((_socket.TCP_KEEPIDLE, 15), (_socket.TCP_KEEPINTVL, 5), (_socket.TCP_KEEPCNT, 3))
 _BODILESS = (204, 304)
 
 
-class Broken(Exception):
-    """The connection can't be made, or can't be used any more; the text says why."""
-
-
-class Untrusted(Broken):
-    """The two sides can't agree to trust each other: trying again is of no use."""
-
-
-class Socket:
-    """A TCP connection that is being made or was made. See `Wire`."""
-
-    def __init__(self, address: Address, deadline: Deadline) -> None:
-        family, target = address
-        self._socket = _socket.socket(family, _socket.SOCK_STREAM)
-        try:
-            self._socket.setblocking(False)
-            self._connect(target, deadline)
-        except BaseException:
-            self._socket.close()
-            raise
-
-    def _connect(self, target: tuple[object, ...], deadline: Deadline) -> None:
-        sock = self._socket
-        try:
-            sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
-            # A path that died in silence (a NAT's memory, a lost machine) is noticed by the kernel.
-            sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1)
-            for option, value in _KEEPALIVE:
-                sock.setsockopt(_socket.IPPROTO_TCP, option, value)
-            number = sock.connect_ex(tuple(target))
-            if number == errno.EINPROGRESS:
-                deadline.wait(sock.fileno(), WRITE)
-                number = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
-        except OSError as error:
-            raise Broken(_reason(error)) from None
-        if number:
-            raise Broken(os.strerror(number).lower())
-
-    def send(self, data: bytes, deadline: Deadline) -> None:
-        """Send all of it."""
-        while data:
-            try:
-                data = data[self._socket.send(data) :]
-            except BlockingIOError:
-                deadline.wait(self._socket.fileno(), WRITE)
-            except OSError as error:
-                raise Broken(_reason(error)) from None
-
-    def receive(self, deadline: Deadline) -> bytes:
-        """What has come; empty at the end."""
-        while True:
-            try:
-                return self._socket.recv(_PIECE)
-            except BlockingIOError:
-                deadline.wait(self._socket.fileno(), READ)
-            except OSError as error:
-                raise Broken(_reason(error)) from None
-
-    def close(self) -> None:
-        """Close it."""
-        try:
-            self._socket.close()
-        except OSError:
-            return
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
-
-
 class Answer:
-    """An answer: status, headers by their names in lower case, body."""
+    """An answer: its status, its headers by their names in lower case, its body."""
 
     __slots__ = ("body", "headers", "status")
 
@@ -131,7 +37,7 @@ class Answer:
 
 
 class Connection:
-    """HTTP on a wire. `reusable` says whether another request may follow."""
+    """HTTP on a wire. `reusable` says whether another request may follow, once the answer was read."""
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
@@ -143,16 +49,16 @@ class Connection:
 
     def exchange(self, request: bytes, deadline: Deadline) -> Answer:
         """Send a request and read the whole answer. Raises Broken, Timeout, Interrupted."""
-        answer = self.begin(request, deadline)
-        answer.body = self._body(answer, deadline)
+        answer = self.start(request, deadline)
+        self.read_body(answer, deadline)
         return answer
 
-    def begin(self, request: bytes, deadline: Deadline) -> Answer:
-        """Send a request and read the head of the answer, whose body is then read by `line`."""
+    def start(self, request: bytes, deadline: Deadline) -> Answer:
+        """Send a request and read the head of the answer; `line` or `read_body` read the body."""
         try:
             self._wire.send(request, deadline)
         except Broken as broken:
-            # The server may have said why before it hung up; if not, reading fails too.
+            # The server may have answered before it hung up. If it hasn't, reading fails too.
             if isinstance(broken, Untrusted):
                 raise
         answer = self._head(deadline)
@@ -166,7 +72,7 @@ class Connection:
         return answer
 
     def line(self, deadline: Deadline) -> bytes | None:
-        """The next line of a body that has no end yet, without its newline; None at the end."""
+        """The next line of the body, without its newline, as soon as it has come; None at the end."""
         while b"\n" not in self._line:
             piece = self._chunk(deadline) if self._chunked else self._take_piece(deadline)
             if not piece:
@@ -177,10 +83,9 @@ class Connection:
         line, _, self._line = self._line.partition(b"\n")
         return line
 
-    def rest(self, answer: Answer, deadline: Deadline) -> Answer:
-        """The same answer with its body, where it turned out not to be one to read by lines."""
+    def read_body(self, answer: Answer, deadline: Deadline) -> None:
+        """Put the whole body into an answer that `start` gave. Raises Broken, Timeout, Interrupted."""
         answer.body = self._body(answer, deadline)
-        return answer
 
     def close(self) -> None:
         """Close the wire. Never raises."""
@@ -224,7 +129,7 @@ class Connection:
         raise Broken("an answer without end")
 
     def _chunk(self, deadline: Deadline) -> bytes:
-        """The next chunk, empty for the last. Nothing is taken before the whole of it is here."""
+        """The next chunk, empty for the last. Nothing is taken off the buffer before all of it has come."""
         end = self._find(b"\r\n", 0, deadline)
         digits = self._buffer[:end].partition(b";")[0].strip()
         if not 0 < len(digits) <= 8 or not _HEX.issuperset(digits):

@@ -1,4 +1,4 @@
-"""The time that a server tells with its answers, without importing datetime or email."""
+"""The Date of an HTTP answer, without importing datetime or email."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 
 
 def seconds(date: str) -> int | None:
-    """The Unix time of a Date header (RFC 9110, the form that is sent); None if it isn't one."""
+    """The Unix time of a Date header in the form that servers send (RFC 9110); None for any other text."""
     try:
         _, day, month, year, clock, zone = date.split()
         hour, minute, second = (int(part) for part in clock.split(":"))

@@ -1,8 +1,9 @@
-"""HTTPS_PROXY and NO_PROXY: by which proxy a host is reached. Loaded only where one is named."""
+"""HTTPS_PROXY and NO_PROXY: the proxy on the way to a host. Loaded only where one is named."""
 
 from __future__ import annotations
 
-from singleton_run.api.http.connection import Broken, Connection
+from singleton_run.api.http.connection import Connection
+from singleton_run.api.http.wire import Broken
 from singleton_run.api.url import host_and_port, unquoted, whole_number
 from singleton_run.errors import UNUSABLE, Refused
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from singleton_run.api.deadline import Deadline
-    from singleton_run.api.http.connection import Wire
+    from singleton_run.api.http.wire import Wire
 else:
     try:
         import _socket
@@ -21,7 +22,7 @@ else:
 
 
 class Proxy:
-    """An HTTP proxy that makes tunnels. `authorization` is what it wants to see, empty for nothing."""
+    """An HTTP proxy that makes tunnels. `authorization` is its Proxy-Authorization, empty for none."""
 
     __slots__ = ("authorization", "host", "port")
 
@@ -34,13 +35,13 @@ class Proxy:
         """Ask for a tunnel to `target` (host:port). Raises Broken, Timeout, Interrupted."""
         login = f"Proxy-Authorization: {self.authorization}\r\n" if self.authorization else ""
         request = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{login}\r\n"
-        answer = Connection(wire).begin(request.encode("latin-1"), deadline)
+        answer = Connection(wire).start(request.encode("latin-1"), deadline)
         if answer.status != 200:
             raise Broken(f"the proxy {self.host}:{self.port} answers {answer.status}")
 
 
 def choose(host: str, port: int, environ: Mapping[str, str]) -> Proxy | None:
-    """The proxy for https to this host, None to go there directly. Raises Refused for a bad one."""
+    """The proxy for https to this host, None to go there directly. Raises Refused (78) for a bad address."""
     text = environ.get("HTTPS_PROXY") or environ.get("https_proxy", "")
     exempt = environ.get("NO_PROXY") or environ.get("no_proxy", "")
     if not text or _is_exempt(host, port, exempt):
@@ -49,7 +50,7 @@ def choose(host: str, port: int, environ: Mapping[str, str]) -> Proxy | None:
 
 
 def parsed(text: str, said_by: str) -> Proxy:
-    """The proxy at an address that `said_by` has. Raises Refused for a bad one."""
+    """The proxy at an address, which the setting `said_by` has. Raises Refused (78) for a bad address."""
     scheme, separator, rest = text.partition("://")
     if not separator:
         scheme, rest = "http", text

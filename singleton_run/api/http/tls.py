@@ -1,12 +1,12 @@
-"""TLS on a wire: who we are, whom we trust. Loaded only for https.
+"""TLS on a wire, with our certificate and the authorities that we trust. Loaded only for https.
 
-`_ssl`, the C part of the ssl module, does all of the checking; the module around it takes 11 ms to
-import and is the fall-back.
+`_ssl`, the C part of the ssl module, does all of the checking. The module around it, which takes 11 ms to
+import, is used where `_ssl` has no context of its own.
 """
 
 from __future__ import annotations
 
-from singleton_run.api.http.connection import Broken, Untrusted
+from singleton_run.api.http.wire import Broken, Untrusted
 from singleton_run.errors import UNUSABLE, Refused
 
 TYPE_CHECKING = False
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from singleton_run.api.deadline import Deadline
-    from singleton_run.api.http.connection import Wire
+    from singleton_run.api.http.wire import Wire
 
     Result = TypeVar("Result")
 else:
@@ -31,10 +31,11 @@ _NOT_TLS = ("wrong version number", "packet length too long", "record layer fail
 
 
 class Tls:
-    """What a TLS connection needs. The texts are paths of PEM files, empty for none.
+    """The settings of TLS connections. The constructor raises Refused (78) for files that can't be used.
 
-    Without `ca` the system's own authorities are trusted. `server_name` is what the certificate
-    must say in place of the host. `insecure` trusts anybody. Raises Refused for files of no use.
+    `ca`, `cert` and `key` are paths of PEM files, empty for none. Without `ca` the system's authorities are
+    trusted. `server_name` is the name that the certificate must have in place of the host's. With `insecure`
+    the certificate is not checked.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Tls:
             _use(cert, lambda: context.load_cert_chain(cert, key or cert, _no_password))
 
     def wrap(self, wire: Wire, host: str, deadline: Deadline) -> SecureWire:
-        """Agree on TLS with the other side. Raises Untrusted, Broken, Timeout, Interrupted."""
+        """Shake hands with the other side. Raises Untrusted, Broken, Timeout, Interrupted."""
         secure = SecureWire(wire, self._context, self.server_name or host)
         secure.agree(deadline)
         return secure
@@ -73,7 +74,7 @@ def _use(path: str, load: Callable[[], object]) -> None:
 
 
 def _context() -> Any:
-    """A client's context that checks certificate and name."""
+    """A context for clients, which checks certificate and name."""
     if hasattr(_ssl, "_SSLContext"):
         context = _ssl._SSLContext(_ssl.PROTOCOL_TLS_CLIENT)  # noqa: SLF001 - ssl.SSLContext without enums
         if context.check_hostname and context.verify_mode == _REQUIRED:
@@ -84,12 +85,12 @@ def _context() -> Any:
 
 
 def _no_password() -> str:
-    """For a key that needs one: OpenSSL would ask at the terminal."""
+    """An empty password, for an encrypted key: without this OpenSSL would ask at the terminal."""
     return ""
 
 
 class SecureWire:
-    """TLS over another wire. See `connection.Wire`."""
+    """TLS over another wire. See `wire.Wire`."""
 
     def __init__(self, wire: Wire, context: Any, host: str) -> None:
         self._wire = wire
@@ -112,22 +113,22 @@ class SecureWire:
             raise Broken("it closed the connection during the TLS handshake: is TLS spoken there?") from None
 
     def send(self, data: bytes, deadline: Deadline) -> None:
-        """Send all of it: OpenSSL takes the whole, for the memory that it writes to has no end."""
+        """Send all of `data`: OpenSSL takes it at once, because the memory that it writes to has no limit."""
         self._do(lambda: self._tls.write(data), deadline)
 
     def receive(self, deadline: Deadline) -> bytes:
-        """What has come; empty at the end."""
+        """The bytes that have come; empty at the end."""
         try:
             return self._do(lambda: bytes(self._tls.read(_PIECE)), deadline)
         except _ssl.SSLError:
             return b""
 
     def close(self) -> None:
-        """Close the wire below; nothing is said to the other side, which need not listen."""
+        """Close the wire below, without a TLS alert, which the other side need not read."""
         self._wire.close()
 
     def _do(self, work: Callable[[], Result], deadline: Deadline) -> Result:
-        """Do `work` of OpenSSL's, carrying bytes between it and the wire until it is done.
+        """Do `work`, a call of OpenSSL's, and carry bytes between it and the wire until it is done.
 
         Raises SSLError if the other side has closed, Untrusted for every other error of TLS.
         """
@@ -159,7 +160,7 @@ class SecureWire:
 
 
 def _why(error: Any) -> str:
-    """In plain words: OpenSSL says `[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: …`."""
+    """OpenSSL's error in plain words. Its own are like `[SSL: CERTIFICATE_VERIFY_FAILED] certificate …`."""
     verify = getattr(error, "verify_message", "")
     if verify:
         return f"its certificate is not trusted ({verify})"

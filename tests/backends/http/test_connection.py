@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from singleton_run.api.deadline import Deadline, Interrupted, Timeout
 from singleton_run.api.http import proxy as proxies
 from singleton_run.api.http.client import Client, Endpoint
-from singleton_run.api.http.connection import Broken, Connection, Socket
+from singleton_run.api.http.connection import Connection
 from singleton_run.api.http.tls import Tls
+from singleton_run.api.http.wire import Broken, Socket
 from singleton_run.api.url import host_and_port, unquoted
 from singleton_run.errors import Refused, Unavailable
 from singleton_run.system import calls
@@ -136,7 +137,7 @@ def serving(reply: Reply, context: ssl.SSLContext | None = None) -> Iterator[Ser
 
 
 def soon(limit: float = LONG) -> Deadline:
-    return Deadline(calls.now() + limit)
+    return Deadline.after(limit)
 
 
 def ask(client: Client, limit: float = LONG, path: str = "/") -> Answer:
@@ -282,7 +283,7 @@ def test_lines_are_the_same_however_they_are_chunked_cut_and_interrupted(
 
 def _begin(connection: Connection) -> None:
     """A head that was interrupted is of no use: begin again, with what has come already."""
-    connection.begin(b"", soon())
+    connection.start(b"", soon())
 
 
 @pytest.mark.parametrize(
@@ -363,7 +364,7 @@ def test_a_wake_interrupts_a_request() -> None:
     woken, wake = os.pipe()
     os.write(wake, b".")
     with serving(always()) as server, pytest.raises(Interrupted):
-        local(server.port).request("POST", "/", {}, b"", Deadline(calls.now() + LONG, woken))
+        local(server.port).request("POST", "/", {}, b"", Deadline.after(LONG, woken))
     os.close(woken)
     os.close(wake)
 
@@ -533,7 +534,7 @@ def test_every_address_of_a_name_is_tried(names: Names) -> None:
 def test_addresses_can_be_handed_to_another_process(names: Names) -> None:
     with serving(always(OK)) as server:
         client = client_of(Endpoint("service.test", server.port))
-        client.addresses["service.test", server.port] = [(int(socket.AF_INET), ("127.0.0.1", server.port))]
+        client.recall([["service.test", server.port, [[int(socket.AF_INET), ["127.0.0.1", server.port]]]]])
         assert ask(client).body == b"ok"
     assert names.asked == 0
 

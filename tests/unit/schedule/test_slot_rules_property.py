@@ -1,7 +1,7 @@
 """Slots under crashes, deploys, wrong clocks and overlong runs, in a small world of replicas.
 
-The real sequences of `keeper.decisions` and `keeper.slot_decisions` run here against one lock with one
-record. The server, the clocks, the command's length, and who dies when, are simulated.
+The real sequences of `keeper` and `candidate` run here against one lock with one record; what is
+simulated is the server, the clocks, the command's length and who dies when.
 """
 
 from __future__ import annotations
@@ -111,33 +111,33 @@ class Replica:
         plan = slot_rules.Plan(self.world.settings, self.since, self.world.chance.random)
         self.orders = Orders()
         job = Job("lock", self.holder, TTL, float("inf"), plan=plan)
-        self.steps = keeper_decisions.turn_steps(job, self.orders, None)
+        self.steps = keeper_decisions.lifecycle(job, self.orders, None)
         self.grant: Grant | None = None
         self.waiting: Callable[[], None] | None = None
         self.step(next(self.steps))
 
-    def step(self, operation: Operation) -> None:
+    def step(self, do: Operation) -> None:
         """Carry out one operation; its outcome comes after a moment."""
         world, trip, began = self.world, self.trip, self.world.now
-        if operation.name == "tell":
-            self.hear(*operation.arguments)
+        if do.name == "tell":
+            self.hear(*do.arguments)
             self.finish(began, None, None)
-        elif operation.name in ("sleep", "hold"):
-            until = operation.arguments[-1]
+        elif do.name in ("sleep", "hold"):
+            until = do.arguments[-1]
             self.idle(until, began)
-        elif operation.name == "wait":
-            self.idle(min(operation.arguments[1], world.server.until), began)
-        elif operation.name == "clock":
+        elif do.name == "wait":
+            self.idle(min(do.arguments[1], world.server.until), began)
+        elif do.name == "clock":
             now = world.now + (0.0 if self.knows else self.offset)
             self.finish(began, (now, 0.0 if self.knows else None), None)
-        elif operation.name == "report":
+        elif do.name == "report":
             self.finish(began, None, None)
         else:
             moment = world.chance.uniform(0.001, 0.02)
 
             def answer() -> None:
                 if self.trip == trip and self.died > world.now:
-                    self.ask(operation, began)
+                    self.ask(do, began)
 
             world.at(world.now + moment, answer)
 
@@ -156,14 +156,14 @@ class Replica:
         elif until != float("inf"):
             self.world.at(until, wake)
 
-    def ask(self, operation: Operation, began: float) -> None:
+    def ask(self, do: Operation, began: float) -> None:
         server = self.world.server
         if server.is_down():
             self.finish(began, None, Unavailable("down"))
             return
-        work = getattr(self, f"_{operation.name}")
+        work = getattr(self, f"_{do.name}")
         try:
-            result = work(*operation.arguments)
+            result = work(*do.arguments)
         except Lost as lost:
             self.finish(began, None, lost)
             return
@@ -171,10 +171,10 @@ class Replica:
 
     def finish(self, began: float, result: object, error: Any) -> None:
         try:
-            operation = self.steps.send(Result(began, self.world.now, result, error))
+            do = self.steps.send(Result(began, self.world.now, result, error))
         except StopIteration:
             return
-        self.step(operation)
+        self.step(do)
 
     # What the server does.
 

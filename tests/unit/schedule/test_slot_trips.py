@@ -57,40 +57,40 @@ class Trip:
         self.granted = Grant("lock", "me", 1, ttl, {}, record)
         self.steps = slot_decisions.take_slot(self.job, self.orders)
         with contextlib.suppress(StopIteration):
-            operation = next(self.steps)
+            do = next(self.steps)
             while self.now < begin + 2 * HOUR:
-                operation = self.steps.send(self.carry_out(operation))
+                do = self.steps.send(self.carry_out(do))
 
-    def carry_out(self, operation: Operation) -> Result:
+    def carry_out(self, do: Operation) -> Result:
         """The outcome of an operation, and the time that it took."""
         began = self.now
-        self.did.append((began, operation))
-        if operation.name == "sleep":
-            self.now = max(began, operation.arguments[0])
+        self.did.append((began, do))
+        if do.name == "sleep":
+            self.now = max(began, do.arguments[0])
             return Result(began, self.now)
-        if operation.name == "clock":
+        if do.name == "clock":
             return Result(began, began, (NOON + began, 0.0))
-        if operation.name in ("tell", "report"):
+        if do.name in ("tell", "report"):
             return Result(began, began)
         self.now += TOOK
-        answer = self.answer(self, operation)
+        answer = self.answer(self, do)
         if isinstance(answer, Unavailable | Refused):
             return Result(began, self.now, None, answer)
-        return Result(began, self.now, self.usual(operation) if answer is None else answer)
+        return Result(began, self.now, self.usual(do) if answer is None else answer)
 
-    def usual(self, operation: Operation) -> object:
+    def usual(self, do: Operation) -> object:
         """What a server answers that has the lock for us."""
-        if operation.name == "read":
+        if do.name == "read":
             return None, self.record
-        return self.granted if operation.name == "acquire" else None
+        return self.granted if do.name == "acquire" else None
 
     def times(self, name: str) -> list[float]:
         """When an operation was begun."""
-        return [when for when, operation in self.did if operation.name == name]
+        return [when for when, do in self.did if do.name == name]
 
     def told(self) -> list[tuple[object, ...]]:
         """All that was told."""
-        return [operation.arguments for _, operation in self.did if operation.name == "tell"]
+        return [do.arguments for _, do in self.did if do.name == "tell"]
 
     def end(self) -> tuple[object, ...]:
         """What was told last."""
@@ -98,10 +98,10 @@ class Trip:
 
 
 def fails(name: str, until: float, error: Exception | None = None) -> Answer:
-    """A server that can't operation one operation before that time."""
+    """A server that can't do one operation before that time."""
 
-    def answer(trip: Trip, operation: Operation) -> object:
-        return (error or Unavailable("down")) if operation.name == name and trip.now < until else None
+    def answer(trip: Trip, do: Operation) -> object:
+        return (error or Unavailable("down")) if do.name == name and trip.now < until else None
 
     return answer
 
@@ -135,13 +135,13 @@ def test_one_that_comes_once_asks_until_its_wait_is_over() -> None:
 def held_until(until: float) -> Answer:
     """A lock that another has until then."""
 
-    def answer(trip: Trip, operation: Operation) -> object:
+    def answer(trip: Trip, do: Operation) -> object:
         held = trip.now < until
-        if operation.name == "wait":
-            trip.now = max(trip.now, min(until, operation.arguments[1]))
-        elif operation.name == "acquire" and held:
+        if do.name == "wait":
+            trip.now = max(trip.now, min(until, do.arguments[1]))
+        elif do.name == "acquire" and held:
             return Held()
-        elif operation.name == "read":
+        elif do.name == "read":
             return (Held() if held else None), trip.record
         return None
 
@@ -159,7 +159,7 @@ def test_a_lock_that_was_taken_ahead_and_given_back_is_taken_over_at_once(
     trip = Trip(held_until(free), record=before, begin=begin, **wishes)
     assert trip.end()[0] == "granted"
     assert trip.now <= max(HOUR, free) + 0.1
-    assert len([1 for _, operation in trip.did if operation.name in ("read", "acquire", "wait")]) <= 4
+    assert len([1 for _, do in trip.did if do.name in ("read", "acquire", "wait")]) <= 4
     assert "held" not in [told[0] for told in trip.told()]
 
 
@@ -168,7 +168,7 @@ def test_what_holds_the_lock_is_waited_for_until_it_has_started() -> None:
     rest: Any = trip.end()
     assert rest[0] == "rest"
     assert HOUR + 0.5 < rest[1] < HOUR + 1.6
-    assert len([1 for _, operation in trip.did if operation.name in ("read", "acquire", "wait")]) <= 4
+    assert len([1 for _, do in trip.did if do.name in ("read", "acquire", "wait")]) <= 4
 
 
 @pytest.mark.parametrize("error", [Unavailable("down"), Refused("no")], ids=["unavailable", "refused"])
@@ -176,19 +176,15 @@ def test_an_attempt_that_cannot_be_written_is_taken_back_and_tried_again(error: 
     trip = Trip(fails("write", FOREVER, error), record=last(), begin=HOUR - 0.5)
     assert trip.end()[0] == "rest"
     assert ("trouble", str(error)) in trip.told()
-    release = next(operation for _, operation in trip.did if operation.name == "release")
+    release = next(do for _, do in trip.did if do.name == "release")
     assert release.arguments[1] == last()
     trip = Trip(fails("write", FOREVER, error), record=last(), begin=HOUR - 0.5, wait=0.0, loop=False)
     assert trip.end()[0] == "gave_up"
 
 
 def test_what_was_written_is_taken_back_though_the_server_is_silent_for_a_moment() -> None:
-    def silent(trip: Trip, operation: Operation) -> object:
-        return (
-            Unavailable("silent")
-            if operation.name in ("write", "release") and trip.now < HOUR + 3.0
-            else None
-        )
+    def silent(trip: Trip, do: Operation) -> object:
+        return Unavailable("silent") if do.name in ("write", "release") and trip.now < HOUR + 3.0 else None
 
     trip = Trip(silent, record=last(), begin=HOUR - 0.5)
     assert trip.times("release")[-1] >= HOUR + 3.0 - TOOK
@@ -215,12 +211,12 @@ def test_a_slot_that_was_granted_and_not_begun_is_taken_back(end: str) -> None:
         trip.orders.leaving = True
     else:
         trip.orders.no_front = trip.orders.nothing_runs = trip.orders.never_started = True
-    rest = decisions.turn_steps(trip.job, trip.orders, (trip.granted, trip.now + TTL))
+    rest = decisions.lifecycle(trip.job, trip.orders, (trip.granted, trip.now + TTL))
     with contextlib.suppress(StopIteration):
-        operation = next(rest)
+        do = next(rest)
         while True:
-            operation = rest.send(trip.carry_out(operation))
-    release = next(operation for _, operation in trip.did if operation.name == "release")
+            do = rest.send(trip.carry_out(do))
+    release = next(do for _, do in trip.did if do.name == "release")
     assert release.arguments[1] == last()
 
 
@@ -242,7 +238,7 @@ def test_the_lock_is_taken_shortly_before_the_start_however_long_the_jitter(
         trip = Trip(lambda *_: None, record=last(), begin=rest[1], loop=False, jitter=jitter, wait=wait)
     assert trip.end()[0] == "granted"
     assert starts - 1e-4 <= trip.now < starts + 0.1
-    ends: Any = [operation.arguments[0] for _, operation in trip.did if operation.name == "report"]
+    ends: Any = [do.arguments[0] for _, do in trip.did if do.name == "report"]
     assert trip.now < lease_times.renew_at(ends[-1], TTL)
 
 

@@ -1,4 +1,4 @@
-module singleton-run.dev/tests/servers/kube/elector
+module singleton-run.dev/tests/servers/go_programs/elector
 
 go 1.26.0
 

@@ -1,4 +1,4 @@
-module singleton-run.dev/tests/servers/kube/apiserver
+module singleton-run.dev/tests/servers/go_programs/apiserver
 
 go 1.26.0
 

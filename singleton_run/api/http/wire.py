@@ -1,0 +1,109 @@
+"""A TCP connection as a wire: bytes to and from a peer, by a socket that never blocks."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from singleton_run.api.deadline import READ, WRITE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket as _socket
+    from typing import Protocol
+
+    from singleton_run.api.deadline import Deadline
+    from singleton_run.api.resolve import Address
+
+    class Wire(Protocol):
+        """Bytes to and from a peer."""
+
+        def send(self, data: bytes, deadline: Deadline) -> None:
+            """Send all of `data`. Raises Broken, Timeout, Interrupted."""
+
+        def receive(self, deadline: Deadline) -> bytes:
+            """At least one byte, as soon as there is one; empty at the end. Raises the same."""
+
+        def close(self) -> None:
+            """Close it. Never raises."""
+else:
+    try:
+        import _socket
+    except ImportError:
+        import socket as _socket
+
+_PIECE = 65536
+_KEEPALIVE = ((_socket.TCP_KEEPIDLE, 15), (_socket.TCP_KEEPINTVL, 5), (_socket.TCP_KEEPCNT, 3))
+
+
+class Broken(Exception):
+    """The connection can't be made, or can't be used any more; the text says why."""
+
+
+class Untrusted(Broken):
+    """TLS failed for good: another attempt would end in the same way."""
+
+
+class Socket:
+    """A TCP connection. See `Wire`.
+
+    The constructor connects to `address`. Raises Broken, Timeout, Interrupted.
+    """
+
+    def __init__(self, address: Address, deadline: Deadline) -> None:
+        family, target = address
+        self._socket = _socket.socket(family, _socket.SOCK_STREAM)
+        try:
+            self._socket.setblocking(False)
+            self._connect(target, deadline)
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def _connect(self, target: tuple[object, ...], deadline: Deadline) -> None:
+        sock = self._socket
+        try:
+            sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+            # The kernel notices a path that died in silence: a NAT that forgot it, a lost machine.
+            sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1)
+            for option, value in _KEEPALIVE:
+                sock.setsockopt(_socket.IPPROTO_TCP, option, value)
+            number = sock.connect_ex(tuple(target))
+            if number == errno.EINPROGRESS:
+                deadline.wait(sock.fileno(), WRITE)
+                number = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
+        except OSError as error:
+            raise Broken(_reason(error)) from None
+        if number:
+            raise Broken(os.strerror(number).lower())
+
+    def send(self, data: bytes, deadline: Deadline) -> None:
+        """Send all of `data`."""
+        while data:
+            try:
+                data = data[self._socket.send(data) :]
+            except BlockingIOError:
+                deadline.wait(self._socket.fileno(), WRITE)
+            except OSError as error:
+                raise Broken(_reason(error)) from None
+
+    def receive(self, deadline: Deadline) -> bytes:
+        """The bytes that have come; empty at the end."""
+        while True:
+            try:
+                return self._socket.recv(_PIECE)
+            except BlockingIOError:
+                deadline.wait(self._socket.fileno(), READ)
+            except OSError as error:
+                raise Broken(_reason(error)) from None
+
+    def close(self) -> None:
+        """Close it."""
+        try:
+            self._socket.close()
+        except OSError:
+            return
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()

@@ -1,0 +1,125 @@
+"""How a keeper comes by the lock, and how it tries again what failed. Every kind of turn begins with this."""
+
+from __future__ import annotations
+
+from singleton_run import lease_times
+from singleton_run.api.contract import Grant, Held
+from singleton_run.errors import Unavailable
+from singleton_run.keeper.operations import Operation
+from singleton_run.system.messages import KeeperTells
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from singleton_run.errors import Failure
+    from singleton_run.job import Job
+    from singleton_run.keeper.operations import (
+        Orders,
+        Result,
+        Steps,
+        StepsToLastResult,
+        StepsToOutcome,
+        StepsToResult,
+    )
+
+_SILENT_LIMIT = 0.5
+
+
+def acquire(
+    job: Job, orders: Orders, until: float, answers_by: float | None = None, *, silent: bool = False
+) -> StepsToOutcome:
+    """Get the lock by `until` (boot clock): the grant and its lease's end.
+
+    Otherwise the holder at that time (Held), the error, or None where nobody wants the lock any more: then
+    the caller has to `leave`. A server that can't be reached is asked again until `answers_by`, which is
+    `until` where it isn't given. `silent` keeps a wait that is of no interest to the user out of the log.
+    """
+    limit = lease_times.request_limit(job.ttl)
+    answers_by = until if answers_by is None else answers_by
+    failures = 0
+    while True:
+        result = yield Operation("acquire", limit)
+        if orders.over():
+            return None
+        last = result.now >= until
+        answer = result.value
+        if isinstance(answer, Grant):
+            result = yield from _in_time(answer, result, job.ttl, limit)
+            if orders.over():
+                return None
+            if result.error is None:
+                return answer, result.began + job.ttl
+        elif isinstance(answer, Held):
+            if last:
+                return answer
+            if not silent:
+                yield Operation("tell", *KeeperTells.held(answer.holder, answer.host, answer.since))
+            result = yield Operation("wait", answer, until)
+        error = result.error
+        if error is None:
+            failures = 0
+        elif result.now >= answers_by or not isinstance(error, Unavailable):
+            return error
+        else:
+            failures += 1
+            yield from pause(result, error, failures, answers_by)
+        if orders.over():
+            return None
+
+
+def _in_time(grant: Grant, result: Result, ttl: float, limit: float) -> StepsToResult:
+    """The request that proves a grant with enough time left: the `result` that gave it, or a renewal.
+
+    A late grant is not given back: a release that the network kept back could undo what came later.
+    """
+    if not is_late(result, ttl):
+        return result
+    result = yield Operation("renew", grant, limit)
+    if result.error is None and is_late(result, ttl):
+        result.error = Unavailable("the server gave the lock too late to use it")
+    return result
+
+
+def leave(job: Job, outcome: object) -> Steps:
+    """Give up the place in the queue, after `acquire` ended with that outcome.
+
+    A server that didn't answer gets half a second only: the front, which waits to hear why there is no lock,
+    gives a keeper one second more than a request may take. Our lease ends by itself.
+    """
+    limit = lease_times.request_limit(job.ttl)
+    yield Operation("leave", min(limit, _SILENT_LIMIT) if isinstance(outcome, Unavailable) else limit)
+
+
+def retry(operation: Operation, orders: Orders, until: float) -> StepsToLastResult:
+    """Do an operation until it succeeds, is refused, or `until` has passed: the last result.
+
+    None where nobody wants the lock any more.
+    """
+    failures = 0
+    while True:
+        result = yield operation
+        if orders.over():
+            return None
+        if not isinstance(result.error, Unavailable) or result.now >= until:
+            return result
+        failures += 1
+        yield from pause(result, result.error, failures, until)
+        if orders.over():
+            return None
+
+
+def pause(result: Result, error: Failure, failures: int, until: float) -> Steps:
+    """Tell the last of so many failures in a row, and wait a little longer than after the one before."""
+    yield Operation("tell", *KeeperTells.trouble(str(error)))
+    seconds = max(0.1, lease_times.back_off(failures, 5.0))
+    yield Operation("sleep", min(result.now + seconds, until))
+
+
+def is_late(result: Result, ttl: float) -> bool:
+    """Whether a lease that this request gave or renewed is too old to start a command with."""
+    return result.now >= lease_times.stop_at(result.began + ttl, ttl)
+
+
+def tell_granted(grant: Grant, end: float) -> Steps:
+    """Tell the front that the lock is ours until `end`: it starts the command."""
+    yield Operation("report", end)
+    yield Operation("tell", *KeeperTells.granted(grant.as_dict()))

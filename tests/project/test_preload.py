@@ -1,0 +1,123 @@
+"""The quick loader loads what a plain call needs, as the import statement does, and nothing stale."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from singleton_run import preload
+from tests.support.harness import TREE, environment
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# What is imported before there is a loader.
+ORDINARY = {"singleton_run", "singleton_run.__main__", "singleton_run.preload", "singleton_run.errors"}
+LISTED = (*preload.CALL, *preload.TURN)
+DESCRIBE = """if True:
+    import importlib, sys
+    from singleton_run import errors, preload
+    if sys.argv[1] == "quickly":
+        preload.load(sys.argv[2:])
+        print({name.removesuffix(".__init__") for name in sys.argv[2:]} - set(sys.modules), file=sys.stderr)
+    for module in [importlib.import_module(name.removesuffix(".__init__")) for name in sys.argv[2:]]:
+        above, _, last = module.__name__.rpartition(".")
+        spec, loader = module.__spec__, module.__loader__
+        del module.__builtins__
+        facts = {**vars(module), "__spec__": vars(spec), "__loader__": vars(loader)}
+        facts["__spec__"].update(loader=type(loader), _initializing=False)
+        print(module, spec.cached, spec.parent, loader.path, sorted(facts))
+        print(*(f"{name}={facts[name]}" for name in sorted(facts) if name[:2] == "__"))
+        print(not above or getattr(sys.modules[above], last) is module)
+"""
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A copy of the packages, compiled."""
+    for package in (TREE / "singleton_run", TREE / "backends" / "singleton_run_file"):
+        shutil.copytree(package, tmp_path / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+    subprocess.run([sys.executable, "-m", "compileall", "-q", str(tmp_path)], check=True)
+    return tmp_path
+
+
+def run(tree: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    locks = tree / "locks"
+    locks.mkdir(mode=0o700, exist_ok=True)
+    return subprocess.run(
+        [sys.executable, *words, "-m", "singleton_run", "--lock", f"file://{locks}", "--", "true"],
+        cwd=tree,
+        env=environment(PYTHONPATH=str(tree), PYTHONDONTWRITEBYTECODE="1", **variables),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def imported(done: subprocess.CompletedProcess[str]) -> set[str]:
+    """Our modules that the import statement loaded, by what `-X importtime` wrote."""
+    assert done.returncode == 0, done.stderr
+    names = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    return {name for name in names if name.partition(".")[0] == "singleton_run"}
+
+
+def names() -> set[str]:
+    return {name.removesuffix(".__init__") for name in LISTED}
+
+
+def test_a_plain_call_needs_what_is_listed_and_nothing_else(tree: Path) -> None:
+    quickly = imported(run(tree, "-X", "importtime"))
+    assert quickly <= ORDINARY
+    slowly = imported(run(tree, "-X", "importtime", PYTHONPYCACHEPREFIX=str(tree / "elsewhere")))
+    assert slowly | ORDINARY == names() | ORDINARY
+
+
+def test_a_module_is_what_the_import_statement_makes_of_it(tree: Path) -> None:
+    environ = environment(PYTHONPATH=str(tree))
+    quickly, slowly = (
+        subprocess.run(
+            [sys.executable, "-c", DESCRIBE, how, *LISTED],
+            cwd=tree,
+            env=environ,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        for how in ("quickly", "slowly")
+    )
+    assert quickly.stderr == "set()\n"
+    assert quickly.stdout.splitlines() == slowly.stdout.splitlines()
+
+
+@pytest.mark.parametrize("time", ["other", "same"])
+def test_an_edited_source_is_what_runs(tree: Path, time: str) -> None:
+    source = tree / "singleton_run" / "call" / "executable.py"
+    before = source.stat()
+    edited = "raise SystemExit(7)\n"
+    source.write_text(edited if time == "same" else edited.ljust(before.st_size, "#"))
+    os.utime(source, (before.st_atime, before.st_mtime + 10 * (time == "other")))
+    assert (source.stat().st_size == before.st_size) == (time == "other")
+    assert run(tree).returncode == 7
+
+
+@pytest.mark.parametrize("how", ["none", "cut", "unchecked", "-O", "another Python's"])
+def test_whatever_the_compiled_files_are_it_runs(tree: Path, how: str) -> None:
+    compiled = list(tree.rglob("*.pyc"))
+    assert len(compiled) > len(LISTED)
+    for path in compiled:
+        if how == "none":
+            path.unlink()
+        elif how == "cut":
+            path.write_bytes(path.read_bytes()[:12])
+        elif how == "another Python's":
+            path.write_bytes(bytes(4) + path.read_bytes()[4:])
+    if how == "unchecked":
+        compileall = [sys.executable, "-m", "compileall", "-qf", "--invalidation-mode", "unchecked-hash"]
+        subprocess.run([*compileall, str(tree)], check=True)
+    done = run(tree, *(["-O"] if how == "-O" else []))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
