@@ -7,6 +7,7 @@ strangers begin with `kernel+`. So the front knows without loading anything; a l
 
 from __future__ import annotations
 
+from singleton_run import preload
 from singleton_run.errors import UNUSABLE, Refused
 
 TYPE_CHECKING = False
@@ -29,6 +30,15 @@ BUILT_IN = {
 }
 OF_PATHS = ("file",)
 """Schemes whose address is a path on this machine, without a host."""
+LOADED_FIRST = {
+    "singleton_run_file": (
+        "singleton_run_file.address",
+        "singleton_run_file.lock_file",
+        "singleton_run_file.directory",
+        "singleton_run_file.backend",
+    ),
+}
+"""The modules of a package on the way to the command, each after all that it imports (`preload`)."""
 
 
 def open_backend(url: str, environ: Mapping[str, str]) -> Backend:
@@ -53,6 +63,7 @@ def _opened(url: str, environ: Mapping[str, str]) -> Any:
     scheme = url.partition("://")[0]
     package = KERNEL_HELD.get(scheme) or BUILT_IN.get(scheme)
     if package is not None:
+        preload.load((f"{package}.__init__",), LOADED_FIRST.get(package, ()))
         return __import__(package).open_backend(url, environ)
     from importlib.metadata import entry_points
 
