@@ -314,13 +314,13 @@ class EtcdBackend:
         # The lease first: the key needs it. False means that it is there already, from a request like this.
         if self._server.grant_lease(place.lease, toolbox.whole_seconds(ttl), deadline):
             place.renewed = now
-        # If our key doesn't exist…
+        # Only if our key doesn't exist yet:
         is_missing: list[Compare] = [("create", place.key, 0)]
-        # …put ourselves into the queue: etcd deletes the key when the lease ends.
+        # Put ourselves into the queue. etcd deletes the key when the lease ends.
         put = Op("put", place.key, value=keys.value(holder, place.since, 0), lease=place.lease)
         # The two newest keys are ours and the one before it, which `wait` then watches without asking again.
         newest = all_below(self._keys.queue(place.name), limit=2, newest=True, keys_only=True)
-        # Else use the key that is there, and just look.
+        # Else an earlier request made the key: use it, and just look.
         outcome = self._server.txn(is_missing, [put, *look, newest], look, deadline)
         if outcome.succeeded:
             outcome.found = outcome.found[1:]

@@ -322,6 +322,8 @@ class Turn:
                 self.wait.guard_decides = True
                 return
             trouble = self.keeper.trouble
+            if self.leased and not self.wait.holder:  # nobody said that it is held
+                trouble = trouble or "the server gave no answer in time"
             self._end_waiting(UNAVAILABLE if trouble else HELD, trouble, now)
 
     def _look_settling(self, now: float) -> None:

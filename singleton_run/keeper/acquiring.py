@@ -21,6 +21,8 @@ if TYPE_CHECKING:
         StepsToResult,
     )
 
+_SILENT_LIMIT = 0.5
+
 
 def acquire(
     job: Job, orders: Orders, until: float, answers_by: float | None = None, *, silent: bool = False
@@ -75,6 +77,16 @@ def _in_time(grant: Grant, result: Result, ttl: float, limit: float) -> StepsToR
     if result.error is None and is_late(result, ttl):
         result.error = Unavailable("the server gave the lock too late to use it")
     return result
+
+
+def leave(job: Job, outcome: object) -> Steps:
+    """Give up the place in the queue, after `acquire` ended with that outcome.
+
+    A server that didn't answer gets half a second only: the front, which waits to hear why there is no lock,
+    gives a keeper one second more than a request may take. Our lease ends by itself.
+    """
+    limit = lease_times.request_limit(job.ttl)
+    yield Operation("leave", min(limit, _SILENT_LIMIT) if isinstance(outcome, Unavailable) else limit)
 
 
 def retry(operation: Operation, orders: Orders, until: float) -> StepsToLastResult:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from singleton_run import lease_times
 from singleton_run.api.contract import Held
 from singleton_run.errors import HELD, Lost, Unavailable
-from singleton_run.keeper.acquiring import acquire, pause, tell_granted
+from singleton_run.keeper.acquiring import acquire, leave, pause, tell_granted
 from singleton_run.keeper.operations import Operation
 from singleton_run.system.messages import KeeperTells
 
@@ -47,7 +47,7 @@ def _take(job: Job, orders: Orders) -> StepsToGrant:
         return outcome
     if isinstance(outcome, Held):
         yield Operation("tell", *KeeperTells.held(outcome.holder, outcome.host, outcome.since))
-    yield Operation("leave", lease_times.request_limit(job.ttl))
+    yield from leave(job, outcome)
     if outcome is None:
         yield Operation("tell", *KeeperTells.settled(""))
     elif isinstance(outcome, Held):

@@ -15,7 +15,7 @@ from singleton_run import lease_times
 from singleton_run.api import record
 from singleton_run.api.contract import Held
 from singleton_run.errors import HELD, Failure, Lost, Unavailable
-from singleton_run.keeper.acquiring import acquire, pause, retry, tell_granted
+from singleton_run.keeper.acquiring import acquire, leave, pause, retry, tell_granted
 from singleton_run.keeper.operations import Operation
 from singleton_run.schedule.slot_rules import MEND, REST, taken_back
 from singleton_run.system.messages import KeeperTells
@@ -57,7 +57,7 @@ def take_slot(job: Job, orders: Orders) -> StepsToGrant:
     got = yield from acquire(job, orders, until, deadline, silent=decision.briefly)
     if isinstance(got, tuple):
         return (yield from _run(job, orders, got))
-    yield Operation("leave", limit)
+    yield from leave(job, got)
     if got is None:
         yield Operation("tell", *KeeperTells.settled(""))
     elif isinstance(got, Held):
@@ -208,7 +208,7 @@ def take_once(job: Job, orders: Orders) -> StepsToGrant:
             if result is not None and result.error is None and result.value is None:
                 yield from tell_granted(*got)
                 return got
-        yield Operation("leave", limit)
+        yield from leave(job, got)
     if isinstance(got, Failure):
         yield Operation("tell", *KeeperTells.gave_up(got.status, str(got)))
     elif isinstance(got, Held):

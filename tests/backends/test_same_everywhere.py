@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
@@ -138,10 +139,9 @@ def test_a_damaged_mark_is_for_a_person_to_look_at(
         assert re.search(r" is damaged: delete it if what it marks shall be done again$", line), line
 
 
-@pytest.mark.parametrize("kind", SERVERS)
-def test_a_server_that_does_not_answer_is_named_with_its_port(
-    kind: str, request: pytest.FixtureRequest, lab: Lab
-) -> None:
+@contextmanager
+def deaf(kind: str, request: pytest.FixtureRequest) -> Iterator[tuple[Place, str]]:
+    """The lock on a server from which no answer comes, and what a user is to read of it."""
     service = {"k8s-lease": "kubernetes", "etcd+grpc": "etcd"}.get(kind, kind)
     server = (
         request.getfixturevalue("cluster").own_server()
@@ -156,15 +156,34 @@ def test_a_server_that_does_not_answer_is_named_with_its_port(
             place = Place(server.url.replace(f":{server.port}", f":{between.port}"))
         else:
             place = Place(f"{kind}://{between.address}")
+        yield place, f"{service}: 127.0.0.1:{between.port}: no answer in time"
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+def test_a_server_that_does_not_answer_is_named_with_its_port(
+    kind: str, request: pytest.FixtureRequest, lab: Lab
+) -> None:
+    with deaf(kind, request) as (place, why):
         lab.lock = place.lock
-        # Longer than one request may take: it is told once that another will be made, and then that it ends.
+        # Longer than one request may take: it may be told that another will be made, and then that it ends.
         run = lab.start("--wait", "6", command=lab.job(), environ=environment(**place.variables))
         status = run.wait()
-    why = f"{service}: 127.0.0.1:{between.port}: no answer in time"
     assert status == UNAVAILABLE, run.said
-    assert [line.count(why) for line in run.said.splitlines()] == [1, 1], run.said
+    assert {line.count(why) for line in run.said.splitlines()} == {1}, run.said
     assert run.said.endswith(f" {why}\n"), run.said
     lab.evidence.check(0)
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+@pytest.mark.parametrize("wait", ["-n", "--wait=1"])
+def test_a_server_that_does_not_answer_is_not_taken_for_a_held_lock(
+    kind: str, request: pytest.FixtureRequest, lab: Lab, wait: str
+) -> None:
+    """However short the wait is: a busy keeper says at which server, else the front that there was none."""
+    with deaf(kind, request) as (place, _):
+        status, line = refused_with(lab, place, wait)
+    assert status == UNAVAILABLE, line
+    assert line.endswith("no answer in time"), line
 
 
 def wrong_login(kind: str, request: pytest.FixtureRequest, folder: Path) -> Place:

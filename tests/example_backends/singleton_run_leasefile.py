@@ -217,7 +217,7 @@ def is_own(state: Mapping[str, Any], holder: str) -> bool:
 
 def held_in(state: Mapping[str, Any]) -> Held:
     """What is told to whoever is refused."""
-    return Held(state["holder"], state["holder"].partition(":")[0], state["since"], state["until"])
+    return Held(state["holder"], since=state["since"], until=state["until"])
 
 
 def must_be(grant: Grant, state: Mapping[str, Any]) -> None:

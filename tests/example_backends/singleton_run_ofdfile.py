@@ -1,9 +1,9 @@
 """A kernel-held backend as a stranger would write it: a lock of fcntl(2) on an open file description.
 
 It is found by its entry point, and asked for by `--lock kernel+ofdfile:///DIRECTORY`. The lock belongs to the
-open file, so a forked process shares it, and the kernel frees it when the last of them has closed the file. The
-file NAME.lock is never removed; beside it, NAME.json has the last token, until when the lock is kept and the
-record, and NAME.once the marks.
+open file, so a forked process shares it, and the kernel frees it when the last of them has closed the file.
+The file NAME.lock is never removed; beside it, NAME.json has the last token, until when the lock is kept and
+the record, and NAME.once the marks.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from singleton_run.api.contract import Grant, Held, host_of
+from singleton_run.api.contract import Grant, Held
 from singleton_run.errors import Lost, Refused
 from singleton_run.system import calls
 
@@ -188,7 +188,7 @@ class OfdFile:
     def _held(self, name: str) -> Held:
         state = self._state(name)
         until = state["kept_until"]
-        return Held(state["holder"], host_of(state["holder"]), until=until if until > calls.now() else None)
+        return Held(state["holder"], until=until if until > calls.now() else None)
 
     def _must_be(self, grant: Grant) -> None:
         state = self._state(grant.name)

@@ -342,6 +342,21 @@ def test_a_password_is_in_no_list_of_processes_no_log_and_not_with_the_command(
         lab.finish()
         assert run.wait() == 0, run.said
         assert '"event":"started"' in run.said
+        assert '"event":"request"' in run.said
+        assert CANARY not in run.said
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("scheme", ["etcd", "etcd+grpc", "postgresql"])
+def test_a_password_in_a_variable_of_the_server_s_own_is_in_no_trace(
+    request: pytest.FixtureRequest, tmp_path: Path, scheme: str
+) -> None:
+    logins = {"ETCDCTL_USER": "canary", "ETCDCTL_PASSWORD": CANARY, "PGUSER": "canary", "PGPASSWORD": CANARY}
+    with Lab(tmp_path) as lab:
+        lab.lock = f"{scheme}://{place_of(request, scheme)}"
+        run = lab.start("-vv", command=lab.job(), environ=environment(**logins))
+        assert run.wait() == 0, run.said
+        assert "keeper request" in run.said
         assert CANARY not in run.said
 
 

@@ -699,15 +699,20 @@ def test_a_wait_whose_end_the_guard_has_forestalled_goes_on_until_it_says_so() -
     assert hands.done[-2:] == [("guard", *GuardOrders.start(grant().token)), ("guard", "signal", SIGTERM)]
 
 
-def test_a_keeper_that_answers_too_late_is_asked_to_give_the_lock_back() -> None:
+@pytest.mark.parametrize("told", [True, False])
+def test_a_keeper_that_answers_too_late_is_asked_to_give_the_lock_back(*, told: bool) -> None:
+    """It is held only if somebody said so: else the server gave no answer."""
     values = fast_parser.read(["--name", "x", "--wait", "2s", "--ttl", "6s", "--", "true"], {})
     assert values is not None
     hands = Hands()
     one = front_decisions.Turn(settings.check(values, {}), hands, leased=True, now=0.0, kill_grace=10.0)
     one.begin()
+    if told:
+        one.held("them", "there", 1.0)
     one.look(one.next_look())
     assert hands.done[-2:] == [("say", "gave up"), ("leave",)]
     one.granted(grant().as_dict(), 5.0)
     assert one.phase == front_decisions.WAITING
     one.settled("")
-    assert (one.phase, one.ending.status, one.conflict) == (front_decisions.OVER, 75, True)
+    status = HELD if told else UNAVAILABLE
+    assert (one.phase, one.ending.status, one.conflict) == (front_decisions.OVER, status, told)

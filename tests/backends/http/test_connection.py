@@ -137,7 +137,7 @@ def serving(reply: Reply, context: ssl.SSLContext | None = None) -> Iterator[Ser
 
 
 def soon(limit: float = LONG) -> Deadline:
-    return Deadline(calls.now() + limit)
+    return Deadline.after(limit)
 
 
 def ask(client: Client, limit: float = LONG, path: str = "/") -> Answer:
@@ -364,7 +364,7 @@ def test_a_wake_interrupts_a_request() -> None:
     woken, wake = os.pipe()
     os.write(wake, b".")
     with serving(always()) as server, pytest.raises(Interrupted):
-        local(server.port).request("POST", "/", {}, b"", Deadline(calls.now() + LONG, woken))
+        local(server.port).request("POST", "/", {}, b"", Deadline.after(LONG, woken))
     os.close(woken)
     os.close(wake)
 

@@ -11,7 +11,6 @@ import pytest
 
 from singleton_run.api.deadline import Deadline
 from singleton_run.errors import UNUSABLE, Failure, Refused
-from singleton_run.system import calls
 from singleton_run_k8s.address import Address
 from singleton_run_k8s.kubeconfig import Kubeconfig
 from singleton_run_k8s.login_kubeconfig import KubeconfigLogin
@@ -48,7 +47,7 @@ def login(files: object, context: str = "") -> KubeconfigLogin:
 
 def header(files: object, context: str = "") -> str:
     """What a login by the files says of itself."""
-    return login(files, context).authorization(Deadline(calls.now() + 10.0))
+    return login(files, context).authorization(Deadline.after(10.0))
 
 
 def failure(files: object, context: str = "") -> Failure:
@@ -237,7 +236,7 @@ def test_whom_to_act_as_is_in_the_headers_as_client_go_has_them(tmp_path: Path) 
         "as-user-extra": {"example.com/x%": ["1", "2"]},
     }
     acting = login(written(tmp_path, content(user)))
-    acting.access(Deadline(calls.now() + 10.0))
+    acting.access(Deadline.after(10.0))
     assert acting.headers() == {
         "Impersonate-User": ["jan\xc3\xa9"],
         "Impersonate-Uid": ["17"],
