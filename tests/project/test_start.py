@@ -78,3 +78,18 @@ def test_arguments_and_environment_go_on_byte_for_byte(venv: Path, tmp_path: Pat
     assert [entry for entry in entries if not entry.startswith(b"SINGLETON_")] == given
     done = call(venv, tmp_path / "locks", "printf", b"\xfe", environ=environ)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"\xfe", b"")
+
+
+def test_where_the_kernel_finds_no_interpreter_the_module_runs(wheel: Path, tmp_path: Path) -> None:
+    command, environ = installed("venv", wheel, tmp_path / "a blank")
+    argv = [
+        str(command.with_name("python")),
+        "-m",
+        "singleton_run",
+        "--lock",
+        f"file://{tmp_path}/locks",
+        "--",
+        "true",
+    ]
+    done = subprocess.run(argv, env=environ, capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
