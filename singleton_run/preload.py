@@ -74,8 +74,11 @@ _CACHED = f".{sys.implementation.cache_tag}.pyc"
 _HEAD = MAGIC_NUMBER + bytes(4)
 
 
-def load(names: Iterable[str]) -> None:
-    """Load these modules, in this order; `.__init__` is a package. Passes over what isn't compiled."""
+def load(names: Iterable[str], first: Iterable[str] = ()) -> None:
+    """Load these modules, in this order; `.__init__` is a package. Passes over what isn't compiled.
+
+    `first` are a package's modules that its `__init__` imports: they are loaded between its making and that.
+    """
     if not _ROOT or sys.flags.optimize or sys.pycache_prefix:  # the compiled files are elsewhere
         return
     for name in names:
@@ -91,7 +94,7 @@ def load(names: Iterable[str]) -> None:
         if code is None:
             continue
         if file == "__init__":
-            _execute(code, package, source, cached, folder)
+            _execute(code, package, source, cached, folder, first)
         else:
             _execute(code, name, source, cached)
 
@@ -109,8 +112,10 @@ def _compiled(source: str, cached: str) -> memoryview | None:
     return memoryview(data)[16:] if data[:16] == head else None
 
 
-def _execute(code: memoryview, name: str, source: str, cached: str, folder: str = "") -> None:
-    """Make the module of that name by its code; `folder` is a package's."""
+def _execute(
+    code: memoryview, name: str, source: str, cached: str, folder: str = "", first: Iterable[str] = ()
+) -> None:
+    """Make the module of that name by its code; `folder` is a package's, and `first` what it imports."""
     above, _, last = name.rpartition(".")
     spec = ModuleSpec(name, SourceFileLoader(name, source), origin=source, is_package=bool(folder))
     spec.has_location, spec.cached = True, cached
@@ -120,8 +125,10 @@ def _execute(code: memoryview, name: str, source: str, cached: str, folder: str 
     if folder:
         module.__path__ = spec.submodule_search_locations = [folder]
     try:
+        load(first)
         exec(marshal.loads(code), module.__dict__)  # noqa: S102, S302 - as the import statement does
     except BaseException:
         del sys.modules[name]
         raise
-    setattr(sys.modules[above], last, module)
+    if above:
+        setattr(sys.modules[above], last, module)

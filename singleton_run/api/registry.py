@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 
+from singleton_run import preload
 from singleton_run.errors import UNUSABLE, Refused, incomplete
 
 TYPE_CHECKING = False
@@ -31,6 +32,15 @@ BUILT_IN = {
 }
 OF_PATHS = ("file",)
 """Schemes whose address is a path on this machine, without a host."""
+LOADED_FIRST = {
+    "singleton_run_file": (
+        "singleton_run_file.address",
+        "singleton_run_file.lock_file",
+        "singleton_run_file.directory",
+        "singleton_run_file.backend",
+    ),
+}
+"""The modules of a package on the way to the command, each after all that it imports (`preload`)."""
 # The executable that needs no Python (packaging/standalone) has no packages but those that are built in.
 _IS_ALONE = "_singleton_run" in sys.builtin_module_names
 _LEFT_OUT = ("etcd+grpc",)
@@ -82,6 +92,7 @@ def _open(url: str, environ: Mapping[str, str]) -> Any:
         )
     package = KERNEL_HELD.get(scheme) or BUILT_IN.get(scheme)
     if package is not None:
+        preload.load((f"{package}.__init__",), LOADED_FIRST.get(package, ()))
         return __import__(package).open_backend(url, environ)
     from importlib.metadata import entry_points
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from singleton_run import preload
+from singleton_run.api.registry import LOADED_FIRST
 from tests.support.harness import TREE, environment
 
 if TYPE_CHECKING:
@@ -18,12 +19,15 @@ if TYPE_CHECKING:
 
 # What is imported before there is a loader.
 ORDINARY = {"singleton_run", "singleton_run.__main__", "singleton_run.preload", "singleton_run.errors"}
-LISTED = (*preload.CALL, *preload.TURN)
+FILE = LOADED_FIRST["singleton_run_file"]
+LISTED = (*preload.CALL, *preload.TURN, *FILE, "singleton_run_file.__init__")
 DESCRIBE = """if True:
     import importlib, sys
     from singleton_run import errors, preload
     if sys.argv[1] == "quickly":
-        preload.load(sys.argv[2:])
+        preload.load(preload.CALL + preload.TURN)
+        for package, modules in sys.modules["singleton_run.api.registry"].LOADED_FIRST.items():
+            preload.load([f"{package}.__init__"], modules)
         print({name.removesuffix(".__init__") for name in sys.argv[2:]} - set(sys.modules), file=sys.stderr)
     for module in [importlib.import_module(name.removesuffix(".__init__")) for name in sys.argv[2:]]:
         above, _, last = module.__name__.rpartition(".")
@@ -63,7 +67,7 @@ def imported(done: subprocess.CompletedProcess[str]) -> set[str]:
     """Our modules that the import statement loaded, by what `-X importtime` wrote."""
     assert done.returncode == 0, done.stderr
     names = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    return {name for name in names if name.partition(".")[0] == "singleton_run"}
+    return {name for name in names if name.startswith("singleton_run")}
 
 
 def names() -> set[str]:
