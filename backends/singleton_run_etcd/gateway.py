@@ -66,7 +66,8 @@ class Gateway:
             "failure": [_request_op(operation) for operation in otherwise],
         }
         try:
-            answer = self._call("/v3/kv/txn", body, deadline, expected=NOT_FOUND)
+            key = compares[0][1] if compares else then[0].key
+            answer = self._call("/v3/kv/txn", key, body, deadline, expected=NOT_FOUND)
         except ServerError:
             raise LeaseNotFound from None
         outcome = _checked(lambda: _outcome(answer))
@@ -78,32 +79,35 @@ class Gateway:
 
     def range(self, look: Op, deadline: Deadline) -> tuple[list[KeyValue], int]:
         """See `client.Server`."""
-        answer = self._call("/v3/kv/range", _request_op(look)["request_range"], deadline)
+        answer = self._call("/v3/kv/range", look.key, _request_op(look)["request_range"], deadline)
         return _checked(lambda: (_key_values(answer), int(answer["header"]["revision"])))
 
     def grant_lease(self, lease: int, ttl: int, deadline: Deadline) -> bool:
         """See `client.Server`."""
         body = {"ID": str(lease), "TTL": str(ttl)}
         try:
-            self._call("/v3/lease/grant", body, deadline, expected=FAILED_PRECONDITION)
+            self._call("/v3/lease/grant", body["ID"], body, deadline, expected=FAILED_PRECONDITION)
         except ServerError:
             return False
         return True
 
     def keep_lease_alive(self, lease: int, deadline: Deadline) -> bool:
         """See `client.Server`."""
-        answer = self._call("/v3/lease/keepalive", {"ID": str(lease)}, deadline)
+        body = {"ID": str(lease)}
+        answer = self._call("/v3/lease/keepalive", body["ID"], body, deadline)
         return _checked(lambda: int(answer.get("result", {}).get("TTL", 0))) > 0
 
     def time_to_live(self, lease: int, deadline: Deadline) -> int:
         """See `client.Server`."""
-        answer = self._call("/v3/lease/timetolive", {"ID": str(lease)}, deadline)
+        body = {"ID": str(lease)}
+        answer = self._call("/v3/lease/timetolive", body["ID"], body, deadline)
         return _checked(lambda: max(0, int(answer.get("TTL", 0))))
 
     def revoke_lease(self, lease: int, deadline: Deadline) -> None:
         """See `client.Server`."""
+        body = {"ID": str(lease)}
         try:
-            self._call("/v3/lease/revoke", {"ID": str(lease)}, deadline, expected=NOT_FOUND)
+            self._call("/v3/lease/revoke", body["ID"], body, deadline, expected=NOT_FOUND)
         except ServerError:
             return
 
@@ -111,11 +115,11 @@ class Gateway:
         """See `client.Server`."""
         request = {"key": _encoded(key), "start_revision": str(revision), "filters": ["NOPUT"]}
         body = toolbox.dumps({"create_request": request}).encode()
-        return self._with_login(lambda: self._open_watch(body, deadline), deadline)
+        return self._with_login(lambda: self._open_watch(key, body, deadline), deadline)
 
-    def _open_watch(self, body: bytes, deadline: Deadline) -> GatewayWatch:
+    def _open_watch(self, key: str, body: bytes, deadline: Deadline) -> GatewayWatch:
         headers = {**self._headers(), **_NEEDS_LEADER}
-        stream = self._client.stream("POST", "/v3/watch", headers, body, deadline)
+        stream = self._client.stream("POST", "/v3/watch", headers, body, deadline, key)
         try:
             if stream.status != 200:
                 raise _server_error(stream.answer, certificate=self._certificate)
@@ -143,8 +147,9 @@ class Gateway:
         """See `client.Server`."""
         self._client.close()
 
-    def _call(self, path: str, body: Body, deadline: Deadline, expected: int | None = None) -> Body:
-        return self._with_login(lambda: self._post(path, body, deadline), deadline, expected)
+    def _call(self, path: str, key: str, body: Body, deadline: Deadline, expected: int | None = None) -> Body:
+        """The answer to a request about `key`, which may be a lease's id. Raises as `_with_login`."""
+        return self._with_login(lambda: self._post(path, key, body, deadline), deadline, expected)
 
     def _with_login(
         self, work: Callable[[], Result], deadline: Deadline, expected: int | None = None
@@ -153,7 +158,7 @@ class Gateway:
 
         def authenticate(user: str, password: str) -> str:
             body = {"name": user, "password": password}
-            token = str(self._post("/v3/auth/authenticate", body, deadline).get("token", ""))
+            token = str(self._post("/v3/auth/authenticate", "", body, deadline).get("token", ""))
             if not (token.isascii() and token.isprintable()):
                 raise _not_etcd()
             return token
@@ -165,10 +170,10 @@ class Gateway:
                 raise
             raise self._failure(error) from None
 
-    def _post(self, path: str, body: Body, deadline: Deadline) -> Body:
+    def _post(self, path: str, key: str, body: Body, deadline: Deadline) -> Body:
         data = toolbox.dumps(body).encode()
         sent = toolbox.now()
-        answer = self._client.request("POST", path, self._headers(), data, deadline)
+        answer = self._client.request("POST", path, self._headers(), data, deadline, key)
         self._clock.read(answer.headers.get("date"), sent, toolbox.now())
         if answer.status != 200:
             raise _server_error(answer, certificate=self._certificate)

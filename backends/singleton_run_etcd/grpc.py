@@ -198,7 +198,7 @@ class Grpc:
         def ask(line: _Line, share: Deadline) -> Any:
             stream = _Stream(line.lease.LeaseKeepAlive, request, self._metadata(), _seconds(share))
             try:
-                return stream.next(share)
+                return _told(request, lambda: stream.next(share))
             finally:
                 stream.close()
 
@@ -226,7 +226,8 @@ class Grpc:
 
         def ask(line: _Line, share: Deadline) -> GrpcWatch:
             metadata = [*self._metadata(), _NEEDS_LEADER]
-            return GrpcWatch(self, line, _Stream(line.watch.Watch, request, metadata, None), share)
+            stream = _Stream(line.watch.Watch, request, metadata, None)
+            return _told(create, lambda: GrpcWatch(self, line, stream, share))
 
         watch = self._with_login(ask, deadline)
         if watch.refused:
@@ -358,6 +359,23 @@ class GrpcWatch:
 
 def _answer(method: Any, request: Any, metadata: Metadata, deadline: Deadline) -> Any:
     """The answer to a call. Raises ServerError, Timeout, Interrupted."""
+    return _told(request, lambda: _awaited(method, request, metadata, deadline))
+
+
+def _told(request: Any, work: Callable[[], Result]) -> Result:
+    """Do `work`, which sends `request`, and have the trace tell of it."""
+    return toolbox.request(work, type(request).__name__, lambda: _key(request), lambda _: "OK")
+
+
+def _key(request: Any) -> str:
+    """The key that a request is about, or its lease's id; empty for a login."""
+    if isinstance(request, rpc.TxnRequest):
+        operations = [*request.compare, *(operation.request_range for operation in request.success)]
+        request = operations[0]
+    return _decoded(request.key) if hasattr(request, "key") else str(getattr(request, "ID", ""))
+
+
+def _awaited(method: Any, request: Any, metadata: Metadata, deadline: Deadline) -> Any:
     bell = _Bell()
     call = method.future(request, timeout=_seconds(deadline), metadata=metadata)
     call.add_done_callback(bell.ring)

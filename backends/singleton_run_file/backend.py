@@ -21,8 +21,10 @@ from singleton_run_file.lock_file import TO_READ
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
+    from collections.abc import Callable, Mapping
+    from typing import Any, TypeVar
+
+    Result = TypeVar("Result")
 
 
 class FileBackend:
@@ -46,7 +48,7 @@ class FileBackend:
             if lock_file.kept_until(self.descriptor) and self._is_current(name):
                 return self._held(name)
             try:
-                fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._flock(name, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return self._held(name)
             except OSError as error:
@@ -85,7 +87,7 @@ class FileBackend:
         waits for the end of a lock that is kept; later callers stay behind it.
         """
         toolbox.die_with(parent)
-        fcntl.flock(self.descriptor, fcntl.LOCK_EX)
+        self._flock(name, fcntl.LOCK_EX)
         lock_file.show(self.descriptor)
         while until := lock_file.kept_until(self.descriptor):
             toolbox.wait(until, [])
@@ -132,7 +134,11 @@ class FileBackend:
         """Replace the record in one step. Raises Lost without the lock, or Unavailable."""
         self._must_hold(grant)
         try:
-            _replace(self._directory, f"{grant.name}.json", f".{grant.name}.tmp", record)
+            self._told(
+                "write",
+                grant.name,
+                lambda: _replace(self._directory, f"{grant.name}.json", f".{grant.name}.tmp", record),
+            )
         except OSError as error:
             raise Unavailable(f"{self._path} can't be written ({reason(error)})") from None
 
@@ -238,7 +244,9 @@ class FileBackend:
     def _open(self, name: str) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
         try:
-            descriptor = os.open(f"{name}.lock", flags, 0o600, dir_fd=self._directory)
+            descriptor = self._told(
+                "open", name, lambda: os.open(f"{name}.lock", flags, 0o600, dir_fd=self._directory)
+            )
         except OSError as error:
             raise Refused(
                 f"{self._path}/{name}.lock can't be opened ({reason(error)}): {ASK}", UNUSABLE
@@ -248,6 +256,14 @@ class FileBackend:
             os.close(descriptor)
             raise Refused(f"{self._path}/{name}.lock isn't a plain file of yours: remove it", UNUSABLE)
         return descriptor
+
+    def _flock(self, name: str, how: int) -> None:
+        """Lock the open file. Raises OSError."""
+        self._told("flock", name, lambda: fcntl.flock(self.descriptor, how))
+
+    def _told(self, kind: str, name: str, work: Callable[[], Result]) -> Result:
+        """Do `work` on a file of that lock, and have the trace tell of it."""
+        return toolbox.request(work, kind, lambda: f"{self._path}/{name}", lambda _: "done")
 
     def _is_current(self, name: str) -> bool:
         """Whether our open file still is the one of that name: somebody may have removed it."""

@@ -146,7 +146,8 @@ def _is_local(host: str) -> bool:
 def _is_place(host: str) -> bool:
     """Whether `host` can be a host's name, an address or a directory. The rest of a password hardly can."""
     if _is_local(host):
-        return "@" not in host[1:] and "password" not in host
+        login = host.startswith("//") and ":" in host  # of a URL without its scheme, cut at a comma
+        return not login and "@" not in host[1:] and "password" not in host
     if ":" in host:
         return _IN_ADDRESSES.issuperset(host.partition("%")[0])
     return _NOT_IN_PLACES.isdisjoint(host)

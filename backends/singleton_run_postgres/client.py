@@ -14,7 +14,7 @@ from singleton_run.api.servers import ServerClock, in_turn, no_answer
 from singleton_run.api.url import authority
 from singleton_run.errors import DENIED, Failure, Refused, Unavailable
 from singleton_run_postgres.errors import READ_ONLY, ServerError, login_error, make_verbose, one_line
-from singleton_run_postgres.statements import HELLO, LOOK_EVERY, quoted
+from singleton_run_postgres.statements import HELLO, LOOK_EVERY, kind_of, quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Session:
         The connection must have been made.
         """
         sent = toolbox.now()
-        rows = self._run(statement, [str(value).encode() for value in values], deadline)
+        rows = self._told(statement, values, deadline)
         if rows:
             self.clock.read(float(rows[0][0] or 0), sent, toolbox.now())
         return rows
@@ -92,7 +92,7 @@ class Session:
         """Listen to `channel`; true if that begins now. Behind a pooler nothing would ever arrive."""
         if self.pooled or self._channel == channel:
             return False
-        self._run(f"LISTEN {quoted(channel)}", [], deadline)
+        self._told(f"LISTEN {quoted(channel)}", [], deadline)
         self._channel = channel
         return True
 
@@ -146,7 +146,12 @@ class Session:
         connection = pq.PGconn.connect_start(route)
         try:
             make_verbose(connection)
-            self._log_in(connection, deadline)
+            toolbox.request(
+                lambda: self._log_in(connection, deadline),
+                "connect",
+                lambda: _place(connection),
+                lambda _: f"logged in as {connection.user.decode(errors='replace')}",
+            )
         except ServerError as error:
             connection.finish()
             raise error.failure() from None
@@ -189,6 +194,19 @@ class Session:
             elif state == pq.PollingStatus.WRITING:
                 deadline.wait(connection.socket, WRITE)
         raise login_error(connection)
+
+    def _told(self, statement: str, values: Sequence[Value], deadline: Deadline) -> list[Row]:
+        """The rows of an answer. The trace tells of it, with the lock's name, the first text in `values`."""
+
+        def key() -> str:
+            return " ".join(
+                [kind_of(statement), *[str(value) for value in values if isinstance(value, str)][:1]]
+            )
+
+        parameters = [str(value).encode() for value in values]
+        return toolbox.request(
+            lambda: self._run(statement, parameters, deadline), "query", key, lambda rows: f"{len(rows)} rows"
+        )
 
     def _run(self, statement: str, parameters: list[bytes], deadline: Deadline) -> list[Row]:
         connection = self._connection

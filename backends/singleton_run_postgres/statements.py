@@ -11,6 +11,8 @@ was given back last: while a lock is kept after its turn it equals `token`, so t
 still has a `holder`.
 
 The other table has the marks of keys that are done, and is never cleared.
+
+The comment at a statement's beginning is for readers of pg_stat_activity and of our trace.
 """
 
 from __future__ import annotations
@@ -82,14 +84,14 @@ _WORDS = {
 
 # $1 the process of our connection. If another answers, a pooler is between us, and its sessions are not set
 # up.
-HELLO = """
+HELLO = """/* hello */
     SELECT extract(epoch FROM clock_timestamp())::numeric, pg_backend_pid() = $1::integer, current_user,
            CASE WHEN pg_backend_pid() = $1::integer THEN set_config('statement_timeout', '6s', false) END"""
 
 # $2 name $3 holder $4 ttl. The holder gets it again, because the answer before may have been lost. Of many
 # sessions that find it free one locks the row and the others skip it: else each would lock it in turn, and
 # write that down.
-_ACQUIRE = """
+_ACQUIRE = """/* acquire */
     WITH held AS (
         SELECT holder, since, {left} AS seconds FROM {table} AS lock WHERE name = $2 AND NOT {free}
     ), free AS (
@@ -110,7 +112,7 @@ _ACQUIRE = """
     FROM {once} LEFT JOIN got ON true LEFT JOIN held ON true"""
 
 # $6 ttl
-_RENEW = """
+_RENEW = """/* renew */
     WITH done AS (
         UPDATE {table} SET generation = $5::integer,
             until = clock_timestamp() + make_interval(secs => $6::float8)
@@ -119,13 +121,13 @@ _RENEW = """
     SELECT {now}, {changes} FROM {once} LEFT JOIN {table} AS before ON before.name = $2"""
 
 # $6 record
-_WRITE = """
+_WRITE = """/* write */
     WITH done AS (UPDATE {table} SET record = $6 WHERE {mine} AND {in_time} RETURNING 1)
     SELECT {now}, {changes} FROM {once} LEFT JOIN {table} AS before ON before.name = $2"""
 
 # $6 record $7 channel $8 seconds for which it is kept: waiters are told of that too, because they know a
 # later end.
-_RELEASE = """
+_RELEASE = """/* release */
     WITH done AS (
         UPDATE {table} SET holder = CASE WHEN $8::float8 > 0 THEN holder ELSE '' END,
             until = clock_timestamp() + make_interval(secs => $8::float8), released = token, record = $6
@@ -134,7 +136,7 @@ _RELEASE = """
     SELECT {now}, {changes} FROM {once} LEFT JOIN {table} AS before ON before.name = $2"""
 
 # $2 name $3 holder $4 channel
-_LEAVE = """
+_LEAVE = """/* leave */
     WITH done AS (
         UPDATE {table} SET holder = '', until = clock_timestamp(), released = token
         WHERE name = $2 AND holder = $3 AND released <> token AND {in_time} RETURNING pg_notify($4, '')
@@ -142,17 +144,17 @@ _LEAVE = """
     SELECT {now}, {changes} FROM {once} LEFT JOIN {table} AS before ON before.name = $2"""
 
 # $1 name
-_READ = """
+_READ = """/* read */
     SELECT {now}, lock.holder, extract(epoch FROM lock.since)::numeric,
            CASE WHEN lock.until > clock_timestamp() THEN {left} ELSE 0 END, lock.record
     FROM {once} LEFT JOIN {table} AS lock ON lock.name = $1"""
 
 # $1 name $2 key
-_DONE = """
+_DONE = """/* done */
     SELECT {now}, mark.mark FROM {once} LEFT JOIN {marks} AS mark ON mark.name = $1 AND mark.key = $2"""
 
 # $6 key $7 mark. The row is locked, so that the lock changes hands before or after this statement.
-_MARK = """
+_MARK = """/* mark */
     WITH lock AS (
         SELECT FROM {table} WHERE {mine} AND {in_time} FOR UPDATE
     ), done AS (
@@ -162,14 +164,19 @@ _MARK = """
     SELECT {now}, {changes} FROM {once} LEFT JOIN {table} AS before ON before.name = $2"""
 
 # $2 name $3 key
-_FORGET = """
+_FORGET = """/* forget */
     WITH done AS (DELETE FROM {marks} WHERE name = $2 AND key = $3 AND {in_time} RETURNING 1)
     SELECT {now}, (SELECT count(*) FROM done), before.name
     FROM {once} LEFT JOIN {marks} AS before ON before.name = $2 AND before.key = $3"""
 
-_LIST = """
+_LIST = """/* list */
     SELECT {now}, lock.name FROM {once} LEFT JOIN {table} AS lock
     ON lock.record IS NOT NULL OR (lock.holder <> '' AND lock.until > clock_timestamp())"""
+
+
+def kind_of(statement: str) -> str:
+    """What a statement does, for a trace: the word that it begins with, in a comment or not."""
+    return statement.removeprefix("/* ").partition(" ")[0]
 
 
 class Statements:

@@ -58,13 +58,14 @@ def redact(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     if not separator:
         return _without_assigned(url)
+    scheme = "***" if ":" in scheme else _without_assigned(scheme)  # a password may have :// in it
     try:
         _, login, hosts, path, query = parts(url)
     except ValueError:
-        return f"{_without_assigned(scheme)}://…"
+        return f"{scheme}://…"
     name, colon, _ = login.partition(":")
     user = f"{name}{':***' if colon else ''}@" if "@" in rest[: len(login) + 1] else ""
-    return f"{_without_assigned(scheme)}://{user}{hosts}{path}" + ("?" if "?" in rest else "") + _shown(query)
+    return f"{scheme}://{user}{hosts}{path}" + ("?" if "?" in rest else "") + _shown(query)
 
 
 def lock_id(url: str, name: str) -> str:

@@ -42,11 +42,15 @@ def open_backend(url: str, environ: Mapping[str, str]) -> Backend:
 
 def open_kernel_lock(url: str, environ: Mapping[str, str]) -> KernelLock | None:
     """The backend of `url` if the kernel holds its locks, else None. Raises Refused as `open_backend`."""
-    scheme = url.partition("://")[0]
-    if scheme not in KERNEL_HELD and not scheme.startswith(KERNEL):
+    if not is_kernel_held(url.partition("://")[0]):
         return None
     kernel_lock: KernelLock = _opened(url, environ)
     return kernel_lock
+
+
+def is_kernel_held(scheme: str) -> bool:
+    """Whether the kernel holds the locks of that scheme."""
+    return scheme in KERNEL_HELD or scheme.startswith(KERNEL)
 
 
 def _opened(url: str, environ: Mapping[str, str]) -> Any:

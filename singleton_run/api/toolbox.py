@@ -6,9 +6,17 @@ from singleton_run import __version__ as version
 from singleton_run.errors import UNUSABLE, Refused
 from singleton_run.lease_times import LEAST_TTL, request_limit
 from singleton_run.names import digest
+from singleton_run.system import pipes
 from singleton_run.system.calls import die_with, is_nfs, now, outlive_parent, wait
 from singleton_run.system.fastjson import dumps, loads
 from singleton_run.system.stderr import last_words
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    Result = TypeVar("Result")
 
 __all__ = [
     "LEAST_TTL",
@@ -21,6 +29,7 @@ __all__ = [
     "missing_package",
     "now",
     "outlive_parent",
+    "request",
     "request_limit",
     "version",
     "wait",
@@ -39,3 +48,17 @@ def missing_package(what: str, package: str, extra: str, error: Exception) -> Re
     return Refused(
         f"{what} needs the package {package} ({why}): pip install 'singleton-run[{extra}]'", UNUSABLE
     )
+
+
+def request(
+    work: Callable[[], Result], kind: str, key: Callable[[], str], answer: Callable[[Result], str]
+) -> Result:
+    """Do `work`, one request to the server: its result. With -vv the trace tells of it.
+
+    It tells the request's kind, the key that it is about, how many milliseconds it took, and what came: the
+    `answer` in a word or two, or the class of the error. Nothing secret may be in any of them. `key` and
+    `answer` are called after `work`, and only for a trace.
+    """
+    if pipes.tracer is None:
+        return work()
+    return pipes.tracer.request(work, kind, key, answer)

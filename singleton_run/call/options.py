@@ -255,7 +255,11 @@ OPTIONS = (
         variable=False,
     ),
     Option(
-        _OUTPUT, "-v --verbose", "Say more: that the lock was got, and the command started.", kind="count"
+        _OUTPUT,
+        "-v --verbose",
+        "Say more: that the lock was got, and the command started. Twice: also each request, message and "
+        "decision, for a bug report.",
+        kind="count",
     ),
     Option(
         _OUTPUT,

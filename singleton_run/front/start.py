@@ -40,6 +40,10 @@ def run(settings: Settings, path: str, signals: Signals, mask: set[int]) -> int:
     Turn after turn, if there is a schedule. `signals` are blocked and read from their descriptor; `mask`
     is what was blocked before. Raises Failure before anything is contacted.
     """
+    if settings.verbosity > 1:
+        from singleton_run.report import trace
+
+        trace.begin(settings)
     if settings.scheduled or settings.once is not None:
         from singleton_run.front import slot_loop
 
@@ -79,7 +83,8 @@ def front(
     children = Children(task.page, lock, log)
     effects = TurnEffects(task, lock, link, children, log, attempt, goes_on)
     slack = _DECIDES_IN if decides else None
-    turn = Turn(settings, effects, leased=task.leased, now=now, kill_grace=task.grace, slack=slack)
+    watched = effects if pipes.tracer is None else pipes.tracer.effects(effects)
+    turn = Turn(settings, watched, leased=task.leased, now=now, kill_grace=task.grace, slack=slack)
     calls.become_subreaper()
     processes.hold_listing()
     calls.set_title(f"singleton-run: front of {settings.name}")

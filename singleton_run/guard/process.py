@@ -7,7 +7,7 @@ import select
 
 from singleton_run.guard.command_environment import changed, for_command, given, of_slot
 from singleton_run.guard.decisions import GONE, IDLE, Guard
-from singleton_run.system import calls, processes
+from singleton_run.system import calls, pipes, processes
 from singleton_run.system.messages import GuardOrders, GuardTells, Proof, deliver
 from singleton_run.system.pipes import Reader, Writer
 from singleton_run.system.processes import Command, Tree
@@ -69,7 +69,7 @@ class Task:
     def guard(self, tree: AnyTree, tell: Tell) -> Guard:
         """The decisions, for whoever is the command's parent."""
         return Guard(
-            tree,
+            tree if pipes.tracer is None else pipes.tracer.tree(tree),
             tell,
             ttl=self.settings.ttl if self.leased else None,
             stop_signal=self.settings.stop_signal,
@@ -103,6 +103,8 @@ def run(
         os.setpgid(0, 0)
     calls.become_subreaper()
     calls.set_title(f"singleton-run: guard of {task.settings.name}")
+    if pipes.tracer is not None:
+        pipes.tracer.become("guard")
     task.page.guard = os.getpid()
     process = _Process(task, orders, tell, proof, lock, orphaned)
     if take is not None:
@@ -197,7 +199,7 @@ class _Process:
         calls.leave_directory()
         ends = (self.reader.descriptor, self.front.descriptor, self.proof)
         own = (self.signals.descriptor, self.timer.descriptor, *self.listing)
-        calls.keep_only([*ends, self.lock, *own])
+        calls.keep_only([*ends, self.lock, *own, *pipes.traced_to()])
 
     def signal(self, number: int) -> None:
         """Pass a signal on to the command."""

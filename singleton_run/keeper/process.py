@@ -11,7 +11,7 @@ from singleton_run.api.record import ended, keep_left, mark_of, started
 from singleton_run.errors import Failure
 from singleton_run.keeper import decisions as keeper_decisions
 from singleton_run.keeper.operations import Operation, Orders, Result
-from singleton_run.system import calls, processes
+from singleton_run.system import calls, pipes, processes
 from singleton_run.system.messages import KeeperOrders, KeeperTells, deliver
 from singleton_run.system.pipes import Reader, Writer
 from singleton_run.system.stderr import last_words
@@ -54,6 +54,8 @@ def run(
     gc.freeze()  # what the front has made stays shared with it: no collection here writes to it
     gc.enable()
     calls.set_title(f"singleton-run: keeper of {job.name}")
+    if pipes.tracer is not None:
+        pipes.tracer.become("keeper")
     front = Writer(tell)
     try:
         backend = open_backend()
@@ -107,6 +109,8 @@ class _Keeper:
 
     def carry_out(self, operation: Operation) -> Result:
         """Do one operation, and read the orders that came meanwhile."""
+        if pipes.tracer is not None:
+            pipes.tracer.operation(operation)
         began = calls.now()
         value: object = None
         error: Failure | None = None
@@ -115,9 +119,13 @@ class _Keeper:
             value = work(*operation.arguments)
         except Failure as failure:
             error = failure
+        result = Result(began, calls.now(), value, error)
+        if pipes.tracer is not None:
+            pipes.tracer.operation(operation, result)
         self._listen()
         self.tell.flush()
-        return Result(began, calls.now(), value, error)
+        result.now = calls.now()
+        return result
 
     def _listen(self) -> None:
         for message in self.front.read():
@@ -195,6 +203,8 @@ class _Keeper:
     def _report(self, end: float) -> None:
         self.page.end = max(self.page.end, end)
         self.page.reported = calls.now()
+        if pipes.tracer is not None:
+            pipes.tracer.lease(self.page.end, self.page.reported)
 
     def _tell(self, *message: Any) -> None:
         if message[0] == "trouble":

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from singleton_run.call.settings import Settings
 
+TRACE = "trace"
+END = "end"
+"""The event by which a writer that reads a trace is told to end: others still have that pipe."""
 _LEAST_VERBOSITY = {"error": -1, "final": -1, "warning": 0, "wait": 0, "info": 1}
 _FLUSH_MILLISECONDS, _STARVED_MILLISECONDS = 1000, 4000
 _LONGEST_TEXT, _LONGEST_WORD = 300, 100
@@ -41,6 +44,8 @@ class Log:
         self.process = 0
         self.said: set[tuple[str, int]] = set()
         self._trouble = ""
+        if pipes.tracer is not None:
+            pipes.tracer.wants_writer = self._want_writer
 
     def say(self, level: str, event: str, **facts: Any) -> None:
         """Tell the user of `event` (a word that `writer` knows), if `level` is asked for.
@@ -74,6 +79,14 @@ class Log:
             return
         self._send(line)
 
+    def _want_writer(self) -> None:
+        """Have a writer for the trace, which has a pipe of its own."""
+        try:
+            if self._pipe < 0:
+                self._fork()
+        except OSError:
+            return
+
     def _send(self, line: bytes) -> None:
         try:
             os.write(self._pipe, line)
@@ -95,12 +108,14 @@ class Log:
             return
         try:
             calls.set_title(f"singleton-run: writer for {self._settings.name}")
-            calls.keep_only([read])
+            trace = None if pipes.tracer is None else pipes.tracer.news()
+            pipes.tracer = None
+            calls.keep_only([read] if trace is None else [read, trace.descriptor])
             calls.close_standard(0, 1)
             from singleton_run.report import writer
 
             calls.leave_directory()
-            writer.write(read, as_json=self._settings.log_format == "json")
+            writer.write(read, trace, as_json=self._settings.log_format == "json")
         finally:
             os._exit(0)
 
@@ -112,6 +127,8 @@ class Log:
         """
         if not self.process:
             return
+        if pipes.tracer is not None:
+            self._send(_line({"event": END}))
         os.close(self._pipe)
         self._pipe = -1
         in_time = reap_one(self.process, _FLUSH_MILLISECONDS)

@@ -11,6 +11,7 @@ import select
 import time
 
 from singleton_run.api.timestamps import rfc3339
+from singleton_run.report.log import END, TRACE
 from singleton_run.report.sentences import sentence
 from singleton_run.system import fastjson
 from singleton_run.system.pipes import Reader
@@ -27,17 +28,22 @@ _REFRESH_SECONDS = 1.0
 _LINE_ABOVE = "\x1b[1A\x1b[2K"
 
 
-def write(descriptor: int, *, as_json: bool) -> None:
-    """Write what comes out of the pipe until its end."""
-    reader = Reader(descriptor)
+def write(descriptor: int, trace: Reader | None = None, *, as_json: bool) -> None:
+    """Write what comes out of the pipe until its end.
+
+    With a `trace`, which all processes write to, until the event END; if the front is killed before it
+    says that, until nobody is left who could tell more.
+    """
+    sources = [Reader(descriptor)] if trace is None else [Reader(descriptor), trace]
     poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
+    for source in sources:
+        poll.register(source.descriptor, select.POLLIN)
     rewrite = _rewriter() if not as_json and _has_own_terminal() else None
     pause = (_REFRESH_SECONDS if rewrite else _REMINDER_SECONDS) * 1000
     since = 0.0
     held: Facts | None = None
-    while not reader.closed:
-        news: list[Any] = reader.read() if poll.poll(pause if held else None) else [held]
+    while sources:
+        news: list[Any] = _news(sources, poll) if poll.poll(pause if held else None) else [held]
         for facts in news:
             waited = time.monotonic() - since if since else None
             if facts["event"] == "held":
@@ -54,13 +60,29 @@ def write(descriptor: int, *, as_json: bool) -> None:
                 rewrite = rewrite and _rewriter()  # the line above is another now
 
 
+def _news(sources: list[Reader], poll: select.poll) -> list[Facts]:
+    """What has come from all of them. Those that are at their end are left out from now on."""
+    news: list[Any] = [facts for source in sources for facts in source.read()]
+    told_to_end = any(facts["event"] == END for facts in news)
+    for source in [source for source in sources if source.closed or told_to_end]:
+        poll.unregister(source.descriptor)
+        sources.remove(source)
+    return [facts for facts in news if facts["event"] != END]
+
+
 def _line(facts: Facts, waited: float | None, *, as_json: bool) -> None:
-    text = sentence(facts, waited)
+    text = _of_trace(facts) if facts["level"] == TRACE else sentence(facts, waited)
     if as_json:
         line = fastjson.dumps({"time": rfc3339(int(time.time())), **facts, "waited": waited, "message": text})
     else:
         line = f"singleton-run: {text}"
     _write(line + "\n")
+
+
+def _of_trace(facts: Facts) -> str:
+    from singleton_run.report import trace
+
+    return trace.text(facts)
 
 
 def _write(text: str) -> None:

@@ -10,7 +10,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from singleton_run.report.trace import Tracer
     from singleton_run.system.messages import Message
+
+tracer: Tracer | None = None
+"""What is told of each message, request and decision with -vv (`report.trace`); None without."""
+
+
+def traced_to() -> list[int]:
+    """The descriptor that the trace is written to, if there is one."""
+    return [] if tracer is None else [tracer.descriptor]
 
 
 def pipe() -> tuple[int, int]:
@@ -30,6 +39,8 @@ class Writer:
 
     def send(self, message: Message) -> None:
         """Send a message, now or at a later `flush`; to a reader that is gone, never."""
+        if tracer is not None:
+            tracer.message("sent", message)
         self._rest += fastjson.dumps(message).encode() + b"\n"
         self.flush()
 
@@ -64,4 +75,8 @@ class Reader:
             pass
         lines = self._rest.split(b"\n")
         self._rest = lines.pop()
-        return [fastjson.loads(line.decode()) for line in lines]
+        messages = [fastjson.loads(line.decode()) for line in lines]
+        if tracer is not None:
+            for message in messages:
+                tracer.message("heard", message)
+        return messages

@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from singleton_run.api import lock_address, registry
@@ -22,6 +22,9 @@ from singleton_run.api.http.proxy import choose
 from singleton_run.call import click_parser, fast_parser
 from singleton_run.call.settings import check
 from singleton_run.errors import Failure
+from singleton_run.report import trace
+from singleton_run.system import pipes
+from singleton_run.system.messages import KeeperTells
 from singleton_run_k8s.login import parts as api_server
 from singleton_run_postgres.backend import PostgresBackend
 from tests.support.harness import TREE, environment
@@ -29,6 +32,8 @@ from tests.support.harness import TREE, environment
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from singleton_run.call.settings import Settings
 
 SECRETS = st.integers(0, 0xFFFFFF).map("sEcReT{:06x}".format)
 # What people put into passwords without escaping it, and what stands before or after by mistake.
@@ -79,7 +84,7 @@ def odd(draw: st.DrawFn) -> tuple[str, str]:
 
 
 class Told:
-    """All that somebody could hear: `said` of refusals and warnings, `asked` of the resolver."""
+    """All that somebody could hear: `said` of refusals and warnings, in a trace, `asked` of the resolver."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.said: list[str] = []
@@ -87,6 +92,7 @@ class Told:
         for name in [name for name in os.environ if name.startswith(("PG", "ETCDCTL_"))]:
             patch.delenv(name)
         patch.setattr("singleton_run.api.resolve.addresses", self._look_up)
+        patch.setattr(pipes, "tracer", None)
 
     def _look_up(self, host: str, _port: int, _flags: int) -> list[object]:
         self.asked.append(host)
@@ -100,9 +106,11 @@ class Told:
         try:
             values = fast_parser.read(words, environ) or click_parser.parse(words, environ)
             settings_ = check(values, environ)
+            self._trace(settings_)
             backend = registry.open_backend(settings_.lock, environ)
         except Failure as failure:
             self.said.append(str(failure))
+            self._hear_trace()
             return
         self.said.append(str(getattr(backend, "warning", "")))
         try:
@@ -116,6 +124,19 @@ class Told:
             self.said.append(str(failure))
         finally:
             backend.close()
+            self._hear_trace()
+
+    def _trace(self, settings_: Settings) -> None:
+        trace.begin(settings_)
+        assert pipes.tracer is not None
+        pipes.tracer.message("sent", KeeperTells.trouble(f"what a library says of {settings_.lock}"))
+
+    def _hear_trace(self) -> None:
+        tracer, pipes.tracer = pipes.tracer, None
+        if tracer is not None:
+            self.said.append(os.read(tracer.source, 1 << 16).decode())
+            os.close(tracer.source)
+            os.close(tracer.descriptor)
 
     def has(self, secret: str) -> list[str]:
         """Where it was told."""
@@ -129,6 +150,7 @@ def told(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> Told:
 
 
 @QUICK
+@example("etcd", "//user:{odd}@h.invalid/p", ("sEcReT000000", "sEcReT000000://"))
 @given(scheme=st.sampled_from(SCHEMES), place=st.sampled_from(PLACES), password=odd())
 def test_a_password_in_an_address_is_in_no_message_and_no_question(
     told: Told, scheme: str, place: str, password: tuple[str, str]
@@ -141,6 +163,7 @@ def test_a_password_in_an_address_is_in_no_message_and_no_question(
 
 
 @QUICK
+@example(("postgres", "PGHOST", "//user:{odd}@h.invalid/app"), ("sEcReT000000", ",sEcReT000000,"))
 @given(case=st.sampled_from(IN_VARIABLES), password=odd())
 def test_a_password_in_a_variable_is_in_no_message_and_no_question(
     told: Told, case: tuple[str, str, str], password: tuple[str, str]
@@ -192,6 +215,8 @@ def test_what_is_looked_up_is_seen_here(told: Told) -> None:
     for lock in ("postgres://user:word@h.invalid/p", "etcd://user:word@h.invalid/p"):
         told.call(lock, {})
         assert "h.invalid" in told.asked
+        assert f'"lock":"{lock_address.redact(lock)}"' in told.said[-1]
+    assert '"event":"request"' in told.said[-1]
 
 
 @pytest.mark.parametrize("scheme", ["etcd", "etcd+grpc", "postgres", "k8s-lease"])

@@ -143,7 +143,7 @@ def test_a_writer_that_gets_no_processor_is_waited_for(tmp_path: Path) -> None:
 def test_nobody_but_the_front_keeps_the_writer_waiting(lab: Lab) -> None:
     lab.start("--ttl", LONG, command=lab.long_job())
     lab.ready()
-    run = lab.start("-vv", "--ttl", LONG, command=lab.job())
+    run = lab.start("-v", "--ttl", LONG, command=lab.job())
     run.hears("waiting for lock")
     writer = run.one("writer")
     read = {file for file in open_files(writer).values() if file.startswith("pipe:")}
@@ -170,7 +170,7 @@ def test_json_is_one_object_a_line(lab: Lab) -> None:
     assert {"acquired", "started", "held", "leftover", "gave up"} <= events
     for one in said:
         assert one["name"] == lab.name
-        assert one["level"] in ("info", "wait", "warning", "error", "final")
+        assert one["level"] in ("info", "wait", "warning", "error", "final", "trace")
         assert one["time"][-1] == "Z"
         assert one["message"].isprintable() or one["event"] == "leftover"
     held = next(one for one in said if one["event"] == "held")

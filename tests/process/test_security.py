@@ -342,6 +342,7 @@ def test_a_password_is_in_no_list_of_processes_no_log_and_not_with_the_command(
         lab.finish()
         assert run.wait() == 0, run.said
         assert '"event":"started"' in run.said
+        assert '"event":"request"' in run.said
         assert CANARY not in run.said
 
 

@@ -102,6 +102,13 @@ def test_a_plain_call_on_a_file_imports_nothing_heavy(tmp_path: Path) -> None:
         assert "singleton_run.report.writer" not in modules
 
 
+def test_no_more_is_imported_for_a_trace_that_is_not_asked_for(tmp_path: Path) -> None:
+    with Lab(tmp_path, "leasefile") as lab:
+        found = imported(lab, "-v")
+    assert found.keys() == {"front", "guard", "keeper", "writer"}
+    assert "singleton_run.report.trace" not in set.union(*found.values())
+
+
 def test_front_and_guard_import_no_backend(tmp_path: Path) -> None:
     with Lab(tmp_path, "leasefile") as lab:
         found = imported(lab)

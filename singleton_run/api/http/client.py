@@ -6,6 +6,7 @@ so callers send only requests that may be done twice.
 
 from __future__ import annotations
 
+from singleton_run.api import toolbox
 from singleton_run.api.deadline import Deadline, Timeout
 from singleton_run.api.http.connection import Connection
 from singleton_run.api.http.wire import Broken, Socket, Untrusted
@@ -86,9 +87,12 @@ class Client:
         self._book = AddressBook()
         self.route: Route | None = None
 
-    def request(self, method: str, path: str, headers: Headers, body: bytes, deadline: Deadline) -> Answer:
+    def request(
+        self, method: str, path: str, headers: Headers, body: bytes, deadline: Deadline, key: str = ""
+    ) -> Answer:
         """The answer to a request, of whatever status.
 
+        `key` is what it is about, for a trace, where the path doesn't say that.
         Raises Unavailable where no endpoint answers in time, Refused (78) where TLS fails at all of them,
         Interrupted.
         """
@@ -96,9 +100,11 @@ class Client:
         def ask(route: Route, share: Deadline) -> Answer:
             return self._exchange(route, _format(method, path, route[0], headers, body), share)
 
-        return self._anywhere(ask, deadline)
+        return self._told(lambda: self._anywhere(ask, deadline), method, path, key)
 
-    def stream(self, method: str, path: str, headers: Headers, body: bytes, deadline: Deadline) -> Stream:
+    def stream(
+        self, method: str, path: str, headers: Headers, body: bytes, deadline: Deadline, key: str = ""
+    ) -> Stream:
         """The same for an answer to read line by line, on a connection of its own. The caller closes it."""
 
         def ask(route: Route, share: Deadline) -> Stream:
@@ -113,7 +119,15 @@ class Client:
                 raise
             return Stream(connection, answer, route)
 
-        return self._anywhere(ask, deadline)
+        return self._told(lambda: self._anywhere(ask, deadline), method, path, key)
+
+    def _told(self, work: Callable[[], Result], method: str, path: str, key: str) -> Result:
+        """Do `work`, and have the trace tell of the request that it is."""
+
+        def told(result: Result) -> str:
+            return f"{result.status} from {self.route[0].name if self.route else 'nobody'}"
+
+        return toolbox.request(work, method, lambda: f"{path} {key}" if key else path, told)
 
     def known(self) -> list[Any]:
         """The addresses that were found, for `recall` in a fresh process; survives JSON."""
