@@ -10,11 +10,16 @@ ROUNDS ?= 1
 WORKERS ?= 4
 PYTEST = $(PY) -m pytest --numprocesses $(WORKERS) --dist worksteal
 
-.PHONY: help venv test test-fast test-process test-servers lint audit bench peers demo simulate faults completions \
-  kube-apiserver lock dist clean
+# A file to be tested in place of the tree, by those tests that see singleton-run from outside only.
+SINGLETON_RUN ?=
+export SINGLETON_RUN
+STANDALONE ?= dist/singleton-run-linux-$(shell uname -m)
+
+.PHONY: help venv test test-fast test-process test-servers test-standalone lint audit bench peers demo simulate faults \
+  completions kube-apiserver lock dist standalone standalone-aarch64 clean
 
 help: ## print this
-	@awk -F ': .*## |: ## ' '/^[a-z-]+: .*## /{printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ': .*## |: ## ' '/^[a-z0-9-]+: .*## /{printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: $(VENV)/dev ## install the tree and all that its tests need into .venv
 
@@ -76,6 +81,10 @@ test-servers: $(VENV)/dev ## run those on real servers: 8 min
 test: $(VENV)/dev ## run all tests: 12 min
 	$(PYTEST) $(ARGS)
 
+test-standalone: ## run those that need no Python of ours on the stand-alone file
+	@test -x '$(STANDALONE)' || { echo "make: there is no $(STANDALONE): name one by STANDALONE=FILE" >&2; exit 1; }
+	$(MAKE) test SINGLETON_RUN='$(STANDALONE)'
+
 lint: $(VENV)/dev ## check style and types: 30 s
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -86,7 +95,7 @@ audit: $(VENV)/dev ## look up known weaknesses of what an installation has
 	$(PY) -m tests.project.audit $(VENV)/audit
 
 # Compiled again, or what was edited since would be measured with its compilation: twice the time.
-bench: $(VENV)/servers ## measure what it costs; ARGS=NAME for one measurement
+bench: $(VENV)/dev ## measure what it costs; ARGS=NAME for one measurement
 	@$(PY) -m compileall -q singleton_run backends
 	$(PY) -m bench $(ARGS)
 
@@ -107,6 +116,13 @@ dist: $(VENV)/dev ## build wheel and sdist, and their SHA-256 sums
 	rm -rf dist
 	$(PY) -m hatchling build -d dist
 	cd dist && sha256sum -- * > SHA256SUMS
+
+# What it stands on is built once and kept outside the tree, as kube-apiserver is.
+standalone: $(VENV)/package ## build the executable that needs no Python: 10 min, later 20 s
+	@$(PY) packaging/standalone/build.py
+
+standalone-aarch64: $(VENV)/package ## the same for 64-bit Arm, by gcc-aarch64-linux-gnu
+	@$(PY) packaging/standalone/build.py aarch64
 
 completions: $(VENV)/package ## write the shells' completions anew
 	$(VENV)/bin/singleton-run completion bash > $(VENV)/completion && mv $(VENV)/completion completions/singleton-run.bash

@@ -7,7 +7,19 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import etcd, handover, idle, kubernetes, measure, memory, postgres, signals, slots, startup
+from bench import (
+    etcd,
+    handover,
+    idle,
+    kubernetes,
+    measure,
+    memory,
+    postgres,
+    signals,
+    slots,
+    standalone,
+    startup,
+)
 
 SECTIONS = {
     "startup": startup,
@@ -19,6 +31,7 @@ SECTIONS = {
     "postgres": postgres,
     "slots": slots,
     "kubernetes": kubernetes,
+    "standalone": standalone,
 }
 
 

@@ -11,6 +11,7 @@ from tests.servers import programs
 
 PYTHON = sys.executable
 OURS = Path(sys.executable).with_name("singleton-run")
+STANDALONE = Path(__file__).parents[1] / "dist" / "singleton-run-linux-x86_64"
 DISLOCK = Path(sys.prefix, "peers", "bin", "dislock")
 PACKAGES = {
     "flock": "util-linux",
@@ -31,6 +32,8 @@ def advice(label: str) -> str:
     name = label.replace(",", " ").split()[0]
     if name == OURS.name:
         return "make venv"
+    if name == STANDALONE.name:
+        return "make standalone"
     if name == DISLOCK.name:
         return "make peers"
     if name == "klock":
@@ -42,9 +45,16 @@ def advice(label: str) -> str:
 
 def behind(lock: str, name: str, *command: str) -> list[str] | None:
     """What runs `command` behind singleton-run under that lock; None if that is not installed."""
-    if not OURS.exists():
-        return None
-    return [str(OURS), "--lock", lock, "--name", name, "--", *command]
+    return _behind(OURS, lock, name, *command)
+
+
+def standalone(lock: str, name: str, *command: str) -> list[str] | None:
+    """The same by the executable that needs no Python."""
+    return _behind(STANDALONE, lock, name, *command)
+
+
+def _behind(path: Path, lock: str, name: str, *command: str) -> list[str] | None:
+    return [str(path), "--lock", lock, "--name", name, "--", *command] if path.exists() else None
 
 
 def ours(folder: Path, *command: str) -> list[str] | None:

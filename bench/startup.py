@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bench import commands, measure
+from tests.support import installs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -50,7 +51,26 @@ def _candidates(folder: Path) -> dict[str, list[str] | None]:
     }
 
 
+def _installed(folder: Path) -> dict[str, list[str] | None]:
+    """The command of the wheel in each place that it may be put, and that place's own Python."""
+    wheel = installs.build_wheel(folder)
+    candidates: dict[str, list[str] | None] = {}
+    for layout in installs.LAYOUTS:
+        command, environ = installs.installed(layout, wheel, folder / layout)
+        interpreter = command.read_text(encoding="utf-8").partition("\n")[0].removeprefix("#!")
+        base = environ.get("PYTHONUSERBASE")
+        env = [commands.program("env") or "/usr/bin/env", f"PYTHONUSERBASE={base}"] if base else []
+        own = [str(command), "--lock", f"file://{folder}", "--name", "b", "--", TRUE]
+        candidates[f"{PYTHON}, {layout}"] = [*env, interpreter, "-c", "pass"]
+        candidates[f"singleton-run, {layout}"] = [*env, *own]
+    return candidates
+
+
 def report(folder: Path) -> None:
-    """Print the table. The target for singleton-run is 2.5 × `python -c pass`."""
+    """Print the tables. The target for singleton-run is 2.5 × `python -c pass`."""
     title = f"Start to end, {ROUNDS} rounds (target: singleton-run <= 2.5 x {PYTHON})"
     table(title, ROUNDS, _candidates(folder), {"x python": lambda _: PYTHON})
+    title = f"The same, installed from the wheel (user: behind env), {ROUNDS} rounds"
+    table(
+        title, ROUNDS, _installed(folder), {"x python": lambda name: f"{PYTHON}, {name.partition(', ')[2]}"}
+    )

@@ -7,7 +7,7 @@ import os
 import sys
 
 from singleton_run import preload
-from singleton_run.errors import UNUSABLE, Failure, fault
+from singleton_run.errors import UNUSABLE, Failure, fault, incomplete, scarce
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,8 +30,9 @@ def main() -> NoReturn:
         status = _fail(failure)
     except OSError as error:  # the guard kills a command that it finds without a front
         what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-        what = f"this machine refuses what a run takes ({what})"
-        status = _fail(Failure(UNUSABLE, f"{what}: see `ulimit -a`, and the limits of the container"))
+        status = _fail(Failure(UNUSABLE, scarce(str(what))))
+    except ImportError as error:
+        status = _fail(Failure(UNUSABLE, incomplete(error)))
     except Exception as error:  # noqa: BLE001 - a traceback is of no use to who reads it
         what = f"this Python or singleton-run itself has a fault ({fault(error)})"
         status = _fail(Failure(UNUSABLE, f"{what}: please report it, with the output of `python -VV`"))

@@ -7,6 +7,8 @@ raises three of them, and its caller decides by the class, never by the text: `U
 
 from __future__ import annotations
 
+import errno
+
 USAGE = 2
 UNAVAILABLE = 69
 HELD = 75
@@ -16,6 +18,9 @@ LOST = 79
 TIMED_OUT = 124
 NOT_EXECUTABLE = 126
 NOT_FOUND = 127
+
+SCARCE = frozenset((errno.EAGAIN, errno.ENOMEM, errno.ENFILE, errno.EMFILE))
+"""What a call that starts a command fails with where it says nothing of the command."""
 
 _LONGEST_LINE = 4000
 
@@ -68,6 +73,17 @@ class Lost(Failure):
 
     def __init__(self, message: str) -> None:
         super().__init__(LOST, message)
+
+
+def scarce(what: str) -> str:
+    """The sentence for what the kernel has not got for us: a process, a descriptor, memory."""
+    return f"this machine refuses what a run takes ({what}): see `ulimit -a`, and the limits of the container"
+
+
+def incomplete(error: ImportError) -> str:
+    """The sentence for a module that can't be imported: of Python's own, of a package, or of ours."""
+    what = f"the Python module {error.name} can't be imported here" if error.name else one_line(str(error))
+    return f"{what}: install singleton-run anew, with the packages that it needs, in a Python that is whole"
 
 
 def fault(error: BaseException) -> str:

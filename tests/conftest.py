@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support import lanes
+from tests.support import blackbox, harness, lanes
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -38,20 +38,33 @@ def pytest_configure() -> None:
     lanes.forbid_processes_in_fast_tests()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test with its lane."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark each test with its lane; where a file is tested, leave what says something of it."""
     for item in items:
         item.add_marker(lanes.lane_of(item))
+    if harness.GIVEN:
+        blackbox.select(config, items)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Hold a test to its lane."""
-    lanes.enter(lanes.lane_of(item))
+    """Hold a test to its lane; a file's leased locks are on a server in any."""
+    lanes.enter(lanes.SERVERS if harness.GIVEN else lanes.lane_of(item))
     try:
         return (yield)
     finally:
         lanes.enter(lanes.SERVERS)
+
+
+@pytest.fixture(scope="session", autouse=bool(harness.GIVEN))
+def _leased_locks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Where a file that is tested has its leased locks, for it knows no stranger's backend."""
+    from tests.servers import etcd
+
+    with etcd.running(tmp_path_factory.mktemp("leased")) as server:
+        harness.leased_at = f"etcd://{server.address}"
+        yield
 
 
 @pytest.fixture(scope="module")

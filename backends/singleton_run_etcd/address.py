@@ -71,7 +71,7 @@ def _unquoted(text: str) -> str:
 
 
 def _words(query: str, environ: Mapping[str, str]) -> dict[str, str]:
-    variables = {word: environ.get(variable, "") for word, variable in _WORDS.items()}
+    variables = {word: environ.get(variable, "") if variable else "" for word, variable in _WORDS.items()}
     try:
         return variables | options(query, _WORDS)
     except ValueError as error:

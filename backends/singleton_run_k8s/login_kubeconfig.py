@@ -122,6 +122,13 @@ class KubeconfigLogin:
 
     def _log_in_by(self, config: Any) -> None:
         file = Kubeconfig(self._files, self._context, self._environ)
+        # The executable that needs no Python has a part of the official client.
+        if file.field in getattr(config, "LEFT_OUT", ()):
+            raise Refused(
+                f"{file.user_place}: {file.field} isn't in this executable: log in by exec, a token or a "
+                "certificate, or take the package of Python (pip install 'singleton-run[k8s-lease]')",
+                UNUSABLE,
+            )
         settings = _Settings()
         try:
             with _LoggedErrors() as said:

@@ -199,9 +199,8 @@ class Session:
         """The rows of an answer. The trace tells of it, with the lock's name, the first text in `values`."""
 
         def key() -> str:
-            return " ".join(
-                [kind_of(statement), *[str(value) for value in values if isinstance(value, str)][:1]]
-            )
+            texts = [value for value in values if isinstance(value, str)]
+            return " ".join([kind_of(statement), *texts[:1]])
 
         parameters = [str(value).encode() for value in values]
         return toolbox.request(

@@ -1,7 +1,7 @@
 """The server's errors by kind, which the SQLSTATE decides, never the text.
 
 At a login libpq hides the SQLSTATE, unless it is set to be verbose before the answer comes. psycopg has no
-call for that, so we call the libpq that it has loaded.
+call for that, so we call the libpq that it has loaded. The executable that needs no Python has a call for it.
 """
 
 from __future__ import annotations
@@ -103,6 +103,9 @@ def make_verbose(connection: PGconn) -> None:
 
     Where it can't, a wrong password is Unavailable: it is told, and tried again.
     """
+    if hasattr(connection, "set_error_verbosity"):
+        connection.set_error_verbosity(_VERBOSE)
+        return
     pointer: int | None = getattr(connection, "pgconn_ptr", None)  # for calls as this; not in its types
     set_verbosity = _libpq_function("PQsetErrorVerbosity")
     if pointer is not None and set_verbosity is not None:

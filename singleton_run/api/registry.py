@@ -7,7 +7,9 @@ strangers begin with `kernel+`. So the front knows without loading anything; a l
 
 from __future__ import annotations
 
-from singleton_run.errors import UNUSABLE, Refused
+import sys
+
+from singleton_run.errors import UNUSABLE, Refused, incomplete
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,6 +31,14 @@ BUILT_IN = {
 }
 OF_PATHS = ("file",)
 """Schemes whose address is a path on this machine, without a host."""
+# The executable that needs no Python (packaging/standalone) has no packages but those that are built in.
+_IS_ALONE = "_singleton_run" in sys.builtin_module_names
+_LEFT_OUT = ("etcd+grpc",)
+
+
+def usable() -> list[str]:
+    """The built-in backends that can be asked for here."""
+    return [scheme for scheme in (*KERNEL_HELD, *BUILT_IN) if not (_IS_ALONE and scheme in _LEFT_OUT)]
 
 
 def open_backend(url: str, environ: Mapping[str, str]) -> Backend:
@@ -54,7 +64,22 @@ def is_kernel_held(scheme: str) -> bool:
 
 
 def _opened(url: str, environ: Mapping[str, str]) -> Any:
+    try:
+        return _open(url, environ)
+    except ImportError as error:
+        raise Refused(incomplete(error), UNUSABLE) from None
+
+
+def _open(url: str, environ: Mapping[str, str]) -> Any:
     scheme = url.partition("://")[0]
+    if _IS_ALONE and scheme not in usable():
+        from singleton_run.api.lock_address import redact
+
+        raise Refused(
+            f"the lock backend {redact(scheme)!r} isn't in this executable: use one of "
+            f"{', '.join(usable())}, or the package of Python (pip install singleton-run)",
+            UNUSABLE,
+        )
     package = KERNEL_HELD.get(scheme) or BUILT_IN.get(scheme)
     if package is not None:
         return __import__(package).open_backend(url, environ)

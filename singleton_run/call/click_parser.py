@@ -171,10 +171,24 @@ def _program() -> _Program:
         help="Forget that --once KEY has succeeded under the lock NAME: it will run again.",
         add_help_option=False,
     )
+    install = click.Command(
+        "install",
+        params=[click.Argument(["directory"]), _help_option()],
+        callback=subcommands.install,
+        help="Copy this executable into a directory, for containers of other images.",
+        add_help_option=False,
+    )
+    licenses = click.Command(
+        "licenses",
+        params=[_help_option()],
+        callback=subcommands.licenses,
+        help="Print the licences of singleton-run and of all that is in it.",
+        add_help_option=False,
+    )
     return _Program(
         NAME,
         params=[_option(option) for option in OPTIONS],
-        commands=[completion, forget],
+        commands=[completion, forget, install, licenses],
         invoke_without_command=True,
         no_args_is_help=False,
         add_help_option=False,
@@ -214,9 +228,9 @@ def _suggestions(
     def complete(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
         known: Sequence[str] = option.choices or option.hints
         if option.name == "lock":
-            from singleton_run.api.registry import BUILT_IN, KERNEL_HELD
+            from singleton_run.api import registry
 
-            known = sorted([*KERNEL_HELD, *BUILT_IN])
+            known = sorted(registry.usable())
         return [CompletionItem(value) for value in known if value.startswith(incomplete)]
 
     return complete

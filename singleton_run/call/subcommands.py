@@ -1,4 +1,4 @@
-"""What singleton-run does apart from running a command: print slots, forget a key."""
+"""What singleton-run does apart from running a command: print slots and licences, forget, install itself."""
 
 from __future__ import annotations
 
@@ -55,6 +55,38 @@ def forget(name: str, key: str, lock: str | None) -> NoReturn:
     if not forgotten:
         refuse(f"nothing to forget: {quoted(key)} has not succeeded under {name}", 1)
     show(f"forgotten: {quoted(key)} under {name}. It runs again with --once {quoted(key)}\n")
+
+
+def install(directory: str) -> NoReturn:
+    """Copy the executable into a directory, and say where it is."""
+    from singleton_run.call import install as installing
+
+    try:
+        path = installing.install(directory)
+    except Failure as failure:
+        refuse(str(failure), failure.status)
+    show(f"installed: {quoted(path)}\n")
+
+
+def licenses() -> NoReturn:
+    """Print the licence of each part that is shipped with us, and our own."""
+    show(_licences())
+
+
+def _licences() -> str:
+    """Their texts; a line where ours was not installed with us."""
+    try:
+        from _licences import TEXT  # type: ignore[import-not-found]  # only in the executable that needs no Python
+    except ImportError:
+        from importlib import metadata
+    else:
+        text: str = TEXT
+        return text
+    try:
+        own = metadata.distribution("singleton-run").read_text("licenses/LICENSE")
+    except metadata.PackageNotFoundError:
+        own = None
+    return own or "Apache-2.0: see LICENSE in singleton-run's sources\n"
 
 
 def _forgotten(name: str, key: str, lock: str | None, environ: Mapping[str, str]) -> bool:

@@ -7,8 +7,10 @@ same decisions through millions of histories.
 
 from __future__ import annotations
 
+import errno
+
 from singleton_run import lease_times
-from singleton_run.errors import HELD, LOST, NOT_EXECUTABLE, NOT_FOUND, UNAVAILABLE, UNUSABLE
+from singleton_run.errors import HELD, LOST, NOT_EXECUTABLE, NOT_FOUND, SCARCE, UNAVAILABLE, UNUSABLE
 from singleton_run.front import keeper_watch
 from singleton_run.front.ending import Ending
 from singleton_run.front.guard_watch import GuardWatch
@@ -169,7 +171,8 @@ class Turn:
 
     def guard_failed(self, number: int, text: str) -> None:
         """The command could not be started, by this errno."""
-        self.ending.fail(NOT_FOUND if number == 2 else NOT_EXECUTABLE, text)
+        of_machine = UNUSABLE if number in SCARCE else NOT_EXECUTABLE
+        self.ending.fail(NOT_FOUND if number == errno.ENOENT else of_machine, text)
         self._gone()
 
     def guard_late(self) -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 
+from singleton_run.errors import SCARCE, scarce
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,7 +57,9 @@ class GuardHeard:
 
     def failed(self, number: int) -> None:
         """The command could not be started."""
-        self._turn.guard_failed(number, f"{self._path!r} can't be executed: {os.strerror(number)}")
+        why = os.strerror(number)
+        text = scarce(why) if number in SCARCE else f"{self._path!r} can't be executed: {why}"
+        self._turn.guard_failed(number, text)
 
     def late(self) -> None:
         """The lease was too old."""

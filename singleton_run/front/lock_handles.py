@@ -9,7 +9,7 @@ import os
 
 from singleton_run.api import record
 from singleton_run.api.contract import Grant, Held
-from singleton_run.errors import Failure, fault
+from singleton_run.errors import UNUSABLE, Failure, fault, incomplete
 from singleton_run.system import calls, pipes, processes
 from singleton_run.system.forked import forked
 from singleton_run.system.messages import KeeperOrders, KeeperTells
@@ -273,23 +273,7 @@ class KeeperHandle:
             os.setpgid(0, 0)
             calls.close_standard(0, 1)
             calls.keep_only([orders_read, says_write, proof, *self._shared(), *pipes.traced_to()])
-            from singleton_run.keeper import process as keeper_process
-
-            try:
-                keeper_process.run(
-                    self._open_backend,
-                    self.job,
-                    self.task.page,
-                    orders_read,
-                    says_write,
-                    proof,
-                    guard=guard,
-                    resumed=resumed,
-                    plan=self._plan,
-                )
-            except Exception as error:  # noqa: BLE001 - a stranger's backend may raise anything
-                pipes.Writer(says_write).send(KeeperTells.trouble(f"the backend failed: {fault(error)}"))
-                os._exit(1)
+            self._run(guard, resumed, orders_read, says_write)
 
         try:
             self.process = forked(work)
@@ -303,6 +287,29 @@ class KeeperHandle:
             self._link.was_forked()
         self._orders = pipes.Writer(orders_write)
         self._says = pipes.Reader(says_read)
+
+    def _run(self, guard: int, resumed: tuple[Grant, float] | None, orders: int, says: int) -> None:
+        """Be the keeper; an error is told, and ends this process."""
+        try:
+            from singleton_run.keeper import process
+
+            process.run(
+                self._open_backend,
+                self.job,
+                self.task.page,
+                orders,
+                says,
+                self._link.pipes.proof_read,
+                guard=guard,
+                resumed=resumed,
+                plan=self._plan,
+            )
+        except ImportError as error:  # another keeper would meet it too
+            pipes.Writer(says).send(KeeperTells.gave_up(UNUSABLE, incomplete(error)))
+            os._exit(1)
+        except Exception as error:  # noqa: BLE001 - a stranger's backend may raise anything
+            pipes.Writer(says).send(KeeperTells.trouble(f"the backend failed: {fault(error)}"))
+            os._exit(1)
 
     def _fork_first_guard(self, keepers: tuple[int, ...]) -> int:
         """In the keeper, which must be above the guard to know by itself that nothing is left."""

@@ -83,8 +83,8 @@ def front(
     children = Children(task.page, lock, log)
     effects = TurnEffects(task, lock, link, children, log, attempt, goes_on)
     slack = _DECIDES_IN if decides else None
-    watched = effects if pipes.tracer is None else pipes.tracer.effects(effects)
-    turn = Turn(settings, watched, leased=task.leased, now=now, kill_grace=task.grace, slack=slack)
+    told = effects if pipes.tracer is None else pipes.tracer.effects(effects, leased=task.leased)
+    turn = Turn(settings, told, leased=task.leased, now=now, kill_grace=task.grace, slack=slack)
     calls.become_subreaper()
     processes.hold_listing()
     calls.set_title(f"singleton-run: front of {settings.name}")

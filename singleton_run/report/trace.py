@@ -16,7 +16,6 @@ import sys
 
 from singleton_run import __version__, lease_times
 from singleton_run.api.lock_address import redact
-from singleton_run.api.registry import is_kernel_held
 from singleton_run.errors import Failure
 from singleton_run.report.log import TRACE
 from singleton_run.system import calls, fastjson, messages, pipes
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
     from singleton_run.call.settings import Settings
     from singleton_run.keeper.operations import Operation
-    from singleton_run.keeper.operations import Result as OperationResult
+    from singleton_run.keeper.operations import Result as Outcome
 
     Result = TypeVar("Result")
     Facts = dict[str, Any]
@@ -77,7 +76,7 @@ class Tracer:
         self._began = calls.now()
         self._name = settings.name
         self._ttl = settings.ttl
-        self._leased = not is_kernel_held(settings.scheme)
+        self._leased = True
         self._hidden = settings.lock, redact(settings.lock)
         self._lost = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("q")
         self._lease = (0.0, 0.0)
@@ -123,17 +122,17 @@ class Tracer:
         self.write("request", kind, key=_asked(key), ms=ms, answer=_asked(answer, result))
         return result
 
-    def operation(self, operation: Operation, result: OperationResult | None = None) -> None:
+    def operation(self, operation: Operation, outcome: Outcome | None = None) -> None:
         """Tell that an operation of the keeper's begins, or how it went."""
-        name, arguments = operation.name, operation.arguments
+        name = operation.name
         if name in _SAID_ELSEWHERE:
             return
-        if result is not None:
-            gave = "done" if result.value is None else type(result.value).__name__.lower()
-            gave = gave if result.error is None else _error(result.error)
-            self.write("did", name, ms=_since(result.began, result.now), result=gave)
+        if outcome is not None:
+            result = "done" if outcome.value is None else type(outcome.value).__name__.lower()
+            result = result if outcome.error is None else _error(outcome.error)
+            self.write("did", name, ms=_since(outcome.began, outcome.now), result=result)
             return
-        last = arguments[-1] if arguments else None
+        last = operation.arguments[-1] if operation.arguments else None
         span = {"until" if name in _WAITS else "limit": last} if isinstance(last, float) else {}
         self.write("does", name, **span)
 
@@ -153,9 +152,10 @@ class Tracer:
         }
         self.write("lease", renewed=renewed, **{name: self._reading(at) for name, at in deadlines.items()})
 
-    def effects(self, effects: Result) -> Result:
-        """The front's effects, by which its decisions are told, and its looks at the lease."""
-        return _Watched(effects, self._decides, self.lease)  # type: ignore[return-value]  # it has what they have
+    def effects(self, effects: Result, *, leased: bool) -> Result:
+        """A turn's effects, by which its decisions are told, and its looks at the lease, if there is one."""
+        self._leased = leased
+        return _Watched(effects, self._decides, self.lease)  # type: ignore[return-value]  # it has theirs
 
     def tree(self, tree: Result) -> Result:
         """The guard's tree of processes, by which its starts and signals are told."""

@@ -212,12 +212,24 @@ def drop_inherited() -> None:
 def reserve_standard() -> None:
     """Where a standard descriptor is closed, put a stand-in that the command won't inherit.
 
-    Otherwise one of ours would get its number, and be taken for stdin, stdout or stderr.
+    Otherwise one of ours would get its number, and be taken for stdin, stdout or stderr. In a root directory
+    without /dev it is no file of use: who reads or writes it gets an error, as from the closed one. That in
+    the place of stdout never is: what is printed there fails.
     """
-    descriptor = os.open(os.devnull, os.O_RDWR)
+    descriptor = _open_stand_in()
     while descriptor < 3:
-        descriptor = os.open(os.devnull, os.O_RDWR)
+        if descriptor == 1:
+            os.close(1)
+            os.open("/", os.O_PATH)
+        descriptor = _open_stand_in()
     os.close(descriptor)
+
+
+def _open_stand_in() -> int:
+    try:
+        return os.open(os.devnull, os.O_RDWR)
+    except OSError:
+        return os.open("/", os.O_PATH)
 
 
 def close_standard(*numbers: int) -> None:

@@ -1,7 +1,8 @@
 """The C library's functions that Python doesn't offer.
 
 Importing ctypes takes 3 ms, nearly all of it for types that are not needed here: so its C part is
-used directly, and ctypes itself where that has changed.
+used directly, and ctypes itself where that has changed. The executable that needs no Python has
+neither, but these functions in a module of its own (packaging/standalone/native/system.c).
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     Function = Callable[..., int]
+    Library = tuple[Callable[[str], Function], Callable[..., Any], Callable[[int], Any], Callable[[], int]]
 
 
-def _directly() -> tuple[Callable[[str], Function], Callable[..., Any], Callable[[int], Any]]:
+def _directly() -> Library:
     import _ctypes
 
     class Int(_ctypes._SimpleCData):  # type: ignore[type-arg]  # noqa: SLF001 - what ctypes.c_int is
@@ -41,10 +43,26 @@ def _directly() -> tuple[Callable[[str], Function], Callable[..., Any], Callable
         array = type("Longs", (_ctypes.Array,), {"_type_": Long, "_length_": count})
         return array(*values)
 
-    return load, make_longs, Address
+    return load, make_longs, Address, _ctypes.get_errno
 
 
-def _by_ctypes() -> tuple[Callable[[str], Function], Callable[..., Any], Callable[[int], Any]]:
+def _built_in() -> Library:
+    import _singleton_run  # type: ignore[import-not-found]  # only in the executable that needs no Python
+
+    def load(name: str) -> Function:
+        number = _singleton_run.number(name)
+        return lambda *arguments: _singleton_run.call(number, *arguments)
+
+    def make_longs(count: int, values: tuple[int, ...]) -> Any:
+        array = memoryview(bytearray(8 * count)).cast("l")
+        for place, value in enumerate(values):
+            array[place] = value
+        return array
+
+    return load, make_longs, int, _singleton_run.get_errno
+
+
+def _by_ctypes() -> Library:
     import ctypes
 
     library = ctypes.CDLL(None, use_errno=True)
@@ -56,17 +74,27 @@ def _by_ctypes() -> tuple[Callable[[str], Function], Callable[..., Any], Callabl
     def make_longs(count: int, values: tuple[int, ...]) -> Any:
         return (ctypes.c_long * count)(*values)
 
-    return load, make_longs, ctypes.c_void_p
+    return load, make_longs, ctypes.c_void_p, ctypes.get_errno
+
+
+def _library() -> Library:
+    try:
+        return _directly()
+    except (AttributeError, TypeError):
+        return _by_ctypes()
+    except ImportError:
+        pass
+    try:
+        return _built_in()
+    except ImportError:
+        return _by_ctypes()
 
 
 # The same number on every machine that Linux runs on but Alpha.
 _PIDFD_OPEN, _CLOSE_RANGE = 434, 436
 _LAST_DESCRIPTOR = 2**31 - 1
 
-try:
-    _load, _longs, _address = _directly()
-except (ImportError, AttributeError, TypeError):
-    _load, _longs, _address = _by_ctypes()
+_load, _longs, _address, _errno = _library()
 
 
 def function(name: str) -> Function:
@@ -87,9 +115,7 @@ def address(value: int) -> Any:
 def checked(result: int, name: str) -> int:
     """The result of the call of that name, or OSError if it is negative."""
     if result < 0:
-        import _ctypes
-
-        number = _ctypes.get_errno()
+        number = _errno()
         raise OSError(number, f"{name}: {os.strerror(number)}")
     return result
 
@@ -114,17 +140,33 @@ def close_range(first: int, last: int = _LAST_DESCRIPTOR) -> bool:
 
 def to_exec(path: str, arguments: Sequence[str], entries: Sequence[bytes]) -> Callable[[], int]:
     """What becomes another program, with an environment that no mapping holds (execve(2)). Raises OSError."""
-    import ctypes
-
-    def strings(items: Sequence[bytes]) -> Any:
-        return (ctypes.c_char_p * (len(items) + 1))(*items, None)
-
-    execve = ctypes.CDLL(None, use_errno=True).execve
-    program, words, environ = os.fsencode(path), strings([*map(os.fsencode, arguments)]), strings(entries)
+    execve = _execve()
+    program, words, environ = os.fsencode(path), tuple(map(os.fsencode, arguments)), tuple(entries)
 
     def execute() -> int:
-        execve(program, words, environ)
-        number = ctypes.get_errno()
+        number = execve(program, words, environ)
         raise OSError(number, os.strerror(number))
 
     return execute
+
+
+def _execve() -> Callable[[bytes, tuple[bytes, ...], tuple[bytes, ...]], int]:
+    """The function execve(2), which returns the error's number."""
+    try:
+        import ctypes
+    except ImportError:
+        import _singleton_run
+
+        execve: Callable[[bytes, tuple[bytes, ...], tuple[bytes, ...]], int] = _singleton_run.execve
+        return execve
+
+    def strings(items: tuple[bytes, ...]) -> Any:
+        return (ctypes.c_char_p * (len(items) + 1))(*items, None)
+
+    library = ctypes.CDLL(None, use_errno=True)
+
+    def by_ctypes(program: bytes, words: tuple[bytes, ...], environ: tuple[bytes, ...]) -> int:
+        library.execve(program, strings(words), strings(environ))
+        return ctypes.get_errno()
+
+    return by_ctypes

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from tests.faults.slots import INTERVAL
 from tests.servers import etcd
+from tests.support.harness import PROGRAM
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +46,7 @@ class Tool:
 def _ours(*more: str) -> Callable[[str, str, float, list[str]], list[str]]:
     def argv(lock: str, name: str, ttl: float, command: list[str]) -> list[str]:
         options = ["--lock", lock, "--name", name, "--ttl", f"{ttl}s", "--kill-after", "300ms", *more]
-        return [sys.executable, "-m", "singleton_run", *options, "--", *command]
+        return [*PROGRAM, *options, "--", *command]
 
     return argv
 

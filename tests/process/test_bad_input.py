@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,7 +22,7 @@ from singleton_run.call.options import OPTIONS
 from singleton_run.call.settings import Settings, check
 from singleton_run.durations import seconds
 from singleton_run.errors import NOT_FOUND, UNUSABLE, USAGE, Failure
-from tests.support.harness import LIMIT, environment
+from tests.support.harness import LIMIT, PROGRAM, environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -343,7 +342,7 @@ def assert_all_refused(calls: Sequence[tuple[list[str], dict[str, str]]], server
         some = calls[start : start + 4]
         processes = [
             subprocess.Popen(
-                [sys.executable, "-m", "singleton_run", *words, "--", "echo", "ran"],
+                [*PROGRAM, *words, "--", "echo", "ran"],
                 # Without a name there would be a word about that too.
                 env=environment(**{"SINGLETON_RUN_NAME": "n", **variables}),
                 stdin=subprocess.DEVNULL,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-import sys
-from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -15,26 +15,34 @@ from singleton_run import __version__
 from singleton_run.call import click_parser
 from singleton_run.call.options import OPTIONS
 from singleton_run.errors import USAGE
+from tests.support.harness import GIVEN, PROGRAM, TREE, environment
 
-TREE = Path(__file__).parents[2]
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
 PREFIX = "singleton-run: "
 
 
-def printed(capfd: pytest.CaptureFixture[str], *argv: str) -> str:
+def called(argv: Sequence[str], environ: Mapping[str, str]) -> tuple[int, str, str]:
+    """The status of a call, and what it printed on either stream."""
+    done = subprocess.run(
+        [*PROGRAM, *argv], env=environment(**environ), capture_output=True, text=True, check=False
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def printed(*argv: str) -> str:
     """What a call that only prints has printed."""
-    with pytest.raises(SystemExit) as end:
-        click_parser.parse(argv, {})
-    out, err = capfd.readouterr()
-    assert (end.value.code, err) == (0, "")
+    status, out, err = called(argv, {})
+    assert (status, err) == (0, "")
     return out
 
 
-def refused(capfd: pytest.CaptureFixture[str], *argv: str, environ: dict[str, str] | None = None) -> str:
+def refused(*argv: str, environ: Mapping[str, str] = NOTHING) -> str:
     """The line that a wrong call ends with."""
-    with pytest.raises(SystemExit) as end:
-        click_parser.parse(argv, environ or {})
-    out, err = capfd.readouterr()
-    assert (end.value.code, out) == (USAGE, "")
+    status, out, err = called(argv, environ)
+    assert (status, out) == (USAGE, "")
     assert err.startswith(PREFIX)
     assert err.endswith("\n")
     assert err[:-1].isprintable()
@@ -44,10 +52,8 @@ def refused(capfd: pytest.CaptureFixture[str], *argv: str, environ: dict[str, st
 @pytest.mark.parametrize(
     "argv", [["--help"], ["-h"], ["--name", "x", "-h", "--", "true"], ["--help", "./backup.sh"]]
 )
-def test_help_shows_every_option_once_in_its_group(
-    capfd: pytest.CaptureFixture[str], argv: list[str]
-) -> None:
-    text = printed(capfd, *argv)
+def test_help_shows_every_option_once_in_its_group(argv: list[str]) -> None:
+    text = printed(*argv)
     for option in OPTIONS:
         flags = ", ".join(option.flags)
         assert len([line for line in text.splitlines() if line.startswith(f"  {flags}")]) >= 1
@@ -57,20 +63,27 @@ def test_help_shows_every_option_once_in_its_group(
     assert "singleton-run --name backup -- ./backup.sh" in flat
 
 
-def test_the_examples_on_the_help_page_are_calls(capfd: pytest.CaptureFixture[str]) -> None:
-    examples = [line for line in printed(capfd, "--help").splitlines() if line.startswith("  singleton-run ")]
+def test_the_examples_on_the_help_page_are_calls() -> None:
+    examples = [line for line in printed("--help").splitlines() if line.startswith("  singleton-run ")]
     assert len(examples) > 2
     for line in examples:
         words = shlex.split(line, comments=True)
         assert click_parser.parse(words[1:], {}).command
 
 
-def test_version(capfd: pytest.CaptureFixture[str]) -> None:
-    assert printed(capfd, "--version") == f"singleton-run {__version__}\n"
+def test_version() -> None:
+    assert printed("--version") == f"singleton-run {__version__}\n"
 
 
-def test_a_subcommand_has_help(capfd: pytest.CaptureFixture[str]) -> None:
-    assert "bash" in printed(capfd, "completion", "--help")
+def test_its_licence_is_printed() -> None:
+    """And in a file that of all its parts."""
+    own = (TREE / "LICENSE").read_text().strip()
+    text = printed("licenses")
+    assert own in text if GIVEN else own == text.strip()
+
+
+def test_a_subcommand_has_help() -> None:
+    assert "bash" in printed("completion", "--help")
 
 
 @pytest.mark.parametrize(
@@ -83,38 +96,34 @@ def test_a_subcommand_has_help(capfd: pytest.CaptureFixture[str]) -> None:
         (["--lock=file", "x y"], ["--lock=file", "--", "x y"]),
     ],
 )
-def test_a_command_without_dashes_gets_the_corrected_line(
-    capfd: pytest.CaptureFixture[str], argv: list[str], corrected: list[str]
-) -> None:
-    line = refused(capfd, *argv)
+def test_a_command_without_dashes_gets_the_corrected_line(argv: list[str], corrected: list[str]) -> None:
+    line = refused(*argv)
     assert line.startswith("put -- before the command: singleton-run ")
     assert shlex.split(line.partition(": ")[2]) == ["singleton-run", *corrected]
     assert click_parser.parse(corrected, {}).command == corrected[corrected.index("--") + 1 :]
 
 
-def test_the_corrected_line_is_quoted_for_the_example_s_sake(capfd: pytest.CaptureFixture[str]) -> None:
-    line = refused(capfd, "--name", "x", "./backup.sh", "a b")
+def test_the_corrected_line_is_quoted_for_the_example_s_sake() -> None:
+    line = refused("--name", "x", "./backup.sh", "a b")
     assert line == "put -- before the command: singleton-run --name x -- ./backup.sh 'a b'"
 
 
 @pytest.mark.parametrize("word", ["a\nb", "\x1b[31m'\\", "\udcff\udcfe", "tab\there9", "é\x01"])
-def test_the_corrected_line_is_one_line_and_a_shell_reads_it_back(
-    capfd: pytest.CaptureFixture[str], word: str
-) -> None:
-    line = refused(capfd, "echo", word).partition(": ")[2]
+def test_the_corrected_line_is_one_line_and_a_shell_reads_it_back(word: str) -> None:
+    line = refused("echo", word).partition(": ")[2]
     script = f"singleton-run() {{ printf '%s' \"$3\"; }}; {line}"
     shown = subprocess.run(["bash", "-c", script], capture_output=True, check=True).stdout
     assert shown == word.encode(errors="surrogateescape")
 
 
-def test_passwords_are_not_repeated(capfd: pytest.CaptureFixture[str]) -> None:
+def test_passwords_are_not_repeated() -> None:
     for argv in (
         ["--lock", "redis://me:hunter2@host", "./backup.sh"],
         ["--lock=redis://me:hunter2@host", "./backup.sh"],
         ["lock", "redis://me:hunter2@host", "--", "./backup.sh"],
         ["--lockredis://me:hunter2@host", "--", "./backup.sh"],
     ):
-        assert "hunter2" not in refused(capfd, *argv)
+        assert "hunter2" not in refused(*argv)
 
 
 @pytest.mark.parametrize(
@@ -132,10 +141,8 @@ def test_passwords_are_not_repeated(capfd: pytest.CaptureFixture[str]) -> None:
         ("completion tcsh", "tcsh"),
     ],
 )
-def test_a_wrong_call_gets_one_line_that_says_what_to_do(
-    capfd: pytest.CaptureFixture[str], line: str, said: str
-) -> None:
-    message = refused(capfd, *line.split())
+def test_a_wrong_call_gets_one_line_that_says_what_to_do(line: str, said: str) -> None:
+    message = refused(*line.split())
     assert said in message
     assert "--help" in message or "--name backup --" in message
 
@@ -161,8 +168,8 @@ def test_a_wrong_call_gets_one_line_that_says_what_to_do(
         ("--name x --shared -- job", "flock's --shared is not to be had"),
     ],
 )
-def test_a_call_as_of_flock_is_shown_as_ours(capfd: pytest.CaptureFixture[str], line: str, said: str) -> None:
-    message = refused(capfd, *line.split())
+def test_a_call_as_of_flock_is_shown_as_ours(line: str, said: str) -> None:
+    message = refused(*line.split())
     assert said in message
     _, shown, call = message.partition("which here is: singleton-run ")
     assert not shown or click_parser.parse(shlex.split(call), {}).command
@@ -171,43 +178,34 @@ def test_a_call_as_of_flock_is_shown_as_ours(capfd: pytest.CaptureFixture[str], 
 @pytest.mark.parametrize(
     "line", ["./backup.sh /tmp/x.lock", "--name x /tmp/f.lock job", "-n git pull", "-v 9 job"]
 )
-def test_a_call_that_is_not_flock_s_is_not_taken_for_one(
-    capfd: pytest.CaptureFixture[str], line: str
-) -> None:
-    assert refused(capfd, *line.split()).startswith("put -- before the command")
+def test_a_call_that_is_not_flock_s_is_not_taken_for_one(line: str) -> None:
+    assert refused(*line.split()).startswith("put -- before the command")
 
 
-def test_a_wrong_variable_is_named(capfd: pytest.CaptureFixture[str]) -> None:
-    message = refused(capfd, "--", "true", environ={"SINGLETON_RUN_QUIET": "may\nbe"})
+def test_a_wrong_variable_is_named() -> None:
+    message = refused("--", "true", environ={"SINGLETON_RUN_QUIET": "may\nbe"})
     assert "SINGLETON_RUN_QUIET" in message
-    assert "SINGLETON_RUN_VERBOSE" in refused(capfd, "--", "true", environ={"SINGLETON_RUN_VERBOSE": "²"})
+    assert "SINGLETON_RUN_VERBOSE" in refused("--", "true", environ={"SINGLETON_RUN_VERBOSE": "²"})
 
 
 @pytest.mark.parametrize("word", ["--\n", "--a\x1b[31m", "-\udcff", "--\udcff=x", "-é"])
-def test_rubbish_is_shown_on_one_line(capfd: pytest.CaptureFixture[str], word: str) -> None:
-    assert refused(capfd, word, "--", "true")
-
-
-SCRIPT = """
-import os, sys
-from singleton_run.call import click_parser
-click_parser.parse(sys.argv[1:], os.environ)
-"""
+def test_rubbish_is_shown_on_one_line(word: str) -> None:
+    assert refused(word, "--", "true")
 
 
 @pytest.mark.parametrize(
-    "argv", [["--help"], ["--version"], ["completion", "bash"], ["completion", "--help"]]
+    "argv", [["--help"], ["--version"], ["completion", "bash"], ["completion", "--help"], ["licenses"]]
 )
 @pytest.mark.parametrize("redirection", [">/dev/full", ">&-"])
 def test_what_can_not_be_printed_ends_quietly_with_an_error(argv: list[str], redirection: str) -> None:
-    shell = ["sh", "-c", f'"$@" {redirection}', "sh", sys.executable, "-c", SCRIPT, *argv]
-    result = subprocess.run(shell, cwd=TREE, capture_output=True, text=True, check=False)
+    shell = ["sh", "-c", f'"$@" {redirection}', "sh", *PROGRAM, *argv]
+    result = subprocess.run(shell, env=environment(), capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (1, "")
 
 
 def test_a_refusal_without_stderr_stays_a_refusal() -> None:
-    shell = ["sh", "-c", '"$@" 2>&-', "sh", sys.executable, "-c", SCRIPT, "--nonsense"]
-    result = subprocess.run(shell, cwd=TREE, capture_output=True, text=True, check=False)
+    shell = ["sh", "-c", '"$@" 2>&-', "sh", *PROGRAM, "--nonsense"]
+    result = subprocess.run(shell, env=environment(), capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (USAGE, "")
 
 

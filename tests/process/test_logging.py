@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.harness import LONG, Lab, Run, environment, labs, open_files, send, state, until
+from tests.support.harness import LONG, PROGRAM, Lab, Run, environment, labs, open_files, send, state, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -196,7 +195,7 @@ def test_many_leftovers_are_not_all_named(tmp_path: Path) -> None:
 
 def test_a_lock_named_by_its_command_is_warned_of_where_others_see_it(tmp_path: Path) -> None:
     with Lab(tmp_path, "leasefile") as lab:
-        call = [sys.executable, "-m", "singleton_run", "--lock", lab.lock, "--", "true"]
+        call = [*PROGRAM, "--lock", lab.lock, "--", "true"]
         run = Run(call, lab.directory)
         assert run.wait() == 0
         assert run.said.startswith("singleton-run: without --name, lock 'true-")

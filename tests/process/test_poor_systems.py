@@ -6,15 +6,18 @@ stand-alone one as uv installs it, or one built for musl. It needs none of our p
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
+import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
+from singleton_run.errors import UNUSABLE, USAGE
 from tests.support import seccomp
-from tests.support.harness import TREE, Lab, environment, gone, labs, until
+from tests.support.harness import PROGRAM, TREE, Lab, environment, gone, labs, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -45,14 +48,17 @@ def works(lab: Lab, *, environ: Mapping[str, str] | None = None, via: str = "") 
     assert "Traceback" not in run.said
 
 
-def refused(lab: Lab, *, via: str, word: str) -> None:
+def refused(
+    lab: Lab, *, word: str, via: str = "", environ: Mapping[str, str] | None = None, status: int = UNUSABLE
+) -> None:
     """No command runs, one line on stderr has `word`, and nothing was locked or is left."""
-    run = lab.start(command=["echo", "ran"], via=via)
-    assert run.wait() == 78, run.said
+    before = sorted(lab.locks.iterdir())
+    run = lab.start(command=["echo", "ran"], via=via, environ=environ)
+    assert run.wait() == status, run.said
     assert run.said.count("\n") == 1, run.said
     assert word in run.said
     assert run.out == b""
-    assert list(lab.locks.iterdir()) == []
+    assert sorted(lab.locks.iterdir()) == before
     assert lab.left() == []
 
 
@@ -87,10 +93,95 @@ def test_a_kernel_without_clone3_does(lab: Lab) -> None:
 
 
 def test_every_call_of_the_table_can_be_refused() -> None:
-    assert {*NEEDED, *SPARED, "clone3", "epoll_create1"} == set(seccomp.NUMBERS)
+    assert {*NEEDED, *SPARED, "clone3", "epoll_create1", "fsync"} == set(seccomp.NUMBERS)
 
 
-def test_a_machine_without_dev_null_is_refused_in_one_line(lab: Lab) -> None:
-    refused(
-        lab, via='exec unshare -m sh -c \'mount -t tmpfs none /dev && exec "$@"\' sh "$@"', word="/dev/null"
-    )
+MODULES = (
+    "_ctypes",
+    "_socket",
+    "_ssl",
+    "click",
+    "croniter",
+    "datetime",
+    "fcntl",
+    "importlib.metadata",
+    "json",
+    "math",
+    "mmap",
+    "rich",
+    "select",
+    "ssl",
+    "zoneinfo",
+)
+CALLS = (
+    "--help",
+    "--plan 1 --cron @daily",
+    "--name {name} -n -- true",
+    "--name {name} --every 1h --no-loop -- true",
+    "--name {name} -n --lock etcd://127.0.0.1:1/?tls=true -- true",
+    "--name {name} -n --lock k8s-lease -- true",
+    "--name {name} -n --lock nonesuch -- true",
+)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_python_that_lacks_a_module_does_or_names_it_in_one_line(tmp_path: Path, module: str) -> None:
+    environ = environment(HIDDEN=module, HOME=str(tmp_path), SINGLETON_RUN_LOCK=f"file://{tmp_path}/locks")
+    environ["PYTHONPATH"] = f"{SUPPORT / 'hiding'}:{environ['PYTHONPATH']}"
+    for call in CALLS:
+        argv = [*PROGRAM, *call.format(name=f"lab-{module}").split()]
+        done = subprocess.run(argv, env=environ, capture_output=True, text=True, check=False)
+        assert done.stderr.count("\n") <= 1, (call, done.stderr)
+        assert "Traceback" not in done.stderr, call
+        assert "fault" not in done.stderr, (call, done.stderr)
+        if "can't be imported" in done.stderr:
+            assert done.returncode == UNUSABLE, (call, done.stderr)
+
+
+LOCALES = ["", "C", "POSIX", "xx_XX.UTF-8", "de_DE.ISO-8859-1", "\udcff"]
+
+
+@pytest.mark.parametrize("locale", LOCALES)
+def test_a_machine_that_lacks_the_locale_does(lab: Lab, locale: str) -> None:
+    environ = environment(LANG=locale, LC_ALL=locale, LC_CTYPE=locale)
+    run = lab.start(command=["printf", "%s", "\u00e4\udcff"], environ=environ)
+    assert (run.wait(), run.out, run.said) == (0, b"\xc3\xa4\xff", "")
+    lab.name = "\u00e4\udcff"
+    refused(lab, environ=environ, word="name", status=USAGE)
+    done = subprocess.run([*PROGRAM, "--help"], env=environ, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+MOUNTS = pytest.mark.skipif(os.geteuid() != 0, reason="mounts file systems: sudo make test-process")
+LACKING = {
+    "/dev": "mount -t tmpfs none /dev",
+    "/proc": "mount -t tmpfs none /proc",
+    "/dev and /proc": "mount -t tmpfs none /dev; mount -t tmpfs none /proc",
+}
+
+
+@MOUNTS
+@pytest.mark.parametrize("closed", ["", "<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("lacking", LACKING)
+def test_a_machine_without_dev_or_proc_does(lab: Lab, lacking: str, closed: str) -> None:
+    via = f'exec unshare -m sh -c \'{LACKING[lacking]}; exec "$@" {closed}\' sh "$@"'
+    run = lab.start(command=["sh", "-c", "echo ran > ran; exit 7"], via=via)
+    assert run.wait() == 7, run.said
+    assert (lab.directory / "ran").read_text() == "ran\n"
+    assert run.said == ""
+    until(lambda: not lab.left(), "our processes to be gone")
+
+
+@MOUNTS
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "Nowhere/Land", "../../etc/passwd", ""])
+@pytest.mark.parametrize("way", ["--tz", "TZ"])
+def test_a_machine_that_lacks_time_zones_does_or_says_so_in_one_line(way: str, zone: str) -> None:
+    via = 'mount -t tmpfs none /usr/share/zoneinfo; exec "$@"'
+    words = ["--plan", "2", "--cron", "0 11 * * *", *(["--tz", zone] if way == "--tz" else [])]
+    environ = environment(PYTHONTZPATH="", TZ=zone if way == "TZ" else "UTC")
+    argv = ["unshare", "-m", "sh", "-c", via, "sh", *PROGRAM, *words]
+    done = subprocess.run(argv, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, USAGE, UNUSABLE), done.stderr
+    assert done.stderr.count("\n") == (done.returncode != 0), done.stderr
+    assert "Traceback" not in done.stderr
+    assert "fault" not in done.stderr

@@ -9,7 +9,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 from datetime import datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from singleton_run.errors import UNAVAILABLE, UNUSABLE, USAGE
-from tests.support.harness import LIMIT, environment
+from tests.support.harness import LIMIT, PROGRAM, environment
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +26,7 @@ BERLIN = ("--tz", "Europe/Berlin")
 
 def run(*argv: str, **changes: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "singleton_run", *argv],
+        [*PROGRAM, *argv],
         env=environment(**changes), capture_output=True, text=True, timeout=LIMIT, check=False,
     )  # fmt: skip
 
@@ -101,7 +100,7 @@ def test_a_plan_says_how_much_later_each_slot_starts() -> None:
 
 def test_a_plan_at_a_terminal_is_a_table() -> None:
     primary, secondary = pty.openpty()
-    argv = [sys.executable, "-m", "singleton_run", "--plan", "2", "--cron", "0 11 * * *", *BERLIN]
+    argv = [*PROGRAM, "--plan", "2", "--cron", "0 11 * * *", *BERLIN]
     with subprocess.Popen(argv, env=environment(COLUMNS="100"), stdout=secondary) as process:
         os.close(secondary)
         shown = b""
@@ -143,9 +142,9 @@ def test_what_makes_no_sense_is_refused_in_a_line(argv: list[str], said: str) ->
 
 
 def test_a_plan_that_nobody_reads_ends_quietly() -> None:
-    line = '"$0" -m singleton_run --plan 1000 --cron "* * * * *" --tz UTC | head -1; echo "${PIPESTATUS[0]}"'
+    line = '"$@" --plan 1000 --cron "* * * * *" --tz UTC | head -1; echo "${PIPESTATUS[0]}"'
     done = subprocess.run(
-        ["bash", "-c", line, sys.executable],
+        ["bash", "-c", line, "bash", *PROGRAM],
         env=environment(), capture_output=True, text=True, timeout=LIMIT, check=False,
     )  # fmt: skip
     assert done.stderr == ""
@@ -169,7 +168,7 @@ def test_a_key_that_is_forgotten_runs_again(tmp_path: Path) -> None:
 
 def test_a_key_can_be_forgotten_by_a_command_under_that_lock(tmp_path: Path) -> None:
     lock = f"file://{tmp_path}"
-    inner = [sys.executable, "-m", "singleton_run", "forget", "--lock", lock, "x", "k"]
+    inner = [*PROGRAM, "forget", "--lock", lock, "x", "k"]
     done = run("--lock", lock, "--name", "x", "--", *inner)
     assert done.returncode == 1
     assert "nothing to forget" in done.stderr
@@ -190,7 +189,7 @@ def test_ctrl_c_ends_a_plan_that_waits_for_a_server() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(LIMIT)
         lock = f"etcd://127.0.0.1:{server.getsockname()[1]}"
-        argv = [sys.executable, "-m", "singleton_run", "--plan", "3", "--every", "1h", "--name", "x"]
+        argv = [*PROGRAM, "--plan", "3", "--every", "1h", "--name", "x"]
         with subprocess.Popen([*argv, "--lock", lock], env=environment(), stderr=subprocess.PIPE) as process:
             connection, _ = server.accept()
             process.send_signal(signal.SIGINT)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 BOTH = pytest.mark.parametrize("lab", ["file", "leasefile"], indirect=True)
 LEASED = pytest.mark.parametrize("lab", ["leasefile"], indirect=True)
+OUT_OF_DESCRIPTORS = ("Too many open files", "No file descriptors available")
+"""EMFILE in the words of glibc and of musl."""
+
 # The list of children is read in a process that can't open it, nor ask about every process id.
 LISTING = """
 import os, resource
@@ -96,7 +99,7 @@ def test_a_keeper_that_can_not_be_had_is_tried_again(lab: Lab) -> None:
     until(lambda: rests(run.pid), "the front to rest")
     limit = take_descriptors(run.pid)
     send(SIGKILL, keeper)
-    run.hears("another keeper can't be had (Too many open files)")
+    run.hears("another keeper can't be had (")
     give_descriptors(run.pid, limit)
     run.one("keeper", but=keeper)
     lab.finish()
@@ -109,7 +112,7 @@ def test_a_start_without_descriptors_is_one_line_and_78(lab: Lab) -> None:
     run = lab.start(command=lab.job(), via='ulimit -n 6; exec "$@"')
     assert run.wait() == 78
     assert run.said.startswith("singleton-run: ")
-    assert "Too many open files" in run.said
+    assert any(words in run.said for words in OUT_OF_DESCRIPTORS)
     assert run.said.count("\n") == 1
     assert lab.evidence.lines() == []
 

@@ -28,7 +28,7 @@ from singleton_run_etcd.keys import Keys
 from singleton_run_postgres import open_backend as open_postgres
 from singleton_run_postgres.statements import quoted
 from tests.servers import etcd, postgres
-from tests.support.harness import TREE, Lab, Run, below, environment, title, until
+from tests.support.harness import PROGRAM, TREE, Lab, Run, below, environment, title, until
 from tests.support.ports import free_port
 
 if TYPE_CHECKING:
@@ -171,9 +171,7 @@ def _may_execute(program: str) -> bool:
 def call_in(directory: Path) -> tuple[int, str]:
     """Run a command under a lock in that directory: its status, and what was said."""
     call = [
-        sys.executable,
-        "-m",
-        "singleton_run",
+        *PROGRAM,
         "--lock",
         f"file://{directory}",
         "--name",
@@ -321,9 +319,7 @@ def test_a_password_is_in_no_list_of_processes_no_log_and_not_with_the_command(
             run = lab.start(*options, command=lab.long_job())
         else:
             words = [
-                sys.executable,
-                "-m",
-                "singleton_run",
+                *PROGRAM,
                 "--name",
                 lab.name,
                 *options,
@@ -343,6 +339,20 @@ def test_a_password_is_in_no_list_of_processes_no_log_and_not_with_the_command(
         assert run.wait() == 0, run.said
         assert '"event":"started"' in run.said
         assert '"event":"request"' in run.said
+        assert CANARY not in run.said
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("scheme", ["etcd", "etcd+grpc", "postgresql"])
+def test_a_password_in_a_variable_of_the_server_s_own_is_in_no_trace(
+    request: pytest.FixtureRequest, tmp_path: Path, scheme: str
+) -> None:
+    logins = {"ETCDCTL_USER": "canary", "ETCDCTL_PASSWORD": CANARY, "PGUSER": "canary", "PGPASSWORD": CANARY}
+    with Lab(tmp_path) as lab:
+        lab.lock = f"{scheme}://{place_of(request, scheme)}"
+        run = lab.start("-vv", command=lab.job(), environ=environment(**logins))
+        assert run.wait() == 0, run.said
+        assert "keeper request" in run.said
         assert CANARY not in run.said
 
 
@@ -377,7 +387,7 @@ def test_a_password_is_in_no_error(request: pytest.FixtureRequest, tmp_path: Pat
             [f"--lok={lock}", "--", "x"],
         ):
             done = subprocess.run(
-                [sys.executable, "-m", "singleton_run", *words],
+                [*PROGRAM, *words],
                 env=environment(),
                 check=False,
                 capture_output=True,

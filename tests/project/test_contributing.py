@@ -20,7 +20,7 @@ LOCK = (ROOT / "constraints.txt").read_text(encoding="utf-8")
 NAMES_TARGETS = [*WORKFLOWS, *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", ".ci/run"))]
 NAMES_TARGETS += sorted(ROOT.glob("docs/*.md"))
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
-TARGETS = set(re.findall(r"^([a-z][a-z-]*):", MAKEFILE, flags=re.MULTILINE))
+TARGETS = set(re.findall(r"^([a-z][a-z0-9-]*):", MAKEFILE, flags=re.MULTILINE))
 
 
 def relative(path: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -41,7 +42,7 @@ def place() -> Iterator[Path]:
 def environ(place: Path, tmp_path: Path) -> Mapping[str, str]:
     """Where `singleton-run` is this tree's, and temporary files go to `place`."""
     script = tmp_path / "singleton-run"
-    script.write_text(f'#!/bin/sh\nexec {sys.executable} -m singleton_run "$@"\n')
+    script.write_text(f'#!/bin/sh\nexec {shlex.join(harness.PROGRAM)} "$@"\n')
     script.chmod(0o755)
     path = f"{tmp_path}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     return harness.environment(PATH=path, TMPDIR=str(place))

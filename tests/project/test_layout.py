@@ -36,16 +36,6 @@ def project() -> dict[str, Any]:
     return tomllib.loads(ROOT.joinpath("pyproject.toml").read_text(encoding="utf-8"))
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of the tree, built without a network by the hatchling of the group `dev`."""
-    folder = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
-    (built,) = folder.glob("*.whl")
-    return built
-
-
 def _packages(project: dict[str, Any]) -> list[Path]:
     return [ROOT / name for name in project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]]
 

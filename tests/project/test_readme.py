@@ -7,7 +7,6 @@ import re
 import shlex
 import signal
 import subprocess
-import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +19,7 @@ from singleton_run.call.fast_parser import Values, read
 from singleton_run.call.options import OPTIONS
 from singleton_run.call.settings import check
 from singleton_run.guard.command_environment import for_command, of_slot
-from tests.support.harness import LIMIT, environment, until
+from tests.support.harness import LIMIT, PROGRAM, environment, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -199,8 +198,9 @@ class Stage:
         place = os.pathsep.join([str(ROOT), str(ROOT / "backends")])
         program = directory / "bin" / "singleton-run"
         program.parent.mkdir()
-        run = shlex.join([sys.executable, "-m", "singleton_run"])
-        program.write_text(f'#!/bin/sh\nPYTHONPATH={shlex.quote(place)} exec {run} "$@"\n', encoding="utf-8")
+        program.write_text(
+            f'#!/bin/sh\nPYTHONPATH={shlex.quote(place)} exec {shlex.join(PROGRAM)} "$@"\n', encoding="utf-8"
+        )
         program.chmod(0o755)
         self.environ = environment(
             SINGLETON_RUN_LOCK=f"file://{self.locks}",

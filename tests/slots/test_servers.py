@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-import sys
 import time
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ import pytest
 from singleton_run.durations import text
 from singleton_run.errors import DENIED, HELD, UNUSABLE
 from singleton_run.system import calls
-from tests.support.harness import LONG, Lab, Run, kill_tree, send, until
+from tests.support.harness import LONG, PROGRAM, Lab, Run, kill_tree, send, until
 from tests.support.places import Place
 from tests.support.proxy import proxy
 
@@ -386,7 +385,7 @@ def test_of_forty_with_one_key_one_runs_and_all_end_well(lab: Place) -> None:
 
 
 def _forget(lab: Lab, key: str) -> Run:
-    argv = [sys.executable, "-m", "singleton_run", "forget", "--lock", lab.lock, lab.name, key]
+    argv = [*PROGRAM, "forget", "--lock", lab.lock, lab.name, key]
     return Run(argv, lab.directory)
 
 

@@ -25,6 +25,10 @@ TREE = Path(__file__).parents[2]
 JOB = TREE / "tests" / "support" / "job.py"
 # The Python that runs singleton-run in the tests: ours, or the one that whoever runs them names.
 PYTHON = os.environ.get("SINGLETON_RUN_TEST_PYTHON", sys.executable)
+# The file that is tested in place of the tree, if whoever runs the tests names one, and what the tests start.
+GIVEN = os.environ.get("SINGLETON_RUN", "")
+PROGRAM = [str(TREE / GIVEN)] if GIVEN else [PYTHON, "-m", "singleton_run"]
+leased_at = ""
 # Only a failure takes that long, however busy the machine is. A ttl of LONG seconds is one that no test
 # waits for.
 LIMIT = 120.0
@@ -322,14 +326,17 @@ class Run:
 
 
 class Lab:
-    """A lock of its own for a test, and what was started under it. `backend` is its scheme."""
+    """A lock of its own for a test, and what was started under it. `backend` is its scheme.
+
+    A file that is tested knows no stranger's backend: any other scheme stands for a lock at `leased_at`.
+    """
 
     def __init__(self, directory: Path, backend: str = "file") -> None:
         self.name = self._own_name = f"lab-{uuid.uuid4().hex[:8]}"
         self.directory = directory / self.name
         self.locks = self.directory / "locks"
         self.locks.mkdir(parents=True, mode=0o700)
-        self.lock = f"{backend}://{self.locks}"
+        self.lock = leased_at if GIVEN and backend != "file" else f"{backend}://{self.locks}"
         self.evidence = Evidence(self.directory / "evidence")
         self.runs: list[Run] = []
 
@@ -349,7 +356,7 @@ class Lab:
     def argv(self, *options: str, command: list[str]) -> list[str]:
         """The call of singleton-run under this lab's lock."""
         place = ["--lock", self.lock, "--name", self.name]
-        return [PYTHON, "-m", "singleton_run", *place, *options, "--", *command]
+        return [*PROGRAM, *place, *options, "--", *command]
 
     def start(
         self,

@@ -17,6 +17,7 @@ FAST, PROCESS, SERVERS = LANES = ("fast", "process", "servers")
 _FOLDERS = {
     "unit": FAST,
     "process": PROCESS,
+    "images": PROCESS,
     "project": PROCESS,
     "simulation": PROCESS,
     "backends/file": PROCESS,

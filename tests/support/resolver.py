@@ -17,6 +17,8 @@ import sys
 import tempfile
 import threading
 
+from tests.support.harness import PROGRAM
+
 _SIOCSIFFLAGS = 0x8914
 _UP = 1
 _LIMIT = 60
@@ -69,7 +71,7 @@ def main() -> None:
     listen(asked)
     said, shown = "", set()
     for line in sys.stdin:
-        call = [sys.executable, "-m", "singleton_run", "-vv", "--name", "n", "--wait", "0", "--", "true"]
+        call = [*PROGRAM, "-vv", "--name", "n", "--wait", "0", "--", "true"]
         with subprocess.Popen(
             call, env=json.loads(line), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as run:

@@ -1,6 +1,7 @@
 """Makes this kernel one that refuses a system call: `python seccomp.py CALL ERRNO PROGRAM ARGUMENT…`.
 
-The call fails with that error in the program and in all that it starts (seccomp(2), a filter).
+The call fails with that error in the program and in all that it starts (seccomp(2), a filter). With KILL for
+the error it ends whoever makes it, at that place.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ NUMBERS = {
     "clone3": (435, 435),
     "close_range": (436, 436),
     "epoll_create1": (291, 20),
+    "fsync": (74, 82),
     "memfd_create": (319, 279),
     "pidfd_open": (434, 434),
     "pidfd_send_signal": (424, 424),
@@ -26,7 +28,7 @@ NUMBERS = {
 }
 _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _FILTER = 38, 22, 2
 _LOAD, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
-_ALLOW, _FAIL = 0x7FFF0000, 0x00050000
+_ALLOW, _FAIL, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
 
 
 class _Step(ctypes.Structure):
@@ -42,13 +44,14 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("steps", ctypes.POINTER(_Step)))
 
 
-def refuse(call: str, error: int) -> None:
+def refuse(call: str, error: str) -> None:
     """From now on the system call fails with `error`, here and in all that is started from here."""
+    action = _KILL if error == "KILL" else _FAIL | getattr(errno, error)
     number = NUMBERS[call][platform.machine() != "x86_64"]
     steps = (_Step * 4)(
         _Step(_LOAD, 0, 0, 0),
         _Step(_JUMP_IF_EQUAL, 0, 1, number),
-        _Step(_RETURN, 0, 0, _FAIL | error),
+        _Step(_RETURN, 0, 0, action),
         _Step(_RETURN, 0, 0, _ALLOW),
     )
     prctl = ctypes.CDLL(None, use_errno=True).prctl
@@ -58,5 +61,5 @@ def refuse(call: str, error: int) -> None:
 
 
 if __name__ == "__main__":
-    refuse(sys.argv[1], getattr(errno, sys.argv[2]))
+    refuse(sys.argv[1], sys.argv[2])
     os.execv(sys.argv[3], sys.argv[3:])

@@ -699,6 +699,18 @@ def test_a_wait_whose_end_the_guard_has_forestalled_goes_on_until_it_says_so() -
     assert hands.done[-2:] == [("guard", *GuardOrders.start(grant().token)), ("guard", "signal", SIGTERM)]
 
 
+@pytest.mark.parametrize(("number", "status"), [(2, 127), (8, 126), (13, 126), (11, 78), (12, 78), (24, 78)])
+def test_a_command_that_did_not_start_is_its_own_fault_or_the_machine_s(number: int, status: int) -> None:
+    values = fast_parser.read(["--name", "x", "--", "true"], {})
+    assert values is not None
+    one = front_decisions.Turn(settings.check(values, {}), Hands(), leased=True, now=0.0, kill_grace=10.0)
+    one.begin()
+    one.granted(grant().as_dict(), 0.1)
+    one.guard_failed(number, "")
+    one.settled("")
+    assert (one.phase, one.ending.status) == (front_decisions.OVER, status)
+
+
 @pytest.mark.parametrize("told", [True, False])
 def test_a_keeper_that_answers_too_late_is_asked_to_give_the_lock_back(*, told: bool) -> None:
     """It is held only if somebody said so: else the server gave no answer."""

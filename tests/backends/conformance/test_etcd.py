@@ -9,6 +9,7 @@ import pytest
 from singleton_run.errors import Refused, Unavailable
 from singleton_run.testing import Fault, LeasedConformance, Site
 from tests.servers import etcd
+from tests.support.commands import LeasedCommands
 from tests.support.ports import free_port
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def faults_at(
     ]
 
 
-class TestGateway(LeasedConformance):
+class Gateway:
     """By the JSON gateway."""
 
     @pytest.fixture(scope="class")
@@ -113,6 +114,14 @@ class TestGateway(LeasedConformance):
     def site(cls, server: etcd.Etcd, guarded: etcd.Etcd, without_gateway: etcd.Etcd, files: Path) -> Site:
         faults = faults_at("etcd", server, guarded, files, {"no gateway": without_gateway.address})
         return site_at("singleton_run_etcd:open_backend", "etcd", server, faults)
+
+
+class TestGateway(Gateway, LeasedConformance):
+    """The backend by itself."""
+
+
+class TestCommand(Gateway, LeasedCommands):
+    """The whole program."""
 
 
 class TestOldGateway(LeasedConformance):

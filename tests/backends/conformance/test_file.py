@@ -8,6 +8,7 @@ import pytest
 
 from singleton_run.errors import Refused
 from singleton_run.testing import Conformance, Fault, Site
+from tests.support.commands import Commands
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,7 +39,7 @@ def _faults(folder: Path) -> list[Fault]:
     ]
 
 
-class TestFile(Conformance):
+class Here:
     """One directory of locks on this machine."""
 
     @pytest.fixture(scope="class")
@@ -50,3 +51,11 @@ class TestFile(Conformance):
             delete=lambda name: folder.joinpath("locks", f"{name}.lock").unlink(missing_ok=True),
             faults=_faults(folder),
         )
+
+
+class TestFile(Here, Conformance):
+    """The backend by itself."""
+
+
+class TestCommand(Here, Commands):
+    """The whole program."""

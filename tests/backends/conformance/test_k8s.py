@@ -16,6 +16,7 @@ from singleton_run.errors import Refused, Unavailable
 from singleton_run.testing import Fault, LeasedConformance, Site
 from singleton_run_k8s.objects import of_lock
 from tests.servers import kube, kubeaccess
+from tests.support.commands import LeasedCommands
 from tests.support.ports import free_port
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def site_at(
     )
 
 
-class TestPod(LeasedConformance):
+class InPod:
     """In a pod, with the Role that the docs show."""
 
     @pytest.fixture(scope="class")
@@ -118,6 +119,14 @@ class TestPod(LeasedConformance):
     def site(cls, place: Namespace, pod: Pod, tmp_path_factory: pytest.TempPathFactory) -> Site:
         faults = faults_at(place, pod, tmp_path_factory.mktemp("faults"))
         return site_at(place, lock_of(pod), pod.environ, faults)
+
+
+class TestPod(InPod, LeasedConformance):
+    """The backend by itself."""
+
+
+class TestCommand(InPod, LeasedCommands):
+    """The whole program."""
 
 
 class TestCertificateWithoutWatch(LeasedConformance):

@@ -9,6 +9,7 @@ import pytest
 from singleton_run.errors import Refused, Unavailable
 from singleton_run.testing import Fault, LeasedConformance, Site
 from tests.servers import postgres
+from tests.support.commands import LeasedCommands
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +56,7 @@ def _bad_addresses() -> list[Fault]:
     return [Fault(what, Refused, lock, secret=SPOILED) for what, lock in words.items()]
 
 
-class TestDirect(LeasedConformance):
+class Direct:
     """Sessions of our own: LISTEN and NOTIFY."""
 
     @pytest.fixture(scope="class")
@@ -77,6 +78,14 @@ class TestDirect(LeasedConformance):
             faults=[*_faults(server), *wrong, *_bad_addresses()],
             ttl=2.0,
         )
+
+
+class TestDirect(Direct, LeasedConformance):
+    """The backend by itself."""
+
+
+class TestCommand(Direct, LeasedCommands):
+    """The whole program."""
 
 
 class TestPooled(LeasedConformance):

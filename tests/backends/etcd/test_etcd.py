@@ -19,7 +19,7 @@ from singleton_run.testing.suite import record_of
 from singleton_run_etcd.address import Address
 from tests.servers import etcd
 from tests.support.crews import Crews
-from tests.support.harness import Lab, environment, gone, until
+from tests.support.harness import PROGRAM, Lab, environment, gone, until
 from tests.support.proxy import DOWN, UP, Proxy, proxy
 
 if TYPE_CHECKING:
@@ -829,7 +829,7 @@ def test_what_is_no_address_is_refused(lock: str, environ: dict[str, str]) -> No
 def test_grpc_that_is_not_installed_is_told_with_the_way_to_it(server: Etcd, tmp_path: Path) -> None:
     tmp_path.joinpath("etcd3.py").write_text("raise ImportError(name='etcd3')")
     lock = f"etcd+grpc://{server.address}"
-    command = [sys.executable, "-m", "singleton_run", "--lock", lock, "--name", "x", "--", "true"]
+    command = [*PROGRAM, "--lock", lock, "--name", "x", "--", "true"]
     environ = environment()
     environ["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{environ['PYTHONPATH']}"
     answer = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
@@ -859,3 +859,8 @@ print(*sys.modules)
     imported = set(answer.stdout.split())
     assert "singleton_run_etcd.gateway" in imported
     assert imported & HEAVY == set()
+
+
+def test_a_variable_without_a_name_says_nothing() -> None:
+    """Environments that come from Windows have some, as `=C:`."""
+    assert Address("etcd://h", {"": "C:"}).endpoints == Address("etcd://h", {}).endpoints

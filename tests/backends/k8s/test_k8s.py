@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from datetime import UTC, datetime, timedelta
@@ -26,7 +25,7 @@ from singleton_run_k8s.objects import of_key, of_lock
 from tests.backends.http.test_connection import _tunnel, always, serving
 from tests.project import test_imports
 from tests.servers import kubeaccess
-from tests.support.harness import TREE, Lab, environment, labs, until
+from tests.support.harness import PROGRAM, TREE, Lab, environment, labs, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -932,7 +931,7 @@ def test_with_the_role_of_the_examples_everything_works_as_any_user(
     other = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups"]
     may_read = ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
     as_user = [*other, *may_read] if os.getuid() == 0 else []
-    command = [sys.executable, "-m", "singleton_run", "--name", "example", "-v", "--", "id", "-u"]
+    command = [*PROGRAM, "--name", "example", "-v", "--", "id", "-u"]
     done = subprocess.run(
         [*as_user, *command], env=environ, capture_output=True, text=True, timeout=60, check=False, cwd="/"
     )

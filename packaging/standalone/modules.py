@@ -1,0 +1,282 @@
+"""Find every module that the executable needs, compile it, and write them all as one blob with a table in C.
+
+    python3.13 -I -S modules.py TREE OUT
+
+That Python is the one that the executable is linked of. TREE has the folders `own` (this project), `shims`,
+`packages` and `stdlib`, searched in this order. What is needed is found by importing each module of ours and
+each that they import inside of functions, and then looking at what is loaded. A module of ours that can't be
+imported is an error, and so is one that it imports and that is neither here nor in LEFT_OUT.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import marshal
+import os
+import subprocess
+import sys
+
+# What the code asks for and can't have here, and why that is no fault.
+LEFT_OUT = {
+    "etcd3": "etcd+grpc is refused by the registry",
+    "grpc": "etcd+grpc is refused by the registry",
+    "importlib.metadata": "nothing is installed: the registry knows",
+    "ctypes": "system/libc.py has the module _singleton_run instead",
+    "_ctypes": "system/libc.py has the module _singleton_run instead",
+    "hashlib": "_blake2 is there",
+    "ssl": "_ssl is there",
+    "socket": "_socket is there",
+}
+OWN = ("singleton_run", "singleton_run_")
+NOT_OWN = ("singleton_run.testing", "singleton_run_etcd.grpc")
+# Packages whose imports inside of functions are followed as well; of the standard library BESIDE has them.
+FOLLOWED = ("click", "croniter", "dateutil", "kubernetes", "psycopg", "rich", "yaml")
+# Imported by what is in C, by a name that is made up, or by the standard library in functions that we reach.
+BESIDE = (
+    "_strptime",
+    "encodings.ascii",
+    "encodings.idna",
+    "encodings.latin_1",
+    "encodings.punycode",
+    "encodings.utf_8",
+    "encodings.utf_8_sig",
+    "locale",
+    "shutil",
+    "signal",
+    "zoneinfo",
+)
+# Only other systems, terminals of other kinds, or programs that we are not, ask for these.
+NEVER = (
+    "_winapi",
+    "_winconsole",
+    "_winreg",
+    "asyncio",
+    "click._winconsole",
+    "click.testing",
+    "colorama",
+    "ctypes",
+    "dateutil.tzwin",
+    "dateutil.zoneinfo",
+    "doctest",
+    "email",
+    "http",
+    "importlib.metadata",
+    "msvcrt",
+    "nt",
+    "ntpath",
+    "pdb",
+    "pydoc",
+    "pygments",
+    "google",
+    "html",
+    "test",
+    "tkinter",
+    "rich._win32_console",
+    "rich._windows",
+    "rich._windows_renderer",
+    "rich.markdown",
+    "rich.syntax",
+    "rich.traceback",
+    "unittest",
+    "urllib.request",
+    "winreg",
+    "IPython",
+    "attr",
+    "yaml.cyaml",
+    "yaml._yaml",
+    "_yaml",
+    "google.auth",
+    "pty",
+    "webbrowser",
+)
+
+_LOADER = """
+import sys
+sys.path[:] = {path!r}
+class _Missing:
+    def __init__(self, *words): pass
+    def __call__(self, *words): return 0
+    def __getattr__(self, name): return _Missing()
+module = type(sys)
+for name in ("_singleton_run", "_libpq"):
+    made = sys.modules[name] = module(name)
+    made.__getattr__ = lambda name: _Missing()
+before = set(sys.modules)
+failed = {{}}
+for name in {names!r}:
+    try:
+        __import__(name)
+    except ImportError as error:
+        failed[name] = str(error)
+found = {{}}
+for name, loaded in sorted(sys.modules.items()):
+    spec = getattr(loaded, "__spec__", None)
+    if spec is not None:
+        found[name] = [spec.name, spec.origin or "", spec.submodule_search_locations is not None]
+import json
+print(json.dumps([found, failed]))
+"""
+
+
+class Needed:
+    """The modules that are needed, as they become known."""
+
+    def __init__(self, tree: str) -> None:
+        self._path = [f"{tree}/{name}" for name in ("own", "shims", "packages", "stdlib")]
+        self.found: dict[str, tuple[str, bool]] = {}
+
+    def close(self, names: set[str]) -> None:
+        """Import these, then what those import inside of functions, until there is nothing new."""
+        tried: set[str] = set()
+        while new := names - tried:
+            tried |= new
+            failed = self._load(sorted(tried))
+            for name, why in failed.items():
+                if _is_in(name, OWN):
+                    sys.exit(f"modules.py: {name} can't be imported: {why}")
+            for name, (path, is_package) in self.found.items():
+                if _is_in(name, (*OWN, *FOLLOWED)):
+                    names |= {
+                        wanted
+                        for wanted in self._asked_for(name, path, is_package)
+                        if not _is_in(wanted, NEVER)
+                    }
+
+    def _load(self, names: list[str]) -> dict[str, str]:
+        code = _LOADER.format(path=self._path, names=names)
+        command = [sys.executable, "-I", "-S", "-B", "-c", code]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+        loaded, failed = json.loads(done.stdout)
+        self.found = {}
+        for name, (real, origin, is_package) in loaded.items():
+            if origin == "frozen" or origin.endswith(".py"):
+                path = self._source(real, is_package) if origin == "frozen" else origin
+                self.found[name] = (path, is_package)
+        return dict(failed)
+
+    def _source(self, name: str, is_package: bool) -> str:
+        """The source of a module that CPython has frozen itself; empty for those that it brings along."""
+        path = f"{self._path[-1]}/{name.replace('.', '/')}{'/__init__' if is_package else ''}.py"
+        return path if os.path.exists(path) else ""
+
+    def _asked_for(self, name: str, path: str, is_package: bool) -> set[str]:
+        """What a module imports anywhere, and can have. One of ours that asks for more ends this program."""
+        wanted = set()
+        for module, part in imports(path, name if is_package else name.rpartition(".")[0]):
+            if module in LEFT_OUT and _is_in(name, OWN):
+                continue
+            if not self._is_there(module):
+                if _is_in(name, OWN):
+                    sys.exit(f"modules.py: {name} imports {module}, which is not here and not in LEFT_OUT")
+                continue
+            wanted.add(module)
+            if part and self._is_there(f"{module}.{part}"):
+                wanted.add(f"{module}.{part}")
+        return wanted - set(NOT_OWN)
+
+    def _is_there(self, name: str) -> bool:
+        if name in sys.builtin_module_names or name in ("_singleton_run", "_libpq"):
+            return True
+        places = [f"{folder}/{name.replace('.', '/')}" for folder in self._path]
+        return any(
+            os.path.exists(f"{place}.py") or os.path.exists(f"{place}/__init__.py") for place in places
+        )
+
+
+def _is_in(name: str, packages: tuple[str, ...]) -> bool:
+    """Whether a module is one of these packages or in it; `name_` stands for all that begin so."""
+    return any(
+        name == package
+        or name.startswith(f"{package}.")
+        or (package.endswith("_") and name.startswith(package))
+        for package in packages
+    )
+
+
+def imports(path: str, package: str) -> set[tuple[str, str]]:
+    """(module, what is taken from it or empty) of every import in a file that isn't for types alone."""
+    if not path:
+        return set()
+    with open(path, "rb") as file:
+        return set(_imports(ast.parse(file.read()), package))
+
+
+def _imports(node: ast.AST, package: str) -> list[tuple[str, str]]:
+    found = []
+    if isinstance(node, ast.If) and any(
+        word in ast.dump(node.test) for word in ("TYPE_CHECKING", "__main__")
+    ):
+        return [pair for child in node.orelse for pair in _imports(child, package)]
+    if isinstance(node, ast.Import):
+        found = [(alias.name, "") for alias in node.names]
+    elif isinstance(node, ast.ImportFrom):
+        base = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+        module = ".".join([*base, *([node.module] if node.module else [])])
+        found = [(module, alias.name) for alias in node.names]
+    for child in ast.iter_child_nodes(node):
+        found += _imports(child, package)
+    return found
+
+
+def own_modules(folder: str) -> set[str]:
+    """The names of all modules of ours."""
+    names = set()
+    for base, _, files in os.walk(folder, followlinks=True):
+        if base == folder:
+            continue
+        package = os.path.relpath(base, folder).replace("/", ".")
+        for file in files:
+            name = package if file == "__init__.py" else f"{package}.{file.removesuffix('.py')}"
+            if file.endswith(".py") and not _is_in(name, NOT_OWN):
+                names.add(name)
+    return names
+
+
+def write(found: dict[str, tuple[str, bool]], tree: str, out: str) -> None:
+    """Write OUT/modules.bin, OUT/modules.h and OUT/modules.txt."""
+    places: dict[bytes, int] = {}
+    lines, names = [], []
+    with open(f"{out}/modules.bin", "wb") as blob:
+        for name, (path, is_package) in sorted(found.items()):
+            if not path:
+                continue
+            with open(path, "rb") as file:
+                source = file.read()
+            shown = os.path.relpath(path, tree).partition("/")[2] or "__main__"
+            code = marshal.dumps(compile(source, shown, "exec", dont_inherit=True, optimize=2))
+            if code not in places:  # os.path is posixpath
+                places[code] = blob.tell()
+                blob.write(code)
+            lines.append(f'    {{"{name}", MODULE({places[code]}), {len(code)}, {int(is_package)}}},')
+            names.append(name)
+    with open(f"{out}/modules.h", "w", encoding="ascii") as header:
+        header.write("\n".join([_HEAD, *lines, "    {0, 0, 0, 0},\n};\n"]))
+    with open(f"{out}/modules.txt", "w", encoding="ascii") as listed:
+        listed.write("".join(f"{name}\n" for name in names))
+
+
+_HEAD = """\
+/* Every module, compiled. Written by modules.py. */
+__asm__(".section .rodata\\n.balign 16\\nmodule_data:\\n.incbin \\"modules.bin\\"\\n.byte 0\\n.previous");
+extern const unsigned char module_data[];
+#define MODULE(start) (module_data + start)
+static const struct _frozen modules[] = {"""
+
+
+def main(tree: str, out: str) -> None:
+    """See the top."""
+    needed = Needed(tree)
+    widths = {
+        f"rich._unicode_data.{file.removesuffix('.py')}"
+        for file in os.listdir(f"{tree}/packages/rich/_unicode_data")
+        if file.startswith("unicode")
+    }
+    needed.close(own_modules(f"{tree}/own") | set(BESIDE) | widths)
+    needed.found.pop("__main__", None)
+    needed.found["__main__"] = (f"{tree}/entry.py", False)
+    write(needed.found, tree, out)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

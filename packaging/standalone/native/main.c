@@ -1,0 +1,113 @@
+/* The executable: CPython with every module inside, which looks for nothing outside and begins with `__main__`. */
+#include <Python.h>
+
+#include <signal.h>
+
+#include "modules.h"
+
+PyMODINIT_FUNC PyInit__singleton_run(void);
+PyMODINIT_FUNC PyInit__libpq(void);
+
+static void check(PyStatus status)
+{
+    if (PyStatus_Exception(status)) {
+        Py_ExitStatusException(status);
+    }
+}
+
+/* In place of CPython's search (Modules/getpath.py): it would obey a `pyvenv.cfg` or `._pth` that lies beside us. */
+PyStatus __wrap__PyConfig_InitPathConfig(PyConfig *config, int compute)
+{
+    return PyStatus_Ok();
+}
+
+/* Ctrl-C ends the program, also while it starts: Python's own handler would print a traceback. */
+static int leave_interrupt_alone(void)
+{
+    int failed = 1;
+    PyObject *signals = PyImport_ImportModule("_signal"), *own = NULL, *now = NULL, *before = NULL;
+    if (signals != NULL && (own = PyObject_GetAttrString(signals, "default_int_handler")) != NULL &&
+        (now = PyObject_CallMethod(signals, "getsignal", "i", SIGINT)) != NULL) {
+        before = now == own ? PyObject_CallMethod(signals, "signal", "ii", SIGINT, 0) : Py_NewRef(now);
+        failed = before == NULL;
+    }
+    Py_XDECREF(before);
+    Py_XDECREF(now);
+    Py_XDECREF(own);
+    Py_XDECREF(signals);
+    return failed;
+}
+
+static void initialize(int argc, char **argv)
+{
+    PyPreConfig before;
+    PyPreConfig_InitIsolatedConfig(&before);
+    before.utf8_mode = 1;
+    before.configure_locale = 0; /* musl knows no other than UTF-8 */
+    check(Py_PreInitialize(&before));
+
+    PyImport_FrozenModules = modules;
+    if (PyImport_AppendInittab("_singleton_run", PyInit__singleton_run) < 0 ||
+        PyImport_AppendInittab("_libpq", PyInit__libpq) < 0) {
+        exit(78);
+    }
+
+    PyConfig config;
+    PyConfig_InitIsolatedConfig(&config);
+    config.site_import = 0;
+    config.write_bytecode = 0;
+    config.install_signal_handlers = 1;
+    config.pathconfig_warnings = 0;
+    config.parse_argv = 0;
+    config.use_frozen_modules = 1;
+    config.optimization_level = 2;
+    config.code_debug_ranges = 0;
+    /* There is no folder of modules. */
+    config.module_search_paths_set = 1;
+    wchar_t **empty[] = {&config.program_name, &config.executable, &config.base_executable, &config.prefix,
+                         &config.base_prefix, &config.exec_prefix, &config.base_exec_prefix, &config.stdlib_dir, &config.home};
+    for (size_t i = 0; i < sizeof empty / sizeof *empty; i++) {
+        check(PyConfig_SetString(&config, empty[i], L""));
+    }
+    check(PyConfig_SetBytesArgv(&config, argc, argv));
+    sigset_t interrupt, before_us;
+    sigemptyset(&interrupt);
+    sigaddset(&interrupt, SIGINT);
+    sigprocmask(SIG_BLOCK, &interrupt, &before_us);
+    check(Py_InitializeFromConfig(&config));
+    PyConfig_Clear(&config);
+    if (leave_interrupt_alone()) {
+        PyErr_Print();
+        exit(78);
+    }
+    sigprocmask(SIG_SETMASK, &before_us, NULL);
+}
+
+#ifdef IMPORTER
+/* For tests, and no part of what is given to anybody: import each module that is named, and say which can't be. */
+int main(int argc, char **argv)
+{
+    initialize(argc, argv);
+    int failed = 0;
+    for (int i = 1; i < argc; i++) {
+        PyObject *module = PyImport_ImportModule(argv[i]);
+        if (module == NULL) {
+            failed = 1;
+            fprintf(stderr, "%s: ", argv[i]);
+            PyErr_Print();
+        }
+        Py_XDECREF(module);
+    }
+    return failed;
+}
+#else
+int main(int argc, char **argv)
+{
+    initialize(argc, argv);
+    if (PyImport_ImportFrozenModule("__main__") < 0) {
+        PyErr_Print(); /* which exits for SystemExit */
+        return 78;
+    }
+    return Py_FinalizeEx() < 0 ? 1 : 0;
+}
+#endif

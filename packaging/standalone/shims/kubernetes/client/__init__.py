@@ -1,0 +1,3 @@
+"""What the login by OpenID Connect would take from the client."""
+
+ApiClient = Configuration = None

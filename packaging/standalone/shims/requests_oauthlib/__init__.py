@@ -1,0 +1,3 @@
+"""A login that is left out."""
+
+OAuth2Session = None

@@ -1,0 +1,67 @@
+"""Copies the executable that needs no Python into a directory: for containers of any image."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from singleton_run.errors import UNUSABLE, Failure
+
+_NAME = "singleton-run"
+_MODE = 0o755
+_OURSELVES = "/proc/self/exe"
+_CHUNK = 1 << 20
+
+
+def install(directory: str) -> str:
+    """Copy what runs here to `directory`, as singleton-run; the copy's path.
+
+    Under that name there is at any moment what was there before or the whole copy, also after a crash of
+    the machine. Raises Failure, for anything that isn't this one executable too.
+    """
+    if "_singleton_run" not in sys.builtin_module_names:
+        raise Failure(
+            UNUSABLE,
+            "only the executable that needs no Python can be installed so, and this singleton-run needs its "
+            f"own: take singleton-run-linux-{os.uname().machine} of the same release",
+        )
+    path = os.path.join(directory, _NAME)
+    part = os.path.join(directory, f".{_NAME}.{os.urandom(8).hex()}")
+    try:
+        try:
+            _copy(part)
+            os.rename(part, path)
+        except OSError:
+            _remove(part)
+            raise
+        _sync(directory)
+    except OSError as error:
+        what = "/proc has to be mounted for it" if error.filename == _OURSELVES else "name another directory"
+        raise Failure(UNUSABLE, f"{path} can't be written ({error.strerror}): {what}") from None
+    return path
+
+
+def _copy(to: str) -> None:
+    """Copy what runs here to a new file, and return when it is on the disk. Raises OSError."""
+    ours = os.open(_OURSELVES, os.O_RDONLY)
+    copy = os.open(to, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE)
+    while os.sendfile(copy, ours, None, _CHUNK):
+        pass
+    os.fchmod(copy, _MODE)  # whatever the umask
+    os.fsync(copy)
+    os.close(copy)
+    os.close(ours)
+
+
+def _remove(part: str) -> None:
+    try:
+        os.unlink(part)
+    except OSError:
+        pass
+
+
+def _sync(directory: str) -> None:
+    """Return when the directory's names are on the disk. Raises OSError."""
+    names = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    os.fsync(names)
+    os.close(names)

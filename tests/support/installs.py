@@ -1,0 +1,59 @@
+"""Builds the wheel, and installs it in each of the ways in which people do."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from tests.support.harness import TREE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LAYOUTS = ("venv", "link", "user", "long")
+"""A virtual environment, a link to its command as pipx makes it, the user's own site, a path of 200 bytes."""
+
+
+def clean() -> dict[str, str]:
+    """Our environment without variables of Python and of ours."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "SINGLETON"))}
+
+
+def build_wheel(folder: Path) -> Path:
+    """The wheel of the tree, built without a network by the hatchling of the group `dev`."""
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(build, cwd=TREE, check=True, capture_output=True)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def installed(layout: str, wheel: Path, place: Path) -> tuple[Path, dict[str, str]]:
+    """The command, installed in that way in a new folder, and the environment in which it is found."""
+    place.mkdir()
+    environ = clean()
+    # The kernel takes a first line of 255 bytes; before Linux 5.1 it took 127.
+    venv = place / ("x" * (200 - len(bytes(place))) if layout == "long" else "venv")
+    shared = ["--system-site-packages"] if layout == "user" else []
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", *shared, venv], check=True, env=environ)
+    install = ["install", "--quiet", "--no-index", "--no-deps", "--ignore-installed"]
+    command = venv / "bin" / "singleton-run"
+    if layout == "user":
+        environ["PYTHONUSERBASE"] = str(place / "user")
+        install.append("--user")
+        command = place / "user" / "bin" / "singleton-run"
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "--python",
+        str(venv / "bin" / "python"),
+    ]
+    subprocess.run([*pip, *install, str(wheel)], check=True, env=environ)
+    if layout == "link":
+        link = place / "singleton-run"
+        link.symlink_to(command)
+        command = link
+    return command, environ
