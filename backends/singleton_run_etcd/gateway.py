@@ -71,7 +71,7 @@ class Gateway:
         except ServerError:
             raise LeaseNotFound from None
         outcome = _checked(lambda: _outcome(answer))
-        # Without compares they all hold; and there is an answer to each question.
+        # Without compares it succeeds, and every operation has an answer: else it isn't etcd.
         asked = then if outcome.succeeded else otherwise
         if len(outcome.found) != len(asked) or not (compares or outcome.succeeded):
             raise _not_etcd()

@@ -196,7 +196,7 @@ class Session:
         raise login_error(connection)
 
     def _told(self, statement: str, values: Sequence[Value], deadline: Deadline) -> list[Row]:
-        """The rows of an answer. The trace is told of it, with the lock's name: the first text there is."""
+        """The rows of an answer. The trace tells of it, with the lock's name, the first text in `values`."""
 
         def key() -> str:
             texts = [value for value in values if isinstance(value, str)]

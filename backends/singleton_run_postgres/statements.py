@@ -12,7 +12,7 @@ still has a `holder`.
 
 The other table has the marks of keys that are done, and is never cleared.
 
-The comment at a statement's beginning is for those who read pg_stat_activity, or our trace.
+The comment at a statement's beginning is for readers of pg_stat_activity and of our trace.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from singleton_run.api.contract import Grant
 from singleton_run.errors import UNUSABLE, Refused, Unavailable
 from singleton_run.system import calls
 from singleton_run_postgres import open_backend
+from singleton_run_postgres.statements import HELLO, Statements, kind_of
 from tests.servers import postgres
 from tests.servers.postgres import PASSWORD, QUOTED
 
@@ -169,3 +170,12 @@ def test_an_address_that_is_none_is_refused_before_anything_is_contacted(lock: s
     assert no.value.status == UNUSABLE
     assert "\n" not in str(no.value)
     assert "secretword" not in str(no.value)
+
+
+def test_each_statement_begins_with_its_name_for_whoever_reads_pg_stat_activity() -> None:
+    statements = vars(Statements("locks", "marks"))
+    assert statements
+    assert {name: kind_of(statement) for name, statement in statements.items()} == {
+        name: name for name in statements
+    }
+    assert kind_of(HELLO) == "hello"
