@@ -62,11 +62,11 @@ TURN = (
     "singleton_run.front.decisions",
     "singleton_run.front.children",
     "singleton_run.front.guard_link",
-    "singleton_run.front.hearing",
-    "singleton_run.front.lock_handles",
+    "singleton_run.front.receivers",
     "singleton_run.front.process",
     "singleton_run.front.terminal",
     "singleton_run.front.turn_effects",
+    "singleton_run.front.kernel_lock_handle",
     "singleton_run.front.start",
 )
 _ROOT = os.path.dirname(os.path.dirname(globals().get("__file__", "")))  # a frozen module has no file

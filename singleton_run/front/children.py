@@ -31,7 +31,7 @@ from singleton_run.system import processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from singleton_run.front.lock_handles import LockHandle
+    from singleton_run.front.lock_handle import LockHandle
     from singleton_run.report.log import Log
     from singleton_run.system.shared_page import Page
 

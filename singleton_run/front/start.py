@@ -6,7 +6,6 @@ import os
 
 from singleton_run.api import registry
 from singleton_run.call.settings import KILL_AFTER
-from singleton_run.front import lock_handles
 from singleton_run.front.children import Children
 from singleton_run.front.decisions import Turn
 from singleton_run.front.guard_link import GuardLink
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
     from singleton_run.api.contract import KernelLock
     from singleton_run.call.settings import Settings
-    from singleton_run.front.lock_handles import LockHandle
+    from singleton_run.front.lock_handle import LockHandle
     from singleton_run.schedule.slot_rules import Plan
     from singleton_run.system.calls import Signals
 
@@ -123,13 +122,21 @@ def _lock(
     *,
     decides: bool,
 ) -> LockHandle:
+    """The handle of the kind that is asked for. Each is imported only where it is used."""
     if kernel_lock is None:
+        from singleton_run.front.keeper_handle import KeeperHandle
+
         address = task.settings.lock_address
-        return lock_handles.KeeperHandle(
-            job, task, link, lambda: registry.open_backend(address, os.environ), plan
-        )
-    kernel = lock_handles.KernelLockHandle(kernel_lock, job, task, link)
+        return KeeperHandle(job, task, link, lambda: registry.open_backend(address, os.environ), plan)
+
+    from singleton_run.front.kernel_lock_handle import KernelLockHandle
+
+    kernel = KernelLockHandle(kernel_lock, job, task, link)
     if not decides:
         return kernel
-    keeper = lock_handles.KeeperHandle(job, task, link, lambda: kernel_lock, plan, kernel_lock.descriptors)
-    return lock_handles.KernelSlotHandle(kernel, keeper, task, link)
+
+    from singleton_run.front.keeper_handle import KeeperHandle
+    from singleton_run.front.kernel_slot_handle import KernelSlotHandle
+
+    keeper = KeeperHandle(job, task, link, lambda: kernel_lock, plan, kernel_lock.descriptors)
+    return KernelSlotHandle(kernel, keeper, task, link)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from singleton_run.front.children import Children
     from singleton_run.front.decisions import Turn
     from singleton_run.front.guard_link import GuardLink
-    from singleton_run.front.lock_handles import LockHandle
+    from singleton_run.front.lock_handle import LockHandle
     from singleton_run.front.receivers import GuardReceiver
     from singleton_run.guard.process import Task
     from singleton_run.report.log import Log

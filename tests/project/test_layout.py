@@ -150,8 +150,6 @@ def test_the_rooms_of_the_core_import_each_other_in_no_circle() -> None:
 
 
 MOST_LINES, MOST_ATTRIBUTES = 45, 20
-# It is being taken apart.
-STILL_LARGE = {"singleton_run/front/lock_handles.py"}
 
 
 def too_large(tree: ast.AST) -> Iterator[str]:
@@ -184,5 +182,4 @@ def test_no_function_and_no_class_is_too_large() -> None:
     files = [*ROOT.glob("singleton_run/**/*.py"), *ROOT.glob("backends/*/*.py")]
     assert files
     for path in files:
-        if path.relative_to(ROOT).as_posix() not in STILL_LARGE:
-            assert list(too_large(ast.parse(path.read_text(encoding="utf-8")))) == [], path
+        assert list(too_large(ast.parse(path.read_text(encoding="utf-8")))) == [], path
