@@ -10,7 +10,8 @@ After an adoption four things are harder than before:
 
 1. **Which child is the command?** A guard writes the command's process id into the shared page after the
    start. If the guard was killed between these two, nobody knows the id. Then the command is the child that
-   was not there before the start, and that is no helper: `nothing_was_started`.
+   was not there before the start, and that is no helper: `nothing_was_started`. A guard that waited for the
+   lock starts the command before we hear of the lock: we remember our children when we fork the guard.
 
 2. **Was anything started at all?** The guard sets `start_begun` in the page just before the start. If it is
    false, nothing ran, and another guard may start the command. If it is true, we look at our children once
@@ -31,6 +32,7 @@ from singleton_run.system import processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from singleton_run.front.guard_link import GuardLink
     from singleton_run.front.lock_handle import LockHandle
     from singleton_run.report.log import Log
     from singleton_run.system.shared_page import Page
@@ -47,19 +49,15 @@ class Children:
     keeper was waited for; the caller clears it.
     """
 
-    def __init__(self, page: Page, lock: LockHandle, log: Log) -> None:
+    def __init__(self, page: Page, lock: LockHandle, link: GuardLink, log: Log) -> None:
         self._page = page
+        self._link = link
         self._lock = lock
         self._log = log
         self.command = 0
         self.is_guard = False
         self.keeper_ended = False
         self._ended: list[tuple[int, int]] = []
-        self._before_the_start: set[int] = set()
-
-    def start_ordered(self) -> None:
-        """Remember the children of this moment: the command is about to be started, and is none of them."""
-        self._before_the_start = set(processes.children())
 
     def reap(self) -> bool:
         """Wait for every child that has ended. True if the kernel says that no child is left (ECHILD)."""
@@ -111,7 +109,9 @@ class Children:
         self.reap()
         ended = {process for process, _ in self._ended}
         helpers = {self._page.guard, self._lock.process, self._log.process}
-        self.command = min((ended | set(processes.children())) - helpers - self._before_the_start, default=0)
+        self.command = min(
+            (ended | set(processes.children())) - helpers - self._link.children_before, default=0
+        )
         if self.command not in ended:
             self._page.command = self.command
         return not self.command
@@ -119,7 +119,9 @@ class Children:
     def _is_new(self, process: int) -> bool:
         """Whether this child came after the start was begun: then it is the command of a dead guard."""
         return (
-            self._page.start_begun and process != self._page.guard and process not in self._before_the_start
+            self._page.start_begun
+            and process != self._page.guard
+            and process not in self._link.children_before
         )
 
 

@@ -219,7 +219,6 @@ class Turn:
             self._start_with_another_guard(self.grant.token)
         elif self.phase in (STARTING, RUNNING) and self.guard.is_watched:
             self.effects.say("warning", "guard died")
-            self.phase = RUNNING
             if not self.ending.command_ended:  # the lease's end may be the reason for the guard's death
                 self.look_at_lease(now)
             self.guard.is_to_be_replaced(None if self.keeper.is_gone else now)
@@ -258,6 +257,8 @@ class Turn:
         if not self.ending.command_ended:  # the status is lost if the guard has reaped the command
             self.ending.status = 128 + KILL
         if self.effects.adopt():
+            if self.phase == STARTING:  # the command has ended, and its guard has told nothing
+                self.phase = RUNNING
             self.guard.send_unsent(kill=self.ending.killed)
             return
         self.ending.status = status_before
@@ -267,6 +268,8 @@ class Turn:
             self._gone()
         else:
             self._start_with_another_guard(self.grant.token)
+            if self.phase == STARTING:
+                self.guard.send_unsent(kill=False)
 
     # What the user does.
 

@@ -81,7 +81,8 @@ class GuardLink:
     """Sends orders to the guard, and reads its messages. `is_open` says that there is a living guard.
 
     `pipes` are those of the current guard, or of the next one if it isn't forked yet. `proof` has both ends
-    of the proof pipe, -1 without one.
+    of the proof pipe, -1 without one. `children_before` are the front's children of a moment at which the
+    guard had not begun to start the command.
     """
 
     def __init__(self, page: Page, log: Log, proof: tuple[int, int]) -> None:
@@ -92,6 +93,7 @@ class GuardLink:
         self.is_open = False
         self._ordered = 0
         self._last_orders: list[Message] = []
+        self.children_before: set[int] = set()
 
     @property
     def descriptor(self) -> int:
@@ -113,9 +115,21 @@ class GuardLink:
         self._last_orders = []
         self.pipes.close_unused()
         self.pipes = GuardPipes(self._proof, self._log)
-        forked(lambda: be_guard(self.pipes))
+        self.children_before = set(processes.children())
+        # The guard writes its id as well, but it may be stopped before.
+        self._page.guard = forked(lambda: be_guard(self.pipes))
         self.pipes.close_guards()
         self.is_open = True
+
+    def remember_children(self) -> None:
+        """Take the children of this moment for those before the start, unless the start has begun.
+
+        A guard that waited for the lock has begun it by itself, and may have died since: then the command
+        is among our children already.
+        """
+        children = set(processes.children())
+        if not self._page.start_begun:
+            self.children_before = children
 
     def send(self, order: Message) -> None:
         """Give the guard an order, and SIGCONT."""

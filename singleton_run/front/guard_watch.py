@@ -98,8 +98,8 @@ class GuardWatch:
 
     def send_unsent(self, *, kill: bool) -> None:
         """Give the adopted command the signals that came while it had no guard."""
-        for number in self._unsent_signals:
-            self._effects.tell_guard(GuardOrders.signal(number))
+        while self._unsent_signals:
+            self._effects.tell_guard(GuardOrders.signal(self._unsent_signals.pop(0)))
         if kill:
             self._effects.tell_guard(GuardOrders.kill())
 

@@ -54,9 +54,12 @@ class KernelLockHandle:
         turn.granted(got, calls.now())
 
     def replace_guard(self, turn: Turn) -> None:
-        """The guard that waited has died: begin to wait anew."""
-        self.backend.leave(0.0)
-        self.acquire(None, turn)
+        """Fork another guard. It shares the lock if a guard has got it; else it queues up anew."""
+        if self.grant is not None:
+            self.fork_guard()
+        else:
+            self.backend.leave(0.0)
+            self.acquire(None, turn)
 
     def granted(self, grant: Grant, turn: Turn) -> None:
         """The guard that waited has the lock, and shares it with us."""

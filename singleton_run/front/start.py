@@ -80,7 +80,7 @@ def front(
     job = _job(task, now)
     lock = _lock(job, task, link, kernel_lock, plan, decides=decides)
     link.is_open = task.leased  # the keeper forks the first guard
-    children = Children(task.page, lock, log)
+    children = Children(task.page, lock, link, log)
     effects = TurnEffects(task, lock, link, children, log, attempt, goes_on)
     slack = _DECIDES_IN if decides else None
     told = effects if pipes.tracer is None else pipes.tracer.effects(effects, leased=task.leased)

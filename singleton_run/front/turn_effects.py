@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from singleton_run.api import record
+from singleton_run.front.decisions import STARTING
 from singleton_run.system import calls, pipes, processes
 from singleton_run.system.messages import GuardOrders, GuardTells, Proof, deliver
 
@@ -94,7 +95,7 @@ class TurnEffects:
     def _order_start(self, token: int) -> None:
         if not self.link.is_open:
             self.lock.fork_guard()
-        self.children.start_ordered()
+        self.link.remember_children()
         self.link.send(GuardOrders.start(token, *self._of_slot()))
         if self.turn.grant is not None:
             self._write_start(self.turn.grant)
@@ -135,7 +136,10 @@ class TurnEffects:
 
         self.children.is_guard = True
         self.own_guard = AdoptedGuard(self, self._say_as_guard)
-        self.own_guard.decisions.adopt(self.children.command_after_all(), calls.now())
+        command = self.children.command_after_all()
+        if command and self.turn.phase == STARTING:  # its guard has not told us
+            self._say_as_guard(GuardTells.started(command))
+        self.own_guard.decisions.adopt(command, calls.now())
         for order in self.link.unread():
             deliver(order, GuardOrders, self.own_guard)
         return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from singleton_run.front.decisions import OVER, RUNNING, SETTLING, Turn
+from singleton_run.front.decisions import OVER, RUNNING, SETTLING, STARTING, Turn
 from singleton_run.front.receivers import GuardReceiver, KeeperReceiver
 from singleton_run.system.messages import GuardOrders, GuardTells, KeeperOrders, KeeperTells, deliver
 from tests.simulation import checks
@@ -179,6 +179,8 @@ class Front(Process):
             return False
         self.world.note(self, "adopts the command")
         self.own_guard = decisions(self.trip, _Adopted(self.trip, self), self._guard_says)
+        if self.turn.phase == STARTING:
+            self._guard_says(GuardTells.started(self.trip.command))
         self.own_guard.adopt(self.trip.command, self.machine.clock())
         return True
 
