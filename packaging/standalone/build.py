@@ -15,10 +15,15 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import parts
 from sources import HERE, Unbuildable, install_wheels, sources, unpack, wheels
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PROJECT = HERE.parents[1]
 # Of nothing that is built here the date is to be seen.
@@ -52,11 +57,25 @@ def _base(machine: str) -> Path:
 
 def base(machine: str) -> Path:
     """The prefix with CPython and all that it stands on, built if it isn't kept. Raises Unbuildable."""
-    cross = TRIPLETS[machine]
-    python = base("x86_64") / "bin/python3.13" if cross else None
+    python = base("x86_64") / "bin/python3.13" if TRIPLETS[machine] else None
     folder = _base(machine)
-    if (folder / _DONE).exists():
-        return folder
+    with _locked(f"standalone-{machine}-base"):
+        if not is_kept(machine):
+            _build_base(machine, folder, python)
+    return folder
+
+
+@contextmanager
+def _locked(name: str) -> Iterator[None]:
+    """Of two builds at once one waits for the other."""
+    kept().mkdir(parents=True, exist_ok=True)
+    with (kept() / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _build_base(machine: str, folder: Path, python: Path | None) -> None:
+    cross = TRIPLETS[machine]
     missing = [
         tool for tool in [*_NEEDED, *([f"{cross}-gcc"] if cross else [])] if shutil.which(tool) is None
     ]
@@ -85,7 +104,6 @@ def base(machine: str) -> Path:
     (folder / "lib/python3.13/lib-dynload").mkdir(parents=True, exist_ok=True)  # or it says that it misses it
     (folder / _DONE).touch()
     shutil.rmtree(work)
-    return folder
 
 
 def _recipe() -> str:
@@ -99,8 +117,9 @@ def packages() -> Path:
     """The folder with the Python packages. Raises Unbuildable."""
     digest = hashlib.sha256(repr(wheels()).encode()).hexdigest()[:12]
     folder = kept() / f"standalone-packages-{digest}"
-    if not folder.exists():
-        install_wheels(folder)
+    with _locked("standalone-packages"):
+        if not folder.exists():
+            install_wheels(folder)
     return folder
 
 
@@ -182,9 +201,7 @@ def link(prefix: Path, out: Path, made: Path, *flags: str) -> None:
 
 def finished(machine: str) -> Path:
     """The folder with the executable of this tree and all that is made beside it. Raises Unbuildable."""
-    kept().mkdir(parents=True, exist_ok=True)
-    with (kept() / "standalone.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _locked(f"standalone-{machine}"):
         folder = kept() / f"standalone-{machine}.made-{_inputs()}"
         if not folder.exists():
             for old in kept().glob(f"standalone-{machine}.made-*"):

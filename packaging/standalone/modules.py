@@ -233,22 +233,23 @@ def own_modules(folder: str) -> set[str]:
     return names
 
 
-def write(found: dict[str, tuple[str, bool]], tree: str, out: str) -> None:
+def write(found: dict[str, tuple[str, bool]], out: str) -> None:
     """Write OUT/modules.bin, OUT/modules.h and OUT/modules.txt."""
-    places: dict[bytes, int] = {}
+    places: dict[str, tuple[int, int]] = {}
     lines, names = [], []
     with open(f"{out}/modules.bin", "wb") as blob:
         for name, (path, is_package) in sorted(found.items()):
             if not path:
                 continue
-            with open(path, "rb") as file:
-                source = file.read()
-            shown = os.path.relpath(path, tree).partition("/")[2] or "__main__"
-            code = marshal.dumps(compile(source, shown, "exec", dont_inherit=True, optimize=2))
-            if code not in places:  # os.path is posixpath
-                places[code] = blob.tell()
+            if path not in places:  # os.path is posixpath
+                with open(path, "rb") as file:
+                    source = file.read()
+                shown = f"{name.replace('.', '/')}.py"  # wherever it lies
+                code = marshal.dumps(compile(source, shown, "exec", dont_inherit=True, optimize=2))
+                places[path] = blob.tell(), len(code)
                 blob.write(code)
-            lines.append(f'    {{"{name}", MODULE({places[code]}), {len(code)}, {int(is_package)}}},')
+            start, size = places[path]
+            lines.append(f'    {{"{name}", MODULE({start}), {size}, {int(is_package)}}},')
             names.append(name)
     with open(f"{out}/modules.h", "w", encoding="ascii") as header:
         header.write("\n".join([_HEAD, *lines, "    {0, 0, 0, 0},\n};\n"]))
@@ -275,7 +276,7 @@ def main(tree: str, out: str) -> None:
     needed.close(own_modules(f"{tree}/own") | set(BESIDE) | widths)
     needed.found.pop("__main__", None)
     needed.found["__main__"] = (f"{tree}/entry.py", False)
-    write(needed.found, tree, out)
+    write(needed.found, out)
 
 
 if __name__ == "__main__":

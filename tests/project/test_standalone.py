@@ -136,8 +136,8 @@ FAULTS = [
     ("--lock file:///none/locks -- /singleton-run", 78, "/none/locks"),
     ("-- /singleton-run --version", 78, "no directory for locks"),
     ("--lock etcd://127.0.0.1:1 -n -- /singleton-run", 69, "127.0.0.1:1"),
-    ("--lock etcd://nowhere.invalid -n -- /singleton-run", 69, "nowhere.invalid"),
-    ("--lock etcd://n\u00f6where.invalid -n -- /singleton-run", 69, "invalid"),
+    ("--lock etcd://host.invalid:1 -n -- /singleton-run", 69, "host.invalid:1: connection refused"),
+    ("--lock etcd://h\u00f6st.invalid:1 -n -- /singleton-run", 69, "invalid:1: connection refused"),
     ("--lock etcds://x -- /singleton-run", 78, "isn't in this executable"),
     ("--lock postgres://me@127.0.0.1:1/x -n -- /singleton-run", 69, "refused"),
     ("--lock k8s-lease -- /singleton-run", 78, "kubeconfig"),
@@ -150,7 +150,11 @@ FAULTS = [
 @ROOT
 @pytest.mark.parametrize(("words", "status", "said"), FAULTS)
 def test_what_goes_wrong_there_is_one_line(tmp_path: Path, words: str, status: int, said: str) -> None:
-    done = alone(standalone.put(tmp_path / "root"), "--name", "a", *words.split())
+    root = standalone.put(tmp_path / "root")
+    (root / "etc").mkdir()
+    names = ["host.invalid", "h\u00f6st.invalid".encode("idna").decode()]
+    (root / "etc/hosts").write_text(f"127.0.0.1 {' '.join(names)}\n")
+    done = alone(root, "--name", "a", *words.split())
     assert (done.returncode, done.stderr.count("\n")) == (status, 1), done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stderr
