@@ -81,7 +81,7 @@ test-servers: $(VENV)/dev ## run those on real servers: 8 min
 test: $(VENV)/dev ## run all tests: 12 min
 	$(PYTEST) $(ARGS)
 
-test-standalone: ## run those that need no Python of ours on the stand-alone file
+test-standalone: ## run those that see it from outside on the built executable: 5 min
 	@test -x '$(STANDALONE)' || { echo "make: there is no $(STANDALONE): name one by STANDALONE=FILE" >&2; exit 1; }
 	$(MAKE) test SINGLETON_RUN='$(STANDALONE)'
 
