@@ -46,6 +46,8 @@ BESIDE = (
     "signal",
     "zoneinfo",
 )
+# Our own in C, and the import statement itself.
+MADE_IN_C = ("_singleton_run", "_libpq", "_frozen_importlib", "_frozen_importlib_external")
 # Only other systems, terminals of other kinds, or programs that we are not, ask for these.
 NEVER = (
     "_winapi",
@@ -176,7 +178,7 @@ class Needed:
         return wanted - set(NOT_OWN)
 
     def _is_there(self, name: str) -> bool:
-        if name in sys.builtin_module_names or name in ("_singleton_run", "_libpq"):
+        if name in sys.builtin_module_names or name in MADE_IN_C:
             return True
         places = [f"{folder}/{name.replace('.', '/')}" for folder in self._path]
         return any(
