@@ -28,7 +28,7 @@ class GuardPipes:
     """The pipes to and from one guard, and the proof pipe, on which the guard says "gone" to the keeper.
 
     The front holds both ends of the proof pipe. So the keeper reads end-of-file there only when front and
-    guard are both dead.
+    guard are both dead. `is_unused` says that no guard was forked with these pipes.
     """
 
     def __init__(self, proof: tuple[int, int], log: Log) -> None:
@@ -38,17 +38,17 @@ class GuardPipes:
         self.orders = pipes.Writer(orders_write)
         self.says = pipes.Reader(says_read)
         self.proof_read, self.proof_write = proof
-        self._unused = True
+        self.is_unused = True
 
     def close_guards(self) -> None:
         """Close the guard's ends. Called in the front, after the guard was forked."""
-        self._unused = False
+        self.is_unused = False
         os.close(self.orders_read)
         os.close(self.says_write)
 
     def close_unused(self) -> None:
         """Close both ends if no guard was forked with these pipes. Called in the front."""
-        if self._unused:
+        if self.is_unused:
             self.close_guards()
             self.close_fronts()
 
@@ -168,9 +168,10 @@ class GuardLink:
 
     def close(self) -> None:
         """Close everything. Called between two turns."""
-        if self.is_open:
+        if self.pipes.is_unused:  # the keeper that was to fork the first guard could not be forked
+            self.pipes.close_unused()
+        elif self.is_open:
             self.pipes.close_fronts()
-        self.pipes.close_unused()
         for descriptor in self._proof:
             if descriptor >= 0:
                 os.close(descriptor)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 
+from singleton_run.errors import UNUSABLE, Failure, scarce
 from singleton_run.front.children import kill_all
 from singleton_run.front.decisions import OVER, RUNNING, STARTING
 from singleton_run.front.receivers import GuardReceiver, KeeperReceiver
@@ -56,11 +57,19 @@ class Front:
         effects.turn = turn
         effects.guard_receiver = self.guard_receiver
 
-    def run(self) -> int:
-        """Make the turn. Its exit status, or minus the signal that has to end us (SIGINT)."""
+    def begin(self) -> None:
+        """Begin to acquire the lock. Raises Failure, and keeps nothing open, if a fork is refused."""
         if self.turn.leased and not self.task.settings.named:
             self.say_once("unnamed", 0, "warning")
-        self.turn.begin()
+        try:
+            self.turn.begin()
+        except OSError as error:
+            self.lock.close()
+            self._close()
+            raise Failure(UNUSABLE, scarce(str(error.strerror))) from None
+
+    def run(self) -> int:
+        """Make the turn, after `begin`. Its exit status, or minus the signal that has to end us (SIGINT)."""
         try:
             while self.turn.phase != OVER:
                 self._step()

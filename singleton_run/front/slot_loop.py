@@ -69,6 +69,7 @@ class _TurnLoop:
         while True:
             try:
                 front = self._front(attempt, second_look=second_look)
+                front.begin()
             except Failure as failure:
                 if not self._goes_on(failure.status):
                     raise

@@ -48,7 +48,9 @@ def run(settings: Settings, path: str, signals: Signals, mask: set[int]) -> int:
         from singleton_run.front import slot_loop
 
         return slot_loop.run(settings, path, signals, mask)
-    return front(settings, path, signals, mask, Log(settings)).run()
+    turn = front(settings, path, signals, mask, Log(settings))
+    turn.begin()
+    return turn.run()
 
 
 def front(

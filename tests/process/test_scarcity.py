@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.harness import TREE, Lab, gone, labs, open_files, send, state, until
+from tests.support.harness import TREE, Lab, environment, gone, labs, open_files, send, state, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -143,3 +143,21 @@ def with_descriptors(lab: Lab, limit: int, stderr: str) -> tuple[int, bytes, str
     os.close(write)
     with os.fdopen(read, "rb") as pipe:
         return run.wait(), run.out, pipe.read().decode()
+
+
+@BOTH
+def test_a_loop_goes_on_after_a_time_in_which_no_process_could_be_forked(lab: Lab) -> None:
+    refusal = lab.directory / "no-fork"
+    environ = environment(NO_FORK=str(refusal))
+    environ["PYTHONPATH"] = f"{TREE / 'tests' / 'support' / 'unforking'}:{environ['PYTHONPATH']}"
+    run = lab.start("--every", "1s", command=lab.job(), environ=environ)
+    until(lambda: lab.evidence.count("end"), "a first slot")
+    refusal.touch()
+    until(lambda: refusal.read_text() == "refused", "a fork to be refused")
+    refusal.unlink()
+    ended = lab.evidence.count("end")
+    until(lambda: lab.evidence.count("end") > ended or run.popen.poll() is not None, "another slot")
+    assert run.popen.poll() is None, run.said
+    run.popen.terminate()
+    run.wait()
+    lab.evidence.check(turns=lab.evidence.count("start"))
