@@ -202,7 +202,7 @@ class Tracer:
 
 
 class Lines(Reader):
-    """The lines of all processes, and how many of each were lost."""
+    """Reads the lines of all processes, and how many lines each has lost."""
 
     def __init__(self, descriptor: int, name: str, lost: memoryview[int]) -> None:
         super().__init__(descriptor)
@@ -216,7 +216,7 @@ class Lines(Reader):
     def _told_of_losses(self) -> list[Facts]:
         told: list[Facts] = []
         for number, process in enumerate(_PROCESSES):
-            before = number + len(_PROCESSES)  # what was told: another writer goes on from there
+            before = number + len(_PROCESSES)  # already reported: another writer goes on from there
             lost = self._lost[number] - self._lost[before]
             if lost:
                 self._lost[before] += lost
@@ -226,7 +226,7 @@ class Lines(Reader):
 
 
 class _Watched:
-    """Does what another object does; `before` is told of each call, `lease` of what `lease()` gave."""
+    """Passes calls on to another object. Calls `before` first, and `lease` with the result of `lease()`."""
 
     def __init__(
         self,
