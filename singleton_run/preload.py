@@ -1,9 +1,9 @@
 """Loads the modules on the way to the command, faster than the import statement.
 
-Nothing but time depends on it: what isn't loaded here is imported where it is needed. A module comes from the
-same compiled file, and by the same rule: that file must have the time and size of its source. What is spared
-is the search (which folder, which kind of file, which lock), three quarters of all that Python executes on
-our way to the command: 2.3 of 23 ms.
+It only saves time: a module that isn't loaded here is imported where it is needed. A module comes from the
+same compiled file, and by the same rule: that file must have the time and size of its source. `load` leaves
+out the search of the import statement (which folder, which kind of file, which lock). That search is three
+quarters of all that Python executes on our way to the command: 2.3 of 23 ms.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# Each after all that it imports: what is imported before it is loaded here is imported as usual.
+# Each module comes after all that it imports: one that is imported before its turn is imported as usual.
 CALL = (
     "singleton_run.call.__init__",
     "singleton_run.api.__init__",
@@ -75,9 +75,10 @@ _HEAD = MAGIC_NUMBER + bytes(4)
 
 
 def load(names: Iterable[str], first: Iterable[str] = ()) -> None:
-    """Load these modules, in this order; `.__init__` is a package. Passes over what isn't compiled.
+    """Load these modules, in this order; `.__init__` is a package. Passes over a module that isn't compiled.
 
-    `first` are a package's modules that its `__init__` imports: they are loaded between its making and that.
+    `first` are a package's modules that its `__init__` imports. They are loaded when the package exists, and
+    before its `__init__` is executed.
     """
     if not _ROOT or sys.flags.optimize or sys.pycache_prefix:  # the compiled files are elsewhere
         return
@@ -100,7 +101,7 @@ def load(names: Iterable[str], first: Iterable[str] = ()) -> None:
 
 
 def _compiled(source: str, cached: str) -> memoryview | None:
-    """The code in a compiled file, None if it isn't its source's. Raises OSError."""
+    """The code in a compiled file; None if the file doesn't fit its source. Raises OSError."""
     descriptor = os.open(cached, os.O_RDONLY | os.O_CLOEXEC)
     try:
         data = os.read(descriptor, os.fstat(descriptor).st_size)
@@ -115,7 +116,7 @@ def _compiled(source: str, cached: str) -> memoryview | None:
 def _execute(
     code: memoryview, name: str, source: str, cached: str, folder: str = "", first: Iterable[str] = ()
 ) -> None:
-    """Make the module of that name by its code; `folder` is a package's, and `first` what it imports."""
+    """Make a module and execute its code. For a package, `folder` is its folder; `first` is as in `load`."""
     above, _, last = name.rpartition(".")
     spec = ModuleSpec(name, SourceFileLoader(name, source), origin=source, is_package=bool(folder))
     spec.has_location, spec.cached = True, cached

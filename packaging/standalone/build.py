@@ -1,9 +1,9 @@
-"""Build the executable that needs no Python: dist/singleton-run-linux-MACHINE, its sums, licences and SBOM.
+"""Builds the executable that needs no Python: dist/singleton-run-linux-MACHINE, its sums, licences and SBOM.
 
     python packaging/standalone/build.py [MACHINE]     x86_64, or aarch64 by a cross compiler
 
-What it stands on (CPython, OpenSSL, musl, libpq) is built once for each recipe and kept outside the tree, in
-${XDG_CACHE_HOME:-~/.cache}/singleton-run. Our own modules are compiled and linked anew each time: seconds.
+The base (CPython, OpenSSL, musl, libpq) is built once for each recipe and kept outside the tree, in
+${XDG_CACHE_HOME:-~/.cache}/singleton-run. Our own modules are compiled and linked in each build: seconds.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PROJECT = HERE.parents[1]
-# Of nothing that is built here the date is to be seen.
+# One date for all builds: no file shows when it was built.
 EPOCH = "1780272000"
 RECIPE = ("base.sh", "Setup.local", "sources.txt")
 TRIPLETS = {"x86_64": "", "aarch64": "aarch64-linux-gnu"}
@@ -37,7 +37,7 @@ LIBRARIES = ("-lpq", "-lpgcommon_shlib", "-lpgport_shlib", "-lssl", "-lcrypto", 
 
 
 def kept() -> Path:
-    """The folder where what was built is kept."""
+    """The folder that keeps the results of builds."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "singleton-run"
 
 
@@ -47,7 +47,7 @@ def name_of(machine: str) -> str:
 
 
 def is_kept(machine: str) -> bool:
-    """Whether the base has been built, so that the executable takes seconds."""
+    """Whether the base is built: then a build of the executable takes seconds."""
     return (_base(machine) / _DONE).exists()
 
 
@@ -56,7 +56,7 @@ def _base(machine: str) -> Path:
 
 
 def base(machine: str) -> Path:
-    """The prefix with CPython and all that it stands on, built if it isn't kept. Raises Unbuildable."""
+    """The prefix with CPython and its libraries. Builds it if it isn't kept. Raises Unbuildable."""
     python = base("x86_64") / "bin/python3.13" if TRIPLETS[machine] else None
     folder = _base(machine)
     with _locked(f"standalone-{machine}-base"):
@@ -67,7 +67,7 @@ def base(machine: str) -> Path:
 
 @contextmanager
 def _locked(name: str) -> Iterator[None]:
-    """Of two builds at once one waits for the other."""
+    """Hold a lock of that name: of two builds at the same time, one waits for the other."""
     kept().mkdir(parents=True, exist_ok=True)
     with (kept() / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -101,7 +101,7 @@ def _build_base(machine: str, folder: Path, python: Path | None) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         raise Unbuildable(f"the base can't be built: see the words above, and {work}")
     parts.keep_texts(work / "sources", folder / "licences")
-    (folder / "lib/python3.13/lib-dynload").mkdir(parents=True, exist_ok=True)  # or it says that it misses it
+    (folder / "lib/python3.13/lib-dynload").mkdir(parents=True, exist_ok=True)  # or CPython warns
     (folder / _DONE).touch()
     shutil.rmtree(work)
 
@@ -129,7 +129,7 @@ def plant(tree: Path, prefix: Path, installed: Path) -> None:
     for package in [PROJECT / "singleton_run", *sorted((PROJECT / "backends").iterdir())]:
         (tree / "own" / package.name).symlink_to(package)
     shutil.copytree(HERE / "shims", tree / "shims")
-    # Packages of which only some modules are replaced lie among the replacements.
+    # If only some modules of a package are replaced, the other modules are copied beside the replacements.
     for folder, source in (
         ("zoneinfo", prefix / "lib/python3.13/zoneinfo"),
         ("kubernetes/config", installed / "kubernetes/config"),
@@ -143,7 +143,7 @@ def plant(tree: Path, prefix: Path, installed: Path) -> None:
 
 
 def write_zones(installed: Path, out: Path) -> None:
-    """Write zones.bin and zones.h: every compiled time zone once, under each of its names."""
+    """Write zones.bin and zones.h: the data of each time zone once, and each of its names."""
     root = installed / "tzdata/zoneinfo"
     zones = {
         str(path.relative_to(root)): path.read_bytes()
@@ -169,7 +169,7 @@ def write_zones(installed: Path, out: Path) -> None:
 
 
 def link(prefix: Path, out: Path, made: Path, *flags: str) -> None:
-    """Compile and link what is ours in C with all the rest, without symbols. Raises Unbuildable."""
+    """Compile our C files and link them with the base, without symbols. Raises Unbuildable."""
     files = [str(HERE / "native" / name) for name in ("main.c", "system.c", "signals.c", "libpq.c")]
     command = [
         f"{prefix}/bin/static-cc",
@@ -200,7 +200,7 @@ def link(prefix: Path, out: Path, made: Path, *flags: str) -> None:
 
 
 def finished(machine: str) -> Path:
-    """The folder with the executable of this tree and all that is made beside it. Raises Unbuildable."""
+    """The folder with the executable of this tree and the files beside it. Raises Unbuildable."""
     with _locked(f"standalone-{machine}"):
         folder = kept() / f"standalone-{machine}.made-{_inputs()}"
         if not folder.exists():
@@ -233,7 +233,7 @@ def make(machine: str, out: Path) -> None:
 
 
 def _inputs() -> str:
-    """A name for all that the executable is made of."""
+    """A digest of all inputs of the executable."""
     digest = hashlib.sha256(f"{_recipe()} {wheels()}".encode())
     folders = [HERE, PROJECT / "singleton_run", PROJECT / "backends"]
     files = [path for folder in folders for path in folder.rglob("*") if path.suffix in (".py", ".c", ".sh")]
@@ -243,7 +243,7 @@ def _inputs() -> str:
 
 
 def build(machine: str, dist: Path) -> Path:
-    """Put the executable, its licences, SBOM and sums into `dist`; its path. Raises Unbuildable."""
+    """Put the executable, its licences, SBOM and sums into `dist`. Returns its path. Raises Unbuildable."""
     folder = finished(machine)
     dist.mkdir(exist_ok=True)
     for file in sorted(folder.glob(f"{name_of(machine)}*")):

@@ -1,4 +1,4 @@
-"""Where the executable begins. What the wheel's script does for Ctrl-C, main.c has done."""
+"""The executable's main module. main.c has already done for Ctrl-C what the wheel's script does."""
 
 from singleton_run.__main__ import main
 

@@ -1,11 +1,11 @@
-"""Find every module that the executable needs, compile it, and write them all as one blob with a table in C.
+"""Finds every module that the executable needs, compiles it, and writes all as one blob with a table in C.
 
     python3.13 -I -S modules.py TREE OUT
 
-That Python is the one that the executable is linked of. TREE has the folders `own` (this project), `shims`,
-`packages` and `stdlib`, searched in this order. What is needed is found by importing each module of ours and
-each that they import inside of functions, and then looking at what is loaded. A module of ours that can't be
-imported is an error, and so is one that it imports and that is neither here nor in LEFT_OUT.
+That Python is the one that is linked into the executable. TREE has the folders `own` (this project), `shims`,
+`packages` and `stdlib`, which are searched in this order. The program imports each module of ours, and each
+module that these import inside of functions: the loaded modules are the needed ones. It is an error if a
+module of ours can't be imported, or imports a module that is neither in TREE nor in LEFT_OUT.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import os
 import subprocess
 import sys
 
-# What the code asks for and can't have here, and why that is no fault.
+# Modules that our code imports and that aren't in the executable, and why that is no fault.
 LEFT_OUT = {
     "etcd3": "etcd+grpc is refused by the registry",
     "grpc": "etcd+grpc is refused by the registry",
@@ -30,9 +30,9 @@ LEFT_OUT = {
 }
 OWN = ("singleton_run", "singleton_run_")
 NOT_OWN = ("singleton_run.testing", "singleton_run_etcd.grpc")
-# Packages whose imports inside of functions are followed as well; of the standard library BESIDE has them.
+# Packages whose imports inside of functions are followed too. For the standard library, BESIDE lists these.
 FOLLOWED = ("click", "croniter", "dateutil", "kubernetes", "psycopg", "rich", "yaml")
-# Imported by what is in C, by a name that is made up, or by the standard library in functions that we reach.
+# Imported by C code, by code with a computed name, or by functions of the standard library that we call.
 BESIDE = (
     "_strptime",
     "encodings.ascii",
@@ -46,9 +46,9 @@ BESIDE = (
     "signal",
     "zoneinfo",
 )
-# Our own in C, and the import statement itself.
+# Our own modules in C, and the import statement's own.
 MADE_IN_C = ("_singleton_run", "_libpq", "_frozen_importlib", "_frozen_importlib_external")
-# Only other systems, terminals of other kinds, or programs that we are not, ask for these.
+# Only other systems, other kinds of terminals, or other programs import these.
 NEVER = (
     "_winapi",
     "_winconsole",
@@ -122,14 +122,14 @@ print(json.dumps([found, failed]))
 
 
 class Needed:
-    """The modules that are needed, as they become known."""
+    """Collects the modules that are needed: `found` has the path of each, and whether it is a package."""
 
     def __init__(self, tree: str) -> None:
         self._path = [f"{tree}/{name}" for name in ("own", "shims", "packages", "stdlib")]
         self.found: dict[str, tuple[str, bool]] = {}
 
     def close(self, names: set[str]) -> None:
-        """Import these, then what those import inside of functions, until there is nothing new."""
+        """Import these, then the modules that they import inside of functions, until there is nothing new."""
         tried: set[str] = set()
         while new := names - tried:
             tried |= new
@@ -158,12 +158,12 @@ class Needed:
         return dict(failed)
 
     def _source(self, name: str, is_package: bool) -> str:
-        """The source of a module that CPython has frozen itself; empty for those that it brings along."""
+        """The source of a module that CPython has frozen; '' if there is no file of that name."""
         path = f"{self._path[-1]}/{name.replace('.', '/')}{'/__init__' if is_package else ''}.py"
         return path if os.path.exists(path) else ""
 
     def _asked_for(self, name: str, path: str, is_package: bool) -> set[str]:
-        """What a module imports anywhere, and can have. One of ours that asks for more ends this program."""
+        """The modules that a module imports anywhere, if they exist. For one of ours, all must exist."""
         wanted = set()
         for module, part in imports(path, name if is_package else name.rpartition(".")[0]):
             if module in LEFT_OUT and _is_in(name, OWN):
@@ -187,7 +187,7 @@ class Needed:
 
 
 def _is_in(name: str, packages: tuple[str, ...]) -> bool:
-    """Whether a module is one of these packages or in it; `name_` stands for all that begin so."""
+    """Whether a module is one of these packages, or in one. `name_` means each that begins with it."""
     return any(
         name == package
         or name.startswith(f"{package}.")
@@ -197,7 +197,7 @@ def _is_in(name: str, packages: tuple[str, ...]) -> bool:
 
 
 def imports(path: str, package: str) -> set[tuple[str, str]]:
-    """(module, what is taken from it or empty) of every import in a file that isn't for types alone."""
+    """Each import in a file as (module, the name taken from it or ''), without imports for types only."""
     if not path:
         return set()
     with open(path, "rb") as file:
@@ -222,7 +222,7 @@ def _imports(node: ast.AST, package: str) -> list[tuple[str, str]]:
 
 
 def own_modules(folder: str) -> set[str]:
-    """The names of all modules of ours."""
+    """The names of all modules of ours below `folder`."""
     names = set()
     for base, _, files in os.walk(folder, followlinks=True):
         if base == folder:
@@ -246,7 +246,7 @@ def write(found: dict[str, tuple[str, bool]], out: str) -> None:
             if path not in places:  # os.path is posixpath
                 with open(path, "rb") as file:
                     source = file.read()
-                shown = f"{name.replace('.', '/')}.py"  # wherever it lies
+                shown = f"{name.replace('.', '/')}.py"  # the same name wherever the file is
                 code = marshal.dumps(compile(source, shown, "exec", dont_inherit=True, optimize=2))
                 places[path] = blob.tell(), len(code)
                 blob.write(code)
@@ -268,7 +268,7 @@ static const struct _frozen modules[] = {"""
 
 
 def main(tree: str, out: str) -> None:
-    """See the top."""
+    """Find, compile and write the modules: see the top of this file."""
     needed = Needed(tree)
     widths = {
         f"rich._unicode_data.{file.removesuffix('.py')}"

@@ -1,4 +1,4 @@
-"""What the executable says of its parts: their licences, sums, and an SBOM in SPDX's JSON."""
+"""Writes the files that describe the executable's parts: licences, sums, and an SBOM in SPDX's JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sources import HERE, sources, wheels
 
 PROJECT = HERE.parents[1]
 _TEXTS = {"musl": "COPYRIGHT", "openssl": "LICENSE.txt", "postgresql": "COPYRIGHT", "python3.13": "LICENSE"}
-# What gcc adds to every program, under the exception that lets it: no source of ours.
+# gcc adds libgcc to every program, under an exception of its licence. It isn't among our sources.
 _LIBGCC = "GPL-3.0-or-later WITH GCC-exception-3.1"
 _LIBGCC_TEXT = (
     "Functions of GCC's runtime library libgcc that a compiled program may need are in it by the GCC\n"
@@ -23,7 +23,7 @@ _LIBGCC_TEXT = (
 
 
 def version() -> str:
-    """Ours."""
+    """The version of singleton-run."""
     found = re.search(
         r'__version__ = "(.+)"', (PROJECT / "singleton_run/__init__.py").read_text(encoding="utf-8")
     )
@@ -31,7 +31,7 @@ def version() -> str:
 
 
 def keep_texts(unpacked: Path, folder: Path) -> None:
-    """Keep the sources' licences, a file each named after the source."""
+    """Keep the sources' licences in the new `folder`, each in a file that is named after its source."""
     folder.mkdir()
     for source in sources():
         shutil.copy(unpacked / source.name / _TEXTS[source.name], folder / source.name)
@@ -50,7 +50,7 @@ def write_texts(texts: Path, installed: Path, tree: Path) -> None:
     sections = []
     for name, number, licence, text in parts:
         title = f"{name} {number}".rstrip()
-        # A licence that several have is printed once, but each has its copyright lines.
+        # If several parts have the very same text, with the same copyright lines, it is printed once.
         shown = f"The same text as that of {told[text]}." if text in told else text.strip()
         told.setdefault(text, title)
         sections.append(f"{'=' * 78}\n{title}: {licence}\n{'=' * 78}\n\n{shown}\n")

@@ -1,4 +1,4 @@
-"""Debian's sources and the wheels that the executable is built of: each by name, version and SHA-256."""
+"""The sources from Debian and the wheels for the executable: each by name, version and SHA-256."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import NamedTuple
 HERE = Path(__file__).parent
 LIST = HERE / "sources.txt"
 LOCK = HERE.parents[1] / "constraints.txt"
-# Pure Python, from the packages that the tests are known to pass with; of kubernetes only its login.
+# All are pure Python, in the versions that the tests pass with. Of kubernetes we use only the login.
 WHEELS = {
     "click": "BSD-3-Clause",
     "croniter": "MIT",
@@ -50,13 +50,13 @@ class Wheel(NamedTuple):
 
 
 def sources() -> list[Source]:
-    """Those of sources.txt."""
+    """The source packages that sources.txt lists."""
     lines = LIST.read_text(encoding="ascii").splitlines()
     return [Source(*line.split()) for line in lines if line and not line.startswith("#")]
 
 
 def wheels() -> list[Wheel]:
-    """Those of WHEELS, as the lock has them."""
+    """The packages of WHEELS, with version and hashes from the lock."""
     blocks = re.findall(
         r"^(\S+)==(\S+) \\\n((?: +--hash=.*\n)+)", LOCK.read_text(encoding="ascii"), re.MULTILINE
     )
@@ -69,7 +69,7 @@ def wheels() -> list[Wheel]:
 
 
 def unpack(source: Source, kept: Path, folder: Path) -> None:
-    """Unpack a source, fetched into `kept` if it isn't there, into `folder`. Raises Unbuildable."""
+    """Unpack a source into `folder`. Fetches it into `kept` if it isn't there. Raises Unbuildable."""
     file = kept / Path(source.file).name
     if not _is_right(file, source.sha256):
         _fetch(source, file)
@@ -88,7 +88,7 @@ def _is_right(file: Path, sha256: str) -> bool:
 
 
 def _fetch(source: Source, file: Path) -> None:
-    """Fetch it from the first of this machine's mirrors that has it. Raises Unbuildable."""
+    """Fetch the source from the first of this machine's mirrors that has it. Raises Unbuildable."""
     part = file.with_name(f"{file.name}.part")
     for mirror in _mirrors():
         place = f"{mirror}/pool/{source.file}"
@@ -105,7 +105,7 @@ def _fetch(source: Source, file: Path) -> None:
 
 
 def _mirrors() -> list[str]:
-    """The mirrors of Debian in this machine's apt sources, whatever release they are for."""
+    """The mirrors of Debian in this machine's apt sources, for any release."""
     try:
         done = subprocess.run(
             ["apt-get", "--print-uris", "update"], check=False, capture_output=True, text=True
@@ -119,7 +119,7 @@ def _mirrors() -> list[str]:
 
 
 def install_wheels(folder: Path) -> None:
-    """Install the wheels into `folder`: the same files on every machine. Raises Unbuildable."""
+    """Install the wheels into `folder`, with the same files on every machine. Raises Unbuildable."""
     lines = [
         f"{wheel.name}=={wheel.version} {' '.join(f'--hash={text}' for text in wheel.hashes)}"
         for wheel in wheels()
@@ -128,7 +128,7 @@ def install_wheels(folder: Path) -> None:
     part.mkdir(parents=True, exist_ok=True)
     needed = part / "needed.txt"
     needed.write_text("\n".join(lines) + "\n", encoding="ascii")
-    # The same wheels on every Python: none has anything compiled in it that is used.
+    # Take the same wheels on every Python. We use none of their compiled parts.
     words = "install --no-deps --no-compile --require-hashes --only-binary :all: --implementation cp "
     words += (
         "--python-version 3.13 --platform manylinux2014_x86_64 --platform manylinux_2_17_x86_64 --upgrade"

@@ -28,7 +28,7 @@ _DASHES = "--"
 _EXAMPLE = f"{NAME} --name backup -- ./backup.sh"
 
 _INTRODUCTION = (
-    "Run COMMAND when nobody else runs it under the same lock: one at a time, on one machine or many. The "
+    "Run COMMAND while no other command runs under the same lock: one at a time, on one machine or many. The "
     "lock is given back when the command and every process that it started have ended."
 )
 _EXAMPLES = (
@@ -40,17 +40,18 @@ _EXAMPLES = (
     (f"{NAME} --lock postgres --name schema --once v7 -- ./migrate.sh", ""),
 )
 _STATUSES = (
-    ("the command's", "It ran; 128+N if signal N ended it."),
+    ("the command's", "The command ran; 128+N if signal N ended it."),
     ("2", "The call can't be read, or contradicts itself."),
     ("69", "The server can't be reached."),
     ("75", "The lock is held (-E sets another)."),
-    ("77, 78", "The server refuses us; this machine can't."),
-    ("79", "The lock was lost, and the command stopped for it."),
+    ("77, 78", "The server refuses us; it can't work on this machine."),
+    ("79", "The lock was lost, so the command was stopped."),
     ("124", "The command was stopped by --timeout."),
     ("126, 127", "The command can't be executed; isn't found."),
 )
 _VARIABLES = (
-    "Every option has a variable, SINGLETON_RUN_WAIT for --wait, that counts when the option isn't given. "
+    "Every option but --plan, --version and --help has a variable, such as SINGLETON_RUN_WAIT for --wait, "
+    "that counts when the option isn't given. "
     "Durations: 90, 90s, 1m30s, 1.5h, 2d, 500ms, PT5M."
 )
 
@@ -175,14 +176,14 @@ def _program() -> _Program:
         "install",
         params=[click.Argument(["directory"]), _help_option()],
         callback=subcommands.install,
-        help="Copy this executable into a directory, for containers of other images.",
+        help="Copy this executable into a directory: for images that can't be changed.",
         add_help_option=False,
     )
     licenses = click.Command(
         "licenses",
         params=[_help_option()],
         callback=subcommands.licenses,
-        help="Print the licences of singleton-run and of all that is in it.",
+        help="Print the licences of singleton-run and of all its parts.",
         add_help_option=False,
     )
     return _Program(

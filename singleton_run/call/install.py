@@ -1,4 +1,4 @@
-"""Copies the executable that needs no Python into a directory: for containers of any image."""
+"""Copies the executable that needs no Python into a directory: for images that can't be changed."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _CHUNK = 1 << 20
 
 
 def install(directory: str) -> str:
-    """Copy what runs here to `directory`, as singleton-run; the copy's path.
+    """Copy the running executable to `directory`, as singleton-run. Returns the copy's path.
 
-    Under that name there is at any moment what was there before or the whole copy, also after a crash of
-    the machine. Raises Failure, for anything that isn't this one executable too.
+    At any moment that name has the file from before or the whole copy, even after a crash of the machine.
+    Raises Failure if the copy can't be written, or if singleton-run isn't that executable.
     """
     if "_singleton_run" not in sys.builtin_module_names:
         raise Failure(
             UNUSABLE,
-            "only the executable that needs no Python can be installed so, and this singleton-run needs its "
-            f"own: take singleton-run-linux-{os.uname().machine} of the same release",
+            "only the executable that needs no Python can be installed so, and this singleton-run needs a "
+            f"Python: take singleton-run-linux-{os.uname().machine} of the same release",
         )
     path = os.path.join(directory, _NAME)
     part = os.path.join(directory, f".{_NAME}.{os.urandom(8).hex()}")
@@ -36,13 +36,13 @@ def install(directory: str) -> str:
             raise
         _sync(directory)
     except OSError as error:
-        what = "/proc has to be mounted for it" if error.filename == _OURSELVES else "name another directory"
+        what = "mount /proc" if error.filename == _OURSELVES else "name another directory"
         raise Failure(UNUSABLE, f"{path} can't be written ({error.strerror}): {what}") from None
     return path
 
 
 def _copy(to: str) -> None:
-    """Copy what runs here to a new file, and return when it is on the disk. Raises OSError."""
+    """Copy the running executable to a new file, and return when it is on the disk. Raises OSError."""
     ours = os.open(_OURSELVES, os.O_RDONLY)
     copy = os.open(to, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE)
     while os.sendfile(copy, ours, None, _CHUNK):
@@ -61,7 +61,7 @@ def _remove(part: str) -> None:
 
 
 def _sync(directory: str) -> None:
-    """Return when the directory's names are on the disk. Raises OSError."""
+    """Write the directory's entries to the disk. Raises OSError."""
     names = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     os.fsync(names)
     os.close(names)

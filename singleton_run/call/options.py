@@ -14,12 +14,12 @@ COMPLETE = "_SINGLETON_RUN_COMPLETE"
 class Option:
     """One option.
 
-    `kind` is "flag", "count", "value" or "values" (which may be repeated, and is joined by commas).
-    `variable` is the environment variable that counts when the option isn't given; an option without a
-    variable only prints something and ends. `variables` has one for each long name. `default` is the text if
-    neither is given. `choices` are all possible values, `hints` are examples of values. `rivals` are the
-    names of options that it contradicts. `needs` are the names of earlier options: the option has no effect,
-    and its variable is ignored, if none of them is given.
+    `kind` is "flag", "count", "value" or "values" (may be repeated; the values are joined by commas).
+    `variable` is the environment variable that counts when the option isn't given. An option without a
+    variable only prints something and ends. `variables` has one for each long name. `default` is the value if
+    neither option nor variable is given. `choices` are all possible values, `hints` are examples of values.
+    `rivals` are the names of options that this one contradicts. `needs` are the names of earlier options: if
+    none of them is given, this option has no effect, and its variable is ignored.
     """
 
     __slots__ = (
@@ -42,7 +42,7 @@ class Option:
         self,
         group: str,
         flags: str,
-        help: str,  # noqa: A002 - what click calls it, and the table reads best with it
+        help: str,  # noqa: A002 - click has the same name for it
         *,
         kind: str = "value",
         metavar: str = "",
@@ -70,25 +70,25 @@ class Option:
 
 
 _LOCK = "The lock"
-_WAITING = "Waiting for it"
+_WAITING = "Waiting for the lock"
 _COMMAND = "The command"
 _SCHEDULE = "The schedule"
-_OUTPUT = "What is said"
+_OUTPUT = "Messages"
 
 OPTIONS = (
     Option(
         _LOCK,
         "--lock",
-        "Where the lock is: a backend's name, or a URL of it. A file lock is one per user, machine and "
-        "mount namespace.",
+        "Where the lock is: a backend's name, or a URL that begins with it. The lock 'file' is one per user, "
+        "machine and mount namespace.",
         metavar="BACKEND|URL",
         default=DEFAULT,
     ),
     Option(
         _LOCK,
         "--name",
-        "What is locked. Default: made from the command and its arguments, so that another argument is "
-        "another lock.",
+        "What is locked. Default: made from the command and its arguments, so another argument is another "
+        "lock.",
         metavar="NAME",
     ),
     Option(
@@ -125,7 +125,8 @@ OPTIONS = (
     Option(
         _COMMAND,
         "--kill-after",
-        "Send SIGKILL this long after the stop signal. Default: 10s where one is needed.",
+        "Send SIGKILL this long after the command was asked to stop. Default: 10s after --timeout and for "
+        "processes that the command left behind, never after a signal from you.",
         metavar="DURATION",
     ),
     Option(
@@ -139,21 +140,22 @@ OPTIONS = (
     Option(
         _COMMAND,
         "--rewrite-signal",
-        "Send another signal than the one that we were sent, as TERM:INT; to 0 sends none. May be repeated.",
+        "Pass on another signal than the one that came, as in TERM:INT; HUP:0 passes on none. May be "
+        "repeated.",
         kind="values",
         metavar="FROM:TO",
     ),
     Option(
         _COMMAND,
         "--signal-command-only",
-        "Send signals to the command alone, not to its process group.",
+        "Pass signals to the command alone, not to its process group.",
         kind="flag",
     ),
     Option(
         _COMMAND,
         "--leftovers",
         "What to do with processes that the command leaves behind: stop them, keep the lock until they "
-        "end, or give the lock back all the same.",
+        "end, or give the lock back while they run.",
         metavar="kill|wait|ignore",
         default="kill",
         choices=("kill", "wait", "ignore"),
@@ -161,7 +163,8 @@ OPTIONS = (
     Option(
         _SCHEDULE,
         "--every",
-        "Run once an interval, whoever asks: at once the first time, then by the grid that this began.",
+        "Run once in each interval, on one of the machines: at once the first time, and then in steps of "
+        "the interval from there; at least 1s.",
         metavar="DURATION",
         rivals="cron once",
     ),
@@ -177,14 +180,14 @@ OPTIONS = (
     Option(
         _SCHEDULE,
         "--tz",
-        "The time zone of --cron, as Europe/Berlin. Default: TZ, or this machine's.",
+        "The time zone of --cron, as in Europe/Berlin. Default: TZ, or this machine's.",
         metavar="ZONE",
         needs="cron",
     ),
     Option(
         _SCHEDULE,
         "--jitter",
-        "Start up to this long after the time, the same for everyone.",
+        "Start later than the time, by at most this long; every replica takes the same delay.",
         metavar="DURATION",
         default="0s",
         needs="every cron",
@@ -199,20 +202,20 @@ OPTIONS = (
     Option(
         _SCHEDULE,
         "--no-loop",
-        "Take part in the time that is due now, and end.",
+        "Run for the time that is due now, and end: for crontabs and CronJobs.",
         kind="flag",
         needs="every cron",
     ),
     Option(
         _SCHEDULE,
         "--once",
-        "Run until it has succeeded once for this key: whoever comes later ends with 0 and doesn't run it.",
+        "Run until the command has succeeded once for this key: later calls end with 0 and don't run it.",
         metavar="KEY",
     ),
     Option(
         _SCHEDULE,
         "--retries",
-        "How often to try again what failed, before the next time is due.",
+        "How often to run a failed command again, before the next time is due.",
         metavar="N",
         default="0",
         needs="every cron once",
@@ -228,7 +231,7 @@ OPTIONS = (
     Option(
         _SCHEDULE,
         "--retry-backoff",
-        "By what to multiply that for each further one; at least 1.",
+        "Multiply the delay by this for each further retry; at least 1.",
         metavar="FACTOR",
         default="2",
         needs="retries",
@@ -236,14 +239,14 @@ OPTIONS = (
     Option(
         _SCHEDULE,
         "--retry-interrupted",
-        "Try again too what was asked to stop in the middle.",
+        "Also run a command again that was asked to stop in the middle.",
         kind="flag",
         needs="retries",
     ),
     Option(
         _SCHEDULE,
         "--lock-at-least-for",
-        "Keep the lock this long after the start, even if the command ends earlier and we with it.",
+        "Keep the lock for this long after the start, even if the command and we end earlier.",
         metavar="DURATION",
         default="0s",
     ),
@@ -257,7 +260,7 @@ OPTIONS = (
     Option(
         _OUTPUT,
         "-v --verbose",
-        "Say more: that the lock was got, and the command started. Twice: also each request, message and "
+        "Also say when we get the lock and when the command starts. Twice: also each request, message and "
         "decision, for a bug report.",
         kind="count",
     ),
@@ -271,11 +274,11 @@ OPTIONS = (
     Option(
         _OUTPUT,
         "--log-format",
-        "How it is said, on stderr.",
+        "The format of what we say on stderr.",
         metavar="text|json",
         default="text",
         choices=("text", "json"),
     ),
     Option(_OUTPUT, "--version", "Print the version.", kind="flag", variable=False),
-    Option(_OUTPUT, "-h --help", "Print this.", kind="flag", variable=False),
+    Option(_OUTPUT, "-h --help", "Print this help.", kind="flag", variable=False),
 )

@@ -1,4 +1,4 @@
-"""How a keeper comes by the lock, and how it tries again what failed. Every kind of turn begins with this."""
+"""How a keeper acquires the lock, and repeats operations that failed. Every kind of turn begins with this."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _SILENT_LIMIT = 0.5
 def acquire(
     job: Job, orders: Orders, until: float, answers_by: float | None = None, *, silent: bool = False
 ) -> StepsToOutcome:
-    """Get the lock by `until` (boot clock): the grant and its lease's end.
+    """Acquire the lock by `until` (boot clock). Returns the grant and the end of its lease.
 
-    Otherwise the holder at that time (Held), the error, or None where nobody wants the lock any more: then
-    the caller has to `leave`. A server that can't be reached is asked again until `answers_by`, which is
-    `until` where it isn't given. `silent` keeps a wait that is of no interest to the user out of the log.
+    Without the lock it returns the holder at that time (Held), the error, or None if nobody wants the lock
+    any more. Then the caller has to `leave`. A server that can't be reached is asked again until
+    `answers_by` (default: `until`). With `silent` the log doesn't mention the wait.
     """
     limit = lease_times.request_limit(job.ttl)
     answers_by = until if answers_by is None else answers_by
@@ -67,9 +67,9 @@ def acquire(
 
 
 def _in_time(grant: Grant, result: Result, ttl: float, limit: float) -> StepsToResult:
-    """The request that proves a grant with enough time left: the `result` that gave it, or a renewal.
+    """The result that proves that the grant has enough time left: `result` itself, or that of a renewal.
 
-    A late grant is not given back: a release that the network kept back could undo what came later.
+    A late grant is not given back: the network could delay the release until it undoes a later grant.
     """
     if not is_late(result, ttl):
         return result
@@ -82,17 +82,17 @@ def _in_time(grant: Grant, result: Result, ttl: float, limit: float) -> StepsToR
 def leave(job: Job, outcome: object) -> Steps:
     """Give up the place in the queue, after `acquire` ended with that outcome.
 
-    A server that didn't answer gets half a second only: the front, which waits to hear why there is no lock,
-    gives a keeper one second more than a request may take. Our lease ends by itself.
+    A server that didn't answer gets only half a second: the front waits for the reason, and gives a keeper
+    one second more than a request may take. Our lease ends by itself.
     """
     limit = lease_times.request_limit(job.ttl)
     yield Operation("leave", min(limit, _SILENT_LIMIT) if isinstance(outcome, Unavailable) else limit)
 
 
 def retry(operation: Operation, orders: Orders, until: float) -> StepsToLastResult:
-    """Do an operation until it succeeds, is refused, or `until` has passed: the last result.
+    """Repeat an operation until it succeeds, is refused, or `until` has passed. Returns the last result.
 
-    None where nobody wants the lock any more.
+    Returns None if nobody wants the lock any more.
     """
     failures = 0
     while True:
@@ -108,14 +108,14 @@ def retry(operation: Operation, orders: Orders, until: float) -> StepsToLastResu
 
 
 def pause(result: Result, error: Failure, failures: int, until: float) -> Steps:
-    """Tell the last of so many failures in a row, and wait a little longer than after the one before."""
+    """Tell the error, the last of `failures` in a row, and wait longer than after the one before."""
     yield Operation("tell", *KeeperTells.trouble(str(error)))
     seconds = max(0.1, lease_times.back_off(failures, 5.0))
     yield Operation("sleep", min(result.now + seconds, until))
 
 
 def is_late(result: Result, ttl: float) -> bool:
-    """Whether a lease that this request gave or renewed is too old to start a command with."""
+    """Whether the lease that this request gave or renewed is too old to start a command."""
     return result.now >= lease_times.stop_at(result.began + ttl, ttl)
 
 

@@ -1,10 +1,10 @@
-"""What -vv tells: each request, decision and message, for whoever looks for a fault of ours.
+"""The trace of -vv: each request, decision and message, for a maintainer who looks for a fault of ours.
 
-Front, guard and keeper write their lines to one pipe that never blocks; the writer reads it beside the one
-for people's lines. What the pipe doesn't take is lost, and counted in memory that all of them share.
+Front, guard and keeper write their lines to one pipe that never blocks. The writer reads it beside the pipe
+with the lines for people. A line that doesn't fit is lost, and counted in memory that all of them share.
 
-No secret gets in. Of a request only its kind and key are told, of a grant or a record only the fields that
-are listed here, of a process its program; in every text the lock's address is without its passwords.
+A trace has no secrets. It shows only the kind and key of a request, only the listed fields of a grant or a
+record, and only the program of a process. In every text the lock's address is without its passwords.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _OF_RECORDS = ("state", "start", "end", "status", "slot", "attempt")
 _READINGS = ("until", "again_at")
 _WAITS = ("wait", "hold", "sleep")
 _SAID_ELSEWHERE = ("report", "tell")
-# What is no decision is a question, or is told as a message, or to people.
+# The effects that are decisions. The others are questions, or are traced as messages, or told to people.
 _FRONT_DECIDES = (
     "acquire",
     "kill_keeper",
@@ -56,7 +56,7 @@ _ENDLESS = 1e15
 
 
 def begin(settings: Settings) -> None:
-    """From now on this process, the front, tells what it does, and so does every one that it forks."""
+    """Begin the trace, in the front: it and every process that it forks from now on write to it."""
     tracer = pipes.tracer = Tracer(settings)
     system = os.uname()
     tracer.write(
@@ -71,10 +71,10 @@ def begin(settings: Settings) -> None:
 
 
 class Tracer:
-    """Tells what one process does. `process` is its role.
+    """Writes the trace of one process. `process` is its role.
 
-    `descriptor` is what it writes to, `source` what the writer reads. `wants_writer` is called in the
-    front for each line: there may be no writer yet.
+    `descriptor` is the pipe's end for the trace, `source` the writer's end. `wants_writer` is called in the
+    front after each line, because there may be no writer yet.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -91,12 +91,12 @@ class Tracer:
         self._lease = (0.0, 0.0)
 
     def become(self, process: str) -> None:
-        """We are another process now, forked from the front or the keeper."""
+        """Begin the trace of a process that was forked from the front or the keeper."""
         self.process = process
         self.write("begin", pid=os.getpid())
 
     def write(self, event: str, what: str = "", /, **facts: object) -> None:
-        """Write down an event, without waiting: what can't be written now is lost, and counted."""
+        """Write a line without waiting. If the pipe doesn't take it now, it is lost, and counted."""
         at = round(calls.now() - self._began, 6)
         known = {"level": TRACE, "name": self._name, "at": at, "process": self.process}
         known |= {"event": event, "what": what} if what else {"event": event}
@@ -112,14 +112,14 @@ class Tracer:
             self.wants_writer()
 
     def message(self, event: str, message: messages.Message | list[Any]) -> None:
-        """Tell of a message that was "sent" or "heard"."""
+        """Trace a message. `event` is "sent" or "heard"."""
         name, *values = message
         self.write(event, str(name), **dict(zip(_fields(name, len(values)), values, strict=True)))
 
     def request(
         self, work: Callable[[], Result], kind: str, key: Callable[[], str], answer: Callable[[Result], str]
     ) -> Result:
-        """Do `work`, a request to the server, and tell of it. See `toolbox.request`."""
+        """Do `work`, a request to the server, and trace it. See `toolbox.request`."""
         sent = calls.now()
         try:
             result = work()
@@ -132,7 +132,7 @@ class Tracer:
         return result
 
     def operation(self, operation: Operation, outcome: Outcome | None = None) -> None:
-        """Tell that an operation of the keeper's begins, or how it went."""
+        """Trace that an operation of the keeper begins, or with `outcome` how it ended."""
         name = operation.name
         if name in _SAID_ELSEWHERE:
             return
@@ -146,7 +146,7 @@ class Tracer:
         self.write("does", name, **span)
 
     def lease(self, end: float, reported: float) -> None:
-        """Tell of the lease's deadlines, by its end and the keeper's last report, if one has changed."""
+        """Trace the lease's deadlines, if its end or the keeper's last sign of life has changed."""
         if not self._leased or end == 0.0 or (end, reported) == self._lease:
             return
         renewed, self._lease = end > self._lease[0], (end, reported)
@@ -162,12 +162,12 @@ class Tracer:
         self.write("lease", renewed=renewed, **{name: self._reading(at) for name, at in deadlines.items()})
 
     def effects(self, effects: Result, *, leased: bool) -> Result:
-        """A turn's effects, by which its decisions are told, and its looks at the lease, if there is one."""
+        """The same effects of a turn, traced: its decisions, and its looks at the lease if it has one."""
         self._leased = leased
-        return _Watched(effects, self._decides, self.lease)  # type: ignore[return-value]  # it has theirs
+        return _Watched(effects, self._decides, self.lease)  # type: ignore[return-value]  # the same methods
 
     def tree(self, tree: Result) -> Result:
-        """The guard's tree of processes, by which its starts and signals are told."""
+        """The guard's tree of processes, traced: its starts and signals."""
         return _Watched(tree, self._decides)  # type: ignore[return-value]  # as above
 
     def _decides(self, name: str, arguments: tuple[object, ...]) -> None:
@@ -177,7 +177,7 @@ class Tracer:
             self.write("decides", name, **({"number": arguments[-1]} if arguments else {}))
 
     def _shown(self, fact: str, value: object) -> object:
-        """What is told of a value: nothing that could be a secret, and what JSON can say."""
+        """The part of a value that the trace shows: never a secret, and always valid JSON."""
         if isinstance(value, bool | int) or value is None:
             return value
         if isinstance(value, float):
@@ -193,16 +193,16 @@ class Tracer:
         return type(value).__name__
 
     def _reading(self, reading: float) -> float | None:
-        """A reading of the boot clock, from our beginning on; None for never."""
+        """A reading of the boot clock as seconds since our start; None for never."""
         return _finite(reading - self._began)
 
     def news(self) -> Lines:
-        """In the writer: what comes from all processes."""
+        """The lines of all processes. For the writer."""
         return Lines(self.source, self._name, self._lost)
 
 
 class Lines(Reader):
-    """The lines of all processes, and how many of each were lost."""
+    """Reads the lines of all processes, and how many lines each has lost."""
 
     def __init__(self, descriptor: int, name: str, lost: memoryview[int]) -> None:
         super().__init__(descriptor)
@@ -210,13 +210,13 @@ class Lines(Reader):
         self._lost = lost
 
     def read(self) -> list[Any]:
-        """What has come since, and what was lost."""
+        """The lines since the last call, and the numbers of lost lines."""
         return [*super().read(), *self._told_of_losses()]
 
     def _told_of_losses(self) -> list[Facts]:
         told: list[Facts] = []
         for number, process in enumerate(_PROCESSES):
-            before = number + len(_PROCESSES)  # what was told: another writer goes on from there
+            before = number + len(_PROCESSES)  # already reported: another writer goes on from there
             lost = self._lost[number] - self._lost[before]
             if lost:
                 self._lost[before] += lost
@@ -226,7 +226,7 @@ class Lines(Reader):
 
 
 class _Watched:
-    """Does what another object does; `before` is told of each call, `lease` of what `lease()` gave."""
+    """Passes calls on to another object. Calls `before` first, and `lease` with the result of `lease()`."""
 
     def __init__(
         self,
@@ -264,7 +264,7 @@ def _word(value: object) -> str:
 
 
 def _fields(name: str, count: int) -> list[str]:
-    """The names of a message's fields; of two messages of that name that with so many of them."""
+    """The names of a message's fields. If two messages have that name, the one with `count` fields."""
     for direction in messages.DIRECTIONS:
         make = vars(direction).get(name)
         if isinstance(make, staticmethod):
@@ -276,7 +276,7 @@ def _fields(name: str, count: int) -> list[str]:
 
 
 def _asked(tell: Callable[..., str], *arguments: object) -> str:
-    """What a backend tells of a request. That it can't is no reason to fail what was asked for."""
+    """A backend's description of a request. An error in it must not fail the request itself."""
     try:
         return str(tell(*arguments))
     except Exception as error:  # noqa: BLE001 - a stranger's function may raise anything
@@ -284,12 +284,12 @@ def _asked(tell: Callable[..., str], *arguments: object) -> str:
 
 
 def _finite(number: float) -> float | None:
-    """A number as JSON can have it, to a millionth."""
+    """A number rounded to a millionth; None for one that JSON can't have."""
     return round(number, 6) if abs(number) < _ENDLESS else None
 
 
 def _error(error: Exception) -> str:
-    """An error's kind. Only the text of one that is meant for people is known to have no secret in it."""
+    """An error's kind, with the text of a `Failure`: only such a text is known to have no secret."""
     return f"{type(error).__name__}: {error}" if isinstance(error, Failure) else type(error).__name__
 
 

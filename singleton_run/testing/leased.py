@@ -1,4 +1,4 @@
-"""The cases for a lock under a lease: it expires by itself, and a new process can keep it by the grant."""
+"""The cases for a lock with a lease: it expires by itself, and a new process can keep it by the grant."""
 
 # ruff: noqa: S101, TID253 - a tool of tests: the command never imports it
 
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 
 class LeasedConformance(Conformance):
-    """The cases for a backend with a lease: those of `Conformance`, and more."""
+    """The cases for a backend with leases: those of `Conformance`, and more."""
 
     def test_a_lease_lapses_and_not_before_its_end(self, crew: Crew) -> None:
-        """Its holder is dead: a waiter is woken by the expiry."""
+        """Its holder is dead. The expiry wakes a waiter."""
         name = crew.name()
         holder, waiter = crew.peer(), crew.peer()
         ttl = crew.site.ttl
@@ -46,7 +46,7 @@ class LeasedConformance(Conformance):
         not_before(waiter, sent + ttl * CLOCKS)
 
     def test_a_renewed_lease_lapses_a_ttl_after_the_last_renewal(self, crew: Crew) -> None:
-        """The waiter's own place outlives the lease too: who came later gets it later."""
+        """The waiter's own place outlives the lease too: the later waiter gets the lock later."""
         name = crew.name()
         holder, waiter, later = crew.peer(), crew.peer(), crew.peer()
         ttl = crew.site.ttl
@@ -62,7 +62,7 @@ class LeasedConformance(Conformance):
         assert second.got().token > got.token
 
     def test_an_acquire_that_is_repeated_extends_the_lease(self, crew: Crew) -> None:
-        """Its caller counts from the attempt whose answer it heard."""
+        """Its caller counts the lease from the acquire whose answer it got."""
         name = crew.name()
         holder, waiter = crew.peer(), crew.peer()
         ttl = crew.site.ttl
@@ -75,7 +75,7 @@ class LeasedConformance(Conformance):
         not_before(waiter, sent + ttl * CLOCKS)
 
     def test_one_attempt_after_a_crash_succeeds_once_the_lease_is_over(self, crew: Crew) -> None:
-        """And at once: nobody has to have watched the dead holder before."""
+        """It succeeds at once: nobody needs to have watched the dead holder before."""
         name = crew.name()
         holder, watcher, newcomer = (crew.peer() for _ in range(3))
         holder.takes(name, crew.site.ttl)
@@ -89,7 +89,7 @@ class LeasedConformance(Conformance):
         newcomer.takes(name)
 
     def test_until_is_the_end_of_the_lease(self, crew: Crew) -> None:
-        """Where it is known."""
+        """`Held.until` may be None: some backends don't know the end."""
         name = crew.name()
         holder, other = crew.peer(), crew.peer()
         holder.takes(name)
@@ -98,7 +98,7 @@ class LeasedConformance(Conformance):
         assert left is None or abs(left - STEADY) < STEADY / 2, "Held.until is not by the boot clock"
 
     def test_a_fresh_process_keeps_the_lock_by_the_grant_alone(self, crew: Crew) -> None:
-        """Renews, writes, holds and releases; the process that had it is dead."""
+        """It renews, writes, holds and releases. The process that acquired the lock is dead."""
         name = crew.name()
         holder, fresh, other = crew.peer(), crew.peer(), crew.peer()
         ttl = crew.site.ttl
@@ -113,7 +113,7 @@ class LeasedConformance(Conformance):
         other.gets(name)
 
     def test_close_does_not_release(self, crew: Crew) -> None:
-        """The next keeper goes on with the lock."""
+        """The next keeper goes on with the same grant."""
         name = crew.name()
         holder, fresh, other = crew.peer(), crew.peer(), crew.peer()
         grant = holder.takes(name)
@@ -122,7 +122,7 @@ class LeasedConformance(Conformance):
         fresh.renew(grant)
 
     def test_an_older_keeper_changes_nothing(self, crew: Crew) -> None:
-        """From the first renewal of a later generation on its writes and its release are void."""
+        """After the first renewal of a later generation, its writes and its release are void."""
         name = crew.name()
         older, keeper, other = crew.peer(), crew.peer(), crew.peer()
         old = older.takes(name)
@@ -131,7 +131,7 @@ class LeasedConformance(Conformance):
         keeper.renew(new)
         record = {**record_of(new, "running"), "by": "the later keeper"}
         keeper.write(new, record)
-        with suppress(Lost):  # what is still under way may be answered either way, but must not bring it back
+        with suppress(Lost):  # a late request may succeed or not, but must not bring the older keeper back
             older.renew(old)
         is_lost(older, "write", old)
         is_lost(older, "mark", old)
@@ -145,7 +145,7 @@ class LeasedConformance(Conformance):
         other.write(next_turn, record_of(next_turn, "running"))
 
     def test_a_released_lock_is_lost_to_its_holder(self, crew: Crew) -> None:
-        """It can't be renewed or written to, and is not taken back by trying."""
+        """The holder can neither renew nor write, and an attempt doesn't take the lock back."""
         name = crew.name()
         holder, other = crew.peer(), crew.peer()
         grant = holder.takes(name)
@@ -158,7 +158,7 @@ class LeasedConformance(Conformance):
         is_lost(holder, "renew", grant)
 
     def test_a_kept_lock_is_nobody_s_to_renew_or_to_leave(self, crew: Crew) -> None:
-        """Its holder's former keepers have it no more, whoever of them gave it back."""
+        """No former keeper of the holder has it any more, whichever of them gave it back."""
         name = crew.name()
         holder, keeper, other = crew.peer(), crew.peer(), crew.peer()
         grant = holder.takes(name)
@@ -168,7 +168,7 @@ class LeasedConformance(Conformance):
         is_lost(keeper, "renew", old)
         crew.peer().release(old, record_of(grant), STEADY)
         is_lost(holder, "renew", grant)
-        with suppress(Lost):  # done twice is done, or no longer ours: both are true of it
+        with suppress(Lost):  # both are right: done twice is done, and the lock is no longer ours
             holder.release(grant, record_of(grant))
         holder.is_refused(name)
         keeper.close()
@@ -176,7 +176,7 @@ class LeasedConformance(Conformance):
         other.is_refused(name)
 
     def test_a_kept_lock_is_kept_over_a_restart_of_the_server(self, crew: Crew) -> None:
-        """It may take the whole time again, but no less."""
+        """After the restart the time may begin again, but the lock is never free too early."""
         name = crew.name()
         holder, other = crew.peer(), crew.peer()
         grant = holder.takes(name)
@@ -189,7 +189,7 @@ class LeasedConformance(Conformance):
         not_before(other, sent + keep * CLOCKS)
 
     def test_a_grant_that_was_left_is_lost(self, crew: Crew) -> None:
-        """`leave` gave it back."""
+        """`leave` has given the lock back."""
         name = crew.name()
         holder = crew.peer()
         grant = holder.takes(name)
@@ -197,7 +197,7 @@ class LeasedConformance(Conformance):
         is_lost(crew.peer(), "renew", grant)
 
     def test_an_expired_lock_that_another_took_is_lost(self, crew: Crew) -> None:
-        """Its former holder was only slow: nothing of what it sends changes anything."""
+        """Its former holder was only slow. None of its requests changes anything."""
         name = crew.name()
         slow, holder = crew.peer(), crew.peer()
         old = slow.takes(name, crew.site.ttl)
@@ -209,7 +209,7 @@ class LeasedConformance(Conformance):
         holder.renew(grant)
 
     def test_a_lock_deleted_by_hand_is_lost_within_a_renewal(self, crew: Crew) -> None:
-        """The renewal says so, and does not make it anew; the next holder is not disturbed."""
+        """The renewal raises Lost and doesn't create the lock again. The next holder isn't disturbed."""
         name = crew.name()
         holder, other = crew.peer(), crew.peer()
         grant = holder.takes(name)
@@ -223,7 +223,7 @@ class LeasedConformance(Conformance):
         other.renew(new)
 
     def test_a_lock_taken_by_hand_is_lost_within_a_renewal(self, crew: Crew) -> None:
-        """And stays with whoever took it."""
+        """The lock stays with the user who took it by hand."""
         name = crew.name()
         holder = crew.peer()
         grant = holder.takes(name)
@@ -232,7 +232,7 @@ class LeasedConformance(Conformance):
         _has_lost(crew, holder, grant)
 
     def test_hold_returns_when_the_lock_is_deleted_or_taken(self, crew: Crew) -> None:
-        """At once where the backend watches, else at its time; either way `renew` knows."""
+        """It returns at once if the backend watches, else at its time. In both cases `renew` raises Lost."""
         for by_hand in (crew.site.delete, lambda name: _take_by_hand(crew, name)):
             name = crew.name()
             holder = crew.peer()
@@ -241,7 +241,7 @@ class LeasedConformance(Conformance):
             is_lost(holder, "renew", grant)
 
     def test_hold_notices_what_was_deleted_before_it(self, crew: Crew) -> None:
-        """Since the last renewal, when nobody watched."""
+        """The deletion came after the last renewal, when nobody watched."""
         name = crew.name()
         holder = crew.peer()
         grant = holder.takes(name)
@@ -250,7 +250,7 @@ class LeasedConformance(Conformance):
         is_lost(holder, "renew", grant)
 
     def test_a_renewal_by_a_stranger_is_lost(self, crew: Crew) -> None:
-        """Another token is another grant."""
+        """A grant with another token is another grant."""
         name = crew.name()
         holder, stranger = crew.peer(), crew.peer()
         grant = holder.takes(name)
@@ -260,7 +260,7 @@ class LeasedConformance(Conformance):
         holder.renew(grant)
 
     def test_tokens_grow_over_expiry(self, crew: Crew) -> None:
-        """Of a lock with and without a record."""
+        """No holder writes a record or releases the lock: each lease expires."""
         name = crew.name()
         tokens = []
         for _ in range(3):
@@ -269,7 +269,7 @@ class LeasedConformance(Conformance):
         grow(tokens)
 
     def test_a_waiter_is_woken_by_a_deletion(self, crew: Crew) -> None:
-        """The lock is free then."""
+        """After the deletion the lock is free."""
         name = crew.name()
         holder, waiter = crew.peer(), crew.peer()
         grant = holder.takes(name)
@@ -278,7 +278,7 @@ class LeasedConformance(Conformance):
         assert waiter.got().token > grant.token
 
     def test_during_an_outage_every_call_ends_in_its_time(self, crew: Crew) -> None:
-        """With Unavailable, whether it had a connection or not: it is worth trying again."""
+        """It raises Unavailable, with or without an open connection: the same call may succeed later."""
         name = crew.name()
         holder, waiter, reader = (crew.peer() for _ in range(3))
         grant = holder.takes(name)
@@ -310,7 +310,7 @@ class LeasedConformance(Conformance):
                 peer.close()
 
     def test_after_an_outage_the_holder_holds_and_the_waiter_waits(self, crew: Crew) -> None:
-        """The same backend objects find the server again; who comes meanwhile gets nothing."""
+        """The same backend objects find the server again. A newcomer doesn't get the lock."""
         name = crew.name()
         holder, waiter, other = (crew.peer() for _ in range(3))
         grant = holder.takes(name)
@@ -328,7 +328,7 @@ class LeasedConformance(Conformance):
 
 
 def _renew_for(holder: Peer, grant: Grant, seconds: float) -> float:
-    """Renew for that many seconds, every third of the lease. When the last renewal was sent (boot clock)."""
+    """Renew at each third of the lease for `seconds`: when the last renewal was sent (boot clock)."""
     until = calls.now() + seconds
     while True:
         holder.renew(grant)

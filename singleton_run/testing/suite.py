@@ -1,4 +1,4 @@
-"""What holds for every lock, under a lease or not."""
+"""The cases that every lock has to pass, with a lease or without."""
 
 # ruff: noqa: S101, TID253 - a tool of tests: the command never imports it
 
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 CONTENDERS = 50
 HAMMERS, BLOWS = 8, 10
 CROWD = 600.0
-"""What all turns of a crowd may take together on a loaded machine, in seconds."""
+"""The time limit for all turns of a crowd together on a loaded machine, in seconds."""
 
 MOST_RETURNS = 20
-"""How often a wait of a second may return before its time although nothing has happened."""
+"""How often a wait of a second may return too early although nothing has happened."""
 
 MARKS = 1000
 
@@ -44,14 +44,14 @@ LOOK_EVERY = 0.05
 
 
 def record_of(grant: Grant, state: str = "succeeded") -> dict[str, Any]:
-    """The record that a command leaves which ran under `grant`."""
+    """The record of a command that ran under `grant`."""
     start = round(time.time(), 3)
     run = started(grant.record, grant.name, grant.holder, grant.token, start)
     return run if state == "running" else ended(run, state, 0, start)
 
 
 def lookalikes(name: str) -> list[str]:
-    """Legal names that a backend may confuse: `name` with little changed, and the extremes."""
+    """Legal names that a backend may confuse: small changes of `name`, and the extremes."""
     tails = ["a", "A", ":b", ".b", "-b", "_b", "@b", "+b", ".", "..", "-", ":", "::b", ":b:c", "+20"]
     tails += [".lock", ".json", ".lease", ".tmp"]
     letters = "abcdefghijklmnopqrstuvwxyz"
@@ -71,7 +71,7 @@ def lookalikes(name: str) -> list[str]:
 
 
 def alike_keys() -> list[str]:
-    """Keys that a backend may confuse, or take for something else than a text."""
+    """Keys that a backend may confuse, or mistake for something else than text."""
     plain = [
         r"a",
         r"A",
@@ -112,7 +112,7 @@ def alike_keys() -> list[str]:
 
 
 def is_lost(peer: Peer, call: str, grant: Grant) -> None:
-    """By this grant `write`, `release`, `mark` or `renew` raises Lost."""
+    """Check that a call by this grant (`write`, `release`, `mark` or `renew`) raises Lost."""
     arguments: tuple[Any, ...] = () if call == "renew" else (record_of(grant, "failed"),)
     if call == "mark":
         arguments = ("lost", {})
@@ -121,17 +121,17 @@ def is_lost(peer: Peer, call: str, grant: Grant) -> None:
 
 
 def not_before(peer: Peer, end: float) -> None:
-    """What the peer was just told was not told before `end`."""
+    """Check that the peer's last call didn't end before `end`."""
     assert peer.ended >= end, f"the lease was over {end - peer.ended:.3f} s too early"
 
 
 def grow(tokens: list[int]) -> None:
-    """Each token is greater than the one before."""
+    """Check that each token is greater than the one before."""
     assert tokens == sorted(set(tokens)), f"a fencing token came again, or went back: {tokens}"
 
 
 def in_order(one: Peer, other: Peer, until: float) -> tuple[Peer, Peer]:
-    """Two peers in a call, the one that is done with it first."""
+    """Two peers that are in a call: first the one whose call ends first, then the other."""
     ready = calls.wait(until, [one.link.fileno(), other.link.fileno()])
     return (other, one) if ready == [other.link.fileno()] else (one, other)
 
@@ -142,7 +142,7 @@ class Conformance:
     @pytest.fixture(scope="class")
     @classmethod
     def nursery(cls, site: Site) -> Iterator[Nursery]:
-        """Where the processes of the cases come from."""
+        """It forks the processes of the cases."""
         nursery = Nursery(site.opener.partition(":")[0])
         yield nursery
         nursery.close()
@@ -155,7 +155,7 @@ class Conformance:
         crew.leave()
 
     def test_one_has_it_and_another_is_told_who(self, crew: Crew) -> None:
-        """Busy is a result, and says of the holder what is known."""
+        """Held is a result, and says what is known of the holder."""
         name = crew.name()
         holder, other = crew.peer(), crew.peer()
         grant = holder.takes(name)
@@ -168,7 +168,7 @@ class Conformance:
         other.gets(name)
 
     def test_a_grant_says_what_was_asked_and_survives_json(self, crew: Crew) -> None:
-        """It came here as JSON: what is missing or changed was lost on the way."""
+        """The grant came here as JSON: a missing or changed field was lost on the way."""
         name = crew.name()
         holder = crew.peer()
         grant = holder.takes(name)
@@ -179,19 +179,19 @@ class Conformance:
         assert grant.record is None
 
     def test_few_that_hammer_never_overlap(self, crew: Crew, tmp_path: Path) -> None:
-        """Processes that come again and again, each time with a new backend object."""
+        """Each process acquires the lock again and again, each time with a new backend object."""
         came, turns = _contend(crew, HAMMERS, BLOWS, tmp_path)
         assert sorted(turns) == sorted(came * BLOWS)
 
     def test_fifty_contenders_each_get_their_turn(self, crew: Crew, tmp_path: Path) -> None:
-        """They come one after the other while another holds it; the order is kept where there is one."""
+        """They come one after the other while another holds the lock. A lock with a queue keeps the order."""
         came, turns = _contend(crew, CONTENDERS, 1, tmp_path)
         assert sorted(turns) == sorted(came)
         if crew.site.fifo:
             assert turns == came, "the lock was not handed on in the order of arrival"
 
     def test_a_release_wakes_a_waiter(self, crew: Crew) -> None:
-        """Long before its time."""
+        """The wait ends long before its time."""
         name = crew.name()
         holder, waiter = crew.peer(), crew.peer()
         grant = holder.takes(name)
@@ -201,7 +201,7 @@ class Conformance:
         assert waiter.got().token > grant.token
 
     def test_a_release_just_before_the_wait_is_not_missed(self, crew: Crew) -> None:
-        """Between the refused acquire and the wait nobody watches."""
+        """Between the refused acquire and the wait, nobody watches the lock."""
         name = crew.name()
         holder, waiter = crew.peer(), crew.peer()
         grant = holder.takes(name)
@@ -213,7 +213,7 @@ class Conformance:
         waiter.gets(name)
 
     def test_wait_returns_when_it_is_woken(self, crew: Crew) -> None:
-        """At once, also in a wait without end, and the lock can still be had afterwards."""
+        """It returns at once, even from an endless wait, and the waiter can still acquire the lock."""
         name = crew.name()
         holder, waiter = crew.peer(), crew.peer()
         grant = holder.takes(name)
@@ -224,7 +224,7 @@ class Conformance:
         waiter.gets(name)
 
     def test_wait_returns_at_its_time(self, crew: Crew) -> None:
-        """Neither far later nor, while nothing happens, again and again before: a watch, not a poll."""
+        """It returns not much later. While nothing happens it doesn't return again and again: no polling."""
         name = crew.name()
         holder, waiter = crew.peer(), crew.peer()
         holder.takes(name)
@@ -236,7 +236,7 @@ class Conformance:
         assert returns <= MOST_RETURNS, "wait returns at once although another has the lock: a busy loop"
 
     def test_hold_returns_when_it_is_woken(self, crew: Crew) -> None:
-        """At once, and the lock is still held."""
+        """It returns at once, and the lock is still held."""
         name = crew.name()
         holder, other = crew.peer(), crew.peer()
         grant = holder.takes(name)
@@ -247,7 +247,7 @@ class Conformance:
         holder.release(grant, record_of(grant))
 
     def test_hold_returns_at_its_time(self, crew: Crew) -> None:
-        """Neither far later nor, while nothing happens, again and again before."""
+        """It returns not much later. While nothing happens it doesn't return again and again."""
         holder = crew.peer()
         grant = holder.takes(crew.name())
         until = calls.now() + 1.0
@@ -258,7 +258,7 @@ class Conformance:
         assert returns <= MOST_RETURNS, "hold returns at once although nothing was lost: a busy loop"
 
     def test_leave_gives_back_what_acquire_was_granted(self, crew: Crew) -> None:
-        """As when the answer to an acquire was lost, and the keeper goes."""
+        """This happens when the answer to an acquire was lost, and the keeper goes."""
         name = crew.name()
         one, other = crew.peer(), crew.peer()
         token = one.takes(name).token
@@ -266,7 +266,7 @@ class Conformance:
         assert other.gets(name).token > token
 
     def test_leave_frees_the_place_of_a_waiter_and_nothing_else(self, crew: Crew) -> None:
-        """The holder keeps the lock, and those who came later get it as if nobody had left."""
+        """The holder keeps the lock, and the later waiters get it as if nobody had left."""
         name = crew.name()
         holder, leaver, waiter, newcomer = (crew.peer() for _ in range(4))
         grant = holder.takes(name)
@@ -280,7 +280,7 @@ class Conformance:
         waiter.got()
 
     def test_leave_gives_back_a_lock_that_came_while_nobody_looked(self, crew: Crew) -> None:
-        """A waiter whose turn has come, and who goes without knowing it."""
+        """The turn of a waiter has come, and it leaves without knowing that."""
         name = crew.name()
         holder, leaver, other = crew.peer(), crew.peer(), crew.peer()
         grant = holder.takes(name)
@@ -290,7 +290,7 @@ class Conformance:
         other.gets(name)
 
     def test_leave_without_anything_to_leave_is_done(self, crew: Crew) -> None:
-        """Before any acquire, and again after one, when another has the lock."""
+        """It may be called before any acquire, and again after one, when another has the lock."""
         name = crew.name()
         idle, peer, other = crew.peer(), crew.peer(), crew.peer()
         idle.leave()
@@ -301,7 +301,7 @@ class Conformance:
         crew.peer().is_refused(name)
 
     def test_an_acquire_that_is_repeated_is_not_held_up_by_itself(self, crew: Crew) -> None:
-        """As when its answer was lost: the second answer is a grant, by which the lock is given back."""
+        """This happens when its answer was lost. The second answer is a grant too, and can be released."""
         name = crew.name()
         holder, other = crew.peer(), crew.peer()
         first = holder.takes(name)
@@ -312,7 +312,7 @@ class Conformance:
         other.gets(name)
 
     def test_a_late_grant_is_renewed_before_it_is_used(self, crew: Crew) -> None:
-        """The keeper got it when the lease was nearly over: it isn't used before a renewal proves it anew."""
+        """The keeper got it when the lease was nearly over, so it renews before it uses the grant."""
         name = crew.name()
         one, other = crew.peer(), crew.peer()
         steps = keeper_decisions.lifecycle(
@@ -328,7 +328,7 @@ class Conformance:
         assert other.gets(name).token > grant.token
 
     def test_a_dead_holder_is_followed(self, crew: Crew) -> None:
-        """Its waiters are woken by the end of the lease, or of the process."""
+        """The end of its lease, or of its process, wakes the waiters."""
         name = crew.name()
         holder, waiter = crew.peer(), crew.peer()
         grant = holder.takes(name, crew.site.ttl)
@@ -337,7 +337,7 @@ class Conformance:
         assert waiter.got().token > grant.token
 
     def test_a_dead_waiter_holds_nobody_up(self, crew: Crew) -> None:
-        """Its place lapses."""
+        """Its place in the queue lapses."""
         name = crew.name()
         holder, dead, waiter = crew.peer(), crew.peer(), crew.peer()
         grant = holder.takes(name)
@@ -348,7 +348,7 @@ class Conformance:
         waiter.got()
 
     def test_tokens_grow_over_release_leave_and_deletion_by_hand(self, crew: Crew) -> None:
-        """Whatever happened to the lock, no token comes again."""
+        """No token comes twice, whatever happened to the lock."""
         name = crew.name()
         tokens = []
         for by_hand in (False, True, True, False):
@@ -367,7 +367,7 @@ class Conformance:
         grow(tokens)
 
     def test_a_record_is_read_back_by_all(self, crew: Crew) -> None:
-        """The same to the letter, by `read` and by the next grant; what nobody wrote is None."""
+        """`read` and the next grant have exactly the same record. Before the first write it is None."""
         name = crew.name()
         holder, other = crew.peer(), crew.peer()
         assert other.read(name) == (None, None)
@@ -389,7 +389,7 @@ class Conformance:
         assert names == sorted(set(names))
 
     def test_a_release_done_twice_is_done(self, crew: Crew) -> None:
-        """As when the answer to the first was lost."""
+        """This happens when the answer to the first was lost."""
         name = crew.name()
         holder, other = crew.peer(), crew.peer()
         grant = holder.takes(name)
@@ -398,7 +398,7 @@ class Conformance:
         other.takes(name)
 
     def test_a_kept_lock_is_nobody_s(self, crew: Crew) -> None:
-        """Whoever asks is told until when, its last holder too."""
+        """Each caller is told until when it is kept, its last holder too."""
         name = crew.name()
         holder, newcomer, same, reader = (crew.peer() for _ in range(4))
         same.holder = holder.holder
@@ -422,7 +422,7 @@ class Conformance:
         newcomer.is_refused(name)
 
     def test_a_kept_lock_is_had_when_its_time_is_over(self, crew: Crew) -> None:
-        """And not before, by who waited for it then and by who came since."""
+        """Nobody gets it before, neither a waiter from before the release nor a later one."""
         name = crew.name()
         holder, waiter, newcomer = (crew.peer() for _ in range(3))
         keep = crew.site.ttl
@@ -439,7 +439,7 @@ class Conformance:
         assert second.got().token > got.token
 
     def test_a_kept_lock_is_kept_when_its_holder_is_gone(self, crew: Crew) -> None:
-        """No process is needed for it, and nobody has to have seen the holder."""
+        """It needs no process, and nobody needs to have seen the holder."""
         name = crew.name()
         holder, other = crew.peer(), crew.peer()
         grant = holder.takes(name)
@@ -452,7 +452,7 @@ class Conformance:
         not_before(other, sent + crew.site.ttl * CLOCKS)
 
     def test_a_kept_lock_is_waited_for_and_not_polled(self, crew: Crew) -> None:
-        """Nothing happens until its time."""
+        """A wait doesn't return again and again before the time is over."""
         name = crew.name()
         holder, waiter = crew.peer(), crew.peer()
         grant = holder.takes(name)
@@ -465,7 +465,7 @@ class Conformance:
         assert returns <= MOST_RETURNS, "wait returns at once although the lock is kept: a busy loop"
 
     def test_a_release_that_keeps_is_done_when_it_is_done_twice(self, crew: Crew) -> None:
-        """As when the answer to the first was lost."""
+        """This happens when the answer to the first was lost."""
         name = crew.name()
         holder, other = crew.peer(), crew.peer()
         grant = holder.takes(name)
@@ -476,7 +476,7 @@ class Conformance:
         not_before(other, sent + crew.site.ttl * CLOCKS)
 
     def test_a_kept_lock_is_lost_to_its_holder(self, crew: Crew) -> None:
-        """Nothing of what its grant still asks for changes anything."""
+        """No later request by its grant changes anything."""
         name = crew.name()
         holder, other = crew.peer(), crew.peer()
         grant = holder.takes(name)
@@ -490,7 +490,7 @@ class Conformance:
         assert other.done(name, "lost") is None
 
     def test_a_key_is_done_from_its_mark_on_until_it_is_forgotten(self, crew: Crew) -> None:
-        """Others see the mark as it was made; it is neither a lock nor a record."""
+        """Others see the same mark. It is neither a lock nor a record."""
         name = crew.name()
         holder, other = crew.peer(), crew.peer()
         assert other.done(name, "v1") is None
@@ -514,7 +514,7 @@ class Conformance:
         other.gets(name)
 
     def test_a_mark_is_made_by_the_holder_alone(self, crew: Crew) -> None:
-        """Another grant marks nothing, nor does one that was given back."""
+        """A forged grant marks nothing, and neither does one that was given back."""
         name = crew.name()
         earlier, holder, stranger = crew.peer(), crew.peer(), crew.peer()
         old = earlier.takes(name)
@@ -530,7 +530,7 @@ class Conformance:
         assert stranger.done(name, "lost") == {}
 
     def test_a_mark_stays_beside_many_and_after_many_turns(self, crew: Crew) -> None:
-        """It is kept for ever: nothing evicts it, and a deletion of the lock doesn't touch it."""
+        """It stays for ever: nothing evicts it, and a deletion of the lock doesn't delete it."""
         name = crew.name()
         holder, other = crew.peer(), crew.peer()
         grant = holder.takes(name)
@@ -547,7 +547,7 @@ class Conformance:
         assert other.done(name, f"key {MARKS}") is None
 
     def test_keys_that_look_alike_are_different_keys(self, crew: Crew) -> None:
-        """Any text of up to 256 characters."""
+        """A key is any text of up to 256 characters."""
         name = crew.name()
         holder, other = crew.peer(), crew.peer()
         grant = holder.takes(name)
@@ -562,7 +562,7 @@ class Conformance:
         assert [(other.done(name, key) or {}).get("key") for key in left] == left
 
     def test_the_keys_of_one_name_are_not_those_of_another(self, crew: Crew) -> None:
-        """However alike the names are, and wherever the one ends and the other begins."""
+        """This holds for names that look alike, and wherever the name ends and the key begins."""
         name = crew.name()
         names = [
             name,
@@ -585,7 +585,7 @@ class Conformance:
             assert [(peers[0].done(own, key) or {}).get("of") for key in keys] == [[own, key] for key in keys]
 
     def test_the_server_s_time_is_that_of_its_answers(self, crew: Crew) -> None:
-        """None before the first; where it is told, it is this machine's here, as exactly as is said."""
+        """None before the first answer. Here the server's time is this machine's, as exactly as it says."""
         peer = crew.peer()
         assert peer.offset() is None, "the server's time is known before it has answered"
         peer.takes(crew.name())
@@ -596,7 +596,7 @@ class Conformance:
             assert abs(ahead) <= exact + LOOK_EVERY, f"the server is not {ahead:.3f} s ahead"
 
     def test_a_stranger_changes_nothing(self, crew: Crew) -> None:
-        """Who writes or releases by a grant that isn't theirs hears Lost; lock and record stay."""
+        """A write or release by a forged grant raises Lost. Lock and record stay."""
         name = crew.name()
         holder, stranger, other = crew.peer(), crew.peer(), crew.peer()
         grant = holder.takes(name)
@@ -614,7 +614,7 @@ class Conformance:
         holder.release(grant, record)
 
     def test_the_grant_of_an_earlier_turn_changes_nothing(self, crew: Crew) -> None:
-        """It was released, and another has the lock: its holder's late requests are void."""
+        """It was released, and another has the lock: the earlier holder's late requests are void."""
         name = crew.name()
         earlier, holder, other = crew.peer(), crew.peer(), crew.peer()
         old = earlier.takes(name)
@@ -623,13 +623,13 @@ class Conformance:
         record = record_of(grant, "running")
         holder.write(grant, record)
         is_lost(earlier, "write", old)
-        with suppress(Lost):  # done twice is done, or no longer ours: both are true of it
+        with suppress(Lost):  # both are right: done twice is done, and the lock is no longer ours
             earlier.release(old, record_of(old, "failed"))
         other.is_refused(name)
         assert other.read(name)[1] == record
 
     def test_names_that_look_alike_are_different_locks(self, crew: Crew) -> None:
-        """All legal names at once: each is free, is then held, has its own record, and is listed."""
+        """Each of these names is free at first, is then held, has its own record, and is listed."""
         names = lookalikes(crew.name())
         for name in names:
             check_name(name)
@@ -645,7 +645,7 @@ class Conformance:
         assert [record["of"] for _, record in states if record is not None] == names[some]
 
     def test_what_cannot_be_used_says_so_in_time(self, crew: Crew) -> None:
-        """The right kind of error, within the limit, without the password; leave and close still work."""
+        """The error is of the right kind, in time and without the password. leave and close still work."""
         assert crew.site.faults, "every backend has an address that it can't use"
         wrong = []
         for fault in crew.site.faults:
@@ -656,7 +656,7 @@ class Conformance:
         assert not wrong, "\n".join(wrong)
 
     def test_close_never_raises(self, crew: Crew) -> None:
-        """Before anything, after a refusal, while holding; nor when called again. No connection is left."""
+        """Neither at first, nor after a refusal, nor with the lock, nor twice. It leaves no connection."""
         name = crew.name()
         fresh, holder, refused = (crew.peer() for _ in range(3))
         holder.takes(name)
@@ -668,7 +668,10 @@ class Conformance:
 
 
 def _contend(crew: Crew, contenders: int, times: int, folder: Path) -> tuple[list[str], list[str]]:
-    """Who came, and who then had the lock, in order: nobody met another, and the tokens grew."""
+    """Let the contenders have their turns: who came, and who had the lock, each in order.
+
+    Checks that no turn overlaps another, and that the tokens grow.
+    """
     name = crew.name()
     holder = crew.peer()
     grant = holder.takes(name, CROWD)
@@ -695,7 +698,7 @@ def _meet(crew: Crew, fault: Fault) -> None:
 
 
 def _refusal(peer: Peer, fault: Fault, name: str) -> Failure | None:
-    """What `open_backend` raises, or `acquire` does."""
+    """The error that `open_backend` or `acquire` raises."""
     try:
         peer.open(fault.lock, fault.environ)
     except Refused as failure:
@@ -712,7 +715,7 @@ def _refusal(peer: Peer, fault: Fault, name: str) -> Failure | None:
 
 
 def _is_clean(peer: Peer) -> None:
-    """It has no connection any more, or soon."""
+    """Check that the peer has no connection any more, or soon."""
     until = calls.now() + peer.site.patience
     while peer.sockets():
         assert calls.now() < until, "close leaves a connection open"
