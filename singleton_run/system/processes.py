@@ -186,6 +186,7 @@ class _Search:
     """Finds our children without /proc: it asks the kernel about one process id after the other."""
 
     def __init__(self) -> None:
+        self._of = 0
         self._next = 0
         self._found: list[int] = []
 
@@ -194,7 +195,10 @@ class _Search:
 
         The ids just after our own are always asked about, because children are likely to be there.
         """
-        near, far = os.getpid(), self._next
+        near = os.getpid()
+        if self._of != near:  # forked from a process that has searched: begin anew
+            self._of, self._next, self._found = near, 0, []
+        far = self._next
         asked = {*self._found, *range(near, near + _IDS_AT_ONCE), *range(far, far + _IDS_AT_ONCE)}
         self._next = (far + _IDS_AT_ONCE) % _MOST_PROCESSES
         self._found = sorted(process for process in asked if process > 1 and _is_child(process))

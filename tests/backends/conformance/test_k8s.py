@@ -52,8 +52,10 @@ def lock_of(pod: Pod, namespace: str = "", more: str = "") -> str:
     return f"k8s-lease://{namespace}?service-account={pod.folder}{more}"
 
 
-def faults_at(place: Namespace, pod: Pod, folder: Path) -> list[Fault]:
+@pytest.fixture(scope="module")
+def faults(place: Namespace, pod: Pod, tmp_path_factory: pytest.TempPathFactory) -> list[Fault]:
     """What is wrong with a pod, its service account, or the way to the server."""
+    folder = tmp_path_factory.mktemp("faults")
     stranger = place.account("stranger", ()).pod(folder / "stranger")
     no_token = place.account("no-token").pod(folder / "no-token", "none")
     elsewhere = {**pod.environ, "KUBERNETES_SERVICE_PORT": str(free_port())}
@@ -116,8 +118,7 @@ class InPod:
 
     @pytest.fixture(scope="class")
     @classmethod
-    def site(cls, place: Namespace, pod: Pod, tmp_path_factory: pytest.TempPathFactory) -> Site:
-        faults = faults_at(place, pod, tmp_path_factory.mktemp("faults"))
+    def site(cls, place: Namespace, pod: Pod, faults: list[Fault]) -> Site:
         return site_at(place, lock_of(pod), pod.environ, faults)
 
 

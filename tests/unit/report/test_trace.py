@@ -32,7 +32,9 @@ MESSAGES = [
 @pytest.fixture
 def tracer() -> Iterator[trace.Tracer]:
     lock = f"etcd://me:{CANARY}@h.invalid"
-    made = trace.Tracer(cast("Settings", SimpleNamespace(name="job", lock=lock, scheme="etcd", ttl=30.0)))
+    made = trace.Tracer(
+        cast("Settings", SimpleNamespace(name="job", lock_address=lock, scheme="etcd", ttl=30.0))
+    )
     yield made
     os.close(made.source)
     os.close(made.descriptor)
