@@ -23,6 +23,8 @@ def main() -> NoReturn:
     """Do what the command line asks for, and exit. A failure is one line on stderr and an exit status."""
     if sys.platform != "linux":
         sys.exit(_fail(Failure(UNUSABLE, "this version runs on Linux only: it needs a child subreaper")))
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # Ctrl-C while we start is no traceback
     gc.disable()  # a collection takes time, and writes to memory that forked processes share
     try:
         status = _run()

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 HELD = "SINGLETON_HELD"
 """The variable that lists the locks held around a command, each by its `lock_id`."""
 _SECRETS = ("password", "passwd", "secret", "token", "scram_client_key", "scram_server_key")
+_LIKE_SECRETS = ("pas", "pw", "secret", "token", "key", "cred", "auth")
+"""What the name of a password may have in it, also if it is mistyped."""
+_FORM = "the form is BACKEND://USER:PASSWORD@HOST:PORT/PATH"
 _UNCLEAR = (
     "it can be read in two ways: write each @ but the one before the host as %40, and in a user or a "
     "password / as %2F and ? as %3F"
@@ -45,8 +48,16 @@ def parts(url: str) -> tuple[str, str, str, str, str]:
         if "@" in login or "@" in rest[end:]:
             raise ValueError(_UNCLEAR)
         if not {*hosts, *login.partition(":")[0]}.isdisjoint(" =") or _assigned(path) >= 0:
-            raise ValueError("it is no URL: the form is BACKEND://USER:PASSWORD@HOST:PORT/PATH")
+            raise ValueError(f"it is no URL: {_FORM}")
+        if not all(map(_has_a_port_or_none, hosts.split(","))):
+            raise ValueError(f"a port is not a number, or the @ after the password is missing: {_FORM}")
     return (scheme, login, hosts, path, query) if separator else (url, "", "", "", "")
+
+
+def _has_a_port_or_none(place: str) -> bool:
+    """Whether the port of `HOST`, `HOST:PORT` or `[ADDRESS]:PORT` is digits. Else it may be a password."""
+    _, colon, port = place.rpartition("]")[2].partition(":")
+    return not colon or not port or (port.isascii() and port.isdigit())
 
 
 def redact(url: str) -> str:
@@ -65,7 +76,9 @@ def redact(url: str) -> str:
         return f"{scheme}://…"
     name, colon, _ = login.partition(":")
     user = f"{name}{':***' if colon else ''}@" if "@" in rest[: len(login) + 1] else ""
-    return f"{scheme}://{user}{hosts}{path}" + ("?" if "?" in rest else "") + _shown(query)
+    path, fragment, _ = path.partition("#")  # no backend has one: it may be the rest of a password
+    shown = f"{scheme}://{user}{hosts}{path}" + ("#…" if fragment else "")
+    return shown + ("?" if "?" in rest else "") + _shown(query.partition("#")[0])
 
 
 def lock_id(url: str, name: str) -> str:
@@ -82,7 +95,8 @@ def _shown(query: str) -> str:
     """A query up to its first password. The rest may belong to a password with an unescaped `&`."""
     items = query.split("&")
     for number, item in enumerate(items):
-        if _secret(item):
+        word = item.partition("=")[0].lower()
+        if _secret(item) or any(part in word for part in _LIKE_SECRETS):
             name = item.partition("=")[0]
             return "&".join([*items[:number], f"{'' if '%' in name else name}=***"])
     return query

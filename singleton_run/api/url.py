@@ -37,7 +37,10 @@ def options(query: str, known: Collection[str]) -> dict[str, str]:
 
 
 def host_and_port(text: str, default: int) -> tuple[str, int]:
-    """Host and port of `host` (with the `default` port), `host:port` or `[::1]:port`. Raises ValueError."""
+    """Host and port of `host` (with the `default` port), `host:port` or `[::1]:port`.
+
+    Raises ValueError with nothing in its text that could be a password: USER:PASSWORD may stand there.
+    """
     if "@" in text:
         raise ValueError("a user or a password stands where only HOST:PORT can")
     if text.startswith("["):
@@ -49,11 +52,11 @@ def host_and_port(text: str, default: int) -> tuple[str, int]:
         wrong = False
     host = _ascii(host)
     if wrong or not host or (colon and not number) or not set(host).isdisjoint(_NOT_IN_HOSTS):
-        raise ValueError(f"{text!r} is not a host and port, as in db1.example:2379")
+        raise ValueError("a server is not given as host and port, as in db1.example:2379")
     if not number:
         return host, default
     if not 0 < whole_number(number) < 65536:
-        raise ValueError(f"{text!r} has no port from 1 to 65535")
+        raise ValueError(f"the port of {host!r} is not a number from 1 to 65535")
     return host, int(number)
 
 

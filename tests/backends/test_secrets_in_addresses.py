@@ -235,6 +235,54 @@ def test_what_can_be_read_in_two_ways_is_refused_with_the_way_to_write_it(scheme
     assert f"{scheme}://…" in str(unread.value)
 
 
+CANARY = "sEcReT7f"
+
+
+def message_of(url: str, environ: Mapping[str, str]) -> str:
+    """What is said of an address that is refused, as an option or by its backend; empty if neither does."""
+    values = fast_parser.read(["--lock", url, "--", "true"], {})
+    assert values is not None
+    said = ""
+    try:
+        check(values, {})
+    except Failure as failure:
+        said += str(failure)
+    try:
+        registry.open_backend(url, environ)
+    except Failure as failure:
+        said += str(failure)
+    return said
+
+
+@pytest.mark.parametrize("scheme", ["etcd", "postgresql", "k8s-lease"])
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "me:{secret}",
+        "me:{secret}/jobs",
+        "me:{secret}%40127.0.0.1:1/jobs",
+        "me:{secret},127.0.0.1:1/jobs",
+        "127.0.0.1:1,me:{secret}",
+        "me:{secret};127.0.0.1",
+        "h:1/p?pasword={secret}",
+        "me:word@h:1/p#{secret}",
+        "me:word@h:1/p?tls=true#{secret}",
+    ],
+)
+def test_a_password_in_an_address_that_is_mistyped_is_in_no_message(scheme: str, rest: str) -> None:
+    """The @ may be missing, or escaped, and the word that names a password may be another."""
+    url = f"{scheme}://{rest.format(secret=CANARY)}"
+    assert CANARY not in lock_address.redact(url)
+    assert CANARY not in message_of(url, {"KUBECONFIG": "/dev/null"})
+
+
+@pytest.mark.parametrize("places", ["me:sEcReT7f", "me:sEcReT7f,h:1", "http://me:sEcReT7f"])
+def test_nor_one_in_the_place_of_a_port_in_a_variable(places: str) -> None:
+    said = message_of("etcd", {"ETCDCTL_ENDPOINTS": places})
+    assert said
+    assert CANARY not in said
+
+
 # The real program.
 
 ALONE = ["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc"]
