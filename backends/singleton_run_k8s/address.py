@@ -52,7 +52,8 @@ class Address:
 def checked(namespace: str) -> str:
     """`namespace`, if it is empty or can be the name of one. Raises Refused (78)."""
     if not _LETTERS.issuperset(namespace) or len(namespace) > 63:
-        named = "what stands there" if "@" in namespace else repr(namespace[:80])
+        is_login = not set("@:%").isdisjoint(namespace)  # USER:PASSWORD, whose @ may be missing
+        named = "what stands there" if is_login else repr(namespace[:80])
         refuse(f"{named} is not a namespace: the form is {_FORM}")
     return namespace
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from singleton_run.api.registry import OF_PATHS
+from singleton_run.api.registry import BUILT_IN, KERNEL_HELD, OF_PATHS
 from singleton_run.errors import UNUSABLE, Refused
 from singleton_run.names import digest
 
@@ -16,7 +16,6 @@ HELD = "SINGLETON_HELD"
 _SECRETS = ("password", "passwd", "secret", "token", "scram_client_key", "scram_server_key")
 _LIKE_SECRETS = ("pas", "pw", "secret", "token", "key", "cred", "auth")
 """What the name of a password may have in it, also if it is mistyped."""
-_FORM = "the form is BACKEND://USER:PASSWORD@HOST:PORT/PATH"
 _UNCLEAR = (
     "it can be read in two ways: write each @ but the one before the host as %40, and in a user or a "
     "password / as %2F and ? as %3F"
@@ -48,16 +47,15 @@ def parts(url: str) -> tuple[str, str, str, str, str]:
         if "@" in login or "@" in rest[end:]:
             raise ValueError(_UNCLEAR)
         if not {*hosts, *login.partition(":")[0]}.isdisjoint(" =") or _assigned(path) >= 0:
-            raise ValueError(f"it is no URL: {_FORM}")
-        if not all(map(_has_a_port_or_none, hosts.split(","))):
-            raise ValueError(f"a port is not a number, or the @ after the password is missing: {_FORM}")
+            raise ValueError("it is no URL: the form is BACKEND://USER:PASSWORD@HOST:PORT/PATH")
     return (scheme, login, hosts, path, query) if separator else (url, "", "", "", "")
 
 
 def _has_a_port_or_none(place: str) -> bool:
     """Whether the port of `HOST`, `HOST:PORT` or `[ADDRESS]:PORT` is digits. Else it may be a password."""
     _, colon, port = place.rpartition("]")[2].partition(":")
-    return not colon or not port or (port.isascii() and port.isdigit())
+    is_open = place.startswith("[") and "]" not in place  # an address of IPv6 without its end
+    return is_open or not colon or not port or (port.isascii() and port.isdigit())
 
 
 def redact(url: str) -> str:
@@ -69,12 +67,18 @@ def redact(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     if not separator:
         return _without_assigned(url)
-    scheme = "***" if ":" in scheme else _without_assigned(scheme)  # a password may have :// in it
+    if not all(letter.isalnum() or letter in "+-." for letter in scheme):
+        # It is no scheme, and a password has :// in it: `//USER://PASSWORD@HOST`, `password='://WORD'`.
+        return f"{'***' if ':' in scheme else _without_assigned(scheme)}://…"
     try:
         _, login, hosts, path, query = parts(url)
     except ValueError:
         return f"{scheme}://…"
+    if not all(map(_has_a_port_or_none, hosts.split(","))):  # the @ after a password may be missing
+        return f"{scheme}://…"
     name, colon, _ = login.partition(":")
+    if scheme not in BUILT_IN and scheme not in KERNEL_HELD:  # it may be USER, and a password begin with //
+        name = "***" if name else ""
     user = f"{name}{':***' if colon else ''}@" if "@" in rest[: len(login) + 1] else ""
     path, fragment, _ = path.partition("#")  # no backend has one: it may be the rest of a password
     shown = f"{scheme}://{user}{hosts}{path}" + ("#…" if fragment else "")

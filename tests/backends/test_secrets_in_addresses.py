@@ -276,6 +276,10 @@ def test_a_password_in_an_address_that_is_mistyped_is_in_no_message(scheme: str,
     assert CANARY not in message_of(url, {"KUBECONFIG": "/dev/null"})
 
 
+def test_nor_one_with_slashes_in_what_is_no_url() -> None:
+    assert CANARY not in message_of(f"//me://{CANARY}@h.invalid/p", {})
+
+
 @pytest.mark.parametrize("places", ["me:sEcReT7f", "me:sEcReT7f,h:1", "http://me:sEcReT7f"])
 def test_nor_one_in_the_place_of_a_port_in_a_variable(places: str) -> None:
     said = message_of("etcd", {"ETCDCTL_ENDPOINTS": places})

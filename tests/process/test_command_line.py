@@ -59,7 +59,7 @@ def test_help_shows_every_option_once_in_its_group(argv: list[str]) -> None:
         assert len([line for line in text.splitlines() if line.startswith(f"  {flags}")]) >= 1
         assert f"\n{option.group}:\n" in text
     flat = " ".join(text.split())
-    assert "A file lock is one per user, machine and mount namespace." in flat
+    assert "The lock 'file' is one per user, machine and mount namespace." in flat
     assert "singleton-run --name backup -- ./backup.sh" in flat
 
 

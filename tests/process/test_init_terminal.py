@@ -497,7 +497,7 @@ def test_in_the_background_it_does_not_stop_on_output(lab: Lab, name: str) -> No
     os.mkfifo(go)
     command = ["sh", "-c", "echo fr''om; read line < go; echo the''re"]
     with Shell(name, lab.directory) as shell:
-        shell.line(shlex.join(lab.argv("-vv", command=command)) + " &")
+        shell.line(shlex.join(lab.argv("-v", command=command)) + " &")
         shell.shows("from")
         front = front_of(lab)
         shell.shows("the command runs as process")
