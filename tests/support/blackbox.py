@@ -53,6 +53,7 @@ UNFIT = {
     "process/test_exit_status.py::test_as_process_1_an_interrupted_command_is_told_by_number": _INSIDE,
     "process/test_install.py::test_a_script_that_needs_its_python_does_not_install_itself": _ALONE,
     "process/test_logging.py::test_a_writer_that_gets_no_processor_is_waited_for": _PYTHON,
+    "process/test_dead_guards.py": _PYTHON,
     "process/test_logging.py::test_errors_are_said_though_quiet": _STRANGER,
     "process/test_own_faults.py::test_a_fault_of_the_front_ends_the_command_before": _PYTHON,
     "process/test_own_faults.py::test_a_fault_of_the_front_is_one_line_and_78": _PYTHON,
@@ -65,6 +66,7 @@ UNFIT = {
     "[leasefile-signalfd4-ENOSYS]": _MUSL,
     "process/test_poor_systems.py::test_a_python_that_lacks_a_module_does_or_names_it_in_one_line": _PYTHON,
     "process/test_poor_systems.py::test_every_call_of_the_table_can_be_refused": _INSIDE,
+    "process/test_scarcity.py::test_a_loop_goes_on_after_a_time_in_which_no_process_could_be_forked": _PYTHON,
     "process/test_scarcity.py::test_the_children_are_known_when_nothing_can_be_opened_any_more": _INSIDE,
     "process/test_security.py::test_a_legal_name_is_one_plain_word_everywhere": _INSIDE,
     "process/test_security.py::test_a_line_of_http_can_not_be_broken": _INSIDE,
@@ -75,6 +77,9 @@ UNFIT = {
     "process/test_waiting.py::test_what_is_said_during_the_wait_is_not_written_over": _STRANGER,
     "process/test_waiting.py::test_whoever_waits_is_reminded_of_it": _INSIDE,
     "slots/test_clocks.py": _CLOCK,
+    "process/test_trace.py::test_a_terminal_that_hangs_keeps_no_renewal_waiting_and_what_is_lost"
+    "_is_said": _STRANGER,
+    "process/test_trace.py::test_of_trouble_a_refusal_a_loss_and_a_failed_start_too": _STRANGER,
 }
 # The same for a parameter, in whichever test.
 UNFIT_PARAMETERS = {"etcd+grpc": _GRPC}
