@@ -381,8 +381,9 @@ def test_nested_with_another_password_is_still_the_same_lock() -> None:
         ("host=h password = pw", "host=h password=***"),
         ("//me:pw@host", "***"),
         ("scp f me@host:d", "scp f me@host:d"),
-        ("redis://me:p#w@host/0", "redis://me:***@host/0"),
-        ("--lock=redis://:pw@host", "--lock=redis://:***@host"),
+        ("postgresql://me:p#w@host/0", "postgresql://me:***@host/0"),
+        ("unknown://me:p#w@host/0", "unknown://***:***@host/0"),
+        ("--lock=redis://:pw@host", "--lock=redis://…"),
     ],
 )
 def test_passwords_are_not_shown(url: str, shown: str) -> None:
@@ -394,9 +395,9 @@ SAFE = st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1)
 
 @given(SAFE, st.text(st.characters(codec="ascii", exclude_categories=["Cc", "Nd"]), min_size=3), SAFE)
 def test_no_password_is_shown_whatever_is_in_it(user: str, password: str, host: str) -> None:
-    shown = lock_address.redact(f"redis://{user}:{password}@{host}/0")
+    shown = lock_address.redact(f"postgresql://{user}:{password}@{host}/0")
     unread = not set(password).isdisjoint("@/?")
-    assert shown == ("redis://…" if unread else f"redis://{user}:***@{host}/0")
+    assert shown == ("postgresql://…" if unread else f"postgresql://{user}:***@{host}/0")
 
 
 @given(COMMANDS)
