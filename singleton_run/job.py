@@ -18,10 +18,12 @@ class Job:
     from the command's start. `leased` is false for a lock that the kernel frees when its last holder is gone.
 
     `plan` has the slots of a schedule, `once` the key of --once; each is None if there is none. `unstarted`
-    is the record to write when a slot was granted, but its command was not started.
+    is the record to write when a slot was granted, but its command was not started. `command` is the name of
+    the program that is run.
     """
 
     __slots__ = (
+        "command",
         "holder",
         "leased",
         "lock_at_least_for",
@@ -41,6 +43,7 @@ class Job:
         ttl: float,
         wait_until: float,
         *,
+        command: str = "",
         plan: Plan | None = None,
         once: str | None = None,
         lock_at_least_for: float = 0.0,
@@ -51,6 +54,7 @@ class Job:
         self.holder = holder
         self.ttl = ttl
         self.wait_until = wait_until
+        self.command = command
         self.plan = plan
         self.unstarted: Mapping[str, Any] | None = None
         self.once = once

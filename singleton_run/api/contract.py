@@ -14,7 +14,7 @@ from singleton_run.api.record import moment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any, Protocol
 
     Handle = dict[str, Any]
@@ -31,10 +31,11 @@ class Grant:
     `token` is the fencing token (Kleppmann 2016): greater than that of every earlier grant of the same name.
     `ttl` is in seconds. `handle` is the backend's own, and survives JSON. `record` is the one that earlier
     holders left (see `record`), None without one. `generation` counts the keepers that a turn has had:
-    requests of an older one that are still under way must change nothing.
+    requests of an older one that are still under way must change nothing. `control` is what people ask of the
+    lock (see `control`), read in the same step as the lock was given; None without one.
     """
 
-    __slots__ = ("generation", "handle", "holder", "name", "record", "token", "ttl")
+    __slots__ = ("control", "generation", "handle", "holder", "name", "record", "token", "ttl")
 
     def __init__(
         self,
@@ -45,7 +46,9 @@ class Grant:
         handle: Handle,
         record: Mapping[str, Any] | None = None,
         generation: int = 0,
+        control: Mapping[str, Any] | None = None,
     ) -> None:
+        self.control = control
         self.generation = generation
         self.name = name
         self.holder = holder
@@ -64,10 +67,11 @@ class Held:
 
     `host` is taken from the holder's name (`host_of`) where it isn't given. `since` is in Unix seconds (UTC).
     `until` is the boot clock's reading at which the lock may be free if nobody renews it. `handle` is the
-    backend's own, for its `wait`.
+    backend's own, for its `wait`. `token` is the holder's fencing token, and `control` what people ask of the
+    lock (see `control`), where the same answer tells them.
     """
 
-    __slots__ = ("handle", "holder", "host", "since", "until")
+    __slots__ = ("control", "handle", "holder", "host", "since", "token", "until")
 
     def __init__(
         self,
@@ -76,13 +80,50 @@ class Held:
         since: float | None = None,
         until: float | None = None,
         handle: Handle | None = None,
+        *,
+        token: int | None = None,
+        control: Mapping[str, Any] | None = None,
     ) -> None:
+        self.token = token
+        self.control = control
         # Anybody may have written these texts.
         self.holder = holder[:_LONGEST_HOLDER]
         self.host = (host_of(holder) if host is None else host)[:_LONGEST_HOLDER]
         self.since = moment(since)
         self.until = until
         self.handle = handle or {}
+
+
+class Look:
+    """All that the server tells of one lock at one moment, for people.
+
+    `state` is FREE, HELD, KEPT (by --lock-at-least-for, without a process) or EXPIRED (it names a holder, and
+    anybody may take it). `holder` is whom the lock names: None only in state FREE. Its `until` is the end of
+    the lease, or of the time for which the lock is kept, where the server tells it. `control` is None without
+    one, and `version` names its version for `steer`: any text, '' without one. `waiting` has who waits, the
+    next one first, or is None where the server doesn't know it.
+    """
+
+    __slots__ = ("control", "holder", "record", "state", "version", "waiting")
+
+    FREE, HELD, KEPT, EXPIRED = "free", "held", "kept", "expired"
+
+    def __init__(
+        self,
+        state: str,
+        holder: Held | None,
+        record: Mapping[str, Any] | None,
+        *,
+        control: Mapping[str, Any] | None = None,
+        version: str = "",
+        waiting: Sequence[Held] | None = None,
+    ) -> None:
+        self.state = state
+        self.holder = holder
+        self.record = record
+        self.control = control
+        self.version = version
+        self.waiting = waiting
 
 
 def host_of(holder: str) -> str:
@@ -96,6 +137,9 @@ class Backend(Protocol):
 
     `open_backend` contacts nobody, and raises `Refused` for an address that it can't use. A backend may have
     an attribute `warning`: a level, "error" or "warning", and a sentence that the user is told once.
+
+    A backend may leave out `look`, `steer` and `free`, and tell no control: then nobody can pause its locks
+    or order their release, and the commands for people say so.
     """
 
     def acquire(self, name: str, holder: str, ttl: float, limit: float) -> Grant | Held:
@@ -118,17 +162,19 @@ class Backend(Protocol):
         It is the last call of a turn that got no grant: nothing is acquired after it.
         """
 
-    def renew(self, grant: Grant, limit: float) -> None:
+    def renew(self, grant: Grant, limit: float) -> Mapping[str, Any] | None:
         """Hold the lock for another `grant.ttl` seconds from the moment of this call.
 
         The same request proves that the lock is ours; if it isn't, Lost is raised. From the first renewal of
-        a higher `grant.generation` on, `write` and `release` by a lower one raise Lost.
+        a higher `grant.generation` on, `write` and `release` by a lower one raise Lost. Returns the control
+        as that request saw it, None without one.
         """
 
     def hold(self, grant: Grant, until: float, wake: int) -> None:
-        """Return at `until`, when `wake` is readable, or at once when the lock may have been lost.
+        """Return at `until`, or when `wake` is readable.
 
-        `renew` then finds out whether it was.
+        Where the server tells, return at once when the lock may have been lost or its control has changed.
+        `renew` then finds out what it was.
         """
 
     def write(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
@@ -146,7 +192,23 @@ class Backend(Protocol):
         """The present holder of `name`, if there is one, and its record, if there is one."""
 
     def list(self, limit: float) -> list[str]:
-        """The names that have a lock or a record, sorted."""
+        """The names that have a lock, a record or a control, sorted."""
+
+    def look(self, name: str, limit: float) -> Look:
+        """All that the server tells of `name`: seen in one step, as far as it can be. Nothing is changed."""
+
+    def steer(self, name: str, version: str, control: Mapping[str, Any], limit: float) -> bool:
+        """Replace the control if its version still is `version` ('': if there is none). False if it is not.
+
+        It works also while somebody holds the lock, and for a name that has no lock yet. It tells the holder,
+        and whoever holds the lock back during a pause, where the server can: see `hold`.
+        """
+
+    def free(self, name: str, seen: Look, limit: float) -> bool:
+        """Free the lock if its holder, by name and token, still is that of `seen`. False if it is not.
+
+        It tells those who wait. The caller answers for what the holder does; its next renewal raises Lost.
+        """
 
     def done(self, name: str, key: str, limit: float) -> Mapping[str, Any] | None:
         """The mark of `key` under `name`, None without one. Raises Refused (78) for a damaged one."""

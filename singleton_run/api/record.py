@@ -2,7 +2,9 @@
 
 Version 1 is a JSON object: version, name, state (running, succeeded, failed, interrupted, crashed, lost),
 token, holder, start and end (Unix seconds, UTC; end null while it runs), status (the exit status, null if
-unknown), and in runs the last few earlier runs with the same words. `slot` has the last slot of a schedule
+unknown), command (the program's name, without its arguments, which may have secrets), and in runs the earlier
+runs, the latest first, at most 50, with the words state, token, holder, start, end and status, and for a run
+of a schedule also slot (its time) and attempt. `slot` has the last slot of a schedule
 (see `schedule.slot_rules`); a turn without a slot hands it on. A `slot` that can't be read means that nobody
 knows which slot was started last.
 """
@@ -20,21 +22,24 @@ if TYPE_CHECKING:
     Record = dict[str, Any]
 
 VERSION = 1
-LONGEST = 10_000
+LONGEST = 20_000
 """Characters of a record. A longer text is no record of ours, and would not fit through a pipe."""
 
 LONGEST_WORD = 1000
 """Characters of a text in a record, such as a schedule."""
 UNREADABLE = "unreadable"
 
-_EARLIER = 5
+_EARLIER = 50
+_LONGEST_COMMAND = 100
 _ROOM_FOR_SLOT = 3000
 _DEEPEST = 4
 _YEAR_10000 = 253_402_300_800
 _OF_A_RUN = ("state", "token", "holder", "start", "end", "status")
 
 
-def started(previous: Mapping[str, Any] | None, name: str, holder: str, token: int, start: float) -> Record:
+def started(
+    previous: Mapping[str, Any] | None, name: str, holder: str, token: int, start: float, command: str = ""
+) -> Record:
     """The record of a run that starts at `start` (Unix seconds); `previous` becomes one of its earlier runs.
 
     Where `previous` is of this very run, written before the start, it is returned. The earliest runs are left
@@ -44,7 +49,7 @@ def started(previous: Mapping[str, Any] | None, name: str, holder: str, token: i
         return dict(previous)
     runs: list[Any] = []
     if previous is not None and previous.get("state") != UNREADABLE:
-        last = {word: previous.get(word) for word in _OF_A_RUN}
+        last = {**{word: previous.get(word) for word in _OF_A_RUN}, **_slot_of_run(previous)}
         if last["state"] == "running":
             last["state"] = "crashed"
         runs = [last, *previous.get("runs", [])][:_EARLIER]
@@ -59,6 +64,7 @@ def started(previous: Mapping[str, Any] | None, name: str, holder: str, token: i
         "start": start,
         "end": None,
         "status": None,
+        "command": command.rpartition("/")[2][:_LONGEST_COMMAND],
         "runs": runs,
     }
     while len(fastjson.dumps(run)) > LONGEST - _ROOM_FOR_SLOT:
@@ -68,12 +74,19 @@ def started(previous: Mapping[str, Any] | None, name: str, holder: str, token: i
     return run
 
 
+def _slot_of_run(record: Mapping[str, Any]) -> Record:
+    """The time and attempt of the slot that the record's run was of; empty for a run without a slot."""
+    slot = record.get("slot")
+    if isinstance(slot, dict) and slot.get("start") == record.get("start"):
+        return {"slot": slot.get("slot"), "attempt": slot.get("attempt")}
+    return {}
+
+
 def ended(record: Mapping[str, Any], state: str, status: int | None, end: float | None) -> Record:
     """`record` after the run has ended, at `end` (Unix seconds), with that exit `status`; None: unknown."""
     over = {**record, "state": state, "status": status, "end": end}
-    slot = record.get("slot")
-    if isinstance(slot, dict) and slot.get("start") == record["start"]:
-        over["slot"] = {**slot, "state": state, "end": end}
+    if _slot_of_run(record):
+        over["slot"] = {**record["slot"], "state": state, "end": end}
     return over
 
 

@@ -108,6 +108,7 @@ def _job(task: Task, now: float) -> Job:
         task.holder,
         settings.ttl,
         calls.FOREVER if settings.wait is None else now + settings.wait,
+        command=settings.command[0],
         once=settings.once,
         lock_at_least_for=settings.lock_at_least_for,
         waits=settings.wait != 0,

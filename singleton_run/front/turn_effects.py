@@ -101,7 +101,8 @@ class TurnEffects:
             self._write_start(self.turn.grant)
 
     def _write_start(self, grant: Grant) -> None:
-        self._run_record = record.started(grant.record, grant.name, grant.holder, grant.token, time.time())
+        who = grant.name, grant.holder, grant.token
+        self._run_record = record.started(grant.record, *who, time.time(), self.task.settings.command[0])
         trouble = self.lock.write_start(self._run_record)
         if trouble:
             self.say("warning", "unsettled", text=trouble)

@@ -171,7 +171,8 @@ class _Keeper:
 
     def _release(self, grant: Grant, record: Mapping[str, Any] | str, limit: float) -> None:
         if isinstance(record, str):
-            run = started(grant.record, grant.name, grant.holder, grant.token, self.start)
+            who = grant.name, grant.holder, grant.token
+            run = started(grant.record, *who, self.start, self.job.command)
             record = ended(run, record, None, None)
         keep = keep_left(self.job.lock_at_least_for, self.page.started_at)
         self.backend.release(grant, record, limit, keep)

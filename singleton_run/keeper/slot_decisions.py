@@ -125,7 +125,7 @@ def _mend(job: Job, orders: Orders, grant: Grant, decision: Decision) -> Steps:
     """Replace a damaged record: the slot that is due may have been started. Then look again."""
     plan: Plan = job.plan  # type: ignore[assignment] # there is one, or we would not be here
     yield Operation("tell", *KeeperTells.note("unreadable", decision.slot))
-    run = record.started(grant.record, grant.name, grant.holder, grant.token, decision.at or 0.0)
+    run = _run_of(job, grant, decision.at or 0.0)
     result = yield Operation("release", grant, plan.mended(run, decision), lease_times.request_limit(job.ttl))
     if orders.over() or result.error is not None:
         yield from _over(job, orders, result)
@@ -134,8 +134,12 @@ def _mend(job: Job, orders: Orders, grant: Grant, decision: Decision) -> Steps:
 
 
 def _started(job: Job, grant: Grant, decision: Decision, start: float) -> Mapping[str, Any]:
-    run = record.started(grant.record, grant.name, grant.holder, grant.token, start)
+    run = _run_of(job, grant, start)
     return run if job.plan is None else job.plan.started(run, decision, start)
+
+
+def _run_of(job: Job, grant: Grant, start: float) -> Mapping[str, Any]:
+    return record.started(grant.record, grant.name, grant.holder, grant.token, start, job.command)
 
 
 def _take_back(grant: Grant, run: Mapping[str, Any], orders: Orders, end: float, limit: float) -> Steps:
