@@ -12,15 +12,15 @@ from click.shell_completion import CompletionItem, ShellComplete
 
 from singleton_run import __version__
 from singleton_run.api.lock_address import redact
-from singleton_run.call import from_flock, subcommands
-from singleton_run.call.completion_scripts import SCRIPTS
+from singleton_run.call import from_flock
 from singleton_run.call.fast_parser import WITH_VALUE, Values, fill
 from singleton_run.call.options import COMPLETE, OPTIONS, Option
 from singleton_run.call.output import NAME, quoted, refuse, show
+from singleton_run.call.subcommands import SUBCOMMANDS, Subcommand, module_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
     from singleton_run.call.fast_parser import Value
 
@@ -75,7 +75,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Values:
         refuse(from_flock.rewritten(words) or f"{redact(message).rstrip('.')}{hint}")
     command = words[dashes + 1 :]
     if "plan" in given:
-        subcommands.plan(given, command, environ)
+        module_of("plan").run(given, command, environ)
     if not command:
         refuse(f"there is no command: put it after --, as in {_EXAMPLE}")
     try:
@@ -127,12 +127,9 @@ class _Program(click.Group):
             with formatter.section(group):
                 formatter.write_dl([_described(option) for option in OPTIONS if option.group == group])
         with formatter.section("Subcommands"):
-            formatter.write_dl(
-                [(command.name or "", command.help or "") for command in self.commands.values()]
-            )
+            formatter.write_dl([(subcommand.name, subcommand.help) for subcommand in SUBCOMMANDS])
         with formatter.section("Examples"):
-            for line, meaning in _EXAMPLES:
-                formatter.write(f"  {line}{'   # ' if meaning else ''}{meaning}\n")
+            _write_examples(formatter, _EXAMPLES)
         with formatter.section("Exit status"):
             formatter.write_dl(_STATUSES)
         _paragraph(formatter, _VARIABLES)
@@ -151,49 +148,63 @@ def _described(option: Option) -> tuple[str, str]:
 
 
 def _program() -> _Program:
-    """The table of options as a click program."""
-    shell = click.Argument(["shell"], type=click.Choice(tuple(SCRIPTS)))
-    completion = click.Command(
-        "completion",
-        params=[shell, _help_option()],
-        callback=_print_script,
-        help="Print the completion script of a shell: bash, zsh or fish.",
-        add_help_option=False,
-    )
-    forget = click.Command(
-        "forget",
-        params=[
-            click.Argument(["name"]),
-            click.Argument(["key"]),
-            *(_option(option) for option in OPTIONS if option.name == "lock"),
-            _help_option(),
-        ],
-        callback=subcommands.forget,
-        help="Forget that --once KEY has succeeded under the lock NAME: it will run again.",
-        add_help_option=False,
-    )
-    install = click.Command(
-        "install",
-        params=[click.Argument(["directory"]), _help_option()],
-        callback=subcommands.install,
-        help="Copy this executable into a directory: for images that can't be changed.",
-        add_help_option=False,
-    )
-    licenses = click.Command(
-        "licenses",
-        params=[_help_option()],
-        callback=subcommands.licenses,
-        help="Print the licences of singleton-run and of all its parts.",
-        add_help_option=False,
-    )
-    return _Program(
+    """The tables of options and subcommands as a click program."""
+    program = _Program(
         NAME,
         params=[_option(option) for option in OPTIONS],
-        commands=[completion, forget, install, licenses],
         invoke_without_command=True,
         no_args_is_help=False,
         add_help_option=False,
     )
+    for subcommand in SUBCOMMANDS:
+        program.add_command(_command(subcommand))
+        for alias in subcommand.aliases:
+            program.add_command(_command(subcommand, hidden=True), alias)
+    return program
+
+
+def _command(subcommand: Subcommand, *, hidden: bool = False) -> click.Command:
+    """An entry of the table as a click command. Its --lock may stand before or after its name."""
+
+    def callback(**given: Value) -> NoReturn:
+        context = click.get_current_context()
+        if "lock" in given and given["lock"] is None and context.parent is not None:
+            given["lock"] = context.parent.params["lock"]
+        subcommand.run(given, context.obj)
+
+    arguments = [
+        click.Argument(
+            [argument.name],
+            required=not argument.optional,
+            type=click.Choice(argument.choices) if argument.choices else click.UNPROCESSED,
+        )
+        for argument in subcommand.arguments
+    ]
+    return _Subcommand(
+        subcommand,
+        params=[*arguments, *(_option(option) for option in subcommand.options), _help_option()],
+        callback=callback,
+        hidden=hidden,
+    )
+
+
+class _Subcommand(click.Command):
+    """A subcommand, whose help page has examples."""
+
+    def __init__(self, subcommand: Subcommand, **how: Any) -> None:
+        super().__init__(subcommand.name, help=subcommand.help, add_help_option=False, **how)
+        self._examples = subcommand.examples
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples."""
+        if self._examples:
+            with formatter.section("Examples"):
+                _write_examples(formatter, self._examples)
+
+
+def _write_examples(formatter: click.HelpFormatter, examples: Sequence[tuple[str, str]]) -> None:
+    for line, meaning in examples:
+        formatter.write(f"  {line}{'   # ' if meaning else ''}{meaning}\n")
 
 
 def _option(option: Option) -> click.Option:
@@ -215,10 +226,6 @@ def _help_option() -> click.Option:
             show(context.get_help() + "\n")
 
     return click.Option(["-h", "--help"], is_flag=True, is_eager=True, expose_value=False, callback=callback)
-
-
-def _print_script(shell: str) -> NoReturn:
-    show(SCRIPTS[shell])
 
 
 def _suggestions(

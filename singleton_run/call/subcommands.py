@@ -1,119 +1,92 @@
-"""What singleton-run does apart from running a command: print slots and licences, forget, install itself."""
+"""The subcommands, as one table of data: `click_parser` reads it, and so do the help and the completions.
+
+A subcommand is a word before any `--`. A new one is an entry here and a module in `commands/`.
+"""
 
 from __future__ import annotations
 
-import signal
 from typing import TYPE_CHECKING
 
-import click
-
-from singleton_run.call.fast_parser import Values, fill
-from singleton_run.call.output import quoted, refuse, show
-from singleton_run.errors import Failure
+from singleton_run.call.completion_scripts import SCRIPTS
+from singleton_run.call.options import OPTIONS, Option
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
     from singleton_run.call.fast_parser import Value
 
-_FORGET_LIMIT = 10.0
+
+class Argument:
+    """One word of a subcommand. `choices` are all possible values; none: any text."""
+
+    __slots__ = ("choices", "name", "optional")
+
+    def __init__(self, name: str, *, optional: bool = False, choices: tuple[str, ...] = ()) -> None:
+        self.name = name
+        self.optional = optional
+        self.choices = choices
 
 
-def plan(given: dict[str, Value], command: list[str], environ: Mapping[str, str]) -> NoReturn:
-    """Print the next slots, and end: --plan."""
-    from singleton_run.call import preview, settings
+class Subcommand:
+    """One subcommand. The module of that name in `commands/` has its `run(given, environ)`.
 
-    try:
-        number = preview.count(str(given["plan"]))
-        values = Values(fill(given, environ), command or [""])
-        if not command and values.options["every"] and not values.options["name"]:
-            refuse("--plan with --every needs --name or the command: the grid is in the record of that lock")
-        checked = settings.check(values, _outside(environ))
-        _let_interrupt()
-        preview.show(checked, number, environ)
-    except Failure as failure:
-        refuse(str(failure), failure.status)
-    except ValueError as error:
-        refuse(str(error))
-    except OSError:
-        raise SystemExit(1) from None
-    raise SystemExit(0)
+    `given` of that call has each argument and option by name: a text, a bool for a flag, None if it isn't
+    given. `aliases` are other words for the same. `examples` are calls, each with what it does.
+    """
 
+    __slots__ = ("aliases", "arguments", "examples", "help", "name", "options")
 
-def forget(name: str, key: str, lock: str | None) -> NoReturn:
-    """Forget a key of --once, say whether it was there, and end."""
-    context = click.get_current_context()
-    if lock is None and context.parent is not None:
-        lock = context.parent.params["lock"]
-    try:
-        forgotten = _forgotten(name, key, lock, _outside(context.obj))
-    except Failure as failure:
-        refuse(str(failure), failure.status)
-    except ValueError as error:
-        refuse(str(error))
-    if not forgotten:
-        refuse(f"nothing to forget: {quoted(key)} has not succeeded under {name}", 1)
-    show(f"forgotten: {quoted(key)} under {name}. It runs again with --once {quoted(key)}\n")
+    def __init__(
+        self,
+        name: str,
+        help: str,  # noqa: A002 - click has the same name for it
+        *,
+        arguments: tuple[Argument, ...] = (),
+        options: tuple[Option, ...] = (),
+        examples: tuple[tuple[str, str], ...] = (),
+        aliases: tuple[str, ...] = (),
+    ) -> None:
+        self.name = name
+        self.help = help
+        self.arguments = arguments
+        self.options = options
+        self.examples = examples
+        self.aliases = aliases
+
+    def run(self, given: Mapping[str, Value], environ: Mapping[str, str]) -> NoReturn:
+        """Do it, and end with its exit status."""
+        module_of(self.name).run(given, environ)
+        raise SystemExit(0)
 
 
-def install(directory: str) -> NoReturn:
-    """Copy the executable into a directory, and say where it is."""
-    from singleton_run.call import install as installing
+def module_of(command: str) -> Any:
+    """The module of `commands/` that does what people ask for. Nothing imports one before it is asked for."""
+    from importlib import import_module
 
-    try:
-        path = installing.install(directory)
-    except Failure as failure:
-        refuse(str(failure), failure.status)
-    show(f"installed: {quoted(path)}\n")
+    return import_module(f"singleton_run.commands.{command}")
 
 
-def licenses() -> NoReturn:
-    """Print the licence of each part that is shipped with us, and our own."""
-    show(_licences())
+_NAME = Argument("name")
+_LOCK = next(option for option in OPTIONS if option.name == "lock")
 
-
-def _licences() -> str:
-    """Their texts; a line where ours was not installed with us."""
-    try:
-        from _licences import TEXT  # type: ignore[import-not-found]  # only in the executable that needs no Python
-    except ImportError:
-        from importlib import metadata
-    else:
-        text: str = TEXT
-        return text
-    try:
-        own = metadata.distribution("singleton-run").read_text("licenses/LICENSE")
-    except metadata.PackageNotFoundError:
-        own = None
-    return own or "Apache-2.0: see LICENSE in singleton-run's sources\n"
-
-
-def _forgotten(name: str, key: str, lock: str | None, environ: Mapping[str, str]) -> bool:
-    """Forget the key. True if it was there. Raises Failure, and ValueError for an illegal name or key."""
-    from singleton_run import names
-    from singleton_run.api import registry
-    from singleton_run.call import settings
-
-    names.check_name(name)
-    settings.check_key(key)
-    given: dict[str, Value] = {} if lock is None else {"lock": lock}
-    variables = {word: text for word, text in environ.items() if word == "SINGLETON_RUN_LOCK"}
-    checked = settings.check(Values(fill(given, variables), [""]), environ)
-    _let_interrupt()
-    backend = registry.open_backend(checked.lock_address, environ)
-    try:
-        return backend.forget(name, key, _FORGET_LIMIT)
-    finally:
-        backend.close()
-
-
-def _let_interrupt() -> None:
-    """Let Ctrl-C end us from here on: we hold nothing, and the server may be slow."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def _outside(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment without SINGLETON_HELD: a call that only reads doesn't wait for a lock around it."""
-    return {word: value for word, value in environ.items() if word != "SINGLETON_HELD"}
+SUBCOMMANDS = (
+    Subcommand(
+        "completion",
+        "Print the completion script of a shell: bash, zsh or fish.",
+        arguments=(Argument("shell", choices=tuple(SCRIPTS)),),
+    ),
+    Subcommand(
+        "forget",
+        "Forget that --once KEY has succeeded under the lock NAME: it will run again.",
+        arguments=(_NAME, Argument("key")),
+        options=(_LOCK,),
+        examples=(("singleton-run forget schema v7 --lock postgres", ""),),
+    ),
+    Subcommand(
+        "install",
+        "Copy this executable into a directory: for images that can't be changed.",
+        arguments=(Argument("directory"),),
+    ),
+    Subcommand("licenses", "Print the licences of singleton-run and of all its parts."),
+)

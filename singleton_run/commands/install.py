@@ -1,16 +1,33 @@
-"""Copies the executable that needs no Python into a directory: for images that can't be changed."""
+"""`install DIRECTORY`: copies the executable that needs no Python, for images that can't be changed."""
 
 from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
+from singleton_run.call.output import quoted, refuse, show
 from singleton_run.errors import UNUSABLE, Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import NoReturn
+
+    from singleton_run.call.fast_parser import Value
 
 _NAME = "singleton-run"
 _MODE = 0o755
 _OURSELVES = "/proc/self/exe"
 _CHUNK = 1 << 20
+
+
+def run(given: Mapping[str, Value], _environ: Mapping[str, str]) -> NoReturn:
+    """Copy the executable into the directory, and say where it is."""
+    try:
+        path = install(str(given["directory"]))
+    except Failure as failure:
+        refuse(str(failure), failure.status)
+    show(f"installed: {quoted(path)}\n")
 
 
 def install(directory: str) -> str:
