@@ -56,14 +56,16 @@ def create_marks(marks: str) -> str:
     )
 
 
-def for_administrator(schema: str, table: str, role: str) -> str:
-    """The SQL, in one line, that an administrator runs once so that `role` can use the lock."""
+def for_administrator(schema: str, table: str, role: str) -> list[str]:
+    """The statements that an administrator runs once so that `role` can use the lock."""
     name, marks = table_name(schema, table), marks_name(schema, table)
-    return (
-        f"{create(name)}; {create_marks(marks)}; GRANT USAGE ON SCHEMA {quoted(schema)} TO {quoted(role)}; "
-        f"GRANT SELECT, INSERT, UPDATE ON {name} TO {quoted(role)}; "
-        f"GRANT SELECT, INSERT, UPDATE, DELETE ON {marks} TO {quoted(role)}"
-    )
+    return [
+        create(name),
+        create_marks(marks),
+        f"GRANT USAGE ON SCHEMA {quoted(schema)} TO {quoted(role)}",
+        f"GRANT SELECT, INSERT, UPDATE ON {name} TO {quoted(role)}",
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON {marks} TO {quoted(role)}",
+    ]
 
 
 _WORDS = {

@@ -68,13 +68,36 @@ def module_of(command: str) -> Any:
 
 
 _NAME = Argument("name")
-_LOCK = next(option for option in OPTIONS if option.name == "lock")
+_LOCK, _TTL, _KILL_AFTER = (
+    next(option for option in OPTIONS if option.name == name) for name in ("lock", "ttl", "kill_after")
+)
 
 SUBCOMMANDS = (
     Subcommand(
         "completion",
         "Print the completion script of a shell: bash, zsh or fish.",
         arguments=(Argument("shell", choices=tuple(SCRIPTS)),),
+    ),
+    Subcommand(
+        "doctor",
+        "Look at all that a lock needs on this machine and its server, change nothing, and say what to mend.",
+        arguments=(Argument("name", optional=True),),
+        options=(
+            _LOCK,
+            _TTL,
+            _KILL_AFTER,
+            Option(
+                "",
+                "--setup",
+                "Print only what an administrator runs on the server, to be piped into its own tool.",
+                kind="flag",
+                variable=False,
+            ),
+        ),
+        examples=(
+            ("singleton-run doctor backup --lock etcd", ""),
+            ("singleton-run doctor --setup --lock postgres | psql", "as an administrator"),
+        ),
     ),
     Subcommand(
         "forget",
