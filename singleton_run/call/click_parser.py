@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from singleton_run.call.fast_parser import Value
 
 _DASHES = "--"
+_BREAKS = ":=@"
 
 
 def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Values:
@@ -36,7 +37,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Values:
     """
     words = list(argv)
     if environ.get(COMPLETE):
-        _complete(words)
+        _complete(words, environ)
     dashes = words.index(_DASHES) if _DASHES in words else len(words)
     try:
         given = _options(words, dashes, environ)
@@ -147,6 +148,7 @@ def _command(subcommand: Subcommand, *, hidden: bool = False) -> click.Command:
             [argument.name],
             required=not argument.optional,
             type=click.Choice(argument.choices) if argument.choices else click.UNPROCESSED,
+            shell_complete=_lock_names if argument.name == "name" else None,
         )
         for argument in subcommand.arguments
     ]
@@ -215,13 +217,37 @@ def _suggestions(
     return complete
 
 
-def _complete(words: list[str]) -> NoReturn:
-    """Print the completions of the last of `words`: one on each line, with a tab and its help."""
-    *before, incomplete = words or [""]
-    prefix = ""
-    if len(before) > 1 and before[-1] == "=":  # bash makes three words of --lock=fi
-        before.pop()
-    elif incomplete.startswith("--") and "=" in incomplete:
-        prefix = incomplete.partition("=")[0] + "="
-    items = ShellComplete(_program(), {}, NAME, COMPLETE).get_completions(before, incomplete)
-    show("".join(f"{prefix}{item.value}\t{item.help or ''}\n" for item in items))
+def _lock_names(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """The names of the locks at the address that the words so far, or the variable, name."""
+    above = context.parent.params if context.parent is not None else {}
+    lock = context.params.get("lock") or above.get("lock")
+    names = module_of("lock_names").known(lock, context.obj)
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+def _complete(words: list[str], environ: Mapping[str, str]) -> NoReturn:
+    """Print the completions of the last of `words`: one on each line, with a tab and its help.
+
+    bash completes only what follows the last colon, equals sign or at sign of a word.
+    """
+    *before, incomplete = _joined(words) or [""]
+    last = words[-1] if words else ""
+    typed = len(incomplete) - len(last if last.strip(_BREAKS) else "")
+    prefix = incomplete.partition("=")[0] + "=" if incomplete[:2] == "--" and "=" in incomplete else ""
+    completion = ShellComplete(_program(), {"obj": environ}, NAME, COMPLETE)
+    items = completion.get_completions(before, incomplete)
+    show("".join(f"{(prefix + item.value)[typed:]}\t{item.help or ''}\n" for item in items))
+
+
+def _joined(words: list[str]) -> list[str]:
+    """The words as they were typed: bash takes them apart at each break, as in `etcd`, `:`, `//host`."""
+    joined: list[str] = []
+    apart = False
+    for word in words:
+        is_break = bool(word) and not word.strip(_BREAKS)
+        if joined and (is_break or apart):
+            joined[-1] += word
+        else:
+            joined.append(word)
+        apart = is_break
+    return joined
