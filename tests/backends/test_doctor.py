@@ -121,6 +121,12 @@ def test_a_user_who_may_not_read_and_write_a_key(with_users: Etcd, scheme: str) 
     assert told.has("BAD", "singleton-run/record/jobs/doctor can't be")
     assert told.has("warn", "singleton-run/once/jobs/doctor/ can't be read and written, which --once needs")
     assert told.has("ok", "etcd knows us as the user worker")
+    with_users.ctl("role", "grant-permission", "some", "readwrite", "singleton-run/record/jobs/", "--prefix")
+    with_users.ctl("role", "grant-permission", "some", "read", "singleton-run/control/jobs/", "--prefix")
+    with unchanged(with_users):
+        told = Told("--lock", f"{scheme}://worker:{SECRET}@{with_users.address}/jobs")
+    assert told.is_well(), told.out
+    assert told.has("warn", "control/jobs/doctor can't be written, which pause, resume and release need")
 
 
 @pytest.mark.parametrize(("path", "name"), [("jobs", ""), ("", "backup"), ("team's/jobs", "backup")])
