@@ -217,11 +217,10 @@ class Grpc:
         except ServerError:
             return
 
-    def watch(self, key: str, revision: int, deadline: Deadline) -> GrpcWatch:
+    def watch(self, key: str, revision: int, deadline: Deadline, *, puts: bool = False) -> GrpcWatch:
         """See `client.Server`."""
-        create = rpc.WatchCreateRequest(
-            key=_encoded(key), start_revision=revision, filters=[rpc.WatchCreateRequest.NOPUT]
-        )
+        filters = [] if puts else [rpc.WatchCreateRequest.NOPUT]
+        create = rpc.WatchCreateRequest(key=_encoded(key), start_revision=revision, filters=filters)
         request = rpc.WatchRequest(create_request=create)
 
         def ask(line: _Line, share: Deadline) -> GrpcWatch:
@@ -461,6 +460,9 @@ def _compare(what: str, key: str, value: Any) -> Any:
     if what == "create":
         compare.target, compare.result = rpc.Compare.CREATE, rpc.Compare.EQUAL
         compare.create_revision = value
+    elif what == "modified":
+        compare.target, compare.result = rpc.Compare.MOD, rpc.Compare.EQUAL
+        compare.mod_revision = value
     else:
         compare.target, compare.result = rpc.Compare.VALUE, rpc.Compare.LESS
         compare.value = _encoded(value)
@@ -472,6 +474,8 @@ def _request_op(operation: Op) -> Any:
     if operation.kind == "put":
         put = rpc.PutRequest(key=key, value=_encoded(operation.value), lease=operation.lease)
         return rpc.RequestOp(request_put=put)
+    if operation.kind == "touch":
+        return rpc.RequestOp(request_put=rpc.PutRequest(key=key, ignore_value=True, ignore_lease=True))
     if operation.kind == "delete":
         return rpc.RequestOp(request_delete_range=rpc.DeleteRangeRequest(key=key))
     look = rpc.RangeRequest(key=key)
@@ -486,4 +490,7 @@ def _request_op(operation: Op) -> Any:
 
 
 def _key_values(found: Any) -> list[KeyValue]:
-    return [KeyValue(_decoded(kv.key), _decoded(kv.value), kv.create_revision, kv.lease) for kv in found.kvs]
+    return [
+        KeyValue(_decoded(kv.key), _decoded(kv.value), kv.create_revision, kv.mod_revision, kv.lease)
+        for kv in found.kvs
+    ]
