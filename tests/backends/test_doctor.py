@@ -272,7 +272,7 @@ def test_a_postgres_that_is_well_before_and_after_the_first_run(postgres_server:
     before = relations(server)
     told = Told("backup", "--lock", server.url)
     assert told.is_well(), told.out
-    assert told.has("ok", "singleton_run_lock isn't there, and the first run makes it")
+    assert told.has("ok", "singleton_run_lock isn't there, and our role may make it")
     assert relations(server) == before == []
     argv = [*PROGRAM, "--lock", server.url, "--name", "backup", "--", "true"]
     assert subprocess.run(argv, env=environment(), check=False).returncode == 0
@@ -292,7 +292,7 @@ def test_a_role_without_a_grant_and_what_is_printed_for_its_administrator(own_po
     told = Told("--lock", lock)
     assert told.status == UNUSABLE
     assert told.has(
-        "BAD", "singleton_run_lock, which every run needs, isn't there, and our role may not make it"
+        "BAD", "singleton_run_lock, which is for every run, isn't there, and our role may not make it"
     )
     printed = Told("--setup", "--lock", lock)
     assert (printed.status, printed.said) == (0, "")
@@ -304,6 +304,8 @@ def test_a_role_without_a_grant_and_what_is_printed_for_its_administrator(own_po
     for right, table, grade in (
         ("UPDATE", "singleton_run_lock", "BAD"),
         ("DELETE", "singleton_run_lock_once", "warn"),
+        ("SELECT", "singleton_run_lock_control", "BAD"),
+        ("INSERT", "singleton_run_lock_control", "warn"),
     ):
         server.run(f'REVOKE {right} ON {table} FROM "o""dd; role"')
         told = Told("--lock", lock)
