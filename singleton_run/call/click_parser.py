@@ -213,6 +213,7 @@ def _option(option: Option) -> click.Option:
             [*option.flags, option.name],
             type=click.UNPROCESSED,
             multiple=option.kind == "values",
+            metavar=option.metavar or None,
             help=option.help,
             shell_complete=_suggestions(option),
         )

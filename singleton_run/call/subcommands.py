@@ -69,6 +69,14 @@ def module_of(command: str) -> Any:
 
 _NAME = Argument("name")
 _LOCK = next(option for option in OPTIONS if option.name == "lock")
+_PLACE = "The lock"
+_JSON = Option(
+    _PLACE,
+    "--json",
+    "Print JSON: docs/schema/ in the source has a schema for it, and fields are only ever added.",
+    kind="flag",
+    variable=False,
+)
 
 SUBCOMMANDS = (
     Subcommand(
@@ -84,9 +92,65 @@ SUBCOMMANDS = (
         examples=(("singleton-run forget schema v7 --lock postgres", ""),),
     ),
     Subcommand(
+        "history",
+        "Print the runs under the lock NAME that its record keeps, the latest first.",
+        arguments=(_NAME,),
+        options=(
+            _LOCK,
+            Option(_PLACE, "-n --lines", "How many runs. Default: 20.", metavar="N", variable=False),
+            _JSON,
+        ),
+        examples=(
+            ("singleton-run history report --lock etcd", ""),
+            ("singleton-run history report -n 1 --json", "the last run"),
+        ),
+    ),
+    Subcommand(
         "install",
         "Copy this executable into a directory: for images that can't be changed.",
         arguments=(Argument("directory"),),
     ),
     Subcommand("licenses", "Print the licences of singleton-run and of all its parts."),
+    Subcommand(
+        "list",
+        "Print all names that have a lock or a record at --lock: state, holder, last run, next slot.",
+        options=(
+            _LOCK,
+            Option(
+                _PLACE,
+                "--stale",
+                "Only those of a schedule whose last slot was missed, or did not succeed.",
+                kind="flag",
+                variable=False,
+            ),
+            _JSON,
+        ),
+        examples=(
+            ("singleton-run list --lock postgres", ""),
+            ("singleton-run list --lock etcd --stale", "the morning's look"),
+        ),
+    ),
+    Subcommand(
+        "status",
+        "Print who holds the lock NAME, since when, how its last runs went, and what comes next. Without "
+        "NAME: that of SINGLETON_RUN_NAME. The exit status is 0 if it is held, 3 if it is free, kept, "
+        "expired or paused.",
+        arguments=(Argument("name", optional=True),),
+        options=(
+            _LOCK,
+            Option(
+                _PLACE,
+                "--watch",
+                "Go on until Ctrl-C: at a terminal redraw in place, elsewhere print a line at each change.",
+                kind="flag",
+                variable=False,
+            ),
+            _JSON,
+        ),
+        examples=(
+            ("singleton-run status report --lock etcd", ""),
+            ("singleton-run status report --watch", "who holds it, as it changes"),
+            ("singleton-run status report --json | jq -r .holder", ""),
+        ),
+    ),
 )
