@@ -69,20 +69,40 @@ def module_of(command: str) -> Any:
 
 _NAME = Argument("name")
 _LOCK = next(option for option in OPTIONS if option.name == "lock")
-_PLACE = "The lock"
 _JSON = Option(
-    _PLACE,
+    "",
     "--json",
     "Print JSON: docs/schema/ in the source has a schema for it, and fields are only ever added.",
     kind="flag",
     variable=False,
 )
+_YES = Option("", "-y --yes", "Don't ask.", kind="flag", variable=False)
 
 SUBCOMMANDS = (
     Subcommand(
         "completion",
         "Print the completion script of a shell: bash, zsh or fish.",
         arguments=(Argument("shell", choices=tuple(SCRIPTS)),),
+    ),
+    Subcommand(
+        "check",
+        "Ask the server whether the lock of the command that asks is still its own: 0 if it is, 79 if not, "
+        "69 if nobody can tell.",
+        options=(
+            Option(
+                "",
+                "--for",
+                "How much of the lease must be left: less than two thirds of --ttl.",
+                metavar="DURATION",
+                default="5s",
+                variable=False,
+            ),
+            _LOCK,
+        ),
+        examples=(
+            ("singleton-run check && ./dangerous-step.sh", "in a script that singleton-run runs"),
+            ("singleton-run check --for 15s", ""),
+        ),
     ),
     Subcommand(
         "forget",
@@ -97,7 +117,7 @@ SUBCOMMANDS = (
         arguments=(_NAME,),
         options=(
             _LOCK,
-            Option(_PLACE, "-n --lines", "How many runs. Default: 20.", metavar="N", variable=False),
+            Option("", "-n --lines", "How many runs.", metavar="N", default="20", variable=False),
             _JSON,
         ),
         examples=(
@@ -117,7 +137,7 @@ SUBCOMMANDS = (
         options=(
             _LOCK,
             Option(
-                _PLACE,
+                "",
                 "--stale",
                 "Only those of a schedule whose last slot was missed, or did not succeed.",
                 kind="flag",
@@ -131,6 +151,59 @@ SUBCOMMANDS = (
         ),
     ),
     Subcommand(
+        "pause",
+        "Let nobody start a command under the lock NAME until somebody resumes: who waits waits on, slots "
+        "are skipped, and a command that runs goes on.",
+        arguments=(_NAME,),
+        options=(
+            Option(
+                "",
+                "--until",
+                "When the pause ends: a time as 2026-12-01T08:00:00Z, or by this machine's clock as "
+                "'2026-12-01 08:00' or 08:00, the next one. Default: when somebody resumes.",
+                metavar="TIME",
+                variable=False,
+            ),
+            Option("", "--for", "How long the pause lasts.", metavar="DURATION", variable=False),
+            Option("", "--reason", "Why: whoever waits is told.", metavar="TEXT", variable=False),
+            _YES,
+            _LOCK,
+        ),
+        examples=(
+            ("singleton-run pause report --for 1h --reason 'migration of the database'", ""),
+            ("singleton-run pause report --until 08:00 --lock etcd", ""),
+        ),
+        aliases=("suspend",),
+    ),
+    Subcommand(
+        "release",
+        "Free the lock NAME where no process holds it: where it is kept by --lock-at-least-for, or its lease "
+        "is over. A lock that is held stays held (75).",
+        arguments=(_NAME,),
+        options=(
+            Option(
+                "",
+                "--force",
+                "If it is held, have its holder end its command (79) and give it back, and wait for that.",
+                kind="flag",
+                variable=False,
+            ),
+            _YES,
+            _LOCK,
+        ),
+        examples=(
+            ("singleton-run release report --lock etcd", "after --lock-at-least-for"),
+            ("singleton-run release report --lock etcd --force", "ends its command"),
+        ),
+    ),
+    Subcommand(
+        "resume",
+        "End a pause of the lock NAME.",
+        arguments=(_NAME,),
+        options=(_YES, _LOCK),
+        examples=(("singleton-run resume report --lock etcd", ""),),
+    ),
+    Subcommand(
         "status",
         "Print who holds the lock NAME, since when, how its last runs went, and what comes next. Without "
         "NAME: that of SINGLETON_RUN_NAME. The exit status is 0 if it is held, 3 if it is free, kept, "
@@ -139,7 +212,7 @@ SUBCOMMANDS = (
         options=(
             _LOCK,
             Option(
-                _PLACE,
+                "",
                 "--watch",
                 "Go on until Ctrl-C: at a terminal redraw in place, elsewhere print a line at each change.",
                 kind="flag",
