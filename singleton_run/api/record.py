@@ -1,6 +1,7 @@
 """The record: the runs of a lock's holders, written beside the lock.
 
-Version 1 is a JSON object: version, name, state (running, succeeded, failed, interrupted, crashed, lost),
+Version 1 is a JSON object: version, name, state (running, succeeded, failed, interrupted, crashed, lost,
+skipped: a slot that a pause kept from starting),
 token, holder, start and end (Unix seconds, UTC; end null while it runs), status (the exit status, null if
 unknown), command (the program's name, without its arguments, which may have secrets), and in runs the earlier
 runs, the latest first, at most 50, with the words state, token, holder, start, end and status, and for a run
@@ -28,6 +29,8 @@ LONGEST = 20_000
 LONGEST_WORD = 1000
 """Characters of a text in a record, such as a schedule."""
 UNREADABLE = "unreadable"
+SKIPPED = "skipped"
+"""The state of a slot that nobody starts, because it was due during a pause."""
 
 _EARLIER = 50
 _LONGEST_COMMAND = 100

@@ -68,7 +68,9 @@ def module_of(command: str) -> Any:
 
 
 _NAME = Argument("name")
-_LOCK = next(option for option in OPTIONS if option.name == "lock")
+_LOCK, _TTL, _KILL_AFTER = (
+    next(option for option in OPTIONS if option.name == name) for name in ("lock", "ttl", "kill_after")
+)
 _JSON = Option(
     "",
     "--json",
@@ -102,6 +104,27 @@ SUBCOMMANDS = (
         examples=(
             ("singleton-run check && ./dangerous-step.sh", "in a script that singleton-run runs"),
             ("singleton-run check --for 15s", ""),
+        ),
+    ),
+    Subcommand(
+        "doctor",
+        "Look at all that a lock needs on this machine and its server, change nothing, and say what to mend.",
+        arguments=(Argument("name", optional=True),),
+        options=(
+            _LOCK,
+            _TTL,
+            _KILL_AFTER,
+            Option(
+                "",
+                "--setup",
+                "Print only what an administrator runs on the server, to be piped into its own tool.",
+                kind="flag",
+                variable=False,
+            ),
+        ),
+        examples=(
+            ("singleton-run doctor backup --lock etcd", ""),
+            ("singleton-run doctor --setup --lock postgres | psql", "as an administrator"),
         ),
     ),
     Subcommand(

@@ -108,7 +108,7 @@ def _ordered(backend: Backend, name: str, who: Held) -> str:
 def _given_back(backend: Backend, name: str, who: Held, patience: float) -> str:
     """Wait until `who` doesn't hold the lock any more; what came of it. Raises Failure after `patience`."""
     until = now() + patience
-    how, trouble = f"{who.holder} has given {name} back", ""
+    trouble = ""
     while now() < until:
         try:
             seen = backend.look(name, LIMIT)
@@ -116,12 +116,10 @@ def _given_back(backend: Backend, name: str, who: Held, patience: float) -> str:
             trouble = str(failure)
         else:
             trouble = ""
-            if seen.state == Look.EXPIRED:
-                how = f"the lease of {who.holder} on {name} is over"
             if seen.state in (Look.KEPT, Look.EXPIRED) and seen.holder and seen.holder.holder == who.holder:
                 backend.free(name, seen, LIMIT)
             elif not _is_same(seen, who):
-                return f"released: {how}.{_is_free(backend, name)}\n"
+                return f"released: {who.holder} holds {name} no more.{_is_free(backend, name)}\n"
         wait(now() + _LOOK_EVERY, [])
     if trouble:
         raise Unavailable(f"{who.holder} is to give {name} back, and nobody can tell if it has: {trouble}")

@@ -49,9 +49,12 @@ def change(backend: Backend, name: str, changed: Callable[[Look], Control | None
 
 
 def time_of(backend: Backend) -> float:
-    """The time by the clock of the server that answered last, in Unix seconds: pauses go by it."""
-    offset = backend.offset()
-    return time.time() + (offset[0] if offset is not None else 0.0)
+    """The time by the clock of the server that answered last, in Unix seconds: pauses go by it.
+
+    A difference from ours that may be an error of the measurement counts as none.
+    """
+    ahead, exact = backend.offset() or (0.0, 0.0)
+    return time.time() + (ahead if abs(ahead) > exact else 0.0)
 
 
 def ourselves() -> str:

@@ -34,8 +34,8 @@ RUNNABLE = [
     README,
     *(ROOT / "docs" / f"{page}.md" for page in ("design", "promises", "file", "cron", "containers")),
 ]
-OF_SUBCOMMANDS = [option for subcommand in SUBCOMMANDS for option in subcommand.options]
-FLAGS = {flag for option in (*OPTIONS, *OF_SUBCOMMANDS) for flag in option.flags}
+FLAGS = {flag for option in OPTIONS for flag in option.flags}
+FLAGS |= {flag for one in SUBCOMMANDS for option in one.options for flag in option.flags}
 VARIABLES = {option.variable for option in OPTIONS if option.variable}
 
 TEXTS = {page: page.read_text(encoding="utf-8") for page in PAGES}
@@ -93,6 +93,12 @@ def test_the_readme_lists_every_option_as_it_is() -> None:
         [flags, "" if default == "from the command" else default] for flags, default, _ in table("Options")
     ]
     assert described == expected
+
+
+def test_the_readme_lists_every_subcommand_and_its_arguments() -> None:
+    words = [[one.name, *(argument.name.upper() for argument in one.arguments)] for one in SUBCOMMANDS]
+    shown = [row[0].replace("[", "").replace("]", "").split() for row in table("Subcommands")]
+    assert sorted(shown) == sorted(words)
 
 
 def test_the_readme_lists_the_variables_of_a_command() -> None:
