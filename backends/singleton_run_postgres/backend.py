@@ -25,9 +25,10 @@ from singleton_run_postgres.statements import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from typing import Any
 
+    from singleton_run.api.finding import Finding
     from singleton_run_postgres.address import Address
     from singleton_run_postgres.client import Row, Value
 
@@ -228,6 +229,18 @@ class PostgresBackend:
             # show.
             deadline.check(_TOO_SLOW)
 
+    def examine(self, name: str, ttl: float, limit: float) -> Iterator[Finding]:
+        """Version, role, tables and privileges, pooler, notifications, time limits, durability, TLS."""
+        from singleton_run_postgres import doctor
+
+        yield from doctor.examine(self._session, self._address, ttl, limit)
+
+    def setup(self, name: str, limit: float) -> str:
+        """The SQL for an administrator. Nobody is contacted: the role is the one that the address names."""
+        from singleton_run_postgres import doctor
+
+        return doctor.setup(self._address)
+
     def offset(self) -> tuple[float, float] | None:
         """By the server's clock, which every answer tells."""
         return self._session.clock.offset()
@@ -376,7 +389,7 @@ class PostgresBackend:
     def _failure(self, error: ServerError) -> Exception:
         if error.state not in (MAY_NOT, NO_SCHEMA):
             return error.failure()
-        line = for_administrator(self._address.schema, self._address.table, self._session.role)
+        line = "; ".join(for_administrator(self._address.schema, self._address.table, self._session.role))
         return Refused(f"postgres: {error.text}: have an administrator run: {line}")
 
 

@@ -73,17 +73,19 @@ def create_controls(controls: str) -> str:
     )
 
 
-def for_administrator(schema: str, table: str, role: str) -> str:
-    """The SQL, in one line, that an administrator runs once so that `role` can use the lock."""
+def for_administrator(schema: str, table: str, role: str) -> list[str]:
+    """The statements that an administrator runs once so that `role` can use the lock."""
     name, marks = table_name(schema, table), marks_name(schema, table)
     controls = controls_name(schema, table)
-    return (
-        f"{create(name)}; {create_marks(marks)}; {create_controls(controls)}; "
-        f"GRANT USAGE ON SCHEMA {quoted(schema)} TO {quoted(role)}; "
-        f"GRANT SELECT, INSERT, UPDATE ON {name} TO {quoted(role)}; "
-        f"GRANT SELECT, INSERT, UPDATE, DELETE ON {marks} TO {quoted(role)}; "
-        f"GRANT SELECT, INSERT, UPDATE ON {controls} TO {quoted(role)}"
-    )
+    return [
+        create(name),
+        create_marks(marks),
+        create_controls(controls),
+        f"GRANT USAGE ON SCHEMA {quoted(schema)} TO {quoted(role)}",
+        f"GRANT SELECT, INSERT, UPDATE ON {name} TO {quoted(role)}",
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON {marks} TO {quoted(role)}",
+        f"GRANT SELECT, INSERT, UPDATE ON {controls} TO {quoted(role)}",
+    ]
 
 
 _WORDS = {
