@@ -27,10 +27,12 @@ from singleton_run_etcd.keys import Keys, all_below
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any
 
     from singleton_run.api.contract import Look
+    from singleton_run.api.finding import Finding
+    from singleton_run_etcd.address import Address
     from singleton_run_etcd.client import Compare, KeyValue, Outcome, Server, Watch
 
 _LONGEST_PAUSE = 5.0
@@ -63,7 +65,12 @@ class _Place:
 
 
 class EtcdBackend:
-    """Locks whose keys begin with `prefix`, in the cluster of `server`. See `contract.Backend`."""
+    """Locks whose keys begin with `prefix`, in the cluster of `server`. See `contract.Backend`.
+
+    `for_doctor` has the cluster's address, and what connects to an address.
+    """
+
+    for_doctor: tuple[Address, Callable[[Address], Server]]
 
     def __init__(self, server: Server, prefix: str) -> None:
         self.warning: tuple[str, str] | None = None
@@ -258,6 +265,18 @@ class EtcdBackend:
     def offset(self) -> tuple[float, float] | None:
         """By the Date of the gateway's last answer. None by gRPC, which doesn't tell the time."""
         return self._server.offset()
+
+    def examine(self, name: str, ttl: float, limit: float) -> Iterator[Finding]:
+        """Members, version, permissions, users, TLS, and whether a watch opens."""
+        from singleton_run_etcd import doctor
+
+        yield from doctor.examine(self._server, *self.for_doctor, name, limit)
+
+    def setup(self, name: str, limit: float) -> str:
+        """The calls of etcdctl that make a role, and give it to our user. Nobody is contacted."""
+        from singleton_run_etcd import doctor
+
+        return doctor.setup(self.for_doctor[0], name)
 
     def list(self, limit: float) -> list[str]:
         """The names that have a record, a control, or a key that looks like a lock's, sorted."""

@@ -76,6 +76,12 @@ if TYPE_CHECKING:
             The caller closes the watch.
             """
 
+        def status(self, deadline: Deadline) -> Member:
+            """What one member tells of itself: the one that answers first. It needs no quorum."""
+
+        def user(self) -> str:
+            """Whom etcd knows us as by a login; empty before one, and where it knows no users."""
+
         def offset(self) -> tuple[float, float] | None:
             """See `contract.Backend`; None where the transport doesn't tell the time."""
 
@@ -210,6 +216,17 @@ class KeyValue:
         self.created = created
         self.modified = modified
         self.lease = lease
+
+
+class Member:
+    """What a member tells of itself. `led`: it knows a leader. `errors` are its alarms and the like."""
+
+    __slots__ = ("errors", "led", "version")
+
+    def __init__(self, version: str, errors: Sequence[str], *, led: bool) -> None:
+        self.version = version
+        self.errors = errors
+        self.led = led
 
 
 class Outcome:

@@ -18,6 +18,7 @@ from singleton_run_etcd.client import (
     KeyValue,
     LeaseNotFound,
     Login,
+    Member,
     Outcome,
     ServerError,
 )
@@ -131,6 +132,15 @@ class Gateway:
         except (Failure, Interrupted, ServerError):
             stream.close()
             raise
+
+    def status(self, deadline: Deadline) -> Member:
+        """See `client.Server`."""
+        answer = self._call("/v3/maintenance/status", "", {}, deadline)
+        return _checked(lambda: _member(answer))
+
+    def user(self) -> str:
+        """See `client.Server`."""
+        return self._login.user if self._login.token else ""
 
     def offset(self) -> tuple[float, float] | None:
         """See `client.Server`."""
@@ -299,6 +309,11 @@ def _key_values(found: Body) -> list[KeyValue]:
         )
         for entry in found.get("kvs", ())
     ]
+
+
+def _member(answer: Body) -> Member:
+    led = int(answer.get("leader", 0)) != 0
+    return Member(str(answer["version"]), [str(error) for error in answer.get("errors", ())], led=led)
 
 
 def _outcome(answer: Body) -> Outcome:

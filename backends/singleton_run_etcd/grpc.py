@@ -28,6 +28,7 @@ from singleton_run_etcd.client import (
     KeyValue,
     LeaseNotFound,
     Login,
+    Member,
     Op,
     Outcome,
     ServerError,
@@ -145,6 +146,7 @@ class _Line:
         self.lease = rpc.LeaseStub(channel)
         self.watch = rpc.WatchStub(channel)
         self.auth = rpc.AuthStub(channel)
+        self.maintenance = rpc.MaintenanceStub(channel)
 
 
 class Grpc:
@@ -236,6 +238,15 @@ class Grpc:
         if watch.refused:
             raise Unavailable(f"etcd: {watch.refused}")
         return watch
+
+    def status(self, deadline: Deadline) -> Member:
+        """See `client.Server`. The messages of python-etcd3 are older than the list of errors."""
+        answer = self._call(lambda line: line.maintenance.Status, rpc.StatusRequest(), deadline)
+        return Member(answer.version, (), led=answer.leader != 0)
+
+    def user(self) -> str:
+        """See `client.Server`."""
+        return self._login.user if self._login.token else ""
 
     def offset(self) -> tuple[float, float] | None:
         """None: no answer has the time in it."""

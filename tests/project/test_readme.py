@@ -18,6 +18,7 @@ from singleton_run.api.registry import BUILT_IN, KERNEL_HELD
 from singleton_run.call.fast_parser import Values, read
 from singleton_run.call.options import OPTIONS
 from singleton_run.call.settings import check
+from singleton_run.call.subcommands import SUBCOMMANDS
 from singleton_run.guard.command_environment import for_command, of_slot
 from tests.support.harness import LIMIT, PROGRAM, environment, until
 
@@ -33,7 +34,8 @@ RUNNABLE = [
     README,
     *(ROOT / "docs" / f"{page}.md" for page in ("design", "promises", "file", "cron", "containers")),
 ]
-FLAGS = {flag for option in OPTIONS for flag in option.flags}
+OF_SUBCOMMANDS = [option for subcommand in SUBCOMMANDS for option in subcommand.options]
+FLAGS = {flag for option in (*OPTIONS, *OF_SUBCOMMANDS) for flag in option.flags}
 VARIABLES = {option.variable for option in OPTIONS if option.variable}
 
 TEXTS = {page: page.read_text(encoding="utf-8") for page in PAGES}
@@ -93,6 +95,12 @@ def test_the_readme_lists_every_option_as_it_is() -> None:
     assert described == expected
 
 
+def test_the_readme_lists_every_subcommand_and_its_arguments() -> None:
+    words = [[one.name, *(argument.name.upper() for argument in one.arguments)] for one in SUBCOMMANDS]
+    shown = [row[0].replace("[", "").replace("]", "").split() for row in table("Subcommands")]
+    assert sorted(shown) == sorted(words)
+
+
 def test_the_readme_lists_the_variables_of_a_command() -> None:
     assert {row[0] for row in table("Variables")} == command_variables()
 
@@ -120,7 +128,7 @@ def options_in(text: str) -> set[str]:
     flags: set[str] = set()
     text = text.replace('", "', " ")  # the exec form of a Dockerfile
     for call in re.findall(r"(?:^|[ (|&;'\"])singleton-run(?= |$)((?: [^\s]+)*? --(?: |$)|.*)", text):
-        before = re.split(r" --(?: |$)", call)[0]
+        before = re.split(r" --(?: |$)| \| ", call)[0]
         flags |= {word.partition("=")[0] for word in before.split() if re.match(r"--?[a-zA-Z]", word)}
     if re.match(r"--?[a-zA-Z]", text):
         flags.add(re.split(r"[ =|]", text)[0])
@@ -129,6 +137,8 @@ def options_in(text: str) -> set[str]:
 
 # Options of etcd and etcdctl that a page speaks of.
 ETCDS = {"--enable-grpc-gateway", "--prefix"}
+# Of the Python interpreter.
+PYTHONS = {"-I", "-S", "-IS"}
 # flock's own, which its page sets beside ours.
 FLOCKS = {
     *("-c", "-w", "-x", "-e", "-s", "-u", "-o", "-F", "-V", "--command", "--nonblock", "--nb"),
@@ -143,7 +153,7 @@ def known_flag(flag: str) -> bool:
 @each_page
 def test_options_that_a_page_mentions_exist(page: Path) -> None:
     mentioned = {flag for text in code(page) for flag in options_in(text)}
-    assert {flag for flag in mentioned - ETCDS - FLOCKS if not known_flag(flag)} == set()
+    assert {flag for flag in mentioned - ETCDS - PYTHONS - FLOCKS if not known_flag(flag)} == set()
 
 
 @each_page
@@ -250,7 +260,7 @@ class Stage:
 
 # What differs from run to run, and what stands for it on both sides.
 VARYING = (
-    (r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "TIME"),
+    (r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3})?Z", "TIME"),
     (r"\b[\w.-]+:\d+:[0-9a-f]{8} on [\w.-]+", "HOLDER on HOST"),
     (r"\b[\w.-]+:\d+:[0-9a-f]{8}\b", "HOLDER"),
     (r"\b0000\d{16}\b", "TOKEN of twenty digits"),
