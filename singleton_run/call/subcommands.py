@@ -82,11 +82,6 @@ _JSON = Option(
 
 SUBCOMMANDS = (
     Subcommand(
-        "completion",
-        "Print the completion script of a shell: bash, zsh or fish.",
-        arguments=(Argument("shell", choices=tuple(SCRIPTS)),),
-    ),
-    Subcommand(
         "check",
         "Ask the server whether the lock of the command that asks is still its own: 0 if it is, 79 if not, "
         "69 if nobody can tell.",
@@ -105,6 +100,11 @@ SUBCOMMANDS = (
             ("singleton-run check && ./dangerous-step.sh", "in a script that singleton-run runs"),
             ("singleton-run check --for 15s", ""),
         ),
+    ),
+    Subcommand(
+        "completion",
+        "Print the completion script of a shell: bash, zsh or fish.",
+        arguments=(Argument("shell", choices=tuple(SCRIPTS)),),
     ),
     Subcommand(
         "doctor",
@@ -154,6 +154,25 @@ SUBCOMMANDS = (
         arguments=(Argument("directory"),),
     ),
     Subcommand("licenses", "Print the licences of singleton-run and of all its parts."),
+    Subcommand(
+        "list",
+        "Print all names that have a lock or a record at --lock: state, holder, last run, next slot.",
+        options=(
+            _LOCK,
+            Option(
+                "",
+                "--stale",
+                "Only those of a schedule whose last slot was missed, or did not succeed.",
+                kind="flag",
+                variable=False,
+            ),
+            _JSON,
+        ),
+        examples=(
+            ("singleton-run list --lock postgres", ""),
+            ("singleton-run list --lock etcd --stale", "the morning's look"),
+        ),
+    ),
     Subcommand(
         "pause",
         "Let nobody start a command under the lock NAME until somebody resumes: who waits waits on, slots "
@@ -206,25 +225,6 @@ SUBCOMMANDS = (
         arguments=(_NAME,),
         options=(_YES, _LOCK),
         examples=(("singleton-run resume report --lock etcd", ""),),
-    ),
-    Subcommand(
-        "list",
-        "Print all names that have a lock or a record at --lock: state, holder, last run, next slot.",
-        options=(
-            _LOCK,
-            Option(
-                "",
-                "--stale",
-                "Only those of a schedule whose last slot was missed, or did not succeed.",
-                kind="flag",
-                variable=False,
-            ),
-            _JSON,
-        ),
-        examples=(
-            ("singleton-run list --lock postgres", ""),
-            ("singleton-run list --lock etcd --stale", "the morning's look"),
-        ),
     ),
     Subcommand(
         "status",
