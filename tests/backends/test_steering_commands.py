@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.servers.etcd import Etcd
     from tests.servers.kubeaccess import Namespace, Pod
 
-SERVERS = ("etcd", "postgres", "k8s-lease")
+SERVERS = ("etcd", "postgres")
 
 
 @pytest.fixture(scope="module")
