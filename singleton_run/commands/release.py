@@ -49,7 +49,7 @@ def released(backend: Backend, name: str, *, by_kernel: bool, force: bool, yes: 
         seen = backend.look(name, LIMIT)
         who = seen.holder
         if seen.state == Look.FREE or who is None:
-            return f"{name} is free: there is nothing to release.{steering.pause_note(backend, name, seen)}\n"
+            return f"{name} is free: there is nothing to release{steering.pause_note(backend, name, seen)}\n"
         if seen.state != Look.HELD:
             if backend.free(name, seen, LIMIT):
                 return f"released: {name}, {_was(seen, who)}.{_is_free(backend, name)}\n"
@@ -59,7 +59,7 @@ def released(backend: Backend, name: str, *, by_kernel: bool, force: bool, yes: 
             by = steering.holder(who)
             raise Failure(HELD, f"lock {name!r} is held by {by}: --force has its command ended")
         elif is_one_of_ours(who.holder):
-            steering.ask(_question(name, seen, who), yes=yes)
+            steering.ask(_question(name, seen, who, steering.time_of(backend)), yes=yes)
             return _ordered(backend, name, who)
         else:
             steering.ask(
@@ -154,9 +154,12 @@ def _was(seen: Look, who: Held) -> str:
     return f"which was kept after {name}" if seen.state == Look.KEPT else f"whose lease {name} has let end"
 
 
-def _question(name: str, seen: Look, who: Held) -> str:
-    """What an order to `who` does."""
+def _question(name: str, seen: Look, who: Held, at: float) -> str:
+    """What an order to `who` does, `at` that time (Unix seconds)."""
     record = seen.record or {}
+    pause = control.pause_of(seen.control, at)
+    if pause is not None and who.since is not None and who.since >= pause["at"]:
+        return f"lock {name!r} is held by {steering.holder(who)}: this ends its wait for the pause to end"
     of_this_run = record.get("token") == who.token and record.get("state") == "running"
     command = one_line(str(record.get("command") or "")) if of_this_run else ""
     what = f"the command {command!r}" if command else "the command"

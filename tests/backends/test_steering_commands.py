@@ -56,6 +56,7 @@ on_etcd = pytest.mark.parametrize("lab", ["etcd"], indirect=True)
 def test_nobody_starts_during_a_pause_and_all_go_on_after_it(lab: Steered) -> None:
     said = lab.does("pause", "--reason", "migration", "--for", "1h")
     assert re.match(rf"paused: {lab.name} until [\d-]+T[\d:]+Z\. Nobody starts before that", said)
+    assert "no run of that name yet" in said
     waiter = lab.call()
     waiter.hears("paused by")
     waiter.hears("migration")
@@ -73,6 +74,7 @@ def test_nobody_starts_during_a_pause_and_all_go_on_after_it(lab: Steered) -> No
 def test_a_running_command_goes_on_and_the_next_one_waits(lab: Steered) -> None:
     running = lab.hold()
     said = lab.does("suspend", "--yes")
+    assert "of that name" not in said
     assert f"paused: {lab.name}. Nobody starts before: singleton-run resume {lab.name}\n" in said
     assert re.search(r"It is held by [\w.-]+:\d+:[0-9a-f]{8} on .*: that goes on until it ends\n", said)
     waiter = lab.call()
@@ -131,7 +133,7 @@ def test_however_many_steer_at_once_each_change_is_made_once(lab: Steered) -> No
 
 
 def test_a_free_lock_has_nothing_to_release_and_a_pause_stays(lab: Steered) -> None:
-    assert lab.does("release") == f"{lab.name} is free: there is nothing to release.\n"
+    assert lab.does("release") == f"{lab.name} is free: there is nothing to release\n"
     lab.does("pause", "--reason", "deploy")
     said = lab.does("release", "--force")
     assert said.startswith(f"{lab.name} is free: there is nothing to release. It is paused since ")
@@ -178,6 +180,18 @@ def test_a_command_that_does_not_listen_is_killed_before_its_lock_is_free(lab: S
     assert all(gone(process) for process in tree)
     assert done.returncode == 0, done.stderr
     assert run.wait() == LOST
+
+
+def test_who_waits_for_the_end_of_a_pause_gives_the_lock_back(lab: Steered) -> None:
+    lab.does("pause")
+    waiter = lab.call("--ttl", "30s")
+    waiter.hears("paused by")
+    assert "ends its wait for the pause to end" in lab.people("release", "--force").stderr
+    done = lab.people("release", "--force", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"It is free. It is paused since .*: singleton-run resume", done.stdout)
+    assert waiter.wait() == LOST
+    lab.evidence.check(0)
 
 
 def test_who_waited_for_the_lock_has_it_then(lab: Steered) -> None:
