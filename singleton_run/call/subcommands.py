@@ -71,7 +71,6 @@ _NAME = Argument("name")
 _LOCK, _TTL, _KILL_AFTER = (
     next(option for option in OPTIONS if option.name == name) for name in ("lock", "ttl", "kill_after")
 )
-_YES = Option("", "-y --yes", "Don't ask.", kind="flag", variable=False)
 _JSON = Option(
     "",
     "--json",
@@ -79,6 +78,7 @@ _JSON = Option(
     kind="flag",
     variable=False,
 )
+_YES = Option("", "-y --yes", "Don't ask.", kind="flag", variable=False)
 
 SUBCOMMANDS = (
     Subcommand(
@@ -140,7 +140,7 @@ SUBCOMMANDS = (
         arguments=(_NAME,),
         options=(
             _LOCK,
-            Option("", "-n --lines", "How many runs. Default: 20.", metavar="N", variable=False),
+            Option("", "-n --lines", "How many runs.", metavar="N", default="20", variable=False),
             _JSON,
         ),
         examples=(
@@ -150,7 +150,7 @@ SUBCOMMANDS = (
     ),
     Subcommand(
         "install",
-        "Copy this executable into a directory: for images that can't be changed.",
+        "Put one file that runs this singleton-run into a directory.",
         arguments=(Argument("directory"),),
     ),
     Subcommand("licenses", "Print the licences of singleton-run and of all its parts."),
