@@ -52,7 +52,7 @@ def started(
         return dict(previous)
     runs: list[Any] = []
     if previous is not None and previous.get("state") != UNREADABLE:
-        last = {**{word: previous.get(word) for word in _OF_A_RUN}, **_slot_of_run(previous)}
+        last = {**{word: previous.get(word) for word in _OF_A_RUN}, **slot_of_run(previous)}
         if last["state"] == "running":
             last["state"] = "crashed"
         runs = [last, *previous.get("runs", [])][:_EARLIER]
@@ -77,7 +77,7 @@ def started(
     return run
 
 
-def _slot_of_run(record: Mapping[str, Any]) -> Record:
+def slot_of_run(record: Mapping[str, Any]) -> Record:
     """The time and attempt of the slot that the record's run was of; empty for a run without a slot."""
     slot = record.get("slot")
     if isinstance(slot, dict) and slot.get("start") == record.get("start"):
@@ -88,7 +88,7 @@ def _slot_of_run(record: Mapping[str, Any]) -> Record:
 def ended(record: Mapping[str, Any], state: str, status: int | None, end: float | None) -> Record:
     """`record` after the run has ended, at `end` (Unix seconds), with that exit `status`; None: unknown."""
     over = {**record, "state": state, "status": status, "end": end}
-    if _slot_of_run(record):
+    if slot_of_run(record):
         over["slot"] = {**record["slot"], "state": state, "end": end}
     return over
 

@@ -25,6 +25,7 @@ EXAMPLES = (
 STATUSES = (
     ("the command's", "The command ran; 128+N if signal N ended it."),
     ("2", "The call can't be read, or contradicts itself."),
+    ("3", "status: nobody holds the lock."),
     ("69", "The server can't be reached."),
     ("75", "The lock is held (-E sets another)."),
     ("77, 78", "The server refuses us; it can't work on this machine."),

@@ -25,10 +25,10 @@ def quoted(word: str) -> str:
     return f"$'{''.join(plain)}'"
 
 
-def show(text: str) -> NoReturn:
-    """Print to stdout and end with 0, or with 1 if stdout can't be written (`--help | head -1`)."""
+def show(text: str, status: int = 0) -> NoReturn:
+    """Print to stdout and end with `status`, or with 1 if stdout can't be written (`--help | head -1`)."""
     say(text)
-    raise SystemExit(0)
+    raise SystemExit(status)
 
 
 def say(text: str) -> None:

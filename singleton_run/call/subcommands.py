@@ -72,6 +72,13 @@ _LOCK, _TTL, _KILL_AFTER = (
     next(option for option in OPTIONS if option.name == name) for name in ("lock", "ttl", "kill_after")
 )
 _YES = Option("", "-y --yes", "Don't ask.", kind="flag", variable=False)
+_JSON = Option(
+    "",
+    "--json",
+    "Print JSON: docs/schema/ in the source has a schema for it, and fields are only ever added.",
+    kind="flag",
+    variable=False,
+)
 
 SUBCOMMANDS = (
     Subcommand(
@@ -126,6 +133,20 @@ SUBCOMMANDS = (
         arguments=(_NAME, Argument("key")),
         options=(_LOCK,),
         examples=(("singleton-run forget schema v7 --lock postgres", ""),),
+    ),
+    Subcommand(
+        "history",
+        "Print the runs under the lock NAME that its record keeps, the latest first.",
+        arguments=(_NAME,),
+        options=(
+            _LOCK,
+            Option("", "-n --lines", "How many runs. Default: 20.", metavar="N", variable=False),
+            _JSON,
+        ),
+        examples=(
+            ("singleton-run history report --lock etcd", ""),
+            ("singleton-run history report -n 1 --json", "the last run"),
+        ),
     ),
     Subcommand(
         "install",
@@ -185,5 +206,47 @@ SUBCOMMANDS = (
         arguments=(_NAME,),
         options=(_YES, _LOCK),
         examples=(("singleton-run resume report --lock etcd", ""),),
+    ),
+    Subcommand(
+        "list",
+        "Print all names that have a lock or a record at --lock: state, holder, last run, next slot.",
+        options=(
+            _LOCK,
+            Option(
+                "",
+                "--stale",
+                "Only those of a schedule whose last slot was missed, or did not succeed.",
+                kind="flag",
+                variable=False,
+            ),
+            _JSON,
+        ),
+        examples=(
+            ("singleton-run list --lock postgres", ""),
+            ("singleton-run list --lock etcd --stale", "the morning's look"),
+        ),
+    ),
+    Subcommand(
+        "status",
+        "Print who holds the lock NAME, since when, how its last runs went, and what comes next. Without "
+        "NAME: that of SINGLETON_RUN_NAME. The exit status is 0 if it is held, 3 if it is free, kept, "
+        "expired or paused.",
+        arguments=(Argument("name", optional=True),),
+        options=(
+            _LOCK,
+            Option(
+                "",
+                "--watch",
+                "Go on until Ctrl-C: at a terminal redraw in place, elsewhere print a line at each change.",
+                kind="flag",
+                variable=False,
+            ),
+            _JSON,
+        ),
+        examples=(
+            ("singleton-run status report --lock etcd", ""),
+            ("singleton-run status report --watch", "who holds it, as it changes"),
+            ("singleton-run status report --json | jq -r .holder", ""),
+        ),
     ),
 )

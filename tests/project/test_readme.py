@@ -34,8 +34,8 @@ RUNNABLE = [
     README,
     *(ROOT / "docs" / f"{page}.md" for page in ("design", "promises", "file", "cron", "containers")),
 ]
-FLAGS = {flag for option in OPTIONS for flag in option.flags}
-FLAGS |= {flag for one in SUBCOMMANDS for option in one.options for flag in option.flags}
+OF_SUBCOMMANDS = [option for subcommand in SUBCOMMANDS for option in subcommand.options]
+FLAGS = {flag for option in (*OPTIONS, *OF_SUBCOMMANDS) for flag in option.flags}
 VARIABLES = {option.variable for option in OPTIONS if option.variable}
 
 TEXTS = {page: page.read_text(encoding="utf-8") for page in PAGES}
@@ -258,7 +258,7 @@ class Stage:
 
 # What differs from run to run, and what stands for it on both sides.
 VARYING = (
-    (r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "TIME"),
+    (r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3})?Z", "TIME"),
     (r"\b[\w.-]+:\d+:[0-9a-f]{8} on [\w.-]+", "HOLDER on HOST"),
     (r"\b[\w.-]+:\d+:[0-9a-f]{8}\b", "HOLDER"),
     (r"\b0000\d{16}\b", "TOKEN of twenty digits"),
