@@ -83,6 +83,8 @@ def is_one_of_ours(holder: str) -> bool:
 
 def _ordered(backend: Backend, name: str, who: Held) -> str:
     """Have the holder end its command and give the lock back, and wait for that."""
+    left = _LEASE if who.until is None else max(0.0, who.until - now())
+    who = _with_token(backend, name, who, now() + left)
     token = who.token
     if token is None:
         raise Refused(
@@ -95,7 +97,6 @@ def _ordered(backend: Backend, name: str, who: Held) -> str:
         at, by = steering.time_of(backend), steering.ourselves()
         return control.ordered(seen.control, holder=who.holder, token=token, by=by, at=at)
 
-    left = _LEASE if who.until is None else max(0.0, who.until - now())
     # It hears of the order by its next renewal, a third of its ttl away at most, and then has that to stop.
     patience = 1.5 * left + KILL_AFTER + _SLACK
     if _is_same(steering.change(backend, name, with_order), who):
@@ -103,6 +104,17 @@ def _ordered(backend: Backend, name: str, who: Held) -> str:
             f"{who.holder} is asked to end its command; this takes {durations.text(round(patience))} at most"
         )
     return _given_back(backend, name, who, patience)
+
+
+def _with_token(backend: Backend, name: str, who: Held, until: float) -> Held:
+    """The holder with its token, which some servers don't tell before its first renewal."""
+    while who.token is None and now() < until:
+        wait(now() + _LOOK_EVERY, [])
+        found = backend.look(name, LIMIT).holder
+        if found is None or found.holder != who.holder:
+            break
+        who = found
+    return who
 
 
 def _given_back(backend: Backend, name: str, who: Held, patience: float) -> str:

@@ -14,7 +14,7 @@ from singleton_run.api.lock_address import redact
 from singleton_run.errors import HELD, LOST, UNAVAILABLE, UNUSABLE, USAGE
 from tests.servers import etcd
 from tests.servers.kubeaccess import WATCHING
-from tests.support.harness import LIMIT, environment, gone, kill_tree, until
+from tests.support.harness import LIMIT, PROGRAM, environment, gone, kill_tree, until
 from tests.support.proxy import DOWN, UP, proxy
 from tests.support.steering import Steered
 from tests.support.terminal import Terminal
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.servers.etcd import Etcd
     from tests.servers.kubeaccess import Namespace, Pod
 
-SERVERS = ("etcd", "postgres")
+SERVERS = ("etcd", "postgres", "k8s-lease")
 
 
 @pytest.fixture(scope="module")
@@ -266,6 +266,12 @@ def test_a_command_asks_whether_its_lock_is_still_its_own(lab: Steered) -> None:
     done = lab.check(turn)
     assert done.returncode == LOST
     assert "it is held by" in done.stderr
+
+
+def test_a_command_may_ask_before_all_else(lab: Steered) -> None:
+    """A record says that the command runs only a moment later."""
+    run = lab.call("--ttl", "30s", command=[*PROGRAM, "check", "--lock", lab.lock])
+    assert run.wait() == 0, run.said
 
 
 @on_etcd
