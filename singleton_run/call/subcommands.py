@@ -150,7 +150,7 @@ SUBCOMMANDS = (
     ),
     Subcommand(
         "install",
-        "Copy this executable into a directory: for images that can't be changed.",
+        "Put one file that runs this singleton-run into a directory.",
         arguments=(Argument("directory"),),
     ),
     Subcommand("licenses", "Print the licences of singleton-run and of all its parts."),
