@@ -368,10 +368,11 @@ class PostgresBackend:
     def _make_tables(self, make: int, deadline: Deadline) -> None:
         """Make the missing tables.
 
-        With the locks' table the others are made too: at the end of a run it is too late to be refused.
+        With the locks' table the others are made too: at the end of a run it is too late to be refused. And
+        without the locks' table nobody would see a control.
         """
         locks, marks, controls = self._tables
-        if make == _LOCKS:
+        if make in (_LOCKS, _CONTROLS):
             self._make_table(create(locks), deadline)
         if make in (_LOCKS, _MARKS):
             self._make_table(create_marks(marks), deadline)

@@ -37,9 +37,13 @@ def marks_name(schema: str, table: str) -> str:
 
 
 def controls_name(schema: str, table: str) -> str:
-    """The table of the controls, with its schema, in SQL's quotes; cut off where the server would do that."""
-    name = f"{table}{CONTROLS}".encode()[:_LONGEST_NAME].decode(errors="ignore")
-    return table_name(schema, name)
+    """The table of the controls, with its schema, in SQL's quotes."""
+    return table_name(schema, cut_off(f"{table}{CONTROLS}"))
+
+
+def cut_off(name: str) -> str:
+    """The part of a name that the server would leave of it."""
+    return name.encode()[:_LONGEST_NAME].decode(errors="ignore")
 
 
 def table_name(schema: str, table: str) -> str:

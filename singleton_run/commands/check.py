@@ -39,12 +39,16 @@ class Ours:
 
 
 def read(words: Sequence[str]) -> Mapping[str, Value] | None:
-    """What a plain call has after the word `check`; None where click has to read it."""
-    if not words:
-        return {}
-    if len(words) == 1 and words[0].startswith("--for="):
-        return {"for": words[0].partition("=")[2]}
-    return {"for": words[1]} if len(words) == 2 and words[0] == "--for" else None
+    """The options of a plain call, after the word `check`; None where click has to read it."""
+    given: dict[str, Value] = {}
+    rest = iter(words)
+    for word in rest:
+        flag, equals, value = word.partition("=")
+        text = value if equals else next(rest, None)
+        if flag not in ("--for", "--lock") or text is None:
+            return None
+        given[flag[2:]] = text
+    return given
 
 
 def run(given: Mapping[str, Value], environ: Mapping[str, str]) -> NoReturn:

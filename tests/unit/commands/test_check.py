@@ -57,7 +57,9 @@ def test_a_lock_of_the_kernel_has_no_end_and_perhaps_no_name() -> None:
 def test_a_plain_call_is_read_without_click() -> None:
     assert check.read([]) == {}
     assert check.read(["--for", "9s"]) == check.read(["--for=9s"]) == {"for": "9s"}
-    assert check.read(["--for"]) is check.read(["--help"]) is check.read(["--lock", "etcd"]) is None
+    assert check.read(["--lock", "etcd", "--for=1"]) == {"lock": "etcd", "for": "1"}
+    for words in (["--for"], ["--help"], ["--lock"], ["etcd"], ["-h=1"], ["--for", "1", "--version"]):
+        assert check.read(words) is None
 
 
 @pytest.mark.parametrize("missing", ["NAME", "HOLDER", "TOKEN"])
