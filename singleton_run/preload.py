@@ -1,22 +1,28 @@
 """Loads the modules on the way to the command, faster than the import statement.
 
 It only saves time: a module that isn't loaded here is imported where it is needed. A module comes from the
-same compiled file, and by the same rule: that file must have the time and size of its source. `load` leaves
-out the search of the import statement (which folder, which kind of file, which lock). That search is three
-quarters of all that Python executes on our way to the command: 2.3 of 23 ms.
+same compiled file, and by the same rule: that file must have the time and size of its source. In the
+executable that needs no Python it comes from the same place in it. `load` leaves out the search of the import
+statement (which folder, which kind of file, which lock). That search is three quarters of all that Python
+executes on our way to the command: 2.3 of 23 ms.
 """
 
 from __future__ import annotations
 
+import _imp
 import marshal
 import os
 import sys
-from _frozen_importlib import ModuleSpec
+from _frozen_importlib import FrozenImporter, ModuleSpec
 from _frozen_importlib_external import MAGIC_NUMBER, SourceFileLoader
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from types import CodeType
+    from typing import Any
+
+    Found = tuple[CodeType, ModuleSpec]
 
 # Each module comes after all that it imports: one that is imported before its turn is imported as usual.
 CALL = (
@@ -69,7 +75,8 @@ TURN = (
     "singleton_run.front.kernel_lock_handle",
     "singleton_run.front.start",
 )
-_ROOT = os.path.dirname(os.path.dirname(globals().get("__file__", "")))  # a frozen module has no file
+_ROOT = os.path.dirname(os.path.dirname(globals().get("__file__", "")))
+_IS_FROZEN = not _ROOT  # a module of the executable that needs no Python has no file
 _CACHED = f".{sys.implementation.cache_tag}.pyc"
 _HEAD = MAGIC_NUMBER + bytes(4)
 
@@ -80,27 +87,46 @@ def load(names: Iterable[str], first: Iterable[str] = ()) -> None:
     `first` are a package's modules that its `__init__` imports. They are loaded when the package exists, and
     before its `__init__` is executed.
     """
-    if not _ROOT or sys.flags.optimize or sys.pycache_prefix:  # the compiled files are elsewhere
+    if not _IS_FROZEN and (sys.flags.optimize or sys.pycache_prefix):  # the compiled files are elsewhere
         return
-    for name in names:
-        package, _, file = name.rpartition(".")
-        if (package if file == "__init__" else name) in sys.modules:
+    for listed in names:
+        name = listed.removesuffix(".__init__")
+        if name in sys.modules:
             continue
-        folder = f"{_ROOT}/{package.replace('.', '/')}"
-        source, cached = f"{folder}/{file}.py", f"{folder}/__pycache__/{file}{_CACHED}"
-        try:
-            code = _compiled(source, cached)
-        except OSError:
-            continue
-        if code is None:
-            continue
-        if file == "__init__":
-            _execute(code, package, source, cached, folder, first)
-        else:
-            _execute(code, name, source, cached)
+        is_package = name != listed
+        found = _frozen(name, is_package) if _IS_FROZEN else _compiled(name, listed, is_package)
+        if found is not None:
+            _execute(*found, first if is_package else ())
 
 
-def _compiled(source: str, cached: str) -> memoryview | None:
+def _frozen(name: str, is_package: bool) -> Found | None:
+    """The code and the spec of a module that is part of this program; None if there is none."""
+    try:
+        code = _imp.get_frozen_object(name)
+    except ImportError:
+        return None
+    loader: Any = FrozenImporter  # a class, whose functions need no instance
+    return code, ModuleSpec(name, loader, origin="frozen", is_package=is_package)
+
+
+def _compiled(name: str, listed: str, is_package: bool) -> Found | None:
+    """The code and the spec of a module with a compiled file that fits its source; None if there is none."""
+    folder, _, file = f"{_ROOT}/{listed.replace('.', '/')}".rpartition("/")
+    source, cached = f"{folder}/{file}.py", f"{folder}/__pycache__/{file}{_CACHED}"
+    try:
+        code = _read(source, cached)
+    except OSError:
+        return None
+    if code is None:
+        return None
+    spec = ModuleSpec(name, SourceFileLoader(name, source), origin=source, is_package=is_package)
+    spec.has_location, spec.cached = True, cached
+    if is_package:
+        spec.submodule_search_locations = [folder]
+    return marshal.loads(code), spec  # noqa: S302 - as the import statement does
+
+
+def _read(source: str, cached: str) -> memoryview | None:
     """The code in a compiled file; None if the file doesn't fit its source. Raises OSError."""
     descriptor = os.open(cached, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -113,21 +139,20 @@ def _compiled(source: str, cached: str) -> memoryview | None:
     return memoryview(data)[16:] if data[:16] == head else None
 
 
-def _execute(
-    code: memoryview, name: str, source: str, cached: str, folder: str = "", first: Iterable[str] = ()
-) -> None:
-    """Make a module and execute its code. For a package, `folder` is its folder; `first` is as in `load`."""
+def _execute(code: CodeType, spec: ModuleSpec, first: Iterable[str]) -> None:
+    """Make a module and execute its code; `first` is as in `load`."""
+    name = spec.name
     above, _, last = name.rpartition(".")
-    spec = ModuleSpec(name, SourceFileLoader(name, source), origin=source, is_package=bool(folder))
-    spec.has_location, spec.cached = True, cached
     module = sys.modules[name] = type(sys)(name)
-    module.__dict__.update(__spec__=spec, __loader__=spec.loader, __file__=source, __cached__=cached)
-    module.__package__ = name if folder else above
-    if folder:
-        module.__path__ = spec.submodule_search_locations = [folder]
+    module.__dict__.update(__spec__=spec, __loader__=spec.loader)
+    if spec.has_location:
+        module.__dict__.update(__file__=spec.origin, __cached__=spec.cached)
+    module.__package__ = above
+    if spec.submodule_search_locations is not None:
+        module.__package__, module.__path__ = name, spec.submodule_search_locations
     try:
         load(first)
-        exec(marshal.loads(code), module.__dict__)  # noqa: S102, S302 - as the import statement does
+        exec(code, module.__dict__)  # noqa: S102 - as the import statement does
     except BaseException:
         del sys.modules[name]
         raise

@@ -21,8 +21,10 @@ from singleton_run_file.lock_file import TO_READ
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any, TypeVar
+
+    from singleton_run.api.finding import Finding
 
     Result = TypeVar("Result")
 
@@ -229,6 +231,12 @@ class FileBackend:
         except OSError as error:
             raise Unavailable(f"{self._path}/{name}.once can't be written ({reason(error)})") from None
         return True
+
+    def examine(self, name: str, ttl: float, limit: float) -> Iterator[Finding]:
+        """The directory: whether it can be written, is this machine's alone, and survives a reboot."""
+        from singleton_run_file import doctor
+
+        yield from doctor.examine(self._directory, self._path)
 
     def offset(self) -> tuple[float, float] | None:
         """None: the time is this machine's."""

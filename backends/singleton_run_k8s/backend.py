@@ -20,9 +20,10 @@ from singleton_run_k8s.events import Events
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
+    from singleton_run.api.finding import Finding
     from singleton_run_k8s.client import Api, Watch
     from singleton_run_k8s.lease import Lease, Observation
 
@@ -181,6 +182,18 @@ class LeaseBackend:
     def forget(self, name: str, key: str, limit: float) -> bool:
         """Delete the key's object, which needs the permission to delete; false if there was none."""
         return self._api.delete(objects.of_key(name, key), Deadline.after(limit))
+
+    def examine(self, name: str, ttl: float, limit: float) -> Iterator[Finding]:
+        """Version, login, permissions, a Lease made as a dry run, the server's stamps, and the watch."""
+        from singleton_run_k8s import doctor
+
+        yield from doctor.examine(self._api, name, limit, stamps=self._stamps)
+
+    def setup(self, name: str, limit: float) -> str:
+        """A Role and its RoleBinding as YAML, for whoever we are logged in as."""
+        from singleton_run_k8s import doctor
+
+        return doctor.setup(self._api, limit)
 
     def offset(self) -> tuple[float, float] | None:
         """By the Date of the last answer, which is in whole seconds."""

@@ -26,6 +26,7 @@ LEFT_OUT = {
     "_ctypes": "system/libc.py has the module _singleton_run instead",
     "hashlib": "_blake2 is there",
     "ssl": "_ssl is there",
+    "site": "late_site has nothing to load",
     "socket": "_socket is there",
 }
 OWN = ("singleton_run", "singleton_run_")

@@ -99,6 +99,9 @@ def _open(url: str, environ: Mapping[str, str]) -> Any:
         return __import__(package).open_backend(url, environ)
     from importlib.metadata import entry_points
 
+    from singleton_run import late_site
+
+    late_site.load()
     for entry in entry_points(group=GROUP, name=scheme):
         return entry.load()(url, environ)
 

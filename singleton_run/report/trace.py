@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 _PROCESSES = ("front", "guard", "keeper")
 _OF_GRANTS = ("name", "holder", "token", "generation", "ttl", "record")
 _OF_RECORDS = ("state", "start", "end", "status", "slot", "attempt")
+_OF_PAUSES = ("paused_by", "paused_since", "paused_until", "reason")
 _READINGS = ("until", "again_at")
 _WAITS = ("wait", "hold", "sleep")
 _SAID_ELSEWHERE = ("report", "tell")
@@ -188,7 +189,9 @@ class Tracer:
             return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"
         if isinstance(value, dict):
             return {
-                str(key): self._shown(key, value[key]) for key in value if key in _OF_GRANTS + _OF_RECORDS
+                str(key): self._shown(key, value[key])
+                for key in value
+                if key in _OF_GRANTS + _OF_RECORDS + _OF_PAUSES
             }
         return type(value).__name__
 

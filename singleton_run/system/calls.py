@@ -266,9 +266,16 @@ def wait(until: float, descriptors: Iterable[int]) -> list[int]:
 
 
 def is_nfs(descriptor: int) -> bool:
-    """Whether an open file is on NFS (statfs(2))."""
+    """Whether an open file is on NFS."""
+    return file_system(descriptor) == _NFS_MAGIC
+
+
+def file_system(descriptor: int) -> int:
+    """The number of the kind of file system that an open file is on (statfs(2)); 0 if it isn't told."""
     answer = libc.longs(count=64)
-    return libc.function("fstatfs")(descriptor, answer) == 0 and answer[0] == _NFS_MAGIC
+    if libc.function("fstatfs")(descriptor, answer):
+        return 0
+    return int(answer[0]) & 0xFFFFFFFF
 
 
 def wait_to_write(descriptor: int) -> None:

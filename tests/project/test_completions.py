@@ -6,6 +6,8 @@ import os
 import pty
 import select
 import shlex
+import shutil
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -13,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from singleton_run.api.registry import BUILT_IN, KERNEL_HELD
+from singleton_run.commands.connection import LIMIT
 from tests.support.harness import GIVEN, PROGRAM
 
 TREE = Path(__file__).parents[2]
@@ -145,3 +148,89 @@ def test_the_tab_key_completes_in_a_real_bash(environ: dict[str, str], tmp_path:
         terminal.press("zz-f\t", "zz-file ")
     finally:
         terminal.close()
+
+
+# The names of locks.
+
+
+@pytest.fixture
+def locks(tmp_path: Path) -> Path:
+    """A directory of locks, two of which have names that bash takes apart."""
+    directory = tmp_path / "locks"
+    directory.mkdir(mode=0o700)
+    for name in ("report", "repair", "db:eu@1", "db:us"):
+        (directory / f"{name}.lock").write_text("")
+    return directory
+
+
+def test_names_of_locks_complete(environ: dict[str, str], tmp_path: Path, locks: Path) -> None:
+    at = {**environ, "SINGLETON_RUN_LOCK": f"file://{locks}"}
+    assert completed(at, tmp_path, "singleton-run", "forget", "re") == {"report", "repair"}
+    assert completed(at, tmp_path, "singleton-run", "forget", "report", "") == set()
+    assert completed(at, tmp_path, "singleton-run", "pause", "--for", "1h", "rep") == {"report", "repair"}
+    assert completed(at, tmp_path, "singleton-run", "suspend", "repo") == {"report"}
+    for place in (("--lock", "file", ":", f"//{locks}"), ("--lock", "=", "file", ":", f"//{locks}")):
+        assert completed(environ, tmp_path, "singleton-run", "release", *place, "repo") == {"report"}
+        assert completed(environ, tmp_path, "singleton-run", *place, "resume", "repo") == {"report"}
+
+
+def test_a_name_that_bash_takes_apart_completes_after_the_break(
+    environ: dict[str, str], tmp_path: Path, locks: Path
+) -> None:
+    at = {**environ, "SINGLETON_RUN_LOCK": f"file://{locks}"}
+    assert completed(at, tmp_path, "singleton-run", "resume", "d") == {"db:eu@1", "db:us"}
+    assert completed(at, tmp_path, "singleton-run", "resume", "db", ":") == {"eu@1", "us"}
+    assert completed(at, tmp_path, "singleton-run", "resume", "db", ":", "eu", "@") == {"1"}
+    assert completed(at, tmp_path, "singleton-run", "resume", "db", ":", "u") == {"us"}
+
+
+def test_zsh_is_offered_whole_names(environ: dict[str, str], tmp_path: Path, locks: Path) -> None:
+    if shutil.which("zsh") is None:
+        pytest.skip("needs zsh: apt-get install zsh")
+    script = f"""
+        compdef() {{ }}
+        _describe() {{ print -rl -- "${{(@)${{(P)2}}}}" }}
+        source {TREE}/completions/_singleton-run
+        words=("$@") CURRENT=$#
+        _singleton-run
+    """
+    result = subprocess.run(
+        ["zsh", "-f", "-c", script, "zsh", "singleton-run", "resume", "db:"],
+        cwd=tmp_path,
+        env={**environ, "SINGLETON_RUN_LOCK": f"file://{locks}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stderr == ""
+    # A colon would begin the help.
+    assert [line.rstrip(":") for line in result.stdout.splitlines()] == ["db\\:eu@1", "db\\:us"]
+
+
+def test_a_name_completes_at_the_tab_key(environ: dict[str, str], tmp_path: Path, locks: Path) -> None:
+    terminal = Terminal({**environ, "SINGLETON_RUN_LOCK": f"file://{locks}"}, tmp_path)
+    try:
+        terminal.press(f"source {TREE}/completions/singleton-run.bash; echo rea''dy\n", "ready")
+        terminal.press("singleton-run resume repo\t", "resume report ")
+        terminal.press("\x15singleton-run resume db:u\t", "resume db:us ")
+        terminal.press("\x15singleton-run pause --lock=file://\t", "--lock=file://")
+    finally:
+        terminal.close()
+
+
+def test_a_place_that_can_not_be_asked_offers_nothing_and_says_nothing(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    for lock in ("nonsense", "file:///nowhere/else", "etcd://127.0.0.1:1", "postgres://u@127.0.0.1:1/d"):
+        at = {**environ, "SINGLETON_RUN_LOCK": lock}
+        assert completed(at, tmp_path, "singleton-run", "resume", "") == set()
+
+
+def test_a_server_that_does_not_answer_is_not_waited_for(environ: dict[str, str], tmp_path: Path) -> None:
+    """Not the ten seconds that a request of a subcommand may take."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        at = {**environ, "SINGLETON_RUN_LOCK": f"etcd://127.0.0.1:{server.getsockname()[1]}"}
+        began = time.monotonic()
+        assert completed(at, tmp_path, "singleton-run", "resume", "") == set()
+        assert time.monotonic() - began < LIMIT
+        server.accept()[0].close()

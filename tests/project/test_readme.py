@@ -18,6 +18,7 @@ from singleton_run.api.registry import BUILT_IN, KERNEL_HELD
 from singleton_run.call.fast_parser import Values, read
 from singleton_run.call.options import OPTIONS
 from singleton_run.call.settings import check
+from singleton_run.call.subcommands import SUBCOMMANDS
 from singleton_run.guard.command_environment import for_command, of_slot
 from tests.support.harness import LIMIT, PROGRAM, environment, until
 
@@ -33,7 +34,8 @@ RUNNABLE = [
     README,
     *(ROOT / "docs" / f"{page}.md" for page in ("design", "promises", "file", "cron", "containers")),
 ]
-FLAGS = {flag for option in OPTIONS for flag in option.flags}
+OF_SUBCOMMANDS = [option for subcommand in SUBCOMMANDS for option in subcommand.options]
+FLAGS = {flag for option in (*OPTIONS, *OF_SUBCOMMANDS) for flag in option.flags}
 VARIABLES = {option.variable for option in OPTIONS if option.variable}
 
 TEXTS = {page: page.read_text(encoding="utf-8") for page in PAGES}
@@ -91,6 +93,12 @@ def test_the_readme_lists_every_option_as_it_is() -> None:
         [flags, "" if default == "from the command" else default] for flags, default, _ in table("Options")
     ]
     assert described == expected
+
+
+def test_the_readme_lists_every_subcommand_and_its_arguments() -> None:
+    words = [[one.name, *(argument.name.upper() for argument in one.arguments)] for one in SUBCOMMANDS]
+    shown = [row[0].replace("[", "").replace("]", "").split() for row in table("Subcommands")]
+    assert sorted(shown) == sorted(words)
 
 
 def test_the_readme_lists_the_variables_of_a_command() -> None:
@@ -250,7 +258,7 @@ class Stage:
 
 # What differs from run to run, and what stands for it on both sides.
 VARYING = (
-    (r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "TIME"),
+    (r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3})?Z", "TIME"),
     (r"\b[\w.-]+:\d+:[0-9a-f]{8} on [\w.-]+", "HOLDER on HOST"),
     (r"\b[\w.-]+:\d+:[0-9a-f]{8}\b", "HOLDER"),
     (r"\b0000\d{16}\b", "TOKEN of twenty digits"),

@@ -28,7 +28,6 @@ _STRANGER = "it makes a stranger's backend fail, and a file loads none"
 _INSIDE = "it calls functions in its own Python"
 _CLOCK = "libfaketime is loaded by a dynamic linker, and the file has none"
 _ETCD = "with etcd a waiter's place stays for its lease when its keeper is killed (docs/promises.md)"
-_ALONE = "a file does install itself"
 _MUSL = "musl does without that call"
 _GRPC = "python-etcd3 is in no file"
 # A test, or all of a module, and why it can't say anything of a file.
@@ -51,7 +50,6 @@ UNFIT = {
     "process/test_exit_status.py::test_78_where_there_is_no_linux_and_the_docs_say_how": _INSIDE,
     "process/test_exit_status.py::test_a_server_that_comes_back_within_the_wait_is_enough": _STRANGER,
     "process/test_exit_status.py::test_as_process_1_an_interrupted_command_is_told_by_number": _INSIDE,
-    "process/test_install.py::test_a_script_that_needs_its_python_does_not_install_itself": _ALONE,
     "process/test_logging.py::test_a_writer_that_gets_no_processor_is_waited_for": _PYTHON,
     "process/test_dead_guards.py": _PYTHON,
     "process/test_logging.py::test_errors_are_said_though_quiet": _STRANGER,

@@ -70,6 +70,7 @@ class OneServer:
             ttl=1.0,
             fifo=True,
             watches=True,
+            tells=True,
         )
 
 

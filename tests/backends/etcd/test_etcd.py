@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from singleton_run.api.contract import Grant
+from singleton_run.api.control import resumed
 from singleton_run.errors import Lost, Refused, Unavailable
 from singleton_run.system import calls
 from singleton_run.testing.peer import Nursery
@@ -711,14 +712,14 @@ def test_a_token_that_has_ended_is_replaced(tmp_path: Path, crew_at: Crews, sche
         waiter.got()
 
 
-LEAST = ["jobs/", "singleton-run/record/jobs/"]
+LEAST = ["jobs/", "singleton-run/record/jobs/", "singleton-run/control/jobs/"]
 MARKS = "singleton-run/once/jobs/"
 
 
-def test_two_permissions_are_enough_and_a_third_for_marks(
+def test_three_permissions_are_enough_and_a_fourth_for_marks(
     tmp_path: Path, crew_at: Crews, scheme: str
 ) -> None:
-    """Those of docs/etcd.md, and with either missing it is refused."""
+    """Those of docs/etcd.md, and without any of them it is refused."""
     with etcd.running(tmp_path) as server:
         server.ctl("user", "add", f"worker:{PASSWORD}")
         server.ctl("role", "add", "singleton")
@@ -740,6 +741,8 @@ def test_two_permissions_are_enough_and_a_third_for_marks(
         holder.write(grant, record_of(grant, "running"))
         assert holder.read(name)[0] is not None
         assert holder.list() == [name]
+        assert holder.steer(name, "", resumed(None))
+        assert holder.look(name).control == holder.renew(grant) == resumed(None)
         with pytest.raises(Refused, match="permission"):
             holder.mark(grant, "v1", {})
         with pytest.raises(Refused, match="permission"):
@@ -760,9 +763,12 @@ def test_two_permissions_are_enough_and_a_third_for_marks(
         # A single lock without a prefix.
         server.ctl("role", "grant-permission", "singleton", "readwrite", "backup/", "--prefix=true")
         server.ctl("role", "grant-permission", "singleton", "readwrite", "singleton-run/record/backup")
+        server.ctl("role", "grant-permission", "singleton", "read", "singleton-run/control/backup")
         single = crew_at(f"worker:{QUOTED}@{server.address}", scheme).peer()
         backup = single.takes("backup", LONG)
         single.renew(backup)
+        with pytest.raises(Refused, match="permission"):
+            single.steer("backup", "", resumed(None))
         single.release(backup, record_of(backup))
         with pytest.raises(Refused, match="permission"):
             single.list()
