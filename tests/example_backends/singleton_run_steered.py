@@ -78,7 +78,7 @@ class SteeredLease(LeaseFile):
         answer.control = self.steering.tell(name)
         return answer
 
-    def renew(self, grant: Grant, limit: float) -> Mapping[str, Any] | None:  # type: ignore[override]
+    def renew(self, grant: Grant, limit: float) -> Mapping[str, Any] | None:
         """Renew, and tell the control."""
         super().renew(grant, limit)
         return self.steering.tell(grant.name)
