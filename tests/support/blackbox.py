@@ -18,6 +18,7 @@ PARTS = (
     "backends/conformance/test_postgres.py::TestCommand",
     "backends/postgres/test_command.py",
     "backends/test_status.py",
+    "backends/test_steering_commands.py",
     "backends/test_doctor.py",
     "images/",
     "process/",
