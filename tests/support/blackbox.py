@@ -18,6 +18,7 @@ PARTS = (
     "backends/conformance/test_postgres.py::TestCommand",
     "backends/postgres/test_command.py",
     "backends/test_doctor.py",
+    "backends/test_status.py",
     "images/",
     "process/",
     "project/test_completions.py",
