@@ -6,6 +6,7 @@ watch. A waiter takes the Lease as the watch has told it, without another read.
 
 from __future__ import annotations
 
+import os
 import time
 
 from singleton_run.api import timestamps, toolbox
@@ -200,16 +201,17 @@ class LeaseBackend:
         It is tried again as long as others change only something else.
         """
         deadline = Deadline.after(limit)
-        stored_as = objects.of_lock(name)
+        stored_as, change = objects.of_lock(name), os.urandom(8).hex()
         while True:
             found = self._api.get(stored_as, deadline)
             if lease.control_version(found) != version:
                 return False
             write = self._api.create if found is None else self._api.update
-            written = write(lease.steered(found, name, stored_as, control), deadline)
+            written = write(lease.steered(found, name, stored_as, control, change), deadline)
             if written is not None:
                 self._events.lease = written
-                self._events.note_control(None if found is None else lease.control_of(found), control)
+                before = None if found is None else lease.control_of(found)
+                self._events.note_control(before or {}, lease.control_of(written) or {})
                 return True
             deadline.check(_CONTENDED)
 

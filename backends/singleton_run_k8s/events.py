@@ -58,13 +58,12 @@ class Events:
             }
         )
 
-    def note_control(self, before: Mapping[str, Any] | None, control: Mapping[str, Any]) -> None:
+    def note_control(self, before: Mapping[str, Any], control: Mapping[str, Any]) -> None:
         """Have Events sent about a pause that begins or ends with `control`, and an order to release."""
-        earlier = before or {}
         pause, order = control.get("pause"), control.get("release")
-        if pause != earlier.get("pause"):
-            self.note(f"paused by {pause['by']}" if pause else "resumed")
-        if order and order != earlier.get("release"):
+        if pause != before.get("pause"):
+            self.note(f"paused by {pause['by'] or 'somebody'}" if pause else "resumed")
+        if order and order != before.get("release"):
             self.note(f"{order['holder']} is to release the lease, by {order['by']}", warning=True)
 
     def send(self, deadline: Deadline) -> None:

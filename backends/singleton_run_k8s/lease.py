@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 DOMAIN = "singleton-run.dev"
 NAME, RECORD = f"{DOMAIN}/name", f"{DOMAIN}/record"
 GENERATION, RELEASED = f"{DOMAIN}/generation", f"{DOMAIN}/released"
-CONTROL, TOKEN = f"{DOMAIN}/control", f"{DOMAIN}/token"
+CONTROL, CHANGE, TOKEN = f"{DOMAIN}/control", f"{DOMAIN}/control-change", f"{DOMAIN}/token"
 MARK, KEY = f"{DOMAIN}/mark", f"{DOMAIN}/key"
 MANAGED = {"app.kubernetes.io/managed-by": "singleton-run"}
 LONGEST_RECORD = 4096
@@ -84,10 +84,14 @@ def freed(lease: Lease, now: float) -> Lease:
     return _written(lease, {**spec, "renewTime": stamp, "acquireTime": stamp}, {})
 
 
-def steered(lease: Lease | None, name: str, stored_as: str, control: Mapping[str, Any]) -> Lease:
-    """The Lease to write with `control` beside it: the present one, or a new one that nobody holds."""
+def steered(lease: Lease | None, name: str, stored_as: str, control: Mapping[str, Any], change: str) -> Lease:
+    """The Lease to write with `control` beside it: the present one, or a new one that nobody holds.
+
+    `change` is a text that no other change of the control has.
+    """
     base = lease or {**_API, "metadata": {"name": stored_as}}
-    return _written(base, base.get("spec") or {}, {NAME: name, CONTROL: toolbox.dumps(control)})
+    notes = {NAME: name, CONTROL: toolbox.dumps(control), CHANGE: change}
+    return _written(base, base.get("spec") or {}, notes)
 
 
 def marked(stored_as: str, name: str, key: str, mark: Mapping[str, Any]) -> Lease:
@@ -159,9 +163,10 @@ def control_of(lease: Lease) -> Mapping[str, Any] | None:
 
 
 def control_version(lease: Lease | None) -> str:
-    """A text that names the control beside it, whatever else of it changes; empty without one."""
-    text = None if lease is None else control_text(lease)
-    return "" if text is None else toolbox.digest([text])
+    """A text that names the control beside it, also one that was written by hand; empty without one."""
+    if lease is None or (text := control_text(lease)) is None:
+        return ""
+    return toolbox.digest([_note(lease, CHANGE), text])
 
 
 def is_later(lease: Lease, other: Lease) -> bool:

@@ -165,7 +165,7 @@ def test_a_grant_is_told_from_every_other() -> None:
 
 def test_a_control_goes_on_whatever_else_is_written() -> None:
     control = controls.paused(None, by="ann@desk", at=1.0, until=None, reason="é")
-    found = lease.steered(None, "Job", "job", control)
+    found = lease.steered(None, "Job", "job", control, "1")
     assert lease.holder_of(found) == ""
     version = lease.control_version(found)
     assert version
@@ -181,8 +181,9 @@ def test_a_control_goes_on_whatever_else_is_written() -> None:
         found = stored(change(found), 7)
         assert lease.control_of(found) == control
         assert lease.control_version(found) == version
-    other = lease.steered(found, "Job", "job", controls.resumed(control))
-    assert lease.control_version(other) not in ("", version)
+    again = lease.steered(found, "Job", "job", control, "2")
+    by_hand = lease.steered(found, "Job", "job", {}, "1")
+    assert len({"", version, *map(lease.control_version, (again, by_hand))}) == 4
     assert lease.control_version(made()) == lease.control_version(None) == ""
 
 
@@ -211,7 +212,7 @@ def test_what_others_wrote_stays() -> None:
         lease.released(found, 7, {}, 0, 0.0, 1.0),
         lease.taken(found, "Job", "b", 30.0, 1.0, "job"),
         lease.freed(found, 1.0),
-        lease.steered(found, "Job", "job", {}),
+        lease.steered(found, "Job", "job", {}, "1"),
     ):
         assert note.items() <= body["metadata"]["annotations"].items()
         assert note.items() <= body["metadata"]["labels"].items()
@@ -329,7 +330,7 @@ def test_whatever_a_server_gives_for_a_lease_is_dealt_with_or_refused(data: st.D
     lease.control_of(found)
     lease.control_version(found)
     lease.freed(found, 1.0)
-    lease.steered(found, "Job", "job", {})
+    lease.steered(found, "Job", "job", {}, "1")
 
 
 # Where it is.
