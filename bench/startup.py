@@ -63,6 +63,11 @@ def _installed(folder: Path) -> dict[str, list[str] | None]:
         own = [str(command), "--lock", f"file://{folder}", "--name", "b", "--", TRUE]
         candidates[f"{PYTHON}, {layout}"] = [*env, interpreter, "-c", "pass"]
         candidates[f"singleton-run, {layout}"] = [*env, *own]
+        lent = installs.lend_click(folder / layout)
+        script = installs.put_script(command, folder / f"{layout}-script", environ)
+        for file in lent:
+            file.unlink()
+        candidates[f"its script by install, {layout}"] = [*env, str(script), *own[1:]]
     return candidates
 
 

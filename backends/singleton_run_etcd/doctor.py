@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from singleton_run_etcd.address import Address
-    from singleton_run_etcd.client import Member, Server
+    from singleton_run_etcd.client import Compare, Member, Server
 
     Connect = Callable[[Address], Server]
 
@@ -144,22 +144,24 @@ def _permissions(server: Server, keys: Keys, name: str, limit: float) -> Iterato
     """Whether each of the lock's keys may be read and written. Raises Unavailable: then nobody can lock."""
     one = name or _ANY
     keys.check(one)
-    queue, mark = keys.queue(one), keys.mark(one, _ANY)
-    control = keys.record(one).replace("record", "control", 1)
+    queue, record, control, mark = keys.queue(one), keys.record(one), keys.control(one), keys.mark(one, _ANY)
+    both, write, read = "read and written", "written", "read"
     todo = _TODO if name else f"{_TODO}; a role for one lock is seen only with its NAME"
-    for shown, look, key, what in (
-        (queue, all_below(queue), keys.place(one, 1), bad),
-        (keys.record(one), Op("range", keys.record(one)), keys.record(one), bad),
-        (control, Op("range", control), control, bad),
-        (f"{mark.rpartition('/')[0]}/", Op("range", mark), mark, warning),
+    for shown, how, steps, use in (
+        (queue, both, [all_below(queue), Op("put", keys.place(one, 1))], ""),
+        (record, both, [Op("range", record), Op("put", record)], ""),
+        (control, read, [Op("range", control)], ""),
+        (control, write, [Op("put", control)], "pause, resume and release need"),
+        (f"{mark.rpartition('/')[0]}/", both, [Op("range", mark), Op("put", mark)], "--once needs"),
     ):
+        never: list[Compare] = [("create", steps[-1].key, _NEVER)]
         try:
-            server.txn([("create", key, _NEVER)], [look, Op("put", key)], [], Deadline.after(limit))
+            server.txn(never, steps, [], Deadline.after(limit))
         except Refused as refused:
-            use = "every run needs" if what is bad else "--once needs"
-            yield what(f"{shown} can't be read and written, which {use} ({refused})", todo)
+            what = warning if use else bad
+            yield what(f"{shown} can't be {how}, which {use or 'every run needs'} ({refused})", todo)
         else:
-            yield good(f"{shown} can be read and written")
+            yield good(f"{shown} can be {how}")
 
 
 def _user(address: Address, user: str) -> Finding:

@@ -12,7 +12,7 @@ from singleton_run.api.finding import Finding, bad, good, warning
 from singleton_run.api.toolbox import request_limit
 from singleton_run.errors import UNUSABLE, Refused
 from singleton_run_postgres.errors import ServerError
-from singleton_run_postgres.statements import LOOK_EVERY, MARKS, for_administrator
+from singleton_run_postgres.statements import CONTROLS, LOOK_EVERY, MARKS, cut_off, for_administrator
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,23 +52,36 @@ _RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")
 
 
 class _Table:
-    """A table of ours: the end of its name, its columns, the rights that it takes, and who needs it.
+    """What a table of ours is needed for: the end of its name, its columns, rights on it, and a use of them.
 
-    `grade` says how bad it is if it can't be used.
+    `grade` says how bad it is if we may not. `if_there`: it doesn't matter where the table is missing.
     """
 
-    def __init__(self, suffix: str, columns: str, rights: Sequence[str], use: str, grade: str) -> None:
+    def __init__(
+        self,
+        suffix: str,
+        columns: str,
+        rights: Sequence[str],
+        use: str,
+        grade: str,
+        *,
+        if_there: bool = False,
+    ) -> None:
         self.suffix = suffix
         self.columns = frozenset(columns.split())
         self.rights = rights
         self.use = use
         self.grade = grade
+        self.if_there = if_there
 
 
+_LOCK = "name holder token generation since until released record"
+_CONTROL = "name control version"
+_STEERING = "pause, resume and release"
 _TABLES = (
-    _Table(
-        "", "name holder token generation since until released record", _RIGHTS[:3], "every run", Finding.BAD
-    ),
+    _Table("", _LOCK, _RIGHTS[:3], "every run", Finding.BAD),
+    _Table(CONTROLS, _CONTROL, _RIGHTS[:1], "every run", Finding.BAD, if_there=True),
+    _Table(CONTROLS, _CONTROL, _RIGHTS[1:3], _STEERING, Finding.WARNING),
     _Table(MARKS, "name key mark at", _RIGHTS, "--once", Finding.WARNING),
 )
 
@@ -137,23 +150,24 @@ def _tables(session: Session, address: Address, limit: float) -> Iterator[Findin
         yield bad(f"our role may not use the schema {address.schema}", _TODO)
         return
     for table in _TABLES:
-        name = f"{address.schema}.{address.table}{table.suffix}"
-        row = _row(session, _TABLE, [address.schema, f"{address.table}{table.suffix}"], limit)
-        yield _table(name, table, row, may_create=may_create == "t")
+        name = cut_off(f"{address.table}{table.suffix}")
+        row = _row(session, _TABLE, [address.schema, name], limit)
+        if row[1] == "t" or not table.if_there:
+            yield _table(f"{address.schema}.{name}", table, row, may_create=may_create == "t")
 
 
 def _table(name: str, table: _Table, row: Row, *, may_create: bool) -> Finding:
     if row[1] != "t":
         if may_create:
-            return good(f"the table {name} isn't there, and the first run makes it")
-        what = f"the table {name}, which {table.use} needs, isn't there, and our role may not make it"
+            return good(f"the table {name} isn't there, and our role may make it")
+        what = f"the table {name}, which is for {table.use}, isn't there, and our role may not make it"
         return Finding(table.grade, what, _TODO)
     if not table.columns <= set((row[6] or "").split()):
         return bad(f"the table {name} is none of ours", "choose another name (singleton_run_table)")
     granted = {right for right, has in zip(_RIGHTS, row[2:6], strict=True) if has == "t"}
     lacking = [right for right in table.rights if right not in granted]
     if lacking:
-        what = f"our role lacks {', '.join(lacking)} on {name}, which {table.use} needs"
+        what = f"our role lacks {', '.join(lacking)} on {name}, which is for {table.use}"
         return Finding(table.grade, what, _TODO)
     return good(f"our role may {', '.join(table.rights)} on {name}")
 

@@ -26,10 +26,11 @@ LEFT_OUT = {
     "_ctypes": "system/libc.py has the module _singleton_run instead",
     "hashlib": "_blake2 is there",
     "ssl": "_ssl is there",
+    "site": "late_site has nothing to load",
     "socket": "_socket is there",
 }
 OWN = ("singleton_run", "singleton_run_")
-NOT_OWN = ("singleton_run.testing", "singleton_run_etcd.grpc")
+NOT_OWN = ("singleton_run.testing", "singleton_run_etcd.grpc", "singleton_run_redis")
 # Packages whose imports inside of functions are followed too. For the standard library, BESIDE lists these.
 FOLLOWED = ("click", "croniter", "dateutil", "kubernetes", "psycopg", "rich", "yaml")
 # Imported by C code, by code with a computed name, or by functions of the standard library that we call.

@@ -29,6 +29,9 @@ BUILT_IN = {
     "k8s-lease": "singleton_run_k8s",
     "postgres": "singleton_run_postgres",
     "postgresql": "singleton_run_postgres",
+    "redis": "singleton_run_redis",
+    "rediss": "singleton_run_redis",
+    "unix": "singleton_run_redis",
 }
 OF_PATHS = ("file",)
 """Schemes whose address is a path on this machine, without a host."""
@@ -43,7 +46,7 @@ LOADED_FIRST = {
 """The modules of a package on the way to the command, each after all that it imports (`preload`)."""
 # The executable that needs no Python (packaging/standalone) has no packages but those that are built in.
 _IS_ALONE = "_singleton_run" in sys.builtin_module_names
-_LEFT_OUT = ("etcd+grpc",)
+_LEFT_OUT = ("etcd+grpc", "redis", "rediss", "unix")
 
 
 def usable() -> list[str]:
@@ -96,6 +99,9 @@ def _open(url: str, environ: Mapping[str, str]) -> Any:
         return __import__(package).open_backend(url, environ)
     from importlib.metadata import entry_points
 
+    from singleton_run import late_site
+
+    late_site.load()
     for entry in entry_points(group=GROUP, name=scheme):
         return entry.load()(url, environ)
 

@@ -71,7 +71,6 @@ _NAME = Argument("name")
 _LOCK, _TTL, _KILL_AFTER = (
     next(option for option in OPTIONS if option.name == name) for name in ("lock", "ttl", "kill_after")
 )
-_YES = Option("", "-y --yes", "Don't ask.", kind="flag", variable=False)
 _JSON = Option(
     "",
     "--json",
@@ -79,13 +78,9 @@ _JSON = Option(
     kind="flag",
     variable=False,
 )
+_YES = Option("", "-y --yes", "Don't ask.", kind="flag", variable=False)
 
 SUBCOMMANDS = (
-    Subcommand(
-        "completion",
-        "Print the completion script of a shell: bash, zsh or fish.",
-        arguments=(Argument("shell", choices=tuple(SCRIPTS)),),
-    ),
     Subcommand(
         "check",
         "Ask the server whether the lock of the command that asks is still its own: 0 if it is, 79 if not, "
@@ -105,6 +100,11 @@ SUBCOMMANDS = (
             ("singleton-run check && ./dangerous-step.sh", "in a script that singleton-run runs"),
             ("singleton-run check --for 15s", ""),
         ),
+    ),
+    Subcommand(
+        "completion",
+        "Print the completion script of a shell: bash, zsh or fish.",
+        arguments=(Argument("shell", choices=tuple(SCRIPTS)),),
     ),
     Subcommand(
         "doctor",
@@ -140,7 +140,7 @@ SUBCOMMANDS = (
         arguments=(_NAME,),
         options=(
             _LOCK,
-            Option("", "-n --lines", "How many runs. Default: 20.", metavar="N", variable=False),
+            Option("", "-n --lines", "How many runs.", metavar="N", default="20", variable=False),
             _JSON,
         ),
         examples=(
@@ -150,10 +150,29 @@ SUBCOMMANDS = (
     ),
     Subcommand(
         "install",
-        "Copy this executable into a directory: for images that can't be changed.",
+        "Put one file that runs this singleton-run into a directory.",
         arguments=(Argument("directory"),),
     ),
     Subcommand("licenses", "Print the licences of singleton-run and of all its parts."),
+    Subcommand(
+        "list",
+        "Print all names that have a lock or a record at --lock: state, holder, last run, next slot.",
+        options=(
+            _LOCK,
+            Option(
+                "",
+                "--stale",
+                "Only those of a schedule whose last slot was missed, or did not succeed.",
+                kind="flag",
+                variable=False,
+            ),
+            _JSON,
+        ),
+        examples=(
+            ("singleton-run list --lock postgres", ""),
+            ("singleton-run list --lock etcd --stale", "the morning's look"),
+        ),
+    ),
     Subcommand(
         "pause",
         "Let nobody start a command under the lock NAME until somebody resumes: who waits waits on, slots "
@@ -206,25 +225,6 @@ SUBCOMMANDS = (
         arguments=(_NAME,),
         options=(_YES, _LOCK),
         examples=(("singleton-run resume report --lock etcd", ""),),
-    ),
-    Subcommand(
-        "list",
-        "Print all names that have a lock or a record at --lock: state, holder, last run, next slot.",
-        options=(
-            _LOCK,
-            Option(
-                "",
-                "--stale",
-                "Only those of a schedule whose last slot was missed, or did not succeed.",
-                kind="flag",
-                variable=False,
-            ),
-            _JSON,
-        ),
-        examples=(
-            ("singleton-run list --lock postgres", ""),
-            ("singleton-run list --lock etcd --stale", "the morning's look"),
-        ),
     ),
     Subcommand(
         "status",

@@ -39,12 +39,16 @@ class Ours:
 
 
 def read(words: Sequence[str]) -> Mapping[str, Value] | None:
-    """What a plain call has after the word `check`; None where click has to read it."""
-    if not words:
-        return {}
-    if len(words) == 1 and words[0].startswith("--for="):
-        return {"for": words[0].partition("=")[2]}
-    return {"for": words[1]} if len(words) == 2 and words[0] == "--for" else None
+    """The options of a plain call, after the word `check`; None where click has to read it."""
+    given: dict[str, Value] = {}
+    rest = iter(words)
+    for word in rest:
+        flag, equals, value = word.partition("=")
+        text = value if equals else next(rest, None)
+        if flag not in ("--for", "--lock") or text is None:
+            return None
+        given[flag[2:]] = text
+    return given
 
 
 def run(given: Mapping[str, Value], environ: Mapping[str, str]) -> NoReturn:
@@ -100,11 +104,11 @@ def judge(ours: Ours, seen: Look, least: float, at: float, *, leased: bool) -> N
     who = seen.holder
     if seen.state != Look.HELD or who is None:
         raise Lost(f"lock {ours.name!r} is not ours any more: it is {seen.state}")
-    if who.token is None:
-        raise Unavailable(f"lock {ours.name!r} is held, and the server doesn't tell under which token")
+    if who.token is None and not who.holder:
+        raise Unavailable(f"lock {ours.name!r} is held, and the server doesn't tell by whom")
     if not _is_us(ours, who):
-        by = f" by {who.holder}" if who.holder else ""
-        raise Lost(f"lock {ours.name!r} is not ours any more: it is held{by} (token {who.token})")
+        by = f" by {who.holder}" if who.holder else f" under token {who.token}"
+        raise Lost(f"lock {ours.name!r} is not ours any more: it is held{by}")
     if not leased:
         return
     if who.until is None:
@@ -116,5 +120,5 @@ def judge(ours: Ours, seen: Look, least: float, at: float, *, leased: bool) -> N
 
 
 def _is_us(ours: Ours, who: Held) -> bool:
-    """Whether the lock was given to our turn. A holder without a name is known by its token alone."""
-    return who.token == ours.token and who.holder in ("", ours.holder)
+    """Whether the lock was given to our turn. Name and token are ours alone: one of them will do."""
+    return who.token in (None, ours.token) and who.holder in ("", ours.holder)

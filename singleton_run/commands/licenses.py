@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from singleton_run import late_site
 from singleton_run.call.output import show
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def _licences() -> str:
     else:
         text: str = TEXT
         return text
+    late_site.load()
     try:
         own = metadata.distribution("singleton-run").read_text("licenses/LICENSE")
     except metadata.PackageNotFoundError:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from singleton_run.api.timestamps import rfc3339
 from singleton_run.commands import facts, lines
 from singleton_run.commands.connection import LIMIT, address, opened
-from singleton_run.commands.looking import look_at, now_at
+from singleton_run.commands.looking import look_at
 from singleton_run.commands.showing import answer
+from singleton_run.commands.steering import time_of
 from singleton_run.commands.wording import zone_of
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def run(given: Mapping[str, Value], environ: Mapping[str, str]) -> NoReturn:
     with opened(given, environ) as backend:
         names = backend.list(LIMIT)
         locks = [facts.listed(look_at(backend, name, LIMIT), name) for name in names]
-        at = rfc3339(now_at(backend))
+        at = rfc3339(time_of(backend))
     shown = [lock for lock in locks if lock["stale"] or not given["stale"]]
     told = {"lock": address(given, environ), "at": at, "locks": shown}
 

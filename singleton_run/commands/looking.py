@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from singleton_run.api import toolbox
 from singleton_run.api.contract import Look
+from singleton_run.commands.steering import time_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +31,7 @@ def look_at(backend: Backend, name: str, limit: float) -> Seen:
     """What the server tells of `name`. Raises Unavailable or Refused."""
     has_look = hasattr(backend, "look")
     look = backend.look(name, limit) if has_look else by_reading(*backend.read(name, limit))
-    return Seen(look, now_at(backend), toolbox.now(), hasattr(backend, "steer"))
+    return Seen(look, time_of(backend), toolbox.now(), hasattr(backend, "steer"))
 
 
 def by_reading(held: Held | None, record: Mapping[str, Any] | None) -> Look:
@@ -40,12 +40,3 @@ def by_reading(held: Held | None, record: Mapping[str, Any] | None) -> Look:
         return Look(Look.FREE, None, record)
     ended = record is not None and record["state"] != "running" and record["holder"] == held.holder
     return Look(Look.KEPT if ended and held.holder else Look.HELD, held, record)
-
-
-def now_at(backend: Backend) -> float:
-    """The time by the server's clock, in Unix seconds.
-
-    A difference from ours that may be an error of the measurement counts as none.
-    """
-    ahead, exact = backend.offset() or (0.0, 0.0)
-    return time.time() + (ahead if abs(ahead) > exact else 0.0)

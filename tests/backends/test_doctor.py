@@ -121,6 +121,12 @@ def test_a_user_who_may_not_read_and_write_a_key(with_users: Etcd, scheme: str) 
     assert told.has("BAD", "singleton-run/record/jobs/doctor can't be")
     assert told.has("warn", "singleton-run/once/jobs/doctor/ can't be read and written, which --once needs")
     assert told.has("ok", "etcd knows us as the user worker")
+    with_users.ctl("role", "grant-permission", "some", "readwrite", "singleton-run/record/jobs/", "--prefix")
+    with_users.ctl("role", "grant-permission", "some", "read", "singleton-run/control/jobs/", "--prefix")
+    with unchanged(with_users):
+        told = Told("--lock", f"{scheme}://worker:{SECRET}@{with_users.address}/jobs")
+    assert told.is_well(), told.out
+    assert told.has("warn", "control/jobs/doctor can't be written, which pause, resume and release need")
 
 
 @pytest.mark.parametrize(("path", "name"), [("jobs", ""), ("", "backup"), ("team's/jobs", "backup")])
@@ -266,7 +272,7 @@ def test_a_postgres_that_is_well_before_and_after_the_first_run(postgres_server:
     before = relations(server)
     told = Told("backup", "--lock", server.url)
     assert told.is_well(), told.out
-    assert told.has("ok", "singleton_run_lock isn't there, and the first run makes it")
+    assert told.has("ok", "singleton_run_lock isn't there, and our role may make it")
     assert relations(server) == before == []
     argv = [*PROGRAM, "--lock", server.url, "--name", "backup", "--", "true"]
     assert subprocess.run(argv, env=environment(), check=False).returncode == 0
@@ -286,7 +292,7 @@ def test_a_role_without_a_grant_and_what_is_printed_for_its_administrator(own_po
     told = Told("--lock", lock)
     assert told.status == UNUSABLE
     assert told.has(
-        "BAD", "singleton_run_lock, which every run needs, isn't there, and our role may not make it"
+        "BAD", "singleton_run_lock, which is for every run, isn't there, and our role may not make it"
     )
     printed = Told("--setup", "--lock", lock)
     assert (printed.status, printed.said) == (0, "")
@@ -298,6 +304,8 @@ def test_a_role_without_a_grant_and_what_is_printed_for_its_administrator(own_po
     for right, table, grade in (
         ("UPDATE", "singleton_run_lock", "BAD"),
         ("DELETE", "singleton_run_lock_once", "warn"),
+        ("SELECT", "singleton_run_lock_control", "BAD"),
+        ("INSERT", "singleton_run_lock_control", "warn"),
     ):
         server.run(f'REVOKE {right} ON {table} FROM "o""dd; role"')
         told = Told("--lock", lock)

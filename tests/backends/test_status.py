@@ -146,7 +146,7 @@ def test_a_holder_is_told_while_its_command_runs_and_its_run_afterwards(lab: Ask
     assert re.fullmatch(r"python[\d.]*", told["command"])
     assert (told["slot"], told["attempt"]) == (told["schedule"]["slot"], 1)
     assert (told["schedule"]["text"], told["schedule"]["state"]) == ("every 1h", "running")
-    assert (told["until"] is None) == (lab.kind in ("file", "etcd"))
+    assert (told["until"] is None) == (lab.kind == "file")
     assert [each["state"] for each in told["runs"]] == ["running"]
     assert told["since"] is not None
     assert told["last"] is None
@@ -205,6 +205,79 @@ def test_a_run_whose_machine_is_lost_has_crashed(lab: Asked) -> None:
     assert told["state"] in ("free", "expired")
     assert told["last"]["state"] == "crashed"
     assert lab.name in [each["name"] for each in lab.told("list", "--stale")["locks"]]
+
+
+def test_a_run_without_a_slot_is_told_of_while_it_runs(lab: Asked) -> None:
+    lab.holds()
+
+    def look() -> Any:
+        value = lab.told("status", lab.name)
+        return value if value["command"] else None
+
+    told = until(look, "the record of a run that goes on")
+    assert (told["token"], told["slot"]) == (lab.evidence.turns()[0], None)
+    assert told["runs"][0]["state"] == "running"
+
+
+# What only some backends know.
+
+
+@pytest.fixture(params=["etcd", "postgres", "k8s-lease"])
+def steered(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Asked]:
+    """A lab whose lock can be paused."""
+    with Asked(tmp_path) as lab:
+        put_at(lab, request.param, request)
+        yield lab
+
+
+def test_a_pause_is_told_of_and_what_runs_goes_on(steered: Asked) -> None:
+    lab = steered
+    first = lab.holds()
+    assert lab.ask("pause", lab.name, "--reason", "[red]moving\x1b[2J", "--yes").returncode == 0
+    told = lab.told("status", lab.name)
+    assert (told["state"], told["pause"]["until"]) == ("held", None)
+    assert told["pause"]["by"].endswith(f"@{os.uname().nodename}")
+    assert told["pause"]["at"] <= told["at"]
+    assert facts.NO_CONTROL not in told["notes"]
+    lab.finish()
+    assert first.wait() == 0
+    told = lab.told("status", lab.name)
+    assert (told["state"], told["last"]["state"]) == ("paused", "succeeded")
+    (line,) = [line for line in lab.ask("status", lab.name).stdout.splitlines() if line.startswith("pause\t")]
+    assert re.fullmatch(r"pause\tpaused by \S+ until somebody resumes it: \[red\]moving\\x1b\[2J", line)
+    (listed,) = [each for each in lab.told("list")["locks"] if each["name"] == lab.name]
+    assert (listed["state"], listed["pause"]) == ("paused", told["pause"])
+    held_back = lab.start(command=["true"], environ=lab.environ)
+    until(lambda: lab.told("status", lab.name)["pid"] == held_back.pid, "the call that is held back")
+    assert lab.told("status", lab.name)["state"] == "paused"
+    assert lab.ask("resume", lab.name, "--yes").returncode == 0
+    assert held_back.wait() == 0
+    told = lab.told("status", lab.name)
+    assert (told["state"], told["pause"]) == ("free", None)
+
+
+def test_a_pause_alone_makes_a_name_that_is_listed(steered: Asked) -> None:
+    lab = steered
+    assert lab.ask("pause", lab.name, "--for", "1h").returncode == 0
+    told = lab.told("status", lab.name)
+    assert (told["state"], told["last"]) == ("paused", None)
+    assert told["pause"]["until"] > told["at"]
+    assert lab.name in lab.ask("list").stdout
+
+
+def test_who_waits_is_told_in_order(on_etcd: Asked) -> None:
+    on_etcd.holds()
+    waiters = []
+    for _ in range(2):
+        waiters.append(on_etcd.start(command=["true"], environ=on_etcd.environ))
+        waiters[-1].hears("waiting for lock")
+    told = on_etcd.told("status", on_etcd.name)
+    assert [each["pid"] for each in told["waiting"]] == [run.pid for run in waiters]
+    assert facts.NO_QUEUE not in told["notes"]
+    lines = on_etcd.ask("status", on_etcd.name).stdout.splitlines()
+    assert [line for line in lines if line.startswith("waiting\t")] == [
+        f"waiting\t{each['holder']}" for each in told["waiting"]
+    ]
 
 
 # The call.

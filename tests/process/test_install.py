@@ -1,6 +1,7 @@
 """`singleton-run install DIRECTORY`: the executable is there as a whole, or it is one line and a status.
 
 Where no file is tested, the tree's singleton-run is told that it is one; what it copies then is its Python.
+The script that it writes otherwise is tested in tests/project/test_installed_script.py.
 """
 
 from __future__ import annotations
@@ -147,10 +148,3 @@ def test_without_proc_it_is_one_line(tmp_path: Path) -> None:
 def test_one_directory_is_named(words: list[str]) -> None:
     done = install(*words)
     assert (done.returncode, done.stderr.count("\n")) == (USAGE, 1)
-
-
-def test_a_script_that_needs_its_python_does_not_install_itself(tmp_path: Path) -> None:
-    argv = [*PROGRAM, "install", str(tmp_path)]
-    done = subprocess.run(argv, env=environment(), capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr.count("\n"), os.listdir(tmp_path)) == (UNUSABLE, 1, [])
-    assert f"take singleton-run-linux-{os.uname().machine} of the same release" in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -38,6 +39,22 @@ DESCRIBE = """if True:
         print(module, spec.cached, spec.parent, loader.path, sorted(facts))
         print(*(f"{name}={facts[name]}" for name in sorted(facts) if name[:2] == "__"))
         print(not above or getattr(sys.modules[above], last) is module)
+"""
+# CPython has a frozen package to try such things on.
+DESCRIBE_FROZEN = """if True:
+    import importlib, sys
+    from singleton_run import preload
+    names = ("__phello__.__init__", "__phello__.spam")
+    if sys.argv[1] == "quickly":
+        preload._IS_FROZEN = True
+        preload.load(("nowhere", *names))
+    for module in [importlib.import_module(name.removesuffix(".__init__")) for name in names]:
+        above, _, last = module.__name__.rpartition(".")
+        spec = module.__spec__
+        print(module.__name__, module.__package__, hasattr(module, "__path__"), module.__loader__)
+        print(spec.name, spec.origin, spec.loader, spec.parent, spec.has_location, spec.cached)
+        print(not above or getattr(sys.modules[above], last) is module)
+    print(preload._IS_FROZEN, file=sys.stderr)
 """
 
 
@@ -96,6 +113,23 @@ def test_a_module_is_what_the_import_statement_makes_of_it(tree: Path) -> None:
     )
     assert quickly.stderr == "set()\n"
     assert quickly.stdout.splitlines() == slowly.stdout.splitlines()
+
+
+def test_a_frozen_module_is_what_the_import_statement_makes_of_it() -> None:
+    quickly, slowly = (
+        subprocess.run(
+            [sys.executable, "-c", DESCRIBE_FROZEN, how],
+            env=environment(PYTHONPATH=str(TREE)),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        for how in ("quickly", "slowly")
+    )
+    assert (quickly.stderr, slowly.stderr) == ("True\n", "False\n")
+    without_addresses = [re.sub(r" at 0x\w+", "", done.stdout) for done in (quickly, slowly)]
+    assert "__phello__.spam __phello__ False" in without_addresses[0]
+    assert without_addresses[0] == without_addresses[1]
 
 
 @pytest.mark.parametrize("time", ["other", "same"])

@@ -17,6 +17,8 @@ PARTS = (
     "backends/conformance/test_k8s.py::TestCommand",
     "backends/conformance/test_postgres.py::TestCommand",
     "backends/postgres/test_command.py",
+    "backends/test_status.py",
+    "backends/test_doctor.py",
     "images/",
     "process/",
     "project/test_completions.py",
@@ -28,11 +30,12 @@ _STRANGER = "it makes a stranger's backend fail, and a file loads none"
 _INSIDE = "it calls functions in its own Python"
 _CLOCK = "libfaketime is loaded by a dynamic linker, and the file has none"
 _ETCD = "with etcd a waiter's place stays for its lease when its keeper is killed (docs/promises.md)"
-_ALONE = "a file does install itself"
 _MUSL = "musl does without that call"
 _GRPC = "python-etcd3 is in no file"
 # A test, or all of a module, and why it can't say anything of a file.
 UNFIT = {
+    "backends/test_doctor.py::test_a_clock_of_ours_that_is_wrong": _CLOCK,
+    "backends/test_doctor.py::test_a_stranger_s_lock_is_looked_at_as_far_as_the_contract_goes": _STRANGER,
     "process/test_bad_input.py::test_a_command_that_is_none_is_not_found": _INSIDE,
     "process/test_bad_input.py::test_a_directory_is_understood_or_refused": _INSIDE,
     "process/test_bad_input.py::test_a_duration_is_a_number_of_seconds_or_a_sentence": _INSIDE,
@@ -51,7 +54,6 @@ UNFIT = {
     "process/test_exit_status.py::test_78_where_there_is_no_linux_and_the_docs_say_how": _INSIDE,
     "process/test_exit_status.py::test_a_server_that_comes_back_within_the_wait_is_enough": _STRANGER,
     "process/test_exit_status.py::test_as_process_1_an_interrupted_command_is_told_by_number": _INSIDE,
-    "process/test_install.py::test_a_script_that_needs_its_python_does_not_install_itself": _ALONE,
     "process/test_logging.py::test_a_writer_that_gets_no_processor_is_waited_for": _PYTHON,
     "process/test_dead_guards.py": _PYTHON,
     "process/test_logging.py::test_errors_are_said_though_quiet": _STRANGER,

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
+
+import click
 
 from tests.support.harness import TREE
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 LAYOUTS = ("venv", "link", "user", "long")
 """A virtual environment, a link to its command as pipx makes it, the user's own site, a path of 200 bytes."""
@@ -57,3 +56,21 @@ def installed(layout: str, wheel: Path, place: Path) -> tuple[Path, dict[str, st
         link.symlink_to(command)
         command = link
     return command, environ
+
+
+def lend_click(place: Path) -> list[Path]:
+    """Have click and the like found by what was installed in `place`: a subcommand needs them.
+
+    Returns the files that do it.
+    """
+    lent = [folder / "lent.pth" for folder in place.glob("*/lib/python*/site-packages")]
+    for file in lent:
+        file.write_text(f"{Path(click.__file__).parents[1]}\n", encoding="utf-8")
+    return lent
+
+
+def put_script(command: Path, folder: Path, environ: dict[str, str]) -> Path:
+    """The script that this command puts into a new folder."""
+    folder.mkdir()
+    subprocess.run([command, "install", folder], check=True, capture_output=True, env=environ)
+    return folder / "singleton-run"

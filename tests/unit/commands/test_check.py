@@ -45,7 +45,9 @@ def test_another_s_lock_is_not() -> None:
 
 
 def test_what_a_server_does_not_tell_is_no_answer() -> None:
-    assert status(look(token=None)) == UNAVAILABLE
+    assert status(look(holder="", token=None)) == UNAVAILABLE
+    assert status(look(holder="vm:8:00000000", token=None)) == LOST
+    assert status(look(token=None)) == 0
     assert status(look(left=None)) == UNAVAILABLE
 
 
@@ -57,7 +59,9 @@ def test_a_lock_of_the_kernel_has_no_end_and_perhaps_no_name() -> None:
 def test_a_plain_call_is_read_without_click() -> None:
     assert check.read([]) == {}
     assert check.read(["--for", "9s"]) == check.read(["--for=9s"]) == {"for": "9s"}
-    assert check.read(["--for"]) is check.read(["--help"]) is check.read(["--lock", "etcd"]) is None
+    assert check.read(["--lock", "etcd", "--for=1"]) == {"lock": "etcd", "for": "1"}
+    for words in (["--for"], ["--help"], ["--lock"], ["etcd"], ["-h=1"], ["--for", "1", "--version"]):
+        assert check.read(words) is None
 
 
 @pytest.mark.parametrize("missing", ["NAME", "HOLDER", "TOKEN"])
