@@ -91,7 +91,9 @@ def holder_of(lab: Steered) -> tuple[str, int] | None:
 
 def order(lab: Steered) -> None:
     """Order that the present holder give the lock back."""
-    holder, token = until(lambda: holder_of(lab), "a holder with a token")
+    known = until(lambda: holder_of(lab), "a holder with a token")
+    assert known is not None
+    holder, token = known
     at = time.time()
     steer(lab, lambda was: control.ordered(was, holder=holder, token=token, by="bob@desk", at=at))
 
