@@ -30,7 +30,7 @@ LEFT_OUT = {
     "socket": "_socket is there",
 }
 OWN = ("singleton_run", "singleton_run_")
-NOT_OWN = ("singleton_run.testing", "singleton_run_etcd.grpc")
+NOT_OWN = ("singleton_run.testing", "singleton_run_etcd.grpc", "singleton_run_redis")
 # Packages whose imports inside of functions are followed too. For the standard library, BESIDE lists these.
 FOLLOWED = ("click", "croniter", "dateutil", "kubernetes", "psycopg", "rich", "yaml")
 # Imported by C code, by code with a computed name, or by functions of the standard library that we call.

@@ -12,6 +12,7 @@ import pytest
 
 from singleton_run.api.contract import Grant, Held, Look
 from singleton_run.api.control import pause_of, paused, resumed
+from singleton_run.api.finding import Finding
 from singleton_run.api.record import ended, started
 from singleton_run.errors import Failure, Lost, Refused
 from singleton_run.job import Job
@@ -945,6 +946,25 @@ class Conformance:
             except AssertionError as problem:
                 wrong.append(f"{fault.what}: {problem}")
         assert not wrong, "\n".join(wrong)
+
+    def test_to_examine_a_lock_changes_nothing(self, crew: Crew) -> None:
+        """It leaves no name, takes no lock, and nothing from its holder. Nothing is bad at a site."""
+        name = crew.name()
+        doctor, other = crew.peer(), crew.peer()
+        found = doctor.examine(name)
+        if found is None:
+            return
+        for grade, text, todo in found:
+            assert grade in (Finding.GOOD, Finding.WARNING), f"it says of a site that works: {text}: {todo}"
+            assert text, "a finding has no text"
+        assert name not in other.list(), "examine made the lock's name known"
+        grant = other.takes(name)
+        doctor.examine(name)
+        other.renew(grant)
+        record = record_of(grant)
+        other.release(grant, record)
+        doctor.examine(name)
+        assert other.read(name) == (None, record), "examine changed the lock or its record"
 
     def test_close_never_raises(self, crew: Crew) -> None:
         """Neither at first, nor after a refusal, nor with the lock, nor twice. It leaves no connection."""
