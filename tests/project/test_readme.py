@@ -241,13 +241,13 @@ class Stage:
         return done.stdout
 
     def show(self, script: str, columns: str) -> str:
-        """What a shell script prints at a terminal of so many columns, that shows no styles."""
-        environ = {**self.environ, "TERM": "dumb", "COLUMNS": columns}
+        """What a shell script prints at a terminal of so many columns, without its styles."""
+        environ = {**self.environ, "COLUMNS": columns}
         with Terminal(
             ["sh", "-c", script], self.directory, environ=environ, columns=int(columns)
         ) as terminal:
             terminal.wait()
-        lines = terminal.shown.replace("\r\n", "\n").split("\n")
+        lines = re.sub(r"\x1b\[[\d;]*m", "", terminal.shown).replace("\r\n", "\n").split("\n")
         return "\n".join(re.sub(r"(?<=\S) {2,}", "  ", line).rstrip(" ") for line in lines)
 
     @contextmanager
