@@ -19,6 +19,7 @@ PARTS = (
     "backends/postgres/test_command.py",
     "backends/test_doctor.py",
     "backends/test_status.py",
+    "backends/test_steering_commands.py",
     "images/",
     "process/",
     "project/test_completions.py",
