@@ -175,14 +175,11 @@ class Session:
         wire: Wire = Socket(address, deadline)
         try:
             if self._tls is not None:
-                wire = self._tls.wrap(wire, self._address.host, deadline)
+                wire = _secured(self._tls, wire, self._address.host, deadline)
             link = Link(wire)
             sent = toolbox.now()
             answers = toolbox.request(
-                lambda: _answers(link, self._greeting(), deadline),
-                "connect",
-                lambda: self._place,
-                lambda _: "logged in",
+                lambda: self._greet(link, deadline), "connect", lambda: self._place, lambda _: "logged in"
             )
             seconds, micros = answers[-1]
         except BaseException:
@@ -191,15 +188,19 @@ class Session:
         self._link = link
         self.clock.read(int(seconds) + int(micros) / 1e6, sent, toolbox.now())
 
-    def _greeting(self) -> list[Command]:
-        """Log in, and ask for the server's time."""
+    def _greet(self, link: Link, deadline: Deadline) -> list[Any]:
+        """Log in, and ask for the server's time. Raises Broken, Timeout, Interrupted, ServerError."""
         login: Command = ()
         if self._address.password:
             login = ("AUTH", self._address.user or "default", self._address.password)
         commands: list[Command] = [("HELLO", "3", *login, "SETNAME", "singleton-run")]
         if self._address.database:
             commands.append(("SELECT", str(self._address.database)))
-        return [*commands, ("TIME",)]
+        try:
+            return _answers(link, [*commands, ("TIME",)], deadline)
+        except Broken as error:
+            hint = "is it Redis, and speaks TLS?" if self._tls else "is it Redis, and without TLS?"
+            raise Broken(f"{error}: {hint}") from None
 
     def _ask(self, commands: Sequence[Command], deadline: Deadline) -> list[Any]:
         """The answers. Raises ServerError, Unavailable, Interrupted."""
@@ -238,6 +239,15 @@ def _tls(address: Address) -> Tls | None:
     from singleton_run.api.http.tls import Tls
 
     return Tls(address.ca, address.cert, address.key, address.server_name, insecure=address.insecure)
+
+
+def _secured(tls: Tls, wire: Wire, host: str, deadline: Deadline) -> Wire:
+    """TLS on the wire. Raises Broken, Interrupted."""
+    try:
+        return tls.wrap(wire, host, deadline)
+    except Timeout:
+        # Redis waits for more where TLS is spoken to a port without it.
+        raise Broken("no answer to the TLS handshake in time: is TLS spoken there?") from None
 
 
 def _answers(link: Link, commands: Sequence[Command], deadline: Deadline) -> list[Any]:

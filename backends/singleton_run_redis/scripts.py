@@ -127,8 +127,8 @@ if op == 'take' or op == 'stand' then
     local last = tonumber(redis.call('GET', token) or 0) or 0
     if last >= 9007199254740991 then return {clock, 'worn'} end
     local fresh = text(math.max(last + 1, now))
-    drop(me)
     redis.call('SET', token, fresh)
+    drop(me)
     redis.call('DEL', lock)
     redis.call('HSET', lock, 'holder', me, 'token', fresh, 'generation', 0, 'since', clock)
     redis.call('PEXPIRE', lock, ttl)
@@ -155,6 +155,9 @@ if op == 'check' or op == 'renew' or op == 'write' or op == 'mark' or op == 'rel
         local why = not holder and 'gone' or not same and 'other' or kept and 'kept' or 'later'
         return {clock, 'lost', why, holder}
     end
+    -- A server whose memory is full takes a script's further writes after one that frees memory. So a holder
+    -- goes on, while nobody takes a lock.
+    if op ~= 'check' then drop(me) end
     if op == 'renew' then
         redis.call('HSET', lock, 'generation', generation)
         redis.call('PEXPIRE', lock, ARGV[6])

@@ -57,7 +57,7 @@ class Server(Process):
     def __init__(
         self, folder: Path, flags: Sequence[str] = (), certificates: Certificates | None = None
     ) -> None:
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         self.socket = folder / "socket"

@@ -114,6 +114,7 @@ def site_at(
         faults=faults,
         watches=watches,
         tells=watches,
+        runs=12,
     )
 
 
