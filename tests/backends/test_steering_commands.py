@@ -12,7 +12,7 @@ import pytest
 
 from singleton_run.api.lock_address import redact
 from singleton_run.errors import HELD, LOST, UNAVAILABLE, UNUSABLE, USAGE
-from tests.servers import etcd
+from tests.servers import etcd, redis
 from tests.servers.kubeaccess import WATCHING
 from tests.support.harness import LIMIT, PROGRAM, environment, gone, kill_tree, until
 from tests.support.proxy import DOWN, UP, proxy
@@ -26,12 +26,18 @@ if TYPE_CHECKING:
     from tests.servers.etcd import Etcd
     from tests.servers.kubeaccess import Namespace, Pod
 
-SERVERS = ("etcd", "postgres", "k8s-lease")
+SERVERS = ("etcd", "postgres", "k8s-lease", "redis")
 
 
 @pytest.fixture(scope="module")
 def pod(namespace: Namespace, tmp_path_factory: pytest.TempPathFactory) -> Pod:
     return namespace.account("steering", (*WATCHING, "list")).pod(tmp_path_factory.mktemp("pod"))
+
+
+@pytest.fixture(scope="module")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Server]:
+    with redis.running(tmp_path_factory.mktemp("redis")) as server:
+        yield server
 
 
 @pytest.fixture(params=SERVERS)
@@ -40,8 +46,8 @@ def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Steered]:
         if request.param == "k8s-lease":
             pod: Pod = request.getfixturevalue("pod")
             lab.put_at(f"k8s-lease://?service-account={pod.folder}", **pod.environ)
-        elif request.param == "postgres":
-            lab.put_at(request.getfixturevalue("postgres_server").url)
+        elif request.param in ("postgres", "redis"):
+            lab.put_at(request.getfixturevalue(f"{request.param}_server").url)
         else:
             lab.put_at(f"etcd://{request.getfixturevalue('etcd_server').address}")
         yield lab
