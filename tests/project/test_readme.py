@@ -283,7 +283,8 @@ VARYING = (
     (r"\b0000\d{16}\b", "TOKEN of twenty digits"),
     (r"\b\d{16}\b", "TOKEN"),
     (r"\b\d{10}\.\d+\b", "SECONDS"),
-    (r"\b(wrapper|job|process|kill -9) \d+\b", r"\1 PID"),
+    (r"\b(wrapper|job|process|kill|kill -9) \d+\b", r"\1 PID"),
+    (r"\bby [\w.-]+@[\w.-]+", "by USER@HOST"),
     (r"\b\d+ ms\b", "SOME ms"),
     (r"\bafter \d+s\b", "after SOME s"),
 )
