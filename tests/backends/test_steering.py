@@ -11,7 +11,8 @@ import pytest
 
 from singleton_run.api import control, registry
 from tests.servers import etcd
-from tests.support.harness import LONG, Lab, gone, send, until
+from tests.servers.kubeaccess import WATCHING
+from tests.support.harness import LONG, Lab, environment, gone, send, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -19,29 +20,51 @@ if TYPE_CHECKING:
 
     from singleton_run.api.contract import Backend, Look
     from singleton_run.api.control import Control
+    from tests.servers.kubeaccess import Namespace, Pod
     from tests.support.harness import Run
 
     Change = Callable[[Mapping[str, Any] | None], Control]
 
-SERVERS = ["etcd", pytest.param("etcd+grpc", marks=etcd.NEEDS_GRPC)]
+SERVERS = ["etcd", pytest.param("etcd+grpc", marks=etcd.NEEDS_GRPC), "postgres", "k8s-lease"]
 PAUSED = "is paused by alice@desk since 20"
 
 
+class _At(Lab):
+    """A lock on a server: `variables` are what its calls need of the environment."""
+
+    variables: Mapping[str, str] = {}
+
+    def start(self, *options: str, environ: Mapping[str, str] | None = None, **how: Any) -> Run:
+        """Start a command under the lock."""
+        return super().start(*options, environ=environ or environment(**self.variables), **how)
+
+
+@pytest.fixture(scope="module")
+def pod(namespace: Namespace, tmp_path_factory: pytest.TempPathFactory) -> Pod:
+    return namespace.account("paused", WATCHING).pod(tmp_path_factory.mktemp("pod"))
+
+
 @pytest.fixture(params=SERVERS)
-def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lab]:
+def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[_At]:
     """A lock on that server."""
-    with Lab(tmp_path) as lab:
-        server: etcd.Etcd = request.getfixturevalue("etcd_server")
-        lab.lock = f"{request.param}://{server.address}"
+    with _At(tmp_path) as lab:
+        if request.param == "k8s-lease":
+            pod: Pod = request.getfixturevalue("pod")
+            lab.lock, lab.variables = f"k8s-lease://?service-account={pod.folder}", pod.environ
+        elif request.param == "postgres":
+            lab.lock = request.getfixturevalue("postgres_server").url
+        else:
+            server: etcd.Etcd = request.getfixturevalue("etcd_server")
+            lab.lock = f"{request.param}://{server.address}"
         yield lab
 
 
-def opened(lab: Lab) -> Backend:
+def opened(lab: _At) -> Backend:
     """The backend of the lab's server; not by gRPC, whose package warns at its import."""
-    return registry.open_backend(lab.lock.replace("etcd+grpc", "etcd"), os.environ)
+    return registry.open_backend(lab.lock.replace("etcd+grpc", "etcd"), {**os.environ, **lab.variables})
 
 
-def look(lab: Lab) -> Look:
+def look(lab: _At) -> Look:
     """All that the server tells of the lab's lock."""
     backend = opened(lab)
     try:
@@ -50,7 +73,7 @@ def look(lab: Lab) -> Look:
         backend.close()
 
 
-def steer(lab: Lab, change: Change) -> None:
+def steer(lab: _At, change: Change) -> None:
     """Change the control of the lab's lock, whoever else changes it."""
     backend = opened(lab)
     try:
@@ -62,15 +85,16 @@ def steer(lab: Lab, change: Change) -> None:
         backend.close()
 
 
-def pause(lab: Lab, seconds: float | None = None) -> None:
+def pause(lab: _At, seconds: float | None = None) -> None:
     """Pause the lab's lock for so long, or until it is resumed."""
     now = time.time()
     ends = None if seconds is None else now + seconds
     steer(lab, lambda was: control.paused(was, by="alice@desk", at=now, until=ends, reason="the move"))
 
 
-def order(lab: Lab) -> None:
+def order(lab: _At) -> None:
     """Order that the present holder give the lock back."""
+    until(lambda: _token(lab) is not None, "the holder's token, which a Lease tells a moment later")
     held = look(lab).holder
     assert held is not None
     assert held.token is not None
@@ -78,7 +102,12 @@ def order(lab: Lab) -> None:
     steer(lab, lambda was: control.ordered(was, holder=holder, token=token, by="bob@desk", at=at))
 
 
-def one_runs_and_one_waits(lab: Lab, *words: str) -> tuple[Run, Run]:
+def _token(lab: _At) -> int | None:
+    held = look(lab).holder
+    return None if held is None else held.token
+
+
+def one_runs_and_one_waits(lab: _At, *words: str) -> tuple[Run, Run]:
     """Two replicas, of which the first has the lock."""
     first = lab.start("--ttl", LONG, "--kill-after", "300ms", command=lab.long_job(*words))
     lab.ready()
@@ -87,7 +116,7 @@ def one_runs_and_one_waits(lab: Lab, *words: str) -> tuple[Run, Run]:
     return first, second
 
 
-def test_a_pause_lets_the_running_one_go_on_and_keeps_the_waiting_one_back(lab: Lab) -> None:
+def test_a_pause_lets_the_running_one_go_on_and_keeps_the_waiting_one_back(lab: _At) -> None:
     first, second = one_runs_and_one_waits(lab)
     pause(lab)
     lab.beats()
@@ -103,7 +132,7 @@ def test_a_pause_lets_the_running_one_go_on_and_keeps_the_waiting_one_back(lab: 
     lab.evidence.check(2)
 
 
-def test_a_pause_ends_by_itself_at_its_time_by_the_server_s_clock(lab: Lab) -> None:
+def test_a_pause_ends_by_itself_at_its_time_by_the_server_s_clock(lab: _At) -> None:
     pause(lab, 5.0)
     run = lab.start("--ttl", LONG, command=lab.job())
     run.hears(PAUSED)
@@ -112,7 +141,7 @@ def test_a_pause_ends_by_itself_at_its_time_by_the_server_s_clock(lab: Lab) -> N
 
 
 @pytest.mark.parametrize("resumes", [True, False])
-def test_a_keeper_that_is_killed_during_a_pause_has_a_successor(lab: Lab, *, resumes: bool) -> None:
+def test_a_keeper_that_is_killed_during_a_pause_has_a_successor(lab: _At, *, resumes: bool) -> None:
     """It acquires the lock anew: where the dead one's lease isn't known to it, once that has lapsed."""
     pause(lab)
     run = lab.start("--ttl", "6s", command=lab.job())
@@ -133,7 +162,7 @@ def test_a_keeper_that_is_killed_during_a_pause_has_a_successor(lab: Lab, *, res
         lab.next_one()
 
 
-def test_an_order_ends_a_command_that_is_deaf_and_then_the_next_one_runs(lab: Lab) -> None:
+def test_an_order_ends_a_command_that_is_deaf_and_then_the_next_one_runs(lab: _At) -> None:
     first, second = one_runs_and_one_waits(lab, "leave", "ignore")
     order(lab)
     assert first.wait() == 79
@@ -145,7 +174,7 @@ def test_an_order_ends_a_command_that_is_deaf_and_then_the_next_one_runs(lab: La
     assert record["runs"][0]["state"] == "lost"
 
 
-def test_an_order_is_obeyed_though_the_keeper_is_killed_meanwhile(lab: Lab) -> None:
+def test_an_order_is_obeyed_though_the_keeper_is_killed_meanwhile(lab: _At) -> None:
     first, second = one_runs_and_one_waits(lab, "ignore")
     order(lab)
     first.hears("is taken away by bob@desk")
@@ -155,7 +184,7 @@ def test_an_order_is_obeyed_though_the_keeper_is_killed_meanwhile(lab: Lab) -> N
     lab.evidence.check(2)
 
 
-def test_an_order_to_one_that_waits_during_a_pause_ends_its_wait(lab: Lab) -> None:
+def test_an_order_to_one_that_waits_during_a_pause_ends_its_wait(lab: _At) -> None:
     pause(lab)
     run = lab.start("--ttl", LONG, command=lab.job())
     run.hears(PAUSED)
@@ -167,7 +196,7 @@ def test_an_order_to_one_that_waits_during_a_pause_ends_its_wait(lab: Lab) -> No
     lab.evidence.check(1)
 
 
-def test_slots_are_skipped_during_a_pause(lab: Lab) -> None:
+def test_slots_are_skipped_during_a_pause(lab: _At) -> None:
     pause(lab)
     runs = [lab.start("--every", "2s", command=lab.job()) for _ in range(2)]
     until(lambda: "is skipped: the lock is paused" in runs[0].said + runs[1].said, "a slot to be skipped")
@@ -182,7 +211,7 @@ def test_slots_are_skipped_during_a_pause(lab: Lab) -> None:
     assert len(names) == len(set(names))
 
 
-def test_a_run_that_lasts_is_in_the_record_while_it_runs(lab: Lab) -> None:
+def test_a_run_that_lasts_is_in_the_record_while_it_runs(lab: _At) -> None:
     run = lab.start("--ttl", LONG, command=lab.long_job())
     lab.ready()
     until(lambda: (look(lab).record or {}).get("state") == "running", "the record of the run")
