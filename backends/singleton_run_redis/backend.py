@@ -15,9 +15,10 @@ from singleton_run_redis.scripts import PREFIX, channels_of, keys_of, name_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from typing import Any
 
+    from singleton_run.api.finding import Finding
     from singleton_run_redis.address import Address
 
     Answer = list[Any]  # named here, for `list` is a method below
@@ -53,6 +54,7 @@ class RedisBackend:
 
     def __init__(self, address: Address) -> None:
         self.warning: tuple[str, str] | None = None
+        self._address = address
         self._session = Session(address)
         self._place: _Place | None = None
         self._version: str | None = None
@@ -170,6 +172,18 @@ class RedisBackend:
     def forget(self, name: str, key: str, limit: float) -> bool:
         """Delete the key's field; false if there was none."""
         return bool(self._change("forget", name, ["", plain(key)], Deadline.after(limit))[2])
+
+    def examine(self, name: str, ttl: float, limit: float) -> Iterator[Finding]:
+        """Version, role, rights, channels, what the server does with its data, users, TLS."""
+        from singleton_run_redis import doctor
+
+        yield from doctor.examine(self._session, self._address, name, limit)
+
+    def setup(self, name: str, limit: float) -> str:
+        """The command that gives our user its rights. Nobody is contacted."""
+        from singleton_run_redis import doctor
+
+        return doctor.setup(self._address)
 
     def offset(self) -> tuple[float, float] | None:
         """By the server's clock, which every answer tells."""

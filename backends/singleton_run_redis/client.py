@@ -20,7 +20,7 @@ from singleton_run_redis.scripts import SCRIPT, SHA, keys_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any, TypeVar
 
     from singleton_run.api.deadline import Deadline
@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """The connection to the server at `address`. `clock` is the server's."""
+    """The connection to the server at `address`. `clock` is the server's.
+
+    `hello` is what the server said of itself when we connected: its name, version, mode and role.
+    """
 
     def __init__(self, address: Address) -> None:
         self._address = address
@@ -44,6 +47,7 @@ class Session:
         self._tls = _tls(address)
         self._place = authority(address.host, address.port) if address.port else address.host
         self.clock = ServerClock()
+        self.hello: Mapping[str, str] = {}
 
     def connect(self, deadline: Deadline) -> None:
         """Connect, unless that is done. Raises Unavailable, Refused, Interrupted."""
@@ -91,6 +95,16 @@ class Session:
         (found,) = toolbox.request(work, operation, lambda: name, lambda answers: _text(answers[0][1]))
         self.clock.read(int(found[0]) / 1e6, sent, toolbox.now())
         return [_text(value) if isinstance(value, bytes) else value for value in found]
+
+    def ask(self, command: Command, deadline: Deadline) -> Any:
+        """The answer to another command, its texts as bytes. The connection must have been made.
+
+        Raises ServerError, Unavailable, Interrupted.
+        """
+        (answer,) = toolbox.request(
+            lambda: self._ask([command], deadline), command[0].lower(), lambda: "", lambda _: "done"
+        )
+        return answer
 
     def keys(self, pattern: str, deadline: Deadline) -> list[str]:
         """The keys that match a pattern. Raises ServerError, Unavailable, Interrupted."""
@@ -182,6 +196,12 @@ class Session:
                 lambda: self._greet(link, deadline), "connect", lambda: self._place, lambda _: "logged in"
             )
             seconds, micros = answers[-1]
+            told = answers[0] if isinstance(answers[0], dict) else {}
+            self.hello = {
+                _text(word): _text(value)
+                for word, value in told.items()
+                if isinstance(word, bytes) and isinstance(value, bytes)
+            }
         except BaseException:
             wire.close()
             raise
