@@ -839,3 +839,11 @@ class KeepsFewRuns(QueueFile):
 
     def write(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
         super().write(grant, {**record, "runs": record["runs"][:10]}, limit)
+
+
+class ForgetsTheSlotsOfRuns(QueueFile):
+    """An earlier run is kept without its slot."""
+
+    def write(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
+        runs = [{word: run[word] for word in run if word != "slot"} for run in record["runs"]]
+        super().write(grant, {**record, "runs": runs}, limit)

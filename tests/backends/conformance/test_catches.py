@@ -193,7 +193,8 @@ CATCHES = {
     },
     "FreesByEndingTheLease": {"a_held_lock_is_freed": NOT_LOST},
     "WantsEveryWord": {"a_record_of_an_older_version_is_read": "is not read"},
-    "KeepsFewRuns": {"a_record_of_many_runs_goes_through": "comes back changed"},
+    "KeepsFewRuns": {"a_record_of_many_runs_goes_through": "only 10 of 50 runs are kept"},
+    "ForgetsTheSlotsOfRuns": {"a_record_of_many_runs_goes_through": "comes back changed"},
     "NeverComesBack": {"after_an_outage_the_holder_holds_and_the_waiter_waits": "the server is back"},
 }
 
