@@ -33,6 +33,8 @@ _COLOURS = {Finding.GOOD: "32", Finding.WARNING: "33", Finding.BAD: "1;31"}
 # The lock that is read for the time of a round trip if nobody names one.
 _ANY = "doctor"
 _TIMES = 5
+_SHORT = 2.0
+"""Seconds that a read may take where something bad was said, and perhaps nobody answers."""
 
 
 def run(given: Mapping[str, Value], environ: Mapping[str, str]) -> NoReturn:
@@ -81,11 +83,9 @@ def _examine_lock(report: _Report, asked: Settings, environ: Mapping[str, str], 
         report.take([_failed(failure)])
         return
     try:
-        if not hasattr(backend, "examine"):
-            report.take([_unknown(asked.scheme)])
-        else:
-            report.take(backend.examine(name, asked.ttl, LIMIT))
-        if not kernel_held:
+        can = hasattr(backend, "examine")
+        answers = report.take(backend.examine(name, asked.ttl, LIMIT) if can else [_unknown(asked.scheme)])
+        if answers and not kernel_held:
             report.take(_trips(backend, name, asked.ttl, told=report.is_bad))
         said = getattr(backend, "warning", None)
         if said is not None:
@@ -122,13 +122,15 @@ class _Report:
         plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") in (None, "dumb")
         self._colours = {} if plain or not os.isatty(1) else _COLOURS
 
-    def take(self, findings: Iterator[Finding] | list[Finding]) -> None:
-        """Print each of `findings`. A failure in the middle is the last of them, and is bad."""
+    def take(self, findings: Iterator[Finding] | list[Finding]) -> bool:
+        """Print each of `findings`. A failure in the middle is the last of them, and is bad: then False."""
         try:
             for finding in findings:
                 self._print(finding)
         except Failure as failure:
             self._print(_failed(failure))
+            return False
+        return True
 
     def _print(self, finding: Finding) -> None:
         self.is_bad |= finding.grade == Finding.BAD
@@ -157,7 +159,7 @@ def _trips(backend: Backend, name: str, ttl: float, *, told: bool) -> Iterator[F
     try:
         for _ in range(_TIMES):
             began = toolbox.now()
-            backend.read(name or _ANY, LIMIT)
+            backend.read(name or _ANY, _SHORT if told else LIMIT)
             times.append(toolbox.now() - began)
     except Failure:
         if told:
