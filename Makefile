@@ -16,7 +16,7 @@ export SINGLETON_RUN
 STANDALONE ?= dist/singleton-run-linux-$(shell uname -m)
 
 .PHONY: help venv test test-fast test-process test-servers test-standalone lint audit bench peers demo simulate faults \
-  completions kube-apiserver lock dist standalone standalone-aarch64 clean
+  completions man kube-apiserver lock dist standalone standalone-aarch64 clean
 
 help: ## print this
 	@awk -F ': .*## |: ## ' '/^[a-z0-9-]+: .*## /{printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -128,6 +128,9 @@ completions: $(VENV)/package ## write the shells' completions anew
 	$(VENV)/bin/singleton-run completion bash > $(VENV)/completion && mv $(VENV)/completion completions/singleton-run.bash
 	$(VENV)/bin/singleton-run completion zsh > $(VENV)/completion && mv $(VENV)/completion completions/_singleton-run
 	$(VENV)/bin/singleton-run completion fish > $(VENV)/completion && mv $(VENV)/completion completions/singleton-run.fish
+
+man: $(VENV)/package ## write the man page anew
+	$(PY) -m docs.man_page > $(VENV)/page && mv $(VENV)/page docs/singleton-run.1
 
 clean: ## remove what make and the tests have made
 	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

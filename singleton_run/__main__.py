@@ -44,6 +44,8 @@ def main() -> NoReturn:
 
 
 def _run() -> int:
+    if sys.argv[1:2] == ["check"] and _checked():
+        return 0
     preload.load(preload.CALL)
     from singleton_run.call import executable, fast_parser, settings
     from singleton_run.system import calls
@@ -59,6 +61,19 @@ def _run() -> int:
     from singleton_run.front import start
 
     return start.run(asked, path, signals, mask)
+
+
+def _checked() -> bool:
+    """Do an ordinary `check` without click. False if click has to read the call. Raises Failure."""
+    from singleton_run.commands import check
+    from singleton_run.system import calls
+
+    given = check.read(sys.argv[2:])
+    if given is None or os.environ.get("_SINGLETON_RUN_COMPLETE"):
+        return False
+    calls.reserve_standard()
+    check.ensure(given, os.environ)
+    return True
 
 
 def _fail(failure: Failure) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 
 USAGE = 2
+NOT_HELD = 3
 UNAVAILABLE = 69
 HELD = 75
 DENIED = 77

@@ -18,16 +18,18 @@ if TYPE_CHECKING:
 def open_backend(url: str, environ: Mapping[str, str]) -> EtcdBackend:
     """The backend for `etcd`, `etcd+grpc` or a URL of them; nobody is contacted. Raises Refused."""
     address = Address(url, environ)
-    server: Server
-    if url.partition("://")[0] == "etcd+grpc":
-        from singleton_run_etcd.grpc import Grpc
 
-        server = Grpc(address)
-    else:
+    def connect(to: Address) -> Server:
+        if url.partition("://")[0] == "etcd+grpc":
+            from singleton_run_etcd.grpc import Grpc
+
+            return Grpc(to)
         from singleton_run_etcd.gateway import Gateway
 
-        server = Gateway(address, environ)
-    backend = EtcdBackend(server, address.prefix)
+        return Gateway(to, environ)
+
+    backend = EtcdBackend(connect(address), address.prefix)
+    backend.for_doctor = address, connect
     if address.insecure:
         text = "the certificate of etcd is not checked: anybody may be answering in its place"
         backend.warning = "error", text

@@ -6,7 +6,8 @@ before its own. A lock that is kept after its turn has its key under another lea
 waits for the key waits for the end of that lease.
 
 A living lease is not a held lock, because somebody can delete the key by hand. So `renew` keeps the lease
-alive *and* sees that the key is there, and a holder watches its key.
+alive *and* sees that the key is there, and a holder watches its key. A new control touches this key, so that
+the same watch tells the holder of it; the key's create revision, value and lease stay.
 """
 
 from __future__ import annotations
@@ -26,9 +27,12 @@ from singleton_run_etcd.keys import Keys, all_below
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any
 
+    from singleton_run.api.contract import Look
+    from singleton_run.api.finding import Finding
+    from singleton_run_etcd.address import Address
     from singleton_run_etcd.client import Compare, KeyValue, Outcome, Server, Watch
 
 _LONGEST_PAUSE = 5.0
@@ -61,7 +65,12 @@ class _Place:
 
 
 class EtcdBackend:
-    """Locks whose keys begin with `prefix`, in the cluster of `server`. See `contract.Backend`."""
+    """Locks whose keys begin with `prefix`, in the cluster of `server`. See `contract.Backend`.
+
+    `for_doctor` has the cluster's address, and what connects to an address.
+    """
+
+    for_doctor: tuple[Address, Callable[[Address], Server]]
 
     def __init__(self, server: Server, prefix: str) -> None:
         self.warning: tuple[str, str] | None = None
@@ -129,8 +138,8 @@ class EtcdBackend:
             self._server.revoke_lease(self._place.lease, Deadline.after(limit))
             self._place = None
 
-    def renew(self, grant: Grant, limit: float) -> None:
-        """Keep the lease alive and see that the key is there.
+    def renew(self, grant: Grant, limit: float) -> Mapping[str, Any] | None:
+        """Keep the lease alive, see that the key is there, and read the control.
 
         The first renewal of a later keeper claims the key for its generation.
         """
@@ -143,13 +152,15 @@ class EtcdBackend:
             value = keys.value(grant.holder, handle["since"], grant.generation)
             claim.append(Op("put", self._own_key(grant), value=value, lease=handle["lease"]))
         try:
-            outcome = self._server.txn(self._is_still_ours(grant), claim, [], deadline)
+            then = [*claim, Op("range", self._keys.control(grant.name))]
+            outcome = self._server.txn(self._is_still_ours(grant), then, [], deadline)
         except LeaseNotFound:
             raise Lost(_LEASE_ENDED) from None
         if not outcome.succeeded:
             raise Lost(_NOT_OURS)
         self._seen = outcome.revision
         self._claimed = grant.generation
+        return keys.control_of(outcome.found[-1])
 
     def hold(self, grant: Grant, until: float, wake: int) -> None:
         """Watch our own key. While no watch can be opened, wait, and try again less and less often."""
@@ -210,10 +221,29 @@ class EtcdBackend:
     def read(self, name: str, limit: float) -> tuple[Held | None, Mapping[str, Any] | None]:
         """The holder of the oldest key, and the record."""
         deadline = Deadline.after(limit)
-        look = [self._oldest(name), Op("range", self._keys.record(name))]
-        outcome = self._server.txn([], look, [], deadline)
-        oldest, record = outcome.found
-        return (self._held(oldest[0], deadline) if oldest else None), _record(record)
+        outcome = self._server.txn([], self._state_of(name), [], deadline)
+        oldest, record, control = outcome.found
+        held = self._held(oldest[0], deadline, control=keys.control_of(control)) if oldest else None
+        return held, record_of(record)
+
+    def look(self, name: str, limit: float) -> Look:
+        """The whole queue, the record and the control, and then the time that the holder's lease has left."""
+        from singleton_run_etcd import steering
+
+        return steering.look(self._server, self._keys, name, Deadline.after(limit))
+
+    def steer(self, name: str, version: str, control: Mapping[str, Any], limit: float) -> bool:
+        """Put the control if its mod revision still is `version`, and touch the holder's key."""
+        from singleton_run_etcd import steering
+
+        self._keys.check(name)
+        return steering.steer(self._server, self._keys, name, version, control, Deadline.after(limit))
+
+    def free(self, name: str, seen: Look, limit: float) -> bool:
+        """Delete the oldest key if its create revision still is the token of `seen`."""
+        from singleton_run_etcd import steering
+
+        return steering.free(self._server, self._keys, name, seen, Deadline.after(limit))
 
     def done(self, name: str, key: str, limit: float) -> Mapping[str, Any] | None:
         """The value of the mark's key, None without one. Raises Refused (78) for one that can't be read."""
@@ -236,13 +266,27 @@ class EtcdBackend:
         """By the Date of the gateway's last answer. None by gRPC, which doesn't tell the time."""
         return self._server.offset()
 
+    def examine(self, name: str, ttl: float, limit: float) -> Iterator[Finding]:
+        """Members, version, permissions, users, TLS, and whether a watch opens."""
+        from singleton_run_etcd import doctor
+
+        yield from doctor.examine(self._server, *self.for_doctor, name, limit)
+
+    def setup(self, name: str, limit: float) -> str:
+        """The calls of etcdctl that make a role, and give it to our user. Nobody is contacted."""
+        from singleton_run_etcd import doctor
+
+        return doctor.setup(self.for_doctor[0], name)
+
     def list(self, limit: float) -> list[str]:
-        """The names that have a record, or a key that looks like a lock's, sorted."""
-        records = self._keys.record("")
-        ranges = [all_below(records, keys_only=True), *self._keys.queues()]
+        """The names that have a record, a control, or a key that looks like a lock's, sorted."""
+        folders = [self._keys.record(""), self._keys.control("")]
+        ranges = [*(all_below(folder, keys_only=True) for folder in folders), *self._keys.queues()]
         outcome = self._server.txn([], ranges, [], Deadline.after(limit))
-        names = {entry.key.removeprefix(records) for entry in outcome.found[0]}
-        for entries in outcome.found[1:]:
+        names = set()
+        for folder, entries in zip(folders, outcome.found, strict=False):
+            names |= {entry.key.removeprefix(folder) for entry in entries}
+        for entries in outcome.found[len(folders) :]:
             names |= {self._keys.name_of(entry) for entry in entries}
         return sorted(name for name in names if name and "/" not in name)
 
@@ -270,8 +314,10 @@ class EtcdBackend:
     def _own_key(self, grant: Grant) -> str:
         return self._keys.place(grant.name, grant.handle["lease"])
 
-    def _oldest(self, name: str) -> Op:
-        return all_below(self._keys.queue(name), limit=1)
+    def _state_of(self, name: str) -> Sequence[Op]:
+        """The ranges of the holder's place, the record and the control."""
+        record, control = self._keys.record(name), self._keys.control(name)
+        return [self._keys.oldest(name), Op("range", record), Op("range", control)]
 
     def _attempt(self, place: _Place, holder: str, ttl: float, deadline: Deadline) -> Grant | Held:
         """Look, from our place in the queue, whether the lock is ours.
@@ -280,34 +326,33 @@ class EtcdBackend:
         """
         began = toolbox.now()
         outcome = self._look(place, holder, ttl, deadline)
-        own, oldest, record, *newest = outcome.found
+        own, oldest, record, found, *newest = outcome.found
         if not (own and oldest) or own[0].lease != place.lease:
             # A key under another lease is kept after its turn: another keeper of ours has released it.
             raise LeaseNotFound
         place.created = own[0].created
         self._seen = outcome.revision
+        control = keys.control_of(found)
         if oldest[0].created != place.created:
             # Where our key was just made, watch the newest of the others. Else `wait` finds the one before
             # ours.
-            others = [entry.key for found in newest for entry in found if entry.key != place.key]
+            others = [entry.key for some in newest for entry in some if entry.key != place.key]
             handle = {"ttl": ttl, "predecessor": others[0] if others else "", "revision": outcome.revision}
-            return self._held(oldest[0], deadline, handle)
+            return self._held(oldest[0], deadline, handle, control)
         if place.renewed < began:
             if not self._server.keep_lease_alive(place.lease, deadline):
                 raise LeaseNotFound
             place.renewed = began
         handle = {"lease": place.lease, "since": place.since, "known": self._server.known()}
-        return Grant(place.name, holder, place.created, ttl, handle, _record(record))
+        return Grant(place.name, holder, place.created, ttl, handle, record_of(record), control=control)
 
     def _look(self, place: _Place, holder: str, ttl: float, deadline: Deadline) -> Outcome:
-        """Our key, the oldest key and the record; where the key was just made, also the two newest keys."""
+        """Our key, the oldest, the record, the control; where our key was just made, also the two newest."""
         # Our key, with its create revision, in case an earlier request made it and its answer was lost.
         own = Op("range", place.key)
-        # The oldest key has the lock: a lock that nobody wants is ours after this one request.
-        oldest = self._oldest(place.name)
-        # The last holder's record, for the grant.
-        record = Op("range", self._keys.record(place.name))
-        look = [own, oldest, record]
+        # The oldest key has the lock: a lock that nobody wants is ours after this one request. The last
+        # holder's record and the control are for the grant.
+        look = [own, *self._state_of(place.name)]
         if place.created:
             return self._server.txn([], look, [], deadline)
         now = toolbox.now()
@@ -326,17 +371,16 @@ class EtcdBackend:
             outcome.found = outcome.found[1:]
         return outcome
 
-    def _held(self, entry: KeyValue, deadline: Deadline, handle: dict[str, Any] | None = None) -> Held:
-        """The holder that has the key `entry`. For a foreign client only the lease id is known."""
-        known = keys.holder_and_since(entry)
-        if known is None:
-            return Held(f"etcd lease {entry.lease:x}", handle=handle)
-        until = None
-        if keys.is_kept(entry):
-            # etcd tells whole seconds, and cuts off the rest.
-            until = toolbox.now() + 1 + self._server.time_to_live(entry.lease, deadline)
-        holder, since = known
-        return Held(holder, since=since, until=until, handle=handle)
+    def _held(
+        self,
+        entry: KeyValue,
+        deadline: Deadline,
+        handle: dict[str, Any] | None = None,
+        control: Mapping[str, Any] | None = None,
+    ) -> Held:
+        """The holder that has the key `entry`."""
+        until = lease_end(self._server, entry, deadline) if keys.is_kept(entry) else None
+        return keys.held(entry, until, handle, control)
 
     def _find_predecessor(self, place: _Place, deadline: Deadline) -> tuple[str, int]:
         """The key just before ours (empty: there is none), and the revision at which that is so."""
@@ -372,7 +416,7 @@ class EtcdBackend:
             self._close_watch()
         if self._own_watch is None:
             revision = max(self._seen, grant.token) + 1
-            self._own_watch = key, self._server.watch(key, revision, deadline)
+            self._own_watch = key, self._server.watch(key, revision, deadline, puts=True)
         return self._own_watch[1]
 
     def _close_watch(self) -> None:
@@ -391,14 +435,21 @@ class EtcdBackend:
         return [("create", key, grant.token), ("below", key, keys.generation_prefix(grant.generation + 1))]
 
 
-def _record(found: Sequence[KeyValue]) -> Mapping[str, Any] | None:
+def record_of(found: Sequence[KeyValue]) -> Mapping[str, Any] | None:
+    """The record in what a range of its key has found, None without one."""
     return parsed(found[0].value) if found else None
+
+
+def lease_end(server: Server, entry: KeyValue, deadline: Deadline) -> float:
+    """The boot clock's reading at which the lease of `entry` has ended if nobody renews it."""
+    # etcd tells whole seconds, and cuts off the rest.
+    return toolbox.now() + 1 + server.time_to_live(entry.lease, deadline)
 
 
 def _was_released(outcome: Outcome, grant: Grant) -> bool:
     """Whether an earlier request, whose answer was lost, has released the lock."""
     own, found = outcome.found
-    record = _record(found)
+    record = record_of(found)
     if record is None or not all(keys.is_kept(entry) for entry in own):
         return False
     if record["token"] == grant.token:

@@ -20,14 +20,15 @@ if TYPE_CHECKING:
     Result = TypeVar("Result")
 
     # ("create", key, revision): the key was created at that revision; 0: it doesn't exist.
+    # ("modified", key, revision): the key was last put at that revision; 0: it doesn't exist.
     # ("below", key, text): the key's value sorts before the text.
     Compare = tuple[str, str, Any]
 
     class Watch(Protocol):
-        """A watch on one key, for its deletion."""
+        """A watch on one key."""
 
         def wait(self, deadline: Deadline) -> None:
-            """Return when the key was deleted or may have been. Raises Timeout, Interrupted, Broken."""
+            """Return when the key has changed, or may have. Raises Timeout, Interrupted, Broken."""
 
         def is_current(self) -> bool:
             """Whether requests still go to the member that the watch is on."""
@@ -69,8 +70,17 @@ if TYPE_CHECKING:
         def revoke_lease(self, lease: int, deadline: Deadline) -> None:
             """End a lease, which deletes its keys. A lease that has ended already is no error."""
 
-        def watch(self, key: str, revision: int, deadline: Deadline) -> Watch:
-            """Watch a key for its deletion, from that revision on. The caller closes the watch."""
+        def watch(self, key: str, revision: int, deadline: Deadline, *, puts: bool = False) -> Watch:
+            """Watch a key for its deletion, from that revision on, and for `puts` too if it is asked.
+
+            The caller closes the watch.
+            """
+
+        def status(self, deadline: Deadline) -> Member:
+            """What one member tells of itself: the one that answers first. It needs no quorum."""
+
+        def user(self) -> str:
+            """Whom etcd knows us as by a login; empty before one, and where it knows no users."""
 
         def offset(self) -> tuple[float, float] | None:
             """See `contract.Backend`; None where the transport doesn't tell the time."""
@@ -158,9 +168,10 @@ class Login:
 
 
 class Op:
-    """One step of a transaction, by `kind`: a put, a delete, or a range.
+    """One step of a transaction, by `kind`: a put, a touch, a delete, or a range.
 
-    A put has `value` and `lease` (0: for ever). A range has the keys from `key` to before `end` (empty: just
+    A put has `value` and `lease` (0: for ever). A touch puts a key that exists with its own value and lease:
+    whoever watches it for puts is told. A range has the keys from `key` to before `end` (empty: just
     the key), sorted by create revision: the `newest` first, or the oldest; at most `limit` keys (0: all);
     those created at revision `before` or earlier (0: all); with `keys_only` without their values.
     """
@@ -192,22 +203,37 @@ class Op:
 
 
 class KeyValue:
-    """A key and its value, as a range has them. `created` is the create revision, `lease` 0 without one."""
+    """A key and its value, as a range has them. `lease` is 0 without one.
 
-    __slots__ = ("created", "key", "lease", "value")
+    `created` and `modified` are the revisions of its creation and of its last put.
+    """
 
-    def __init__(self, key: str, value: str, created: int, lease: int) -> None:
+    __slots__ = ("created", "key", "lease", "modified", "value")
+
+    def __init__(self, key: str, value: str, created: int, modified: int, lease: int) -> None:
         self.key = key
         self.value = value
         self.created = created
+        self.modified = modified
         self.lease = lease
+
+
+class Member:
+    """What a member tells of itself. `led`: it knows a leader. `errors` are its alarms and the like."""
+
+    __slots__ = ("errors", "led", "version")
+
+    def __init__(self, version: str, errors: Sequence[str], *, led: bool) -> None:
+        self.version = version
+        self.errors = errors
+        self.led = led
 
 
 class Outcome:
     """The answer to a transaction. `succeeded`: its compares held.
 
-    `revision` is the cluster's after it. `found` has the keys of each operation; there are none for a put or
-    a delete.
+    `revision` is the cluster's after it. `found` has the keys of each operation; there are none for a put, a
+    touch or a delete.
     """
 
     __slots__ = ("found", "revision", "succeeded")

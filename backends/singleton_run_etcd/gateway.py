@@ -18,6 +18,7 @@ from singleton_run_etcd.client import (
     KeyValue,
     LeaseNotFound,
     Login,
+    Member,
     Outcome,
     ServerError,
 )
@@ -111,9 +112,10 @@ class Gateway:
         except ServerError:
             return
 
-    def watch(self, key: str, revision: int, deadline: Deadline) -> GatewayWatch:
+    def watch(self, key: str, revision: int, deadline: Deadline, *, puts: bool = False) -> GatewayWatch:
         """See `client.Server`."""
-        request = {"key": _encoded(key), "start_revision": str(revision), "filters": ["NOPUT"]}
+        filters = [] if puts else ["NOPUT"]
+        request = {"key": _encoded(key), "start_revision": str(revision), "filters": filters}
         body = toolbox.dumps({"create_request": request}).encode()
         return self._with_login(lambda: self._open_watch(key, body, deadline), deadline)
 
@@ -130,6 +132,15 @@ class Gateway:
         except (Failure, Interrupted, ServerError):
             stream.close()
             raise
+
+    def status(self, deadline: Deadline) -> Member:
+        """See `client.Server`."""
+        answer = self._call("/v3/maintenance/status", "", {}, deadline)
+        return _checked(lambda: _member(answer))
+
+    def user(self) -> str:
+        """See `client.Server`."""
+        return self._login.user if self._login.token else ""
 
     def offset(self) -> tuple[float, float] | None:
         """See `client.Server`."""
@@ -262,6 +273,8 @@ def _decoded(text: str) -> str:
 def _compare(what: str, key: str, value: Any) -> Body:
     if what == "create":
         return {"key": _encoded(key), "target": "CREATE", "result": "EQUAL", "create_revision": str(value)}
+    if what == "modified":
+        return {"key": _encoded(key), "target": "MOD", "result": "EQUAL", "mod_revision": str(value)}
     return {"key": _encoded(key), "target": "VALUE", "result": "LESS", "value": _encoded(value)}
 
 
@@ -271,6 +284,8 @@ def _request_op(operation: Op) -> Body:
         body["value"] = _encoded(operation.value)
         body["lease"] = str(operation.lease)
         return {"request_put": body}
+    if operation.kind == "touch":
+        return {"request_put": {**body, "ignore_value": True, "ignore_lease": True}}
     if operation.kind == "delete":
         return {"request_delete_range": body}
     if operation.end:
@@ -289,10 +304,16 @@ def _key_values(found: Body) -> list[KeyValue]:
             _decoded(entry["key"]),
             _decoded(entry.get("value", "")),
             int(entry["create_revision"]),
+            int(entry["mod_revision"]),
             int(entry.get("lease", 0)),
         )
         for entry in found.get("kvs", ())
     ]
+
+
+def _member(answer: Body) -> Member:
+    led = int(answer.get("leader", 0)) != 0
+    return Member(str(answer["version"]), [str(error) for error in answer.get("errors", ())], led=led)
 
 
 def _outcome(answer: Body) -> Outcome:

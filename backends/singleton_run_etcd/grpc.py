@@ -28,6 +28,7 @@ from singleton_run_etcd.client import (
     KeyValue,
     LeaseNotFound,
     Login,
+    Member,
     Op,
     Outcome,
     ServerError,
@@ -145,6 +146,7 @@ class _Line:
         self.lease = rpc.LeaseStub(channel)
         self.watch = rpc.WatchStub(channel)
         self.auth = rpc.AuthStub(channel)
+        self.maintenance = rpc.MaintenanceStub(channel)
 
 
 class Grpc:
@@ -217,11 +219,10 @@ class Grpc:
         except ServerError:
             return
 
-    def watch(self, key: str, revision: int, deadline: Deadline) -> GrpcWatch:
+    def watch(self, key: str, revision: int, deadline: Deadline, *, puts: bool = False) -> GrpcWatch:
         """See `client.Server`."""
-        create = rpc.WatchCreateRequest(
-            key=_encoded(key), start_revision=revision, filters=[rpc.WatchCreateRequest.NOPUT]
-        )
+        filters = [] if puts else [rpc.WatchCreateRequest.NOPUT]
+        create = rpc.WatchCreateRequest(key=_encoded(key), start_revision=revision, filters=filters)
         request = rpc.WatchRequest(create_request=create)
 
         def ask(line: _Line, share: Deadline) -> GrpcWatch:
@@ -237,6 +238,15 @@ class Grpc:
         if watch.refused:
             raise Unavailable(f"etcd: {watch.refused}")
         return watch
+
+    def status(self, deadline: Deadline) -> Member:
+        """See `client.Server`. The messages of python-etcd3 are older than the list of errors."""
+        answer = self._call(lambda line: line.maintenance.Status, rpc.StatusRequest(), deadline)
+        return Member(answer.version, (), led=answer.leader != 0)
+
+    def user(self) -> str:
+        """See `client.Server`."""
+        return self._login.user if self._login.token else ""
 
     def offset(self) -> tuple[float, float] | None:
         """None: no answer has the time in it."""
@@ -461,6 +471,9 @@ def _compare(what: str, key: str, value: Any) -> Any:
     if what == "create":
         compare.target, compare.result = rpc.Compare.CREATE, rpc.Compare.EQUAL
         compare.create_revision = value
+    elif what == "modified":
+        compare.target, compare.result = rpc.Compare.MOD, rpc.Compare.EQUAL
+        compare.mod_revision = value
     else:
         compare.target, compare.result = rpc.Compare.VALUE, rpc.Compare.LESS
         compare.value = _encoded(value)
@@ -472,6 +485,8 @@ def _request_op(operation: Op) -> Any:
     if operation.kind == "put":
         put = rpc.PutRequest(key=key, value=_encoded(operation.value), lease=operation.lease)
         return rpc.RequestOp(request_put=put)
+    if operation.kind == "touch":
+        return rpc.RequestOp(request_put=rpc.PutRequest(key=key, ignore_value=True, ignore_lease=True))
     if operation.kind == "delete":
         return rpc.RequestOp(request_delete_range=rpc.DeleteRangeRequest(key=key))
     look = rpc.RangeRequest(key=key)
@@ -486,4 +501,7 @@ def _request_op(operation: Op) -> Any:
 
 
 def _key_values(found: Any) -> list[KeyValue]:
-    return [KeyValue(_decoded(kv.key), _decoded(kv.value), kv.create_revision, kv.lease) for kv in found.kvs]
+    return [
+        KeyValue(_decoded(kv.key), _decoded(kv.value), kv.create_revision, kv.mod_revision, kv.lease)
+        for kv in found.kvs
+    ]

@@ -2,6 +2,7 @@
 
 PREFIX/NAME/LEASE                 somebody's place in the queue for lock NAME, as `etcdctl lock` makes it
 singleton-run/record/PREFIX/NAME  the record
+singleton-run/control/PREFIX/NAME  the control; its mod revision is its version
 singleton-run/once/PREFIX/NAME/KEY  the mark of a key that is done
 """
 
@@ -10,16 +11,19 @@ from __future__ import annotations
 import os
 
 from singleton_run.api import toolbox
+from singleton_run.api.contract import Held
 from singleton_run.errors import UNUSABLE, Refused
 from singleton_run_etcd.client import Op
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from singleton_run_etcd.client import KeyValue
 
 _RECORDS = "singleton-run/record/"
+_CONTROLS = "singleton-run/control/"
 _MARKS = "singleton-run/once/"
 _OURS = "singleton-run"
 _KEPT = '{"kept":'
@@ -48,6 +52,14 @@ class Keys:
     def record(self, name: str) -> str:
         """The key of the record; for an empty name the folder of all records."""
         return f"{_RECORDS}{self._prefix}{name}"
+
+    def control(self, name: str) -> str:
+        """The key of the control; for an empty name the folder of all controls."""
+        return f"{_CONTROLS}{self._prefix}{name}"
+
+    def oldest(self, name: str) -> Op:
+        """The range that has the holder's place."""
+        return all_below(self.queue(name), limit=1)
 
     def mark(self, name: str, key: str) -> str:
         """The key of the mark of `key`."""
@@ -101,10 +113,25 @@ def is_kept(entry: KeyValue) -> bool:
     return entry.value.startswith(_KEPT)
 
 
-def holder_and_since(entry: KeyValue) -> tuple[str, Any] | None:
-    """The holder's name and the time that a place's value has; None for a foreign client's."""
+def held(
+    entry: KeyValue,
+    until: float | None = None,
+    handle: dict[str, Any] | None = None,
+    control: Mapping[str, Any] | None = None,
+) -> Held:
+    """Who has the place `entry`, and under which token. Of a foreign client only the lease id is known."""
     try:
         found = toolbox.loads(entry.value)
-        return str(found["holder"]), found["since"]
+        holder, since = str(found["holder"]), found["since"]
     except (ValueError, TypeError, KeyError):
+        holder, since = f"etcd lease {entry.lease:x}", None
+    return Held(holder, since=since, until=until, handle=handle, token=entry.created, control=control)
+
+
+def control_of(found: Sequence[KeyValue]) -> Mapping[str, Any] | None:
+    """The control in what a range of its key has found, None without one."""
+    if not found:
         return None
+    from singleton_run.api.control import parsed
+
+    return parsed(found[0].value)

@@ -80,6 +80,11 @@ class Api:
         answer = self._call("create", "POST", "leases", lease, deadline)
         return None if answer.status == 409 else self._object(answer)
 
+    def create_dry(self, lease: Lease, deadline: Deadline) -> Lease | None:
+        """The Lease that `create` would create, without its version: nothing is stored."""
+        answer = self._call("create", "POST", "leases?dryRun=All", lease, deadline)
+        return None if answer.status == 409 else self._json(answer)
+
     def update(self, lease: Lease, deadline: Deadline) -> Lease | None:
         """Replace a Lease if it still has the version that `lease` names; None if not."""
         path = f"leases/{lease['metadata']['name']}"
@@ -135,6 +140,31 @@ class Api:
         path = f"{access.path}/api/v1/namespaces/{self.namespace}/events"
         body = toolbox.dumps({**event, "metadata": {"generateName": "singleton-run-"}}).encode()
         return access.client.request("POST", path, headers, body, deadline).status < 300
+
+    def ask(
+        self, method: str, path: str, body: Mapping[str, Any] | None, deadline: Deadline
+    ) -> tuple[int, Any]:
+        """The status and the value of an answer to a request for something else than Leases.
+
+        `path` begins at the API server's root. The value is None if it isn't JSON. Raises Unavailable,
+        Refused (for the login alone), Interrupted.
+        """
+        data = b"" if body is None else toolbox.dumps(body).encode()
+
+        def ask() -> tuple[int, Any]:
+            access, headers = self._prepared(deadline)
+            sent = toolbox.now()
+            answer = access.client.request(method, access.path + path, headers, data, deadline)
+            self.clock.read(answer.headers.get("date"), sent, toolbox.now())
+            if answer.status == 401:
+                raise _Unauthorized(answer, access, headers)
+            return answer.status, _parsed(answer.body)
+
+        return self._logged_in("ask", ask, deadline)
+
+    def authorization(self, deadline: Deadline) -> str:
+        """The header by which we log in, which is secret; empty for a certificate. As `login.Login`."""
+        return self._login.authorization(deadline)
 
     @property
     def namespace(self) -> str:

@@ -37,7 +37,9 @@ class Address:
     """A database, the servers that have it, and the table in it. The constructor raises Refused (78).
 
     `shown` is the URL without its password. `unchecked` is libpq's sslmode where it doesn't check the
-    certificate of a server on another machine. It is empty where encryption was switched off.
+    certificate of a server on another machine. It is empty where encryption was switched off. `user` is whom
+    libpq logs in as, '' if it doesn't know. `is_here` says that all servers are on this machine, by their
+    names.
     """
 
     def __init__(self, url: str) -> None:
@@ -93,6 +95,7 @@ class Address:
         told = pq.PGconn.connect_start(_conninfo({**self._options, "sslmode": _IMPOSSIBLE})).info
         found = {option.keyword: self._text(option.keyword, option.val) for option in told}
         self._attributes = found.get(b"target_session_attrs", "any")
+        self.user = found.get(b"user", "")
         modes = [option.val for option in refused.info if option.keyword == b"sslmode"]
         mode = self._text(b"sslmode", modes[0] if modes else None)
         hosts, addresses, ports = (found.get(key, "").split(",") for key in (b"host", b"hostaddr", b"port"))
@@ -105,8 +108,8 @@ class Address:
             raise Refused(f"postgres: {self.shown}: give one port, or one for each host", UNUSABLE)
         columns = (column * (count // len(column)) for column in (hosts, addresses, ports))
         places = list(zip(*columns, strict=True))
-        here = all(_is_here(hostaddr or host) for host, hostaddr, _ in places)
-        if not (here or _is_checked(mode, found)):
+        self.is_here = all(_is_here(hostaddr or host) for host, hostaddr, _ in places)
+        if not (self.is_here or _is_checked(mode, found)):
             self.unchecked = mode
         return places
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from singleton_run.api import control as controls
 from singleton_run.api import toolbox
-from singleton_run.api.contract import Grant, Held
+from singleton_run.api.contract import Grant, Held, Look
 from singleton_run.api.deadline import Deadline, Interrupted
 from singleton_run.api.keys import plain
 from singleton_run.api.record import parsed, parsed_mark
 from singleton_run.api.toolbox import digest
-from singleton_run.errors import Lost, Refused, Unavailable
+from singleton_run.errors import Failure, Lost, Refused, Unavailable
 from singleton_run_postgres.client import Session
 from singleton_run_postgres.errors import AGAIN, EXISTS, MAY_NOT, NO_SCHEMA, NO_TABLE, ServerError
 from singleton_run_postgres.statements import (
     Statements,
+    controls_name,
     create,
+    create_controls,
     create_marks,
     for_administrator,
     marks_name,
@@ -22,9 +25,10 @@ from singleton_run_postgres.statements import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from typing import Any
 
+    from singleton_run.api.finding import Finding
     from singleton_run_postgres.address import Address
     from singleton_run_postgres.client import Row, Value
 
@@ -32,13 +36,17 @@ if TYPE_CHECKING:
     Values = list[Value]
     Names = list[str]
 
-_LOCKS, _MARKS = 1, 2
+_LOCKS, _MARKS, _CONTROLS = 1, 2, 3
+# The statements that do without the table of the controls where it is missing.
+_TELL_CONTROL = ("acquire", "renew", "look", "list")
 
 _TOO_SLOW = "postgres: the server was too slow"
 _LOOK_LIMIT = 5.0
 _MOMENT = 0.005
 _LONGEST_CHANNEL = 63
 _LONGEST_KEY = 1000
+# A command that ends sooner is spared the LISTEN.
+_LISTEN_AFTER = 0.05
 
 
 class PostgresBackend:
@@ -47,11 +55,15 @@ class PostgresBackend:
     def __init__(self, address: Address) -> None:
         self.warning: tuple[str, str] | None = None
         self._address = address
-        table, marks = table_name(address.schema, address.table), marks_name(address.schema, address.table)
-        self._statements = Statements(table, marks)
-        self._tables = (table, marks)
+        place = (address.schema, address.table)
+        self._tables = (table_name(*place), marks_name(*place), controls_name(*place))
+        self._with_controls = Statements(*self._tables)
+        self._without_controls = Statements(*self._tables, without_controls=True)
+        self._statements = self._with_controls
         self._session = Session(address)
         self._mine: tuple[str, str] | None = None
+        # The holder, token and control that the server told a holder last.
+        self._told: tuple[str | None, ...] = ()
 
     def acquire(self, name: str, holder: str, ttl: float, limit: float) -> Grant | Held:
         """Take the lock if it is free, has expired, or is `holder`'s already."""
@@ -60,14 +72,21 @@ class PostgresBackend:
         self._mine = (name, holder)
         values: Values = [name, holder, ttl]
         while True:
-            ((_, token, record, other, since, left),) = self._ask(
-                self._statements.acquire, values, deadline, change=True, make=_LOCKS
+            ((_, token, record, other, since, left, current, control, missed),) = self._ask(
+                "acquire", values, deadline, change=True, make=_LOCKS
             )
+            if missed == "t":
+                self._statements = self._with_controls
             if token is not None:
-                return Grant(name, holder, int(token), ttl, {}, _loaded(record))
+                self._told = (holder, token, control)
+                return Grant(
+                    name, holder, int(token), ttl, {}, _loaded(record), control=_loaded_control(control)
+                )
             if other is not None:
                 self._mine = None
-                return _held(name, other, since, left)
+                return _held(name, other, since, left, current, control)
+            if missed == "t":
+                continue
             # Another session is taking it at this moment: we shall see it soon.
             deadline.check("postgres: another session has locked the row, or the server is too slow")
             toolbox.wait(min(toolbox.now() + _MOMENT, deadline.until), [])
@@ -92,37 +111,96 @@ class PostgresBackend:
         deadline = Deadline.after(limit)
         name, holder = self._mine
         values: Values = [name, holder, _channel(name)]
-        rows = self._ask(self._statements.leave, values, deadline, change=True)
+        rows = self._ask("leave", values, deadline, change=True)
         for _, changed, there, token, _, released in rows:
             if changed == "0" and there == holder and token != released:
                 raise Unavailable(_TOO_SLOW)
         self._mine = None
 
-    def renew(self, grant: Grant, limit: float) -> None:
+    def renew(self, grant: Grant, limit: float) -> Mapping[str, Any] | None:
         """Move the lease's end, if the row has our token and holder and no later generation."""
-        self._change(self._statements.renew, grant, [grant.ttl], limit)
+        control, readable = self._change("renew", grant, [grant.ttl], limit)
+        if readable == "t":
+            self._statements = self._with_controls
+            control, _ = self._change("renew", grant, [grant.ttl], limit)
+        self._told = (grant.holder, str(grant.token), control)
+        return _loaded_control(control)
 
     def hold(self, grant: Grant, until: float, wake: int) -> None:
-        """Return at `until` or when `wake` is readable: the server doesn't tell of a loss."""
-        toolbox.wait(until, [wake])
+        """Wait for a notification; behind a pooler, or where the connection breaks, just wait."""
+        session, channel = self._session, _channel(grant.name)
+        if not session.listens(channel) and toolbox.wait(min(until, toolbox.now() + _LISTEN_AFTER), [wake]):
+            return
+        limit = toolbox.request_limit(grant.ttl)
+        if session.pooled or toolbox.now() + limit > until:
+            toolbox.wait(until, [wake])
+            return
+        try:
+            soon = Deadline.after(limit, wake)
+            # Notifications from before the LISTEN are missed: look once after it.
+            began = session.listen(channel, soon)
+            if not began or not self._has_changed(grant, soon):
+                session.pause(Deadline(until, wake))
+        except Interrupted:
+            return
+        except (Failure, ServerError):
+            toolbox.wait(until, [wake])
 
     def write(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
         """Put the record into the row."""
-        self._change(self._statements.write, grant, [toolbox.dumps(record)], limit)
+        self._change("write", grant, [toolbox.dumps(record)], limit)
 
     def release(self, grant: Grant, record: Mapping[str, Any], limit: float, keep: float = 0.0) -> None:
         """Free the row, at once or in `keep` seconds, put the record into it, and notify the waiters."""
         values: Values = [toolbox.dumps(record), _channel(grant.name), max(0.0, keep)]
-        self._change(self._statements.release, grant, values, limit, once=True)
+        self._change("release", grant, values, limit, once=True)
         self._mine = None
 
     def read(self, name: str, limit: float) -> tuple[Held | None, Mapping[str, Any] | None]:
         """The present holder of `name`, if there is one, and its record."""
+        seen = self._look(name, Deadline.after(limit))
+        return (seen.holder if seen.state in (Look.HELD, Look.KEPT) else None), seen.record
+
+    def look(self, name: str, limit: float) -> Look:
+        """The rows of `name`, judged by the server's clock. It doesn't know who waits."""
         return self._look(name, Deadline.after(limit))
 
+    def steer(self, name: str, version: str, control: Mapping[str, Any], limit: float) -> bool:
+        """Put the control into its row if that has this version, or into a new one, and notify the holder."""
+        deadline = Deadline.after(limit)
+        values: Values = [name, toolbox.dumps(control), _channel(name)]
+        kind = "steer_first"
+        if version:
+            kind = "steer"
+            values.append(version)
+        while True:
+            ((_, changed, before),) = self._ask(kind, values, deadline, change=True, make=_CONTROLS)
+            if changed != "0":
+                return True
+            if (before or "") != version:
+                return False
+            # It came too late, or another session is changing the row, as the next try will show.
+            deadline.check(_TOO_SLOW)
+
+    def free(self, name: str, seen: Look, limit: float) -> bool:
+        """Take the holder's name out of the row, if holder and token are still these."""
+        holder, deadline = seen.holder, Deadline.after(limit)
+        if holder is None or not holder.holder or holder.token is None:
+            return False
+        values: Values = [name, holder.holder, holder.token, _channel(name)]
+        while True:
+            rows = self._ask("free", values, deadline, change=True)
+            if rows and rows[0][1] != "0":
+                return True
+            there, token = rows[0][2:4] if rows else (None, None)
+            if not (there or "").startswith(holder.holder) or token != str(holder.token):
+                return False
+            # It came too late, or another session is changing the row, as the next try will show.
+            deadline.check(_TOO_SLOW)
+
     def list(self, limit: float) -> Names:
-        """The names that are held or have a record, sorted."""
-        rows = self._ask(self._statements.list, [], Deadline.after(limit))
+        """The names that are held or have a record or a control, sorted."""
+        rows = self._ask("list", [], Deadline.after(limit))
         return sorted(row[1] for row in rows if row[1] is not None)
 
     def done(self, name: str, key: str, limit: float) -> Mapping[str, Any] | None:
@@ -131,19 +209,19 @@ class PostgresBackend:
         Makes the tables where they are missing, because a mark will follow.
         """
         deadline = Deadline.after(limit)
-        ((_, mark),) = self._ask(self._statements.done, [name, _key(key)], deadline, make=_MARKS)
+        ((_, mark),) = self._ask("done", [name, _key(key)], deadline, make=_MARKS)
         return None if mark is None else _loaded_mark(mark, name, key)
 
     def mark(self, grant: Grant, key: str, mark: Mapping[str, Any], limit: float) -> None:
         """Put the mark into a row of its own, if the lock's row is ours."""
         values: Values = [_key(key), toolbox.dumps(mark)]
-        self._change(self._statements.mark, grant, values, limit, make=_MARKS)
+        self._change("mark", grant, values, limit, make=_MARKS)
 
     def forget(self, name: str, key: str, limit: float) -> bool:
         """Delete the key's row; false if there was none."""
         deadline = Deadline.after(limit)
         while True:
-            rows = self._ask(self._statements.forget, [name, _key(key)], deadline, change=True)
+            rows = self._ask("forget", [name, _key(key)], deadline, change=True)
             if not rows or rows[0][2] is None:
                 return False
             if rows[0][1] != "0":
@@ -151,6 +229,18 @@ class PostgresBackend:
             # The request came too late, or another session has just deleted the row, as the next try will
             # show.
             deadline.check(_TOO_SLOW)
+
+    def examine(self, name: str, ttl: float, limit: float) -> Iterator[Finding]:
+        """Version, role, tables and privileges, pooler, notifications, time limits, durability, TLS."""
+        from singleton_run_postgres import doctor
+
+        yield from doctor.examine(self._session, self._address, ttl, limit)
+
+    def setup(self, name: str, limit: float) -> str:
+        """The SQL for an administrator. Nobody is contacted: the role is the one that the address names."""
+        from singleton_run_postgres import doctor
+
+        return doctor.setup(self._address)
 
     def offset(self) -> tuple[float, float] | None:
         """By the server's clock, which every answer tells."""
@@ -160,13 +250,24 @@ class PostgresBackend:
         """Drop the connection."""
         self._session.drop()
 
-    def _look(self, name: str, deadline: Deadline) -> tuple[Held | None, Mapping[str, Any] | None]:
-        rows = self._ask(self._statements.read, [name], deadline)
-        if not rows or not rows[0][1]:
-            return None, _loaded(rows[0][4]) if rows else None
-        ((_, holder, since, left, record),) = rows
-        held = _held(name, holder or "", since, left) if float(left or 0) > 0 else None
-        return held, _loaded(record)
+    def _look(self, name: str, deadline: Deadline) -> Look:
+        rows = self._ask("look", [name], deadline)
+        if not rows:
+            return Look(Look.FREE, None, None)
+        ((_, holder, since, left, token, released, record, control, version),) = rows
+        state = _state(holder, left, is_given_back=released == token)
+        return Look(
+            state,
+            None if state == Look.FREE else _held(name, holder or "", since, left, token, control),
+            _loaded(record),
+            control=_loaded_control(control),
+            version=version or "",
+        )
+
+    def _has_changed(self, grant: Grant, deadline: Deadline) -> bool:
+        """Whether holder, token or control are others than the server told last."""
+        rows = self._ask("look", [grant.name], deadline)
+        return [(row[1], row[4], row[7]) for row in rows] != [self._told]
 
     def _wait(self, name: str, look_at: float, until: float, wake: int) -> None:
         """Return when the lock may be free, or at `until`. Raises Interrupted, Unavailable, ServerError."""
@@ -180,34 +281,39 @@ class PostgresBackend:
             if not began and session.pause(deadline.earlier(look_at)):
                 return
             if not deadline.passed():
-                held = self._look(name, deadline.within(_LOOK_LIMIT))[0]
-                if held is None or held.until is None:
+                seen = self._look(name, deadline.within(_LOOK_LIMIT))
+                if (
+                    seen.state not in (Look.HELD, Look.KEPT)
+                    or seen.holder is None
+                    or seen.holder.until is None
+                ):
                     return
-                look_at = held.until
+                look_at = seen.holder.until
 
     def _change(
         self,
-        statement: str,
+        kind: str,
         grant: Grant,
         values: Values,
         limit: float,
         *,
         once: bool = False,
         make: int = 0,
-    ) -> None:
+    ) -> Row:
         """Change the row if it is still the grant's. Raises Lost if it is not, Unavailable if too late.
 
-        With `once` a grant that was given back before is no error. `make` is as in `_ask`.
+        Returns what the answer has beside the row as it was. With `once` a grant that was given back before
+        is no error. `make` is as in `_ask`.
         """
         deadline = Deadline.after(limit)
         mine: Values = [grant.name, grant.token, grant.holder, grant.generation]
         while True:
-            rows = self._ask(statement, [*mine, *values], deadline, change=True, make=make)
+            rows = self._ask(kind, [*mine, *values], deadline, change=True, make=make)
             if not rows:
                 raise Lost("the table of locks is gone")
-            ((_, changed, holder, token, generation, released),) = rows
+            ((_, changed, holder, token, generation, released, *more),) = rows
             if changed != "0" or (once and released == str(grant.token)):
-                return
+                return more
             if (token, holder) != (str(grant.token), grant.holder):
                 raise Lost("its row was deleted" if token is None else f"{holder or 'nobody'} holds it")
             if released == token:
@@ -220,35 +326,59 @@ class PostgresBackend:
 
     def _ask(
         self,
-        statement: str,
+        kind: str,
         values: Values,
         deadline: Deadline,
         *,
         change: bool = False,
         make: int = 0,
     ) -> Rows:
-        """The rows of the answer, none where the table is missing.
+        """The rows of the answer to a statement of that kind, none where the table is missing.
 
-        `make` (_LOCKS or _MARKS) makes a missing table. With `change` the statement changes something, and
-        its first value is the server's time from which on it must change nothing.
+        `make` (_LOCKS, _MARKS or _CONTROLS) makes a missing table. With `change` the statement changes
+        something, and its first value is the server's time from which on it must change nothing.
         """
         while True:
             try:
                 self._session.connect(deadline, to_look=not (change or make))
                 not_after: Values = [self._session.clock.at(deadline.until)] if change else []
+                statement: str = getattr(self._statements, kind)
                 return self._session.ask(statement, [*not_after, *values], deadline)
             except ServerError as error:
                 if error.state in AGAIN and toolbox.now() < deadline.until:
+                    continue
+                if self._may_do_without(kind, error.state):
+                    self._statements = self._without_controls
                     continue
                 if error.state not in (NO_TABLE, NO_SCHEMA):
                     raise self._failure(error) from None
                 if not make:
                     return []
-            locks, marks = self._tables
-            if make == _LOCKS:
-                self._make_table(create(locks), deadline)
-            # Make the marks' table too: at the end of a run it is too late to be refused.
+            self._make_tables(make, deadline)
+
+    def _may_do_without(self, kind: str, state: str) -> bool:
+        """Whether the error may be about the controls' table, and the statement has a form without it.
+
+        Who may not read that table gets no lock; who has one keeps it.
+        """
+        if self._statements is self._without_controls or kind not in _TELL_CONTROL:
+            return False
+        return state == NO_TABLE or (state == MAY_NOT and kind == "renew")
+
+    def _make_tables(self, make: int, deadline: Deadline) -> None:
+        """Make the missing tables.
+
+        With the locks' table the others are made too: at the end of a run it is too late to be refused. And
+        without the locks' table nobody would see a control.
+        """
+        locks, marks, controls = self._tables
+        if make in (_LOCKS, _CONTROLS):
+            self._make_table(create(locks), deadline)
+        if make in (_LOCKS, _MARKS):
             self._make_table(create_marks(marks), deadline)
+        if make in (_LOCKS, _CONTROLS):
+            self._make_table(create_controls(controls), deadline)
+            self._statements = self._with_controls
 
     def _make_table(self, statement: str, deadline: Deadline) -> None:
         try:
@@ -260,7 +390,7 @@ class PostgresBackend:
     def _failure(self, error: ServerError) -> Exception:
         if error.state not in (MAY_NOT, NO_SCHEMA):
             return error.failure()
-        line = for_administrator(self._address.schema, self._address.table, self._session.role)
+        line = "; ".join(for_administrator(self._address.schema, self._address.table, self._session.role))
         return Refused(f"postgres: {error.text}: have an administrator run: {line}")
 
 
@@ -289,10 +419,27 @@ def _loaded_mark(text: str, name: str, key: str) -> Mapping[str, Any]:
     return parsed_mark(text, f"postgres: the row with name = {name!r} and key = {_key(key)!r}")
 
 
-def _held(name: str, holder: str, since: str | None, left: str | None) -> Held:
+def _loaded_control(text: str | None) -> Mapping[str, Any] | None:
+    return None if text is None else controls.parsed(text)
+
+
+def _state(holder: str | None, left: str | None, *, is_given_back: bool) -> str:
+    """The state of a lock whose row names `holder` for `left` seconds."""
+    if not holder:
+        return Look.FREE
+    if float(left or 0) > 0:
+        return Look.KEPT if is_given_back else Look.HELD
+    return Look.FREE if is_given_back else Look.EXPIRED
+
+
+def _held(
+    name: str, holder: str, since: str | None, left: str | None, token: str | None, control: str | None
+) -> Held:
     return Held(
         holder=holder,
         since=None if since is None else float(since),
         until=None if left is None else toolbox.now() + float(left),
         handle={"name": name},
+        token=None if token is None else int(token),
+        control=_loaded_control(control),
     )

@@ -96,6 +96,10 @@ class Session:
         self._channel = channel
         return True
 
+    def listens(self, channel: str) -> bool:
+        """Whether notifications on `channel` reach us, or never will, because a pooler is between."""
+        return self.pooled or self._channel == channel
+
     def pause(self, deadline: Deadline) -> bool:
         """Wait for a notification; false at the deadline, and behind a pooler after two seconds.
 

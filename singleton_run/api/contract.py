@@ -14,8 +14,10 @@ from singleton_run.api.record import moment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import Any, Protocol
+
+    from singleton_run.api.finding import Finding
 
     Handle = dict[str, Any]
 else:
@@ -139,7 +141,8 @@ class Backend(Protocol):
     an attribute `warning`: a level, "error" or "warning", and a sentence that the user is told once.
 
     A backend may leave out `look`, `steer` and `free`, and tell no control: then nobody can pause its locks
-    or order their release, and the commands for people say so.
+    or order their release, and the commands for people say so. It may leave out `examine` and `setup` too,
+    which are for `doctor` alone.
     """
 
     def acquire(self, name: str, holder: str, ttl: float, limit: float) -> Grant | Held:
@@ -227,6 +230,19 @@ class Backend(Protocol):
 
         It is taken from the server's last answer. None before one, and where the server doesn't tell its time
         or is this machine. Nobody is contacted.
+        """
+
+    def examine(self, name: str, ttl: float, limit: float) -> Iterator[Finding]:
+        """Look at all that a lock `name` of `ttl` seconds needs here: a Finding for each thing, one by one.
+
+        Nothing is changed: no lock, row, key or object is made, not even for a moment. `name` is '' where
+        nobody named one. `limit` is for each request. Raises Unavailable, Refused: then the rest is unknown.
+        """
+
+    def setup(self, name: str, limit: float) -> str:
+        """What an administrator runs so that we may do all this: lines for the server's own tool.
+
+        They can be run twice, and have no password in them. Raises Unavailable, Refused.
         """
 
     def close(self) -> None:

@@ -53,6 +53,16 @@ def pause_of(control: Mapping[str, Any] | None, now: float) -> Mapping[str, Any]
     return pause
 
 
+def facts(pause: Mapping[str, Any]) -> dict[str, Any]:
+    """A pause as the facts of a message to people. What nobody knows is '' or None."""
+    return {
+        "paused_by": pause["by"],
+        "paused_since": pause["at"] or None,
+        "paused_until": pause["until"],
+        "reason": pause["reason"],
+    }
+
+
 def release_order(control: Mapping[str, Any] | None, grant: Grant) -> Mapping[str, Any] | None:
     """The order that `grant` be given back though its command runs, None without one."""
     order: Mapping[str, Any] | None = None if control is None else control.get("release")

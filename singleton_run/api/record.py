@@ -1,6 +1,7 @@
 """The record: the runs of a lock's holders, written beside the lock.
 
-Version 1 is a JSON object: version, name, state (running, succeeded, failed, interrupted, crashed, lost),
+Version 1 is a JSON object: version, name, state (running, succeeded, failed, interrupted, crashed, lost,
+skipped: a slot that a pause kept from starting),
 token, holder, start and end (Unix seconds, UTC; end null while it runs), status (the exit status, null if
 unknown), command (the program's name, without its arguments, which may have secrets), and in runs the earlier
 runs, the latest first, at most 50, with the words state, token, holder, start, end and status, and for a run
@@ -28,6 +29,8 @@ LONGEST = 20_000
 LONGEST_WORD = 1000
 """Characters of a text in a record, such as a schedule."""
 UNREADABLE = "unreadable"
+SKIPPED = "skipped"
+"""The state of a slot that nobody starts, because it was due during a pause."""
 
 _EARLIER = 50
 _LONGEST_COMMAND = 100
@@ -49,7 +52,7 @@ def started(
         return dict(previous)
     runs: list[Any] = []
     if previous is not None and previous.get("state") != UNREADABLE:
-        last = {**{word: previous.get(word) for word in _OF_A_RUN}, **_slot_of_run(previous)}
+        last = {**{word: previous.get(word) for word in _OF_A_RUN}, **slot_of_run(previous)}
         if last["state"] == "running":
             last["state"] = "crashed"
         runs = [last, *previous.get("runs", [])][:_EARLIER]
@@ -74,7 +77,7 @@ def started(
     return run
 
 
-def _slot_of_run(record: Mapping[str, Any]) -> Record:
+def slot_of_run(record: Mapping[str, Any]) -> Record:
     """The time and attempt of the slot that the record's run was of; empty for a run without a slot."""
     slot = record.get("slot")
     if isinstance(slot, dict) and slot.get("start") == record.get("start"):
@@ -85,7 +88,7 @@ def _slot_of_run(record: Mapping[str, Any]) -> Record:
 def ended(record: Mapping[str, Any], state: str, status: int | None, end: float | None) -> Record:
     """`record` after the run has ended, at `end` (Unix seconds), with that exit `status`; None: unknown."""
     over = {**record, "state": state, "status": status, "end": end}
-    if _slot_of_run(record):
+    if slot_of_run(record):
         over["slot"] = {**record["slot"], "state": state, "end": end}
     return over
 

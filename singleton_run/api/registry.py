@@ -29,6 +29,9 @@ BUILT_IN = {
     "k8s-lease": "singleton_run_k8s",
     "postgres": "singleton_run_postgres",
     "postgresql": "singleton_run_postgres",
+    "redis": "singleton_run_redis",
+    "rediss": "singleton_run_redis",
+    "unix": "singleton_run_redis",
 }
 OF_PATHS = ("file",)
 """Schemes whose address is a path on this machine, without a host."""
@@ -59,7 +62,7 @@ LOADED_FIRST = {
 """The modules of a package on the way to the command, each after all that it imports (`preload`)."""
 # The executable that needs no Python (packaging/standalone) has no packages but those that are built in.
 _IS_ALONE = "_singleton_run" in sys.builtin_module_names
-_LEFT_OUT = ("etcd+grpc",)
+_LEFT_OUT = ("etcd+grpc", "redis", "rediss", "unix")
 
 
 def usable() -> list[str]:

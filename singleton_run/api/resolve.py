@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     from singleton_run.api.deadline import Deadline
 
-    # Family (AF_INET or AF_INET6) and the argument for `connect`.
-    Address = tuple[int, tuple[Any, ...]]
+    # Family and the argument for `connect`: for AF_INET and AF_INET6 a tuple, for AF_UNIX the path.
+    Address = tuple[int, tuple[Any, ...] | str]
     HostPort = tuple[str, int]
 else:
     try:

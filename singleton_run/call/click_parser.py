@@ -14,6 +14,7 @@ from singleton_run import __version__
 from singleton_run.api.lock_address import redact
 from singleton_run.call import from_flock
 from singleton_run.call.fast_parser import WITH_VALUE, Values, fill
+from singleton_run.call.help_texts import EXAMPLE, EXAMPLES, INTRODUCTION, STATUSES, VARIABLES, described
 from singleton_run.call.options import COMPLETE, OPTIONS, Option
 from singleton_run.call.output import NAME, quoted, refuse, show
 from singleton_run.call.subcommands import SUBCOMMANDS, Subcommand, module_of
@@ -25,35 +26,7 @@ if TYPE_CHECKING:
     from singleton_run.call.fast_parser import Value
 
 _DASHES = "--"
-_EXAMPLE = f"{NAME} --name backup -- ./backup.sh"
-
-_INTRODUCTION = (
-    "Run COMMAND while no other command runs under the same lock: one at a time, on one machine or many. The "
-    "lock is given back when the command and every process that it started have ended."
-)
-_EXAMPLES = (
-    (_EXAMPLE, "one per user and machine"),
-    (f"{NAME} --name backup -n -- ./backup.sh", "give up if another runs"),
-    (f"{NAME} --name report --wait 10m --timeout 1h -- make report", ""),
-    (f"{NAME} --lock file:///srv/locks --name deploy -- ./deploy.sh", ""),
-    (f"{NAME} --lock etcd --name digest --cron '0 11 * * *' -- ./digest.sh", ""),
-    (f"{NAME} --lock postgres --name schema --once v7 -- ./migrate.sh", ""),
-)
-_STATUSES = (
-    ("the command's", "The command ran; 128+N if signal N ended it."),
-    ("2", "The call can't be read, or contradicts itself."),
-    ("69", "The server can't be reached."),
-    ("75", "The lock is held (-E sets another)."),
-    ("77, 78", "The server refuses us; it can't work on this machine."),
-    ("79", "The lock was lost, so the command was stopped."),
-    ("124", "The command was stopped by --timeout."),
-    ("126, 127", "The command can't be executed; isn't found."),
-)
-_VARIABLES = (
-    "Every option but --plan, --version and --help has a variable, such as SINGLETON_RUN_WAIT for --wait, "
-    "that counts when the option isn't given. "
-    "Durations: 90, 90s, 1m30s, 1.5h, 2d, 500ms, PT5M."
-)
+_BREAKS = ":=@"
 
 
 def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Values:
@@ -64,7 +37,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Values:
     """
     words = list(argv)
     if environ.get(COMPLETE):
-        _complete(words)
+        _complete(words, environ)
     dashes = words.index(_DASHES) if _DASHES in words else len(words)
     try:
         given = _options(words, dashes, environ)
@@ -77,7 +50,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Values:
     if "plan" in given:
         module_of("plan").run(given, command, environ)
     if not command:
-        refuse(f"there is no command: put it after --, as in {_EXAMPLE}")
+        refuse(f"there is no command: put it after --, as in {EXAMPLE}")
     try:
         return Values(fill(given, environ), command)
     except ValueError as error:
@@ -122,17 +95,17 @@ class _Program(click.Group):
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the whole help page."""
         formatter.write_usage(ctx.command_path, "[OPTIONS] -- COMMAND [ARGS...]")
-        _paragraph(formatter, _INTRODUCTION)
+        _paragraph(formatter, INTRODUCTION)
         for group in dict.fromkeys(option.group for option in OPTIONS):
             with formatter.section(group):
-                formatter.write_dl([_described(option) for option in OPTIONS if option.group == group])
+                formatter.write_dl([_columns(option) for option in OPTIONS if option.group == group])
         with formatter.section("Subcommands"):
             formatter.write_dl([(subcommand.name, subcommand.help) for subcommand in SUBCOMMANDS])
         with formatter.section("Examples"):
-            _write_examples(formatter, _EXAMPLES)
+            _write_examples(formatter, EXAMPLES)
         with formatter.section("Exit status"):
-            formatter.write_dl(_STATUSES)
-        _paragraph(formatter, _VARIABLES)
+            formatter.write_dl(STATUSES)
+        _paragraph(formatter, VARIABLES)
 
 
 def _paragraph(formatter: click.HelpFormatter, text: str) -> None:
@@ -140,11 +113,9 @@ def _paragraph(formatter: click.HelpFormatter, text: str) -> None:
     formatter.write_text(text)
 
 
-def _described(option: Option) -> tuple[str, str]:
+def _columns(option: Option) -> tuple[str, str]:
     """An option's two columns on the help page."""
-    flags = ", ".join(option.flags)
-    default = f" Default: {option.default}." if option.default else ""
-    return f"{flags} {option.metavar}".rstrip(), option.help + default
+    return f"{', '.join(option.flags)} {option.metavar}".rstrip(), described(option)
 
 
 def _program() -> _Program:
@@ -177,6 +148,7 @@ def _command(subcommand: Subcommand, *, hidden: bool = False) -> click.Command:
             [argument.name],
             required=not argument.optional,
             type=click.Choice(argument.choices) if argument.choices else click.UNPROCESSED,
+            shell_complete=_lock_names if argument.name == "name" else None,
         )
         for argument in subcommand.arguments
     ]
@@ -213,7 +185,8 @@ def _option(option: Option) -> click.Option:
             [*option.flags, option.name],
             type=click.UNPROCESSED,
             multiple=option.kind == "values",
-            help=option.help,
+            metavar=option.metavar or None,
+            help=described(option),
             shell_complete=_suggestions(option),
         )
     count = option.kind == "count"
@@ -244,13 +217,37 @@ def _suggestions(
     return complete
 
 
-def _complete(words: list[str]) -> NoReturn:
-    """Print the completions of the last of `words`: one on each line, with a tab and its help."""
-    *before, incomplete = words or [""]
-    prefix = ""
-    if len(before) > 1 and before[-1] == "=":  # bash makes three words of --lock=fi
-        before.pop()
-    elif incomplete.startswith("--") and "=" in incomplete:
-        prefix = incomplete.partition("=")[0] + "="
-    items = ShellComplete(_program(), {}, NAME, COMPLETE).get_completions(before, incomplete)
-    show("".join(f"{prefix}{item.value}\t{item.help or ''}\n" for item in items))
+def _lock_names(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """The names of the locks at the address that the words so far, or the variable, name."""
+    above = context.parent.params if context.parent is not None else {}
+    lock = context.params.get("lock") or above.get("lock")
+    names = module_of("lock_names").known(lock, context.obj)
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+def _complete(words: list[str], environ: Mapping[str, str]) -> NoReturn:
+    """Print the completions of the last of `words`: one on each line, with a tab and its help.
+
+    bash completes only what follows the last colon, equals sign or at sign of a word.
+    """
+    *before, incomplete = _joined(words) or [""]
+    last = words[-1] if words else ""
+    typed = len(incomplete) - len(last if last.strip(_BREAKS) else "")
+    prefix = incomplete.partition("=")[0] + "=" if incomplete[:2] == "--" and "=" in incomplete else ""
+    completion = ShellComplete(_program(), {"obj": environ}, NAME, COMPLETE)
+    items = completion.get_completions(before, incomplete)
+    show("".join(f"{(prefix + item.value)[typed:]}\t{item.help or ''}\n" for item in items))
+
+
+def _joined(words: list[str]) -> list[str]:
+    """The words as they were typed: bash takes them apart at each break, as in `etcd`, `:`, `//host`."""
+    joined: list[str] = []
+    apart = False
+    for word in words:
+        is_break = bool(word) and not word.strip(_BREAKS)
+        if joined and (is_break or apart):
+            joined[-1] += word
+        else:
+            joined.append(word)
+        apart = is_break
+    return joined

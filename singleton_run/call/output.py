@@ -25,20 +25,30 @@ def quoted(word: str) -> str:
     return f"$'{''.join(plain)}'"
 
 
-def show(text: str) -> NoReturn:
-    """Print to stdout and end with 0, or with 1 if stdout can't be written (`--help | head -1`)."""
+def show(text: str, status: int = 0) -> NoReturn:
+    """Print to stdout and end with `status`, or with 1 if stdout can't be written (`--help | head -1`)."""
+    say(text)
+    raise SystemExit(status)
+
+
+def say(text: str) -> None:
+    """Print to stdout at once, and go on. If stdout can't be written, end with 1."""
     try:
         _write(1, text)
     except OSError:
         raise SystemExit(1) from None
-    raise SystemExit(0)
 
 
 def refuse(message: str, status: int = USAGE) -> NoReturn:
     """Print one line that says what is wrong, and end with `status`."""
+    warn(message)
+    raise SystemExit(status)
+
+
+def warn(message: str) -> None:
+    """Print one line to stderr, and go on, also if stderr can't be written."""
     with suppress(OSError):
         _write(2, f"{NAME}: {one_line(message)}\n")
-    raise SystemExit(status)
 
 
 def _write(descriptor: int, text: str) -> None:

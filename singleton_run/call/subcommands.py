@@ -68,13 +68,64 @@ def module_of(command: str) -> Any:
 
 
 _NAME = Argument("name")
-_LOCK = next(option for option in OPTIONS if option.name == "lock")
+_LOCK, _TTL, _KILL_AFTER = (
+    next(option for option in OPTIONS if option.name == name) for name in ("lock", "ttl", "kill_after")
+)
+_JSON = Option(
+    "",
+    "--json",
+    "Print JSON: docs/schema/ in the source has a schema for it, and fields are only ever added.",
+    kind="flag",
+    variable=False,
+)
+_YES = Option("", "-y --yes", "Don't ask.", kind="flag", variable=False)
 
 SUBCOMMANDS = (
+    Subcommand(
+        "check",
+        "Ask the server whether the lock of the command that asks is still its own: 0 if it is, 79 if not, "
+        "69 if nobody can tell.",
+        options=(
+            Option(
+                "",
+                "--for",
+                "How much of the lease must be left: less than two thirds of --ttl.",
+                metavar="DURATION",
+                default="5s",
+                variable=False,
+            ),
+            _LOCK,
+        ),
+        examples=(
+            ("singleton-run check && ./dangerous-step.sh", "in a script that singleton-run runs"),
+            ("singleton-run check --for 15s", ""),
+        ),
+    ),
     Subcommand(
         "completion",
         "Print the completion script of a shell: bash, zsh or fish.",
         arguments=(Argument("shell", choices=tuple(SCRIPTS)),),
+    ),
+    Subcommand(
+        "doctor",
+        "Look at all that a lock needs on this machine and its server, change nothing, and say what to mend.",
+        arguments=(Argument("name", optional=True),),
+        options=(
+            _LOCK,
+            _TTL,
+            _KILL_AFTER,
+            Option(
+                "",
+                "--setup",
+                "Print only what an administrator runs on the server, to be piped into its own tool.",
+                kind="flag",
+                variable=False,
+            ),
+        ),
+        examples=(
+            ("singleton-run doctor backup --lock etcd", ""),
+            ("singleton-run doctor --setup --lock postgres | psql", "as an administrator"),
+        ),
     ),
     Subcommand(
         "forget",
@@ -84,9 +135,118 @@ SUBCOMMANDS = (
         examples=(("singleton-run forget schema v7 --lock postgres", ""),),
     ),
     Subcommand(
+        "history",
+        "Print the runs under the lock NAME that its record keeps, the latest first.",
+        arguments=(_NAME,),
+        options=(
+            _LOCK,
+            Option("", "-n --lines", "How many runs.", metavar="N", default="20", variable=False),
+            _JSON,
+        ),
+        examples=(
+            ("singleton-run history report --lock etcd", ""),
+            ("singleton-run history report -n 1 --json", "the last run"),
+        ),
+    ),
+    Subcommand(
         "install",
         "Put one file that runs this singleton-run into a directory.",
         arguments=(Argument("directory"),),
     ),
     Subcommand("licenses", "Print the licences of singleton-run and of all its parts."),
+    Subcommand(
+        "list",
+        "Print all names that have a lock or a record at --lock: state, holder, last run, next slot.",
+        options=(
+            _LOCK,
+            Option(
+                "",
+                "--stale",
+                "Only those of a schedule whose last slot was missed, or did not succeed.",
+                kind="flag",
+                variable=False,
+            ),
+            _JSON,
+        ),
+        examples=(
+            ("singleton-run list --lock postgres", ""),
+            ("singleton-run list --lock etcd --stale", "the morning's look"),
+        ),
+    ),
+    Subcommand(
+        "pause",
+        "Let nobody start a command under the lock NAME until somebody resumes: who waits waits on, slots "
+        "are skipped, and a command that runs goes on.",
+        arguments=(_NAME,),
+        options=(
+            Option(
+                "",
+                "--until",
+                "When the pause ends: a time as 2026-12-01T08:00:00Z, or by this machine's clock as "
+                "'2026-12-01 08:00' or 08:00, the next one. Default: when somebody resumes.",
+                metavar="TIME",
+                variable=False,
+            ),
+            Option("", "--for", "How long the pause lasts.", metavar="DURATION", variable=False),
+            Option("", "--reason", "Why: whoever waits is told.", metavar="TEXT", variable=False),
+            _YES,
+            _LOCK,
+        ),
+        examples=(
+            ("singleton-run pause report --for 1h --reason 'migration of the database'", ""),
+            ("singleton-run pause report --until 08:00 --lock etcd", ""),
+        ),
+        aliases=("suspend",),
+    ),
+    Subcommand(
+        "release",
+        "Free the lock NAME where no process holds it: where it is kept by --lock-at-least-for, or its lease "
+        "is over. A lock that is held stays held (75).",
+        arguments=(_NAME,),
+        options=(
+            Option(
+                "",
+                "--force",
+                "If it is held, have its holder end its command (79) and give it back, and wait for that.",
+                kind="flag",
+                variable=False,
+            ),
+            _YES,
+            _LOCK,
+        ),
+        examples=(
+            ("singleton-run release report --lock etcd", "after --lock-at-least-for"),
+            ("singleton-run release report --lock etcd --force", "ends its command"),
+        ),
+    ),
+    Subcommand(
+        "resume",
+        "End a pause of the lock NAME.",
+        arguments=(_NAME,),
+        options=(_YES, _LOCK),
+        examples=(("singleton-run resume report --lock etcd", ""),),
+    ),
+    Subcommand(
+        "status",
+        "Print who holds the lock NAME, since when, how its last runs went, and what comes next. Without "
+        "NAME: that of SINGLETON_RUN_NAME. The exit status is 0 if it is held, 3 if it is free, kept, "
+        "expired or paused.",
+        arguments=(Argument("name", optional=True),),
+        options=(
+            _LOCK,
+            Option(
+                "",
+                "--watch",
+                "Go on until Ctrl-C: at a terminal redraw in place, elsewhere print a line at each change.",
+                kind="flag",
+                variable=False,
+            ),
+            _JSON,
+        ),
+        examples=(
+            ("singleton-run status report --lock etcd", ""),
+            ("singleton-run status report --watch", "who holds it, as it changes"),
+            ("singleton-run status report --json | jq -r .holder", ""),
+        ),
+    ),
 )

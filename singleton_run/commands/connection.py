@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from singleton_run import names
 from singleton_run.api import registry
+from singleton_run.api.lock_address import redact
 from singleton_run.call import settings
 from singleton_run.call.fast_parser import Values, fill
 from singleton_run.call.output import refuse
@@ -44,6 +45,11 @@ def opened(given: Mapping[str, Value], environ: Mapping[str, str]) -> Iterator[B
         refuse(str(failure), failure.status)
     except ValueError as error:
         refuse(str(error))
+
+
+def address(given: Mapping[str, Value], environ: Mapping[str, str]) -> str:
+    """The address that `opened` opens, without its passwords."""
+    return redact(str(given.get("lock") or environ.get("SINGLETON_RUN_LOCK") or registry.DEFAULT))
 
 
 def checked_name(given: Mapping[str, Value]) -> str:

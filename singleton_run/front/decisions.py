@@ -22,6 +22,7 @@ from singleton_run.system.messages import GuardOrders
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
 
     from singleton_run.api.contract import Grant
     from singleton_run.call.settings import Settings
@@ -88,12 +89,23 @@ class Turn:
 
     # What the keeper says.
 
-    def held(self, holder: str, host: str, since: float | None) -> None:
-        """Another has the lock, since `since` (Unix seconds): we wait."""
+    def held(
+        self, holder: str, host: str, since: float | None, pause: Mapping[str, Any] | None = None
+    ) -> None:
+        """Another has the lock, since `since` (Unix seconds): we wait. `pause` is in force, None without."""
         self.keeper.trouble = ""
-        self.wait.holder = {"holder": holder, "host": host, "since": since}
+        self.wait.holder = {"holder": holder, "host": host, "since": since, **(pause or {})}
         if self.wait.is_wanted:
             self.effects.say("wait", "held", **self.wait.holder)
+
+    def paused(self, pause: Mapping[str, Any], slot: float | None = None) -> None:
+        """A pause keeps us from starting, though the lock is ours: we wait, or skip the slot of that time."""
+        self.keeper.trouble = ""
+        before, self.wait.holder = self.wait.holder, {**pause}
+        if slot is not None:
+            self.wait.holder["slot"] = slot
+        elif self.wait.is_wanted and self.wait.holder != before:
+            self.effects.say("wait", "paused", **self.wait.holder)
 
     def trouble_came(self, text: str) -> None:
         """The keeper has failed at something, and tries again."""
@@ -137,6 +149,11 @@ class Turn:
         if self.phase == SETTLING or (self.phase == WAITING and self.wait.is_left):
             self.phase = OVER
 
+    def revoked(self, by: str, now: float) -> None:
+        """`by` takes the lock away: the keeper gives it back when the command is gone."""
+        if self.phase in (STARTING, RUNNING):
+            self.ending.revoked(by, now)
+
     def lost_lock(self, text: str) -> None:
         """The grant is not ours any more: another command may be running already."""
         if self.phase in (STARTING, RUNNING):
@@ -171,6 +188,7 @@ class Turn:
         if self.phase == STARTING:
             self.phase = RUNNING
             self.ending.started(at)
+            self.effects.running()
             self.effects.say("info", "started", pid=process)
 
     def guard_failed(self, number: int, text: str) -> None:

@@ -24,6 +24,9 @@ class Effects(Protocol):
     def settle(self) -> None:
         """Order the keeper to give the lock back, and to write the record of the run."""
 
+    def running(self) -> None:
+        """Have the keeper write down that the command runs, where that was not written before the start."""
+
     def leave(self) -> None:
         """Order the keeper to give up waiting."""
 

@@ -18,7 +18,8 @@ class Ending:
 
     `status` is the exit status, `raised` the signal that ended the command (0 for none). `imposed` is the
     status that replaces the command's own (0 for none). `lost` says that another may have the lock already.
-    `stopped` and `killed` say that the command was stopped or killed because of the lease. `asked_to_stop`
+    `stopped` and `killed` say that the command was stopped or killed because of the lease, or because the
+    lock is taken away. `asked_to_stop`
     says that a signal asked the command to stop. `grace` is how long a command has to end after --timeout,
     in seconds, before it is killed.
     """
@@ -36,6 +37,7 @@ class Ending:
         self.killed = False
         self.command_ended = False
         self.asked_to_stop = False
+        self._revoked = False
         self.timeout_at = FOREVER
         self.kill_at = FOREVER
 
@@ -82,6 +84,18 @@ class Ending:
         self.status = self.status or 128 + number
         if self._settings.kill_after is not None:
             self.kill_at = min(self.kill_at, now + self._settings.kill_after)
+
+    def revoked(self, by: str, now: float) -> None:
+        """`by` takes the lock away: stop the command, and kill it after its grace. It is said once."""
+        if self._revoked:
+            return
+        self._revoked = True
+        self.stopped = True
+        self.impose(LOST)
+        self._effects.say("error", "revoked", by=by)
+        self.timeout_at = FOREVER
+        self.kill_at = min(self.kill_at, now + self._grace)
+        self._guard.signal(self._settings.stop_signal)
 
     def lock_lost(self, text: str) -> None:
         """The lock is lost, and another command may be running already: kill at once."""

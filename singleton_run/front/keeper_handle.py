@@ -64,6 +64,7 @@ class KeeperHandle:
         self.generation = -1
         self.process = 0
         self.settled = False
+        self._run: Record | None = None
         self._orders = pipes.Writer(-1)
         self._says = pipes.Reader(-1)
 
@@ -90,7 +91,7 @@ class KeeperHandle:
             os.setpgid(0, 0)
             calls.close_standard(0, 1)
             calls.keep_only([orders_read, says_write, proof, *self._shared(), *pipes.traced_to()])
-            self._run(guard, resumed, orders_read, says_write)
+            self._be_keeper(guard, resumed, orders_read, says_write)
 
         try:
             self.process = forked(work)
@@ -104,8 +105,10 @@ class KeeperHandle:
             self._link.was_forked()
         self._orders = pipes.Writer(orders_write)
         self._says = pipes.Reader(says_read)
+        if self._run is not None:  # the keeper before may have died before it wrote that
+            self._order(KeeperOrders.running(self._run))
 
-    def _run(self, guard: int, resumed: tuple[Grant, float] | None, orders: int, says: int) -> None:
+    def _be_keeper(self, guard: int, resumed: tuple[Grant, float] | None, orders: int, says: int) -> None:
         """Be the keeper; an error is told, and ends this process."""
         try:
             preload.load(preload.KEEPER)
@@ -161,8 +164,15 @@ class KeeperHandle:
         """Write nothing: the server itself knows who holds a lock."""
         return ""
 
+    def running(self, run: Record) -> None:
+        """Have the keeper write down that the command runs. For a slot that was done before the start."""
+        if self._plan is None:
+            self._run = run
+            self._order(KeeperOrders.running(run))
+
     def settle(self, turn: Turn, run: Record) -> None:
         """Order the keeper to give the lock back, and to write the record of the run."""
+        self._run = None
         self._order(KeeperOrders.settle(run))
 
     def leave(self, turn: Turn) -> None:

@@ -7,7 +7,7 @@ import os
 from singleton_run.api import record
 from singleton_run.api.contract import Held
 from singleton_run.errors import Failure
-from singleton_run.system import calls, pipes
+from singleton_run.system import calls, pipes, processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,8 +18,12 @@ if TYPE_CHECKING:
     from singleton_run.api.record import Record
     from singleton_run.front.decisions import Turn
     from singleton_run.front.guard_link import GuardLink, GuardPipes
+    from singleton_run.guard.decisions import Tell
     from singleton_run.guard.process import Task
     from singleton_run.job import Job
+
+_DEATH_MILLISECONDS = 1000
+"""How long a killed guard may take to end."""
 
 
 class KernelLockHandle:
@@ -38,20 +42,31 @@ class KernelLockHandle:
         self._right: list[int] = []
 
     def acquire(self, grant: Grant | None, turn: Turn) -> None:
-        """Acquire the lock, or fork a guard that waits for it and then says "locked"."""
+        """Acquire the lock, or fork a guard that waits for it and then says "locked".
+
+        During a pause the guard waits with the lock, which it shares with us.
+        """
         try:
             got = self.backend.acquire(self.job.name, self.job.holder, self.job.ttl, 0.0)
         except Failure as failure:
             turn.gave_up(failure.status, str(failure))
             return
+        pause = None
+        if got.control is not None:
+            from singleton_run.guard import pausing
+
+            pause = pausing.facts_in_force(got.control)
         if isinstance(got, Held):
-            turn.held(got.holder, got.host, got.since)
-            if turn.wait.is_wanted:
-                self._give_right()
-                self.fork_guard()
+            turn.held(got.holder, got.host, got.since, pause)
+        elif pause is not None:
+            turn.paused(pause)
+        else:
+            self.grant = got
+            turn.granted(got, calls.now())
             return
-        self.grant = got
-        turn.granted(got, calls.now())
+        if turn.wait.is_wanted:
+            self._give_right()
+            self.fork_guard()
 
     def replace_guard(self, turn: Turn) -> None:
         """Fork another guard. It shares the lock if a guard has got it; else it queues up anew."""
@@ -100,9 +115,14 @@ class KernelLockHandle:
         take = self._take if self.grant is None else None
         ends.be_guard(self._task, self.backend.descriptor, take, self.keep_lock)
 
-    def _take(self) -> Grant | None:
+    def _take(self, orders: int, tell: Tell) -> Grant | None:
         """Wait for the lock, in the guard. None if the wait is over, or the front has ended it."""
         self.grant = self.backend.take(self.job.name, self.job.holder, self.job.ttl, self._front)
+        if self.grant.control is not None:
+            from singleton_run.guard import pausing
+
+            if not pausing.wait_out(self.backend, self.grant, self.job.wait_until, orders, tell):
+                return None
         return self.grant if calls.now() <= self.job.wait_until and self.withdraw() else None
 
     def keep_lock(self) -> None:
@@ -118,6 +138,9 @@ class KernelLockHandle:
         """Write the record of a run that is about to start. The error, or ''."""
         return self._try(lambda grant: self.backend.write(grant, run, 0.0))
 
+    def running(self, run: Record) -> None:
+        """Do nothing: it was written down before the start."""
+
     def settle(self, turn: Turn, run: Record) -> None:
         """Give the lock back at once, with the record of the run."""
         key, text = self.job.once, ""
@@ -129,7 +152,10 @@ class KernelLockHandle:
         turn.settled(text)
 
     def leave(self, turn: Turn) -> None:
-        """Give up waiting, at once."""
+        """Give up waiting, at once. A guard that waits during a pause has the lock: it ends before us."""
+        self._link.kill()
+        if self._link.is_open:
+            processes.exited(self._link.process, _DEATH_MILLISECONDS)
         self.backend.leave(0.0)
         turn.settled("")
 

@@ -90,6 +90,9 @@ class KernelSlotHandle:
         """Write the record of a run that is about to start. The error, or ''."""
         return self._kernel.write_start(run)
 
+    def running(self, run: Record) -> None:
+        """Do nothing: it was written down before the start."""
+
     def settle(self, turn: Turn, run: Record) -> None:
         """Give the lock back at once, with the record of the run."""
         self._kernel.settle(turn, run)

@@ -47,6 +47,9 @@ class LockHandle(Protocol):
     def write_start(self, run: Record) -> str:
         """Write the record of a run that is about to start. The error, or ''."""
 
+    def running(self, run: Record) -> None:
+        """The command runs: have that written down, unless it was before the start."""
+
     def settle(self, turn: Turn, run: Record) -> None:
         """Give the lock back and write the record of the run; `turn.settled` follows."""
 

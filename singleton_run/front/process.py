@@ -201,6 +201,10 @@ class Front:
         """The lock is ours: a keeper has it, or a guard that waited for it."""
         self.lock.granted(grant, self.turn)
 
+    def revoked(self, by: str) -> None:
+        """`by` takes the lock away from us."""
+        self.turn.revoked(by, calls.now())
+
     def be_ready(self, unstarted: dict[str, Any] | None) -> None:
         """Have a guard ready. `unstarted` is the record to write if the command is not started."""
         self.lock.be_ready(unstarted)

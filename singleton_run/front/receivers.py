@@ -32,6 +32,9 @@ if TYPE_CHECKING:
         def command_started(self, process: int) -> float:
             """The command runs as `process`. When it was started, by the boot clock."""
 
+        def revoked(self, by: str) -> None:
+            """`by` takes the lock away from us."""
+
         def be_ready(self, unstarted: dict[str, Any] | None) -> None:
             """Have a guard ready. `unstarted` is the record to write if the command is not started."""
 
@@ -51,6 +54,10 @@ class GuardReceiver:
     def locked(self, grant: Mapping[str, Any]) -> None:
         """The guard that waited has the lock."""
         self._front.granted(Grant(**grant))
+
+    def kept_back(self, pause: dict[str, Any]) -> None:
+        """A pause keeps the guard, which has the lock, from starting."""
+        self._turn.paused(pause)
 
     def started(self, process: int) -> None:
         """The command runs."""
@@ -106,9 +113,17 @@ class KeeperReceiver:
         self._turn = turn
         self._front = front
 
-    def held(self, holder: str, host: str, since: float | None) -> None:
+    def held(self, holder: str, host: str, since: float | None, pause: dict[str, Any] | None) -> None:
         """Another has the lock."""
-        self._turn.held(holder, host, since)
+        self._turn.held(holder, host, since, pause)
+
+    def paused(self, pause: dict[str, Any], slot: float | None) -> None:
+        """A pause keeps us from starting."""
+        self._turn.paused(pause, slot)
+
+    def revoked(self, by: str) -> None:
+        """The lock is taken away from us."""
+        self._front.revoked(by)
 
     def ready(self, unstarted: dict[str, Any] | None) -> None:
         """The command will be started within milliseconds."""

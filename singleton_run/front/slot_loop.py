@@ -183,6 +183,8 @@ class _TurnLoop:
             return
         if turn.rest_reason == "later":
             self.log.say("info", "rest", slot=turn.slot)
+        elif turn.rest_reason == "paused" and turn.wait.holder:
+            self.log.say("warning", "slot paused", **turn.wait.holder)
         elif turn.rest_reason == "done" and self.settings.once is not None:
             self.log.say("info", "once done", key=self.settings.once)
         else:

@@ -75,6 +75,10 @@ class TurnEffects:
         status = None if ending.outcome == "lost" else ending.status
         self.lock.settle(self.turn, record.ended(self._run_record, ending.outcome, status, time.time()))
 
+    def running(self) -> None:
+        """Have it written down that the command runs, where that was not done before the start."""
+        self.lock.running(self._run_record)
+
     def leave(self) -> None:
         """Give up waiting."""
         self.lock.leave(self.turn)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from singleton_run.api.lock_address import HELD, lock_id
+from singleton_run.api.lock_address import HELD, lock_id, redact
 from singleton_run.api.timestamps import rfc3339
 from singleton_run.call.options import OPTIONS
 
@@ -45,7 +45,7 @@ def for_command(
     """The command's environment: `entries` without our options' variables, and with those of this turn.
 
     SINGLETON_HELD lists the locks that are held around the command. By it a nested call sees that it would
-    wait for itself (`lock_address.nested`).
+    wait for itself (`lock_address.nested`). SINGLETON_LOCK, by which `check` finds the lock, has no password.
     """
     ours = {variable for option in OPTIONS for variable in option.variables}
     ours.update(_STALE)
@@ -53,6 +53,7 @@ def for_command(
     held = next((os.fsdecode(entry[len(start) :]) for entry in entries if entry.startswith(start)), "")
     locks = [*held.split(), lock_id(settings.lock_address, settings.name)]
     told = {
+        "SINGLETON_LOCK": redact(settings.lock_address),
         "SINGLETON_NAME": settings.name,
         "SINGLETON_TOKEN": str(token),
         "SINGLETON_HOLDER": holder,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from singleton_run.system.messages import Message
     from singleton_run.system.shared_page import Page
 
-    Take = Callable[[], Grant | None]
+    Take = Callable[[int, Tell], Grant | None]
 else:
     import _signal
 
@@ -97,7 +97,8 @@ def run(
     it says "gone" to the keeper, which reads it only if the front has died. `lock_descriptor` holds a lock of
     the kernel's: it stays open until nothing of the turn is left. Each of these two is -1 if there is none.
 
-    `take` waits for a lock of the kernel's; it returns None if the front has stopped waiting. The guard then
+    `take` waits for a lock of the kernel's, or until `orders` are readable: then the front has died. It tells
+    of a pause. It returns None if there is nothing to start any more. The guard then
     tells "locked" and starts the command without an order. `orphaned` is called before the lock is given
     back, if the front has died.
     """
@@ -110,7 +111,7 @@ def run(
     task.page.guard = os.getpid()
     process = _Process(task, orders, tell, proof, lock_descriptor, orphaned)
     if take is not None:
-        grant = take()
+        grant = take(orders, process.tell)
         if grant is None or task.page.over:
             return
         process.front.send(GuardTells.locked(grant.as_dict()))

@@ -10,6 +10,9 @@ from singleton_run.system.messages import KeeperTells
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from singleton_run.errors import Failure
     from singleton_run.job import Job
     from singleton_run.keeper.operations import (
@@ -52,7 +55,7 @@ def acquire(
             if last:
                 return answer
             if not silent:
-                yield Operation("tell", *KeeperTells.held(answer.holder, answer.host, answer.since))
+                yield from tell_held(answer)
             result = yield Operation("wait", answer, until)
         error = result.error
         if error is None:
@@ -66,6 +69,29 @@ def acquire(
             return None
 
 
+def acquire_to_run(job: Job, orders: Orders, until: float) -> StepsToOutcome:
+    """As `acquire`, and with a pause in force keep the lock until that is over. Nothing is started before.
+
+    If the pause outlasts `until`, the front is told of it, and the outcome is an error without a text (HELD).
+    """
+    got = yield from acquire(job, orders, until)
+    if isinstance(got, tuple) and got[0].control is not None:
+        from singleton_run.keeper import pausing
+
+        got = yield from pausing.wait_out(job, orders, got, until)
+    return got
+
+
+def tell_held(held: Held) -> Steps:
+    """Tell who has the lock, and the pause in force where the server has told it."""
+    pause = None
+    if held.control is not None:
+        from singleton_run.keeper import pausing
+
+        pause = yield from pausing.facts_in_force(held.control)
+    yield Operation("tell", *KeeperTells.held(held.holder, held.host, held.since, pause))
+
+
 def _in_time(grant: Grant, result: Result, ttl: float, limit: float) -> StepsToResult:
     """The result that proves that the grant has enough time left: `result` itself, or that of a renewal.
 
@@ -74,6 +100,8 @@ def _in_time(grant: Grant, result: Result, ttl: float, limit: float) -> StepsToR
     if not is_late(result, ttl):
         return result
     result = yield Operation("renew", grant, limit)
+    if result.error is None:
+        grant.control = control_in(result)
     if result.error is None and is_late(result, ttl):
         result.error = Unavailable("the server gave the lock too late to use it")
     return result
@@ -112,6 +140,19 @@ def pause(result: Result, error: Failure, failures: int, until: float) -> Steps:
     yield Operation("tell", *KeeperTells.trouble(str(error)))
     seconds = max(0.1, lease_times.back_off(failures, 5.0))
     yield Operation("sleep", min(result.now + seconds, until))
+
+
+def wait_as_holder(orders: Orders, grant: Grant, until: float) -> StepsToResult:
+    """Wait until a renewal is due, an order comes, or the lock or its control may have changed."""
+    result = yield Operation("hold", grant, until)
+    if result.error is not None and not (orders.over() or orders.orphaned()):
+        result = yield Operation("sleep", until)
+    return result
+
+
+def control_in(result: Result) -> Mapping[str, Any] | None:
+    """The control that a renewal has told, None without one: a stranger's backend may return anything."""
+    return result.value if isinstance(result.value, dict) else None
 
 
 def is_late(result: Result, ttl: float) -> bool:

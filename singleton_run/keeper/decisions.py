@@ -9,18 +9,33 @@ from __future__ import annotations
 from singleton_run import lease_times
 from singleton_run.api.contract import Held
 from singleton_run.errors import HELD, Lost, Unavailable
-from singleton_run.keeper.acquiring import acquire, leave, pause, tell_granted
+from singleton_run.keeper.acquiring import (
+    acquire_to_run,
+    control_in,
+    leave,
+    pause,
+    tell_granted,
+    tell_held,
+    wait_as_holder,
+)
 from singleton_run.keeper.operations import Operation
 from singleton_run.system.messages import KeeperTells
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping
+    from typing import Any
+
     from singleton_run.api.contract import Grant
     from singleton_run.job import Job
-    from singleton_run.keeper.operations import Leased, Orders, Record, Steps, StepsToGrant, StepsToResult
+    from singleton_run.keeper.operations import Leased, Orders, Record, Result, Steps, StepsToGrant
 
 WAKE_GRACE = 1.0
 """Seconds that front and guard have to kill the command, once woken, before the keeper does."""
+WRITE_AFTER = 0.05
+"""Seconds after the command's start at which it is written down that it runs."""
+_SHORT = 0.5
+"""Seconds that this may take: whoever waits for the lock must not wait for it."""
 
 
 def lifecycle(job: Job, orders: Orders, resumed: Leased | None) -> Steps:
@@ -41,12 +56,12 @@ def _acquire(job: Job, orders: Orders) -> StepsToGrant:
 
 def _take(job: Job, orders: Orders) -> StepsToGrant:
     """Get the lock for a plain turn, or tell why not."""
-    outcome = yield from acquire(job, orders, job.wait_until)
+    outcome = yield from acquire_to_run(job, orders, job.wait_until)
     if isinstance(outcome, tuple):
         yield from tell_granted(*outcome)
         return outcome
     if isinstance(outcome, Held):
-        yield Operation("tell", *KeeperTells.held(outcome.holder, outcome.host, outcome.since))
+        yield from tell_held(outcome)
     yield from leave(job, outcome)
     if outcome is None:
         yield Operation("tell", *KeeperTells.settled(""))
@@ -67,18 +82,19 @@ def _hold(job: Job, orders: Orders, grant: Grant, end: float) -> Steps:
             yield Operation("enforce")
             orders.unguarded = False
             continue
-        result = yield from _wait_as_holder(orders, grant, due)
+        now = yield from _hold_until(job, orders, grant, due)
         if orders.over() or orders.orphaned():
             continue
         yield Operation("report", end)
         enforce_at = lease_times.enforce_at(end, ttl)
-        limit = min(lease_times.request_limit(ttl), max(0.1, enforce_at - result.now))
+        limit = min(lease_times.request_limit(ttl), max(0.1, enforce_at - now))
         result = yield Operation("renew", grant, limit)
         if result.error is None:
             end = result.began + ttl
             due = lease_times.renew_at(end, ttl)
             failures = 0
             yield Operation("report", end)
+            yield from _obey(control_in(result), grant)
             continue
         if isinstance(result.error, Lost):
             yield Operation("tell", *KeeperTells.lost(str(result.error)))
@@ -96,12 +112,54 @@ def _hold(job: Job, orders: Orders, grant: Grant, end: float) -> Steps:
     yield from _settle(job, orders, grant, end)
 
 
-def _wait_as_holder(orders: Orders, grant: Grant, until: float) -> StepsToResult:
-    """Wait until a renewal is due, an order comes, or the lock may have been lost."""
-    result = yield Operation("hold", grant, until)
-    if result.error is not None and not (orders.over() or orders.orphaned()):
-        result = yield Operation("sleep", until)
-    return result
+def _obey(control: Mapping[str, Any] | None, grant: Grant) -> Steps:
+    """Have the command stopped if somebody orders that the lock be given back.
+
+    This is said after every renewal while the order stands, and wakes a front that was stopped meanwhile. The
+    lock is renewed until nothing of the command runs.
+    """
+    if control is None:
+        return
+    from singleton_run.api.control import release_order
+
+    order = release_order(control, grant)
+    if order is not None:
+        yield Operation("tell", *KeeperTells.revoked(order["by"]))
+        yield Operation("wake")
+
+
+def _hold_until(job: Job, orders: Orders, grant: Grant, due: float) -> Generator[Operation, Result, float]:
+    """Wait until a renewal is due, or an order comes, and write on the way that the command runs.
+
+    Returns when that was, and `due` at the latest.
+    """
+    while True:
+        if orders.running_record is not None:
+            yield from _write_running(job, orders, grant, due)
+            if orders.over() or orders.orphaned():  # what was heard already wakes nobody
+                return due
+        had = orders.running_record
+        result = yield from wait_as_holder(orders, grant, due)
+        if orders.over() or orders.orphaned() or orders.running_record is had or result.now >= due:
+            return result.now
+
+
+def _write_running(job: Job, orders: Orders, grant: Grant, due: float) -> Steps:
+    """Write that the command runs, unless it ends at once, or a renewal is due.
+
+    It is for people alone: an error changes nothing.
+    """
+    limit = min(lease_times.request_limit(job.ttl), _SHORT)
+    result = yield Operation("sleep", 0.0)
+    if orders.over() or result.now + WRITE_AFTER + limit > due:
+        return
+    yield Operation("sleep", result.now + WRITE_AFTER)
+    if orders.over() or orders.orphaned():
+        return
+    run, orders.running_record = orders.running_record, None
+    result = yield Operation("write", grant, run, limit)
+    if result.error is None:
+        grant.record = run
 
 
 def _see_killed(orders: Orders, now: float) -> Steps:

@@ -29,7 +29,8 @@ class Operation:
 
     | name | arguments | does | | --- | --- | --- | | acquire | limit | asks for the lock: a Grant or a Held |
     | wait | held, until | waits until the lock may be free | | leave | limit | takes back the place in the
-    queue | | renew | grant, limit | renews the lease | | hold | grant, until | waits as the lock's holder | |
+    queue | | renew | grant, limit | renews the lease: the control, None
+    without one | | hold | grant, until | waits as the lock's holder | |
     release | grant, record, limit | gives the lock back; for a record also the state of the run that it is of
     | | sleep | until | waits | | report | end | writes the lease's end into the shared page | | tell |
     message | tells the front | | wake | – | sends SIGCONT to front and guard | | enforce | – | kills the
@@ -60,7 +61,8 @@ class Result:
 class Orders:
     """What the keeper was told, by the front or by a death. It is brought up to date after every operation.
 
-    `leaving`: give up waiting. `record`: the command is gone, and this is the record of its run. `no_front`:
+    `leaving`: give up waiting. `running_record`: the command runs, and this record of the run is to be
+    written; None once it is. `record`: the command is gone, and this is the record of its run. `no_front`:
     the front is dead. `unguarded`: the guard is dead too, and nothing proves that the command is gone;
     `nothing_runs`: something does. `never_started`: the guard died before it started the command.
     `not_understood`: the name of a message that this version doesn't know.
@@ -75,12 +77,14 @@ class Orders:
         "not_understood",
         "nothing_runs",
         "record",
+        "running_record",
         "unguarded",
     )
 
     def __init__(self) -> None:
         self.leaving = False
         self.record: Record | None = None
+        self.running_record: Record | None = None
         self.not_understood = ""
         self.no_front = False
         self.unguarded = False
@@ -90,6 +94,10 @@ class Orders:
     def leave(self) -> None:
         """Give up waiting."""
         self.leaving = True
+
+    def running(self, record: Record) -> None:
+        """The command runs: write this record of the run, unless it ends at once."""
+        self.running_record = record
 
     def settle(self, record: Record) -> None:
         """The command is gone: give the lock back, with this record of the run."""

@@ -163,8 +163,8 @@ class _Keeper:
     def _leave(self, limit: float) -> None:
         self.backend.leave(limit)
 
-    def _renew(self, grant: Grant, limit: float) -> None:
-        self.backend.renew(grant, limit)
+    def _renew(self, grant: Grant, limit: float) -> object:
+        return self.backend.renew(grant, limit)
 
     def _hold(self, grant: Grant, until: float) -> None:
         self.backend.hold(grant, until, self.wake.fileno())

@@ -15,7 +15,16 @@ from singleton_run import lease_times
 from singleton_run.api import record
 from singleton_run.api.contract import Held
 from singleton_run.errors import HELD, Failure, Lost, Unavailable
-from singleton_run.keeper.acquiring import acquire, leave, pause, retry, tell_granted
+from singleton_run.keeper.acquiring import (
+    acquire,
+    acquire_to_run,
+    control_in,
+    leave,
+    pause,
+    retry,
+    tell_granted,
+    tell_held,
+)
 from singleton_run.keeper.operations import Operation
 from singleton_run.schedule.slot_rules import MEND, REST, taken_back
 from singleton_run.system.messages import KeeperTells
@@ -77,7 +86,7 @@ def _was_held(job: Job, held: Held, decision: Decision) -> Steps:
             "tell", *KeeperTells.rest(result.now + (0.0 if decision.waits() else AGAIN), 0.0, "held")
         )
         return
-    yield Operation("tell", *KeeperTells.held(held.holder, held.host, held.since))
+    yield from tell_held(held)
     yield Operation("tell", *KeeperTells.gave_up(HELD, ""))
 
 
@@ -100,12 +109,16 @@ def _run(job: Job, orders: Orders, got: Leased) -> StepsToGrant:
     if not orders.over() and result.now >= lease_times.renew_at(end, job.ttl):
         result = yield Operation("renew", grant, limit)
         end = result.began + job.ttl
+        grant.control = control_in(result)
     if orders.over() or result.error is not None:
         yield Operation("leave", limit)
         yield from _over(job, orders, result)
         return None
+    at = max(start, result.now) - ahead
+    if grant.control is not None and (yield from _skipped(job, orders, grant, decision, at)):
+        return None
     earlier = grant.record
-    run = _started(job, grant, decision, max(start, result.now) - ahead)
+    run = _started(job, grant, decision, at)
     result = yield Operation("write", grant, run, limit)
     if result.error is None:
         grant.record = run
@@ -119,6 +132,28 @@ def _run(job: Job, orders: Orders, got: Leased) -> StepsToGrant:
         return None
     yield from tell_granted(grant, end)
     return grant, end
+
+
+def _skipped(
+    job: Job, orders: Orders, grant: Grant, decision: Decision, at: float
+) -> Generator[Operation, Result, bool]:
+    """Whether a pause is in force `at` the slot's start. Then write down that nobody starts the slot."""
+    from singleton_run.api.control import facts, pause_of
+
+    pause_then = pause_of(grant.control, at)
+    if pause_then is None:
+        return False
+    plan: Plan = job.plan  # type: ignore[assignment] # there is one, or we would not be here
+    yield Operation("tell", *KeeperTells.paused(facts(pause_then), decision.slot))
+    run = plan.skipped(_run_of(job, grant, at), decision, at)
+    result = yield Operation("release", grant, run, lease_times.request_limit(job.ttl))
+    if orders.over() or result.error is not None:
+        yield from _over(job, orders, result)
+    elif plan.loops:
+        yield Operation("tell", *KeeperTells.rest(result.now, decision.slot, "paused"))
+    else:
+        yield Operation("tell", *KeeperTells.gave_up(HELD, ""))
+    return True
 
 
 def _mend(job: Job, orders: Orders, grant: Grant, decision: Decision) -> Steps:
@@ -206,7 +241,7 @@ def take_once(job: Job, orders: Orders) -> StepsToGrant:
     if result is not None and result.error is not None:
         got = result.error
     elif result is not None and result.value is None:
-        got = yield from acquire(job, orders, job.wait_until)
+        got = yield from acquire_to_run(job, orders, job.wait_until)
         if isinstance(got, tuple):
             result = yield from retry(look, orders, lease_times.renew_at(got[1], job.ttl))
             if result is not None and result.error is None and result.value is None:
@@ -216,7 +251,7 @@ def take_once(job: Job, orders: Orders) -> StepsToGrant:
     if isinstance(got, Failure):
         yield Operation("tell", *KeeperTells.gave_up(got.status, str(got)))
     elif isinstance(got, Held):
-        yield Operation("tell", *KeeperTells.held(got.holder, got.host, got.since))
+        yield from tell_held(got)
         yield Operation("tell", *KeeperTells.gave_up(HELD, ""))
     elif result is None or orders.over():
         yield Operation("tell", *KeeperTells.settled(""))

@@ -155,5 +155,5 @@ def _line(facts: dict[str, Any]) -> bytes:
 
 
 def _cut(fact: str, value: Any) -> Any:
-    longest = _LONGEST_TEXT if fact in ("text", "name") else _LONGEST_WORD
+    longest = _LONGEST_TEXT if fact in ("text", "name", "reason") else _LONGEST_WORD
     return value[:longest] + " …" if isinstance(value, str) and len(value) > longest else value

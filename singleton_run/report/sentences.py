@@ -14,12 +14,14 @@ if TYPE_CHECKING:
 
 SENTENCES = {
     "held": "waiting{for} for lock {name!r}{held_by}",
+    "paused": "waiting{for}: lock {name!r} is {paused}",
     "acquired": "got lock {name!r}{waited} (token {token})",
     "trouble": "lock {name!r}: {text}; trying again",
     "started": "the command runs as process {pid}",
     "not started": "{text}",
     "late": "the lease of lock {name!r} was over before the command could start: run it again",
     "lost": "lock {name!r} is lost, so the command is killed: {text}",
+    "revoked": "lock {name!r} is taken away by {by}, so the command is stopped",
     "not renewed": "lock {name!r} can't be renewed in time, so the command is stopped",
     "not released": "lock {name!r} could not be given back before its lease ended by itself",
     "unsettled": "lock {name!r}: {text}",
@@ -46,6 +48,7 @@ SENTENCES = {
     "slot interrupted": "slot {when} of {name!r} was interrupted: --retry-interrupted would try it again",
     "once done": "{key!r} is done already under {name!r}",
     "skipped": "slot {when} of {name!r} is skipped: it could not start within --start-deadline",
+    "slot paused": "slot {when} of {name!r} is skipped: the lock is {paused}",
     "unreadable": "the record of {name!r} can't be read: slot {when} may have been started and is left out, "
     "the next is not",
     "missed": "before this slot of {name!r} {number:.0f} were missed",
@@ -57,6 +60,7 @@ SENTENCES = {
 _OF_SLOTS = {
     "elsewhere": "it is run elsewhere",
     "skipped": "it is past its --start-deadline",
+    "paused": "it was skipped, because the lock was paused",
     "unreadable": "its record could not be read, so it may have been run",
     "none": "there has been none yet",
     "interrupted": "it was interrupted",
@@ -76,8 +80,9 @@ def sentence(facts: Facts, waited: float | None) -> str:
     words["length"] = durations.text(round(abs(number), 1 if abs(number) < 60 else None))
     words["ahead"] = f"{words['length']} {'ahead of' if number > 0 else 'behind'}"
     words["state"] = _OF_SLOTS.get(facts.get("text", ""), f"it has {facts.get('text')}")
+    words["paused"] = _paused(facts)
     if facts["event"] == "gave up" and not facts["text"]:
-        words["text"] = f"lock {facts['name']!r} is held{_held_by(facts, by=' by')}"
+        words["text"] = _not_had(facts, words)
     known = SENTENCES.get(facts["event"])
     text = _unknown(facts) if known is None else known.format(**words)
     return one_line(text) + (f" ({facts['dropped']} messages were dropped)" if "dropped" in facts else "")
@@ -89,10 +94,32 @@ def _unknown(facts: Facts) -> str:
     return f"lock {facts['name']!r}: {facts['event']}" + (f" ({told})" if told else "")
 
 
+def _not_had(facts: Facts, words: Facts) -> str:
+    """Why we have not got the lock: another has it, or it is paused."""
+    if "slot" in facts:
+        return SENTENCES["slot paused"].format(**words)
+    if "reason" in facts and "holder" not in facts:
+        return f"lock {facts['name']!r} is {words['paused']}"
+    return f"lock {facts['name']!r} is held{_held_by(facts, by=' by')}"
+
+
 def _held_by(facts: Facts, by: str = ": held by") -> str:
+    """The lock's holder, and the pause that is in force as well."""
+    paused = f"; it is {_paused(facts)}" if "reason" in facts else ""
     if not facts.get("holder"):
-        return ""
-    since = facts.get("since")
-    when = "" if since is None else f" since {rfc3339(int(since))}"
+        return paused
     where = f" on {facts['host']}" if facts.get("host") else ""
-    return f"{by} {facts['holder']}{where}{when}"
+    return f"{by} {facts['holder']}{where}{_at(' since', facts.get('since'))}{paused}"
+
+
+def _paused(facts: Facts) -> str:
+    """Who has paused the lock, since and until when, and why."""
+    by = f" by {facts['paused_by']}" if facts.get("paused_by") else ""
+    until = _at(" until", facts.get("paused_until")) or " until it is resumed"
+    why = f": {facts['reason']}" if facts.get("reason") else ""
+    return f"paused{by}{_at(' since', facts.get('paused_since'))}{until}{why}"
+
+
+def _at(word: str, moment: float | None) -> str:
+    """The word and the time (Unix seconds); '' for an unknown time."""
+    return "" if moment is None else f"{word} {rfc3339(int(moment))}"

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 _PROCESSES = ("front", "guard", "keeper")
 _OF_GRANTS = ("name", "holder", "token", "generation", "ttl", "record")
 _OF_RECORDS = ("state", "start", "end", "status", "slot", "attempt")
+_OF_PAUSES = ("paused_by", "paused_since", "paused_until", "reason")
 _READINGS = ("until", "again_at")
 _WAITS = ("wait", "hold", "sleep")
 _SAID_ELSEWHERE = ("report", "tell")
@@ -138,11 +139,12 @@ class Tracer:
             return
         if outcome is not None:
             result = "done" if outcome.value is None else type(outcome.value).__name__.lower()
+            result = "control" if name == "renew" and outcome.value is not None else result
             result = result if outcome.error is None else _error(outcome.error)
             self.write("did", name, ms=_since(outcome.began, outcome.now), result=result)
             return
         last = operation.arguments[-1] if operation.arguments else None
-        span = {"until" if name in _WAITS else "limit": last} if isinstance(last, float) else {}
+        span = {"until" if name in _WAITS else "limit": last} if isinstance(last, float) and last else {}
         self.write("does", name, **span)
 
     def lease(self, end: float, reported: float) -> None:
@@ -188,7 +190,9 @@ class Tracer:
             return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"
         if isinstance(value, dict):
             return {
-                str(key): self._shown(key, value[key]) for key in value if key in _OF_GRANTS + _OF_RECORDS
+                str(key): self._shown(key, value[key])
+                for key in value
+                if key in _OF_GRANTS + _OF_RECORDS + _OF_PAUSES
             }
         return type(value).__name__
 

@@ -1,7 +1,8 @@
 """The writer: a process that writes to stderr, so that no other process has to wait for stderr.
 
-During a wait for the lock it says how long we wait. At a terminal it rewrites one line every second.
-Elsewhere it writes a line at the start and one every minute, because some CI systems end a silent step.
+While we wait for the lock, or for the end of a pause, it says how long. At a terminal it rewrites one line
+every second. Elsewhere it writes a line at the start, one at a change of the pause, and one every minute,
+because some CI systems end a silent step.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _REMINDER_SECONDS = 60.0
 _REFRESH_SECONDS = 1.0
+_WAITS = ("held", "paused")
 _LINE_ABOVE = "\x1b[1A\x1b[2K"
 
 
@@ -46,8 +48,8 @@ def write(descriptor: int, trace: Reader | None = None, *, as_json: bool) -> Non
         news: list[Any] = _news(sources, poll) if poll.poll(pause if held else None) else [held]
         for facts in news:
             waited = time.monotonic() - since if since else None
-            if facts["event"] == "held":
-                first, reminded = held is None, facts is held
+            if facts["event"] in _WAITS:
+                first, reminded = held is None or _pause_in(facts) != _pause_in(held), facts is held
                 since = since or time.monotonic()
                 held = facts
                 if rewrite:
@@ -58,6 +60,11 @@ def write(descriptor: int, trace: Reader | None = None, *, as_json: bool) -> Non
                 held = None if facts["event"] in ("acquired", "gave up") else held
                 _line(facts, waited, as_json=as_json)
                 rewrite = rewrite and _rewriter()  # the line above is not the waiting line any more
+
+
+def _pause_in(facts: Facts) -> tuple[object, ...]:
+    """The pause that a waiting line tells of: a change of it is worth a line."""
+    return tuple(facts.get(fact) for fact in ("paused_by", "paused_since", "paused_until", "reason"))
 
 
 def _news(sources: list[Reader], poll: select.poll) -> list[Facts]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 
 from singleton_run import lease_times
-from singleton_run.api.record import UNREADABLE
+from singleton_run.api.record import SKIPPED, UNREADABLE, ended
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -164,6 +164,10 @@ class Plan:
         known.grid = decision.slot if self._cron is None else 0.0
         mended = self.started({**run, "state": "lost"}, known, decision.at or 0.0)
         return {**mended, "slot": {**mended["slot"], "state": UNREADABLE}}
+
+    def skipped(self, run: Record, decision: Decision, at: float) -> dict[str, Any]:
+        """`run` with a slot that was not started because of a pause, and is not tried again."""
+        return ended(self.started(run, decision, at), SKIPPED, None, at)
 
     def blind(self, now: float) -> float:
         """When the next slot starts, as far as that is known without a record."""
@@ -357,7 +361,7 @@ def taken_back(run: Record, earlier: Record | None) -> Record:
 def retry_at(last: Record, settings: Settings) -> float:
     """When the slot may be tried again: FOREVER for never, -FOREVER for at once (after a crash)."""
     state = last["state"]
-    if state == "succeeded" or (state == "interrupted" and not settings.retry_interrupted):
+    if state in ("succeeded", SKIPPED) or (state == "interrupted" and not settings.retry_interrupted):
         return FOREVER
     if state != "failed" or last["end"] is None:
         return -FOREVER
@@ -381,7 +385,8 @@ def chance() -> float:
 
 
 def _ending(last: Record) -> str:
-    return "crashed" if last["state"] == "running" else str(last["state"])
+    """Why there is nothing to do about the last slot, as a word of `Decision.why`."""
+    return {"running": "crashed", SKIPPED: "paused"}.get(last["state"], str(last["state"]))
 
 
 def _slots(settings: Settings, cron: Cron | None, anchor: float) -> Cron | Grid:

@@ -28,6 +28,8 @@ _PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 1, 15, 36
 _TFD_TIMER_ABSTIME = 1
 _TFD_TIMER_CANCEL_ON_SET = 2
 _NEVER = 1 << 40
+# IN_CLOSE_WRITE, IN_MOVED_FROM, IN_MOVED_TO, IN_DELETE
+_CHANGES = 0x08 | 0x40 | 0x80 | 0x200
 _NONBLOCK_CLOEXEC = os.O_NONBLOCK | os.O_CLOEXEC
 _SIGNAL_INFO = 128
 _MOST_INHERITED = 1024
@@ -265,10 +267,33 @@ def wait(until: float, descriptors: Iterable[int]) -> list[int]:
     return [descriptor for descriptor in ready if descriptor != timer.descriptor]
 
 
+def changes_of(descriptor: int) -> int:
+    """A descriptor that is readable when an open file or directory has changed (inotify(7)).
+
+    A file has when somebody who could write it closes it; a directory also when a file came into it by a new
+    name, or left it. Raises OSError where the kernel refuses (the user's limit of them), or shows no /proc.
+    """
+    watch = checked(libc.function("inotify_init1")(_NONBLOCK_CLOEXEC), "inotify_init1")
+    try:
+        path = b"/proc/self/fd/%d" % descriptor
+        checked(libc.function("inotify_add_watch")(watch, path, _CHANGES), "inotify_add_watch")
+    except OSError:
+        os.close(watch)
+        raise
+    return watch
+
+
 def is_nfs(descriptor: int) -> bool:
-    """Whether an open file is on NFS (statfs(2))."""
+    """Whether an open file is on NFS."""
+    return file_system(descriptor) == _NFS_MAGIC
+
+
+def file_system(descriptor: int) -> int:
+    """The number of the kind of file system that an open file is on (statfs(2)); 0 if it isn't told."""
     answer = libc.longs(count=64)
-    return libc.function("fstatfs")(descriptor, answer) == 0 and answer[0] == _NFS_MAGIC
+    if libc.function("fstatfs")(descriptor, answer):
+        return 0
+    return int(answer[0]) & 0xFFFFFFFF
 
 
 def wait_to_write(descriptor: int) -> None:

@@ -48,6 +48,11 @@ class GuardTells:
         return "locked", grant
 
     @staticmethod
+    def kept_back(pause: Mapping[str, Any]) -> Message:
+        """The guard that waited has the lock, and a pause keeps it from starting (`control.facts`)."""
+        return "kept_back", pause
+
+    @staticmethod
     def started(process: int) -> Message:
         """The command runs as this process."""
         return "started", process
@@ -116,6 +121,11 @@ class KeeperOrders:
         return "settle", record
 
     @staticmethod
+    def running(record: Mapping[str, Any]) -> Message:
+        """The command runs: write this record of the run, unless it ends at once."""
+        return "running", record
+
+    @staticmethod
     def leave() -> Message:
         """Give up waiting."""
         return ("leave",)
@@ -125,9 +135,25 @@ class KeeperTells:
     """Keeper to front."""
 
     @staticmethod
-    def held(holder: str, host: str, since: float | None) -> Message:
-        """Another has the lock, since `since` (Unix seconds, None if unknown)."""
-        return "held", holder, host, since
+    def held(holder: str, host: str, since: float | None, pause: Mapping[str, Any] | None = None) -> Message:
+        """Another has the lock, since `since` (Unix seconds, None if unknown).
+
+        `pause` tells the pause that is in force as well (`control.facts`), where it is known.
+        """
+        return "held", holder, host, since, pause
+
+    @staticmethod
+    def paused(pause: Mapping[str, Any], slot: float | None) -> Message:
+        """The lock is ours, and a pause (`control.facts`) keeps us from starting.
+
+        `slot` is None while we wait for the pause's end; else the slot of that time is skipped.
+        """
+        return "paused", pause, slot
+
+    @staticmethod
+    def revoked(by: str) -> Message:
+        """`by` orders that the lock be given back: stop the command. The lock stays ours until it is gone."""
+        return "revoked", by
 
     @staticmethod
     def ready(unstarted: Mapping[str, Any] | None) -> Message:

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from singleton_run.api.contract import Held, Look
 from singleton_run.errors import Lost, Unavailable
 from singleton_run.system import calls
+from singleton_run.testing.nursery import plain_look
 from singleton_run.testing.peer import STEADY
 from singleton_run.testing.suite import (
     CLOCKS,
     LOOK_EVERY,
     Conformance,
+    a_pause,
     grow,
     in_order,
     is_lost,
@@ -277,6 +280,43 @@ class LeasedConformance(Conformance):
         crew.site.delete(name)
         assert waiter.got().token > grant.token
 
+    def test_a_look_after_the_end_of_the_lease(self, steered: Crew) -> None:
+        """The dead holder has the lock until then, and from then on anybody may take it."""
+        name = steered.name()
+        holder, other = steered.peer(), steered.peer()
+        holder.takes(name, steered.site.ttl)
+        sent = holder.began
+        holder.crash()
+        assert other.look(name).state == Look.HELD, "the lease is not over"
+        until = calls.now() + steered.site.ttl + steered.site.patience
+        while other.look(name).state == Look.HELD:
+            assert calls.now() < until, "look still says that the dead holder has the lock"
+            calls.wait(calls.now() + LOOK_EVERY, [])
+        not_before(other, sent + steered.site.ttl * CLOCKS)
+        seen = other.look(name)
+        assert seen.state in (Look.FREE, Look.EXPIRED)
+        assert (seen.holder is None) == (seen.state == Look.FREE)
+        steered.peer().takes(name)
+
+    def test_a_held_lock_is_freed(self, steered: Crew) -> None:
+        """What its holder sends from now on changes nothing, and who waits for the lock is woken."""
+        name = steered.name()
+        holder, waiter, other = (steered.peer() for _ in range(3))
+        grant = holder.takes(name)
+        assert other.free(name, other.look(name)), "free says that the holder is another"
+        is_lost(holder, "renew", grant)
+        holder.leave()
+        grant = holder.takes(name)
+        waiter.start_get(name)
+        assert isinstance(waiter.first, Held)
+        seen = other.look(name)
+        assert other.free(name, seen), "free says that the holder is another"
+        got = waiter.got()
+        assert got.token > grant.token
+        assert not other.free(name, seen), "free by an outdated look says that it has freed the lock"
+        _has_lost(steered, holder, grant)
+        waiter.renew(got)
+
     def test_during_an_outage_every_call_ends_in_its_time(self, crew: Crew) -> None:
         """It raises Unavailable, with or without an open connection: the same call may succeed later."""
         name = crew.name()
@@ -298,6 +338,7 @@ class LeasedConformance(Conformance):
                 crew.peer().start_call("mark", grant, "key", {}),
                 crew.peer().start_call("forget", name, "key"),
                 crew.peer().start_call("acquire", name, reader.holder, crew.site.ttl),
+                *_people(crew, name),
             ]
             waiter.start_wait(held, calls.now() + 1.0)
             for peer in calling:
@@ -360,6 +401,18 @@ def _has_lost(crew: Crew, loser: Peer, grant: Grant) -> None:
     crew.peer().is_refused(grant.name)
     assert crew.peer().done(grant.name, "lost") is None
     assert crew.peer().read(grant.name)[1] == before
+
+
+def _people(crew: Crew, name: str) -> list[Peer]:
+    """Peers in the calls that a backend may leave out; none if it does."""
+    if not crew.peer().can_be_steered():
+        return []
+    seen = plain_look(Look(Look.HELD, Held("somebody", token=1), None))
+    return [
+        crew.peer().start_call("look", name),
+        crew.peer().start_call("steer", name, "", a_pause("outage")),
+        crew.peer().start_call("free", name, seen),
+    ]
 
 
 def _renewed(holder: Peer, grant: Grant) -> bool:

@@ -23,7 +23,7 @@ import traceback
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from singleton_run.api.contract import Grant, Held
+from singleton_run.api.contract import Grant, Held, Look
 from singleton_run.errors import Failure, Unavailable
 from singleton_run.system import calls
 
@@ -112,8 +112,13 @@ class _Peer:
     def leave(self, limit: float) -> None:
         self.backend.leave(limit)
 
-    def renew(self, grant: dict[str, Any], limit: float) -> None:
-        self.backend.renew(Grant(**grant), limit)
+    def renew(self, grant: dict[str, Any], limit: float) -> object:
+        return self.backend.renew(Grant(**grant), limit)
+
+    def renew_many(self, grant: dict[str, Any], record: dict[str, Any], times: int) -> None:
+        for number in range(times):
+            self.backend.renew(Grant(**grant), LIMIT)
+            self.backend.write(Grant(**grant), {**record, "note": number}, LIMIT)
 
     def hold(self, grant: dict[str, Any], until: float) -> None:
         self.backend.hold(Grant(**grant), until, self.link.fileno())
@@ -127,6 +132,23 @@ class _Peer:
     def read(self, name: str, limit: float) -> object:
         held, record = self.backend.read(name, limit)
         return [held and _plain(held), record]
+
+    def can_be_steered(self) -> bool:
+        return all(hasattr(self.backend, call) for call in ("look", "steer", "free"))
+
+    def look(self, name: str, limit: float) -> object:
+        return plain_look(self.backend.look(name, limit))
+
+    def steer(self, name: str, version: str, control: dict[str, Any], limit: float) -> bool:
+        return self.backend.steer(name, version, control, limit)
+
+    def free(self, name: str, seen: dict[str, Any], limit: float) -> bool:
+        return self.backend.free(name, look_of(seen), limit)
+
+    def examine(self, name: str, ttl: float, limit: float) -> object:
+        if not hasattr(self.backend, "examine"):
+            return None
+        return [[one.grade, one.text, one.todo] for one in self.backend.examine(name, ttl, limit)]
 
     def done(self, name: str, key: str, limit: float) -> object:
         return self.backend.done(name, key, limit)
@@ -195,6 +217,20 @@ class _Peer:
         return self.backend.list(limit)
 
 
+def plain_look(look: Look) -> dict[str, Any]:
+    """A look as plain data, for `look_of` in another process."""
+    plain = {slot: getattr(look, slot) for slot in Look.__slots__}
+    waiting = None if look.waiting is None else [_plain_held(held) for held in look.waiting]
+    return {**plain, "holder": look.holder and _plain_held(look.holder), "waiting": waiting}
+
+
+def look_of(plain: dict[str, Any]) -> Look:
+    """The look that `plain_look` made plain."""
+    waiting = None if plain["waiting"] is None else [Held(**held) for held in plain["waiting"]]
+    holder = plain["holder"] and Held(**plain["holder"])
+    return Look(**{**plain, "holder": holder, "waiting": waiting})
+
+
 def _link(descriptor: str) -> str:
     with suppress(FileNotFoundError):  # that of the listing itself
         return os.readlink(f"/proc/self/fd/{descriptor}")
@@ -204,7 +240,11 @@ def _link(descriptor: str) -> str:
 def _plain(value: Grant | Held) -> dict[str, Any]:
     if isinstance(value, Grant):
         return {"grant": value.as_dict()}
-    return {"held": {slot: getattr(value, slot) for slot in Held.__slots__}}
+    return {"held": _plain_held(value)}
+
+
+def _plain_held(held: Held) -> dict[str, Any]:
+    return {slot: getattr(held, slot) for slot in Held.__slots__}
 
 
 def _record(grant: Grant) -> dict[str, Any]:

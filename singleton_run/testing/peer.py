@@ -17,13 +17,16 @@ from singleton_run.api.contract import Grant, Held
 from singleton_run.errors import Lost, Refused, Unavailable
 from singleton_run.system import calls
 from singleton_run.testing import nursery
-from singleton_run.testing.nursery import LIMIT, LONGEST
+from singleton_run.testing.nursery import LIMIT, LONGEST, look_of, plain_look
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from singleton_run.api.contract import Look
     from singleton_run.errors import Failure
     from singleton_run.testing.site import Site
+
+    Findings = list[tuple[str, str, str]]  # named here, for `list` is a method below
 
 STEADY = 60.0
 """The lease, in seconds, of a lock that must not lapse while a case runs."""
@@ -118,9 +121,15 @@ class Peer:
         assert isinstance(got, Grant)
         return got
 
-    def renew(self, grant: Grant) -> None:
-        """Renew the lease for another `grant.ttl` seconds."""
-        self.start_call("renew", grant).result()
+    def renew(self, grant: Grant) -> Mapping[str, Any] | None:
+        """Renew the lease for another `grant.ttl` seconds. The control, None without one."""
+        control: Mapping[str, Any] | None = self.start_call("renew", grant).result()
+        return control
+
+    def start_renew_many(self, grant: Grant, record: Mapping[str, Any], times: int) -> None:
+        """Begin to renew the lease and to write the record, with its number as a note, so many times."""
+        until = calls.now() + 2 * LIMIT * times
+        self.start("renew_many", grant.as_dict(), record, times, until=until)
 
     def write(self, grant: Grant, record: Mapping[str, Any]) -> None:
         """Put a record beside the lock."""
@@ -144,6 +153,31 @@ class Peer:
         """Every name."""
         names: list[str] = self.start_call("list").result()
         return names
+
+    def can_be_steered(self) -> bool:
+        """Whether the backend has the calls `look`, `steer` and `free`."""
+        can: bool = self.start("can_be_steered", until=calls.now() + LIMIT).result()
+        return can
+
+    def look(self, name: str) -> Look:
+        """All that the server tells of the lock."""
+        return look_of(self.start_call("look", name).result())
+
+    def steer(self, name: str, version: str, control: Mapping[str, Any]) -> bool:
+        """Replace the control if it still has that version. False if it hasn't."""
+        done: bool = self.start_call("steer", name, version, control).result()
+        return done
+
+    def free(self, name: str, seen: Look) -> bool:
+        """Free the lock if it still has the holder that was seen. False if it hasn't."""
+        done: bool = self.start_call("free", name, plain_look(seen)).result()
+        return done
+
+    def examine(self, name: str) -> Findings | None:
+        """What `doctor` finds: grade, text and advice of each. None from a backend without that call."""
+        limit = self.site.patience
+        found = self.start("examine", name, STEADY, LIMIT, until=calls.now() + limit).result()
+        return found and [(grade, text, todo) for grade, text, todo in found]
 
     def done(self, name: str, key: str) -> Mapping[str, Any] | None:
         """The mark of a key, None if there is none."""

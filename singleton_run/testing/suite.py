@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from singleton_run.api.contract import Grant, Held
+from singleton_run.api.contract import Grant, Held, Look
+from singleton_run.api.control import pause_of, paused, resumed
+from singleton_run.api.finding import Finding
 from singleton_run.api.record import ended, started
 from singleton_run.errors import Failure, Lost, Refused
 from singleton_run.job import Job
@@ -35,12 +37,18 @@ MOST_RETURNS = 20
 """How often a wait of a second may return too early although nothing has happened."""
 
 MARKS = 1000
+RUNS = 50
+"""The most runs that a record has."""
+STEERS = 30
+"""How often a control is changed while the holder renews."""
 
 DAY = 86400.0
 CLOCKS = 0.99
 """A lease may be this much shorter by our clock: the server's own may run a little faster."""
 
 LOOK_EVERY = 0.05
+
+NOT_STEERED = "this backend has no look, steer and free"
 
 
 def record_of(grant: Grant, state: str = "succeeded") -> dict[str, Any]:
@@ -111,6 +119,18 @@ def alike_keys() -> list[str]:
     return [*plain, *odd, *unseen, *long]
 
 
+def a_pause(reason: str) -> dict[str, Any]:
+    """A control that pauses the lock until somebody resumes."""
+    return paused(None, by="ann@desk", at=1795318621.25, until=None, reason=reason)
+
+
+def steers(peer: Peer, name: str, reason: str) -> dict[str, Any]:
+    """Replace whatever control there is by a pause, as the commands for people do: the new control."""
+    control = a_pause(reason)
+    assert peer.steer(name, peer.look(name).version, control), "steer says that somebody else was first"
+    return control
+
+
 def is_lost(peer: Peer, call: str, grant: Grant) -> None:
     """Check that a call by this grant (`write`, `release`, `mark` or `renew`) raises Lost."""
     arguments: tuple[Any, ...] = () if call == "renew" else (record_of(grant, "failed"),)
@@ -153,6 +173,13 @@ class Conformance:
         crew = Crew(site, nursery)
         yield crew
         crew.leave()
+
+    @pytest.fixture
+    def steered(self, crew: Crew) -> Crew:
+        """The processes of a case about `look`, `steer` and `free`: a backend may leave out all three."""
+        if not crew.peer().can_be_steered():
+            pytest.skip(NOT_STEERED)
+        return crew
 
     def test_one_has_it_and_another_is_told_who(self, crew: Crew) -> None:
         """Held is a result, and says what is known of the holder."""
@@ -584,6 +611,271 @@ class Conformance:
         for own in names:
             assert [(peers[0].done(own, key) or {}).get("of") for key in keys] == [[own, key] for key in keys]
 
+    def test_a_control_for_a_name_without_a_lock(self, steered: Crew) -> None:
+        """It makes no lock and no record, and is listed. The first grant has it."""
+        name = steered.name()
+        steerer, other = steered.peer(), steered.peer()
+        assert name not in other.list(), "the name is known before it has anything"
+        control = a_pause('é "\\\n\t \U0001f512')
+        assert steerer.steer(name, "", control), "there is no control yet, but steer says that there is one"
+        assert name in other.list(), "a name that has a control only is not listed"
+        assert other.read(name) == (None, None)
+        seen = other.look(name)
+        assert (seen.state, seen.holder, seen.record) == (Look.FREE, None, None)
+        assert seen.control == control
+        assert other.takes(name).control == control
+
+    def test_of_two_that_steer_one_wins(self, steered: Crew) -> None:
+        """Both have seen the same version: the other is told, and changes nothing."""
+        name = steered.name()
+        peers = [steered.peer(), steered.peer()]
+        version = ""
+        for number in range(5):
+            controls = [a_pause(f"{number} of {peer.holder}") for peer in peers]
+            for peer, control in zip(peers, controls, strict=True):
+                peer.start_call("steer", name, version, control)
+            done = [peer.result() for peer in peers]
+            assert sorted(done) == [False, True], "not exactly one of two that steer was first"
+            seen = peers[0].look(name)
+            assert seen.control == controls[done.index(True)], "the control is not that of who was first"
+            assert not peers[1].steer(name, version, a_pause("too late")), "steer by an older version is done"
+            assert peers[1].look(name).control == seen.control, "a refused steer changed the control"
+            version = seen.version
+
+    def test_no_version_comes_twice(self, steered: Crew) -> None:
+        """Not even for the same control: whoever saw the first one has missed the second."""
+        name = steered.name()
+        steerer, other = steered.peer(), steered.peer()
+        one = steers(steerer, name, "one")
+        version = other.look(name).version
+        assert version, "the version of a control is that of no control"
+        steers(steerer, name, "another")
+        assert steerer.steer(name, other.look(name).version, one)
+        assert not other.steer(name, version, a_pause("too late")), "a version came again"
+
+    def test_grant_and_renewal_have_the_control_of_that_moment(self, steered: Crew) -> None:
+        """A waiter's grant has the one of its grant, and not of its first attempt."""
+        name = steered.name()
+        holder, waiter, steerer = (steered.peer() for _ in range(3))
+        grant = holder.takes(name)
+        assert grant.control is None
+        assert holder.renew(grant) is None
+        first = steers(steerer, name, "first")
+        held = waiter.is_refused(name)
+        assert held.control in (None, first)
+        assert holder.renew(grant) == first, "renew doesn't return the control of that moment"
+        second = steers(steerer, name, "second")
+        assert holder.renew(grant) == second, "renew doesn't return the control of that moment"
+        holder.write(grant, record_of(grant, "running"))
+        assert waiter.look(name).control == second, "a record that was written changed the control"
+        waiter.start_get(name)
+        third = steers(steerer, name, "third")
+        holder.release(grant, record_of(grant))
+        got = waiter.got()
+        assert got.control == third, "the grant has not the control of that moment"
+        waiter.release(got, record_of(got))
+        assert steerer.look(name).control == third, "a release changed the control"
+
+    def test_a_holder_that_renews_and_one_who_steers_are_not_in_each_other_s_way(self, steered: Crew) -> None:
+        """Neither fails, and nothing of either is lost."""
+        name = steered.name()
+        holder, steerer, other = (steered.peer() for _ in range(3))
+        grant = holder.takes(name)
+        record = record_of(grant, "running")
+        holder.start_renew_many(grant, record, STEERS)
+        controls = [steers(steerer, name, f"number {number}") for number in range(STEERS)]
+        holder.result()
+        assert holder.renew(grant) == controls[-1]
+        seen = other.look(name)
+        assert seen.control == controls[-1]
+        assert seen.record == {**record, "note": STEERS - 1}, "a record was lost by a change of the control"
+        holder.release(grant, record_of(grant))
+
+    def test_hold_returns_when_the_control_changes(self, steered: Crew) -> None:
+        """It returns at once if the backend tells, else at its time. Then `renew` has the control."""
+        name = steered.name()
+        holder, steerer = steered.peer(), steered.peer()
+        tells, patience = steered.site.tells, steered.site.patience
+        grant = holder.takes(name)
+        for reason in ("first", "second"):
+            holder.start_hold(grant, calls.now() + (2 * patience if tells else LOOK_EVERY))
+            control = steers(steerer, name, reason)
+            holder.result(patience if tells else None)
+            assert holder.renew(grant) == control
+
+    def test_hold_notices_a_control_that_came_before_it(self, steered: Crew) -> None:
+        """It came after the last renewal, when nobody watched."""
+        name = steered.name()
+        holder, steerer = steered.peer(), steered.peer()
+        tells, patience = steered.site.tells, steered.site.patience
+        grant = holder.takes(name)
+        for reason in ("first", "second"):
+            control = steers(steerer, name, reason)
+            holder.start_hold(grant, calls.now() + (2 * patience if tells else LOOK_EVERY))
+            holder.result(patience if tells else None)
+            assert holder.renew(grant) == control
+
+    def test_a_damaged_control_pauses_the_lock_and_can_be_replaced(self, steered: Crew) -> None:
+        """So does one of a later version. What can't be read never means that a command may start."""
+        name = steered.name()
+        holder, steerer = steered.peer(), steered.peer()
+        grant = holder.takes(name)
+        for damaged in ({}, {"version": 99}, {"version": 1, "pause": "yes", "release": None}):
+            assert steerer.steer(name, steerer.look(name).version, damaged)
+            seen = steerer.look(name)
+            assert pause_of(seen.control, time.time()), "look says of a damaged control that it is no pause"
+            assert pause_of(holder.renew(grant), time.time()), "renew says that it is no pause"
+        holder.release(grant, record_of(grant))
+        grant = holder.gets(name)
+        assert pause_of(grant.control, time.time()), "a grant says of a damaged control that it is no pause"
+        assert steerer.steer(name, steerer.look(name).version, resumed(None))
+        assert holder.renew(grant) == resumed(None)
+
+    def test_the_control_of_one_name_is_not_that_of_another(self, steered: Crew) -> None:
+        """This holds for names that look alike."""
+        steerer, other = steered.peer(), steered.peer()
+        names = lookalikes(steered.name())
+        for name in names:
+            assert other.look(name).control is None, f"{name!r} has the control of another name"
+            steers(steerer, name, name)
+        assert [(other.look(name).control or {})["pause"]["reason"] for name in names] == names
+
+    def test_a_look_at_a_free_lock(self, steered: Crew) -> None:
+        """A look changes nothing. What the last holder left is there."""
+        name = steered.name()
+        holder, other = steered.peer(), steered.peer()
+        seen = other.look(name)
+        assert (seen.state, seen.holder, seen.record) == (Look.FREE, None, None)
+        assert (seen.control, seen.version) == (None, "")
+        assert not seen.waiting
+        assert name not in other.list(), "to look at a lock is not to make one"
+        grant = holder.takes(name)
+        record = record_of(grant)
+        holder.release(grant, record)
+        seen = other.look(name)
+        assert (seen.state, seen.holder, seen.record) == (Look.FREE, None, record)
+
+    def test_a_look_at_a_held_lock(self, steered: Crew) -> None:
+        """It has the holder, its token and its record."""
+        name = steered.name()
+        holder, other = steered.peer(), steered.peer()
+        grant = holder.takes(name)
+        record = record_of(grant, "running")
+        holder.write(grant, record)
+        seen = other.look(name)
+        assert seen.state == Look.HELD
+        assert seen.holder is not None
+        assert seen.holder.holder in {holder.holder, ""}
+        assert seen.holder.token == grant.token, "look doesn't tell the holder's token"
+        left = None if seen.holder.until is None else seen.holder.until - holder.began
+        assert left is None or abs(left - STEADY) < STEADY / 2, "the lease's end is not by the boot clock"
+        assert seen.record == record
+
+    def test_a_look_at_a_kept_lock(self, steered: Crew) -> None:
+        """It has the last holder, and until when the lock is kept."""
+        name = steered.name()
+        holder, other = steered.peer(), steered.peer()
+        grant = holder.takes(name)
+        holder.release(grant, record_of(grant), STEADY)
+        seen = other.look(name)
+        assert seen.state == Look.KEPT, "look doesn't say that the lock is kept"
+        assert seen.holder is not None
+        assert seen.holder.holder in {holder.holder, ""}
+        assert seen.holder.until is not None, "look doesn't say until when the lock is kept"
+        assert abs(seen.holder.until - holder.began - STEADY) < STEADY / 2
+
+    def test_a_look_at_those_who_wait(self, steered: Crew) -> None:
+        """They are in the order in which they will have the lock, or the backend doesn't know them at all."""
+        name = steered.name()
+        holder, other = steered.peer(), steered.peer()
+        waiters = [steered.peer() for _ in range(3)]
+        holder.takes(name)
+        for waiter in waiters:
+            waiter.is_refused(name)
+        waiting = other.look(name).waiting
+        if waiting is not None:
+            names = [held.holder for held in waiting]
+            assert sorted(names) == sorted(waiter.holder for waiter in waiters), "others wait than look says"
+            if steered.site.fifo:
+                assert names == [waiter.holder for waiter in waiters], "look has them in another order"
+            waiters[0].leave()
+            left = other.look(name).waiting
+            assert left is not None
+            assert waiters[0].holder not in [held.holder for held in left], "who has left still waits"
+
+    def test_a_kept_lock_is_freed(self, steered: Crew) -> None:
+        """Who waits for it is woken. Record and control stay, and the token grows on."""
+        name = steered.name()
+        holder, waiter, other = (steered.peer() for _ in range(3))
+        control = steers(other, name, "pause")
+        grant = holder.takes(name)
+        record = record_of(grant)
+        holder.release(grant, record, 4 * STEADY)
+        waiter.start_get(name)
+        assert isinstance(waiter.first, Held)
+        assert other.free(name, other.look(name)), "free says that the holder is another"
+        got = waiter.got()
+        assert got.token > grant.token
+        assert (got.record, got.control) == (record, control)
+
+    def test_free_by_an_outdated_look_changes_nothing(self, steered: Crew) -> None:
+        """The look was of an earlier holder, or of nobody."""
+        name = steered.name()
+        earlier, holder, other = (steered.peer() for _ in range(3))
+        nobody = other.look(name)
+        assert not other.free(name, nobody), "free says that it has freed a lock that nobody had"
+        grant = earlier.takes(name)
+        earlier.release(grant, record_of(grant), STEADY)
+        seen = other.look(name)
+        assert other.free(name, seen)
+        assert not other.free(name, seen), "free says that it has freed a lock that was free"
+        new = holder.gets(name)
+        for outdated in (nobody, seen):
+            assert not other.free(name, outdated), "free by an outdated look says that it has freed the lock"
+        earlier.is_refused(name)
+        earlier.leave()
+        holder.release(new, record_of(new), STEADY)
+        for outdated in (nobody, seen):
+            assert not other.free(name, outdated), "free by an outdated look says that it has freed the lock"
+        earlier.is_refused(name)
+
+    def test_a_record_of_an_older_version_is_read(self, crew: Crew) -> None:
+        """It has not the words that came later: the command, and the slots of the earlier runs."""
+        name = crew.name()
+        holder, other = crew.peer(), crew.peer()
+        grant = holder.takes(name)
+        record = record_of(grant)
+        del record["command"]
+        run = {word: record[word] for word in ("state", "token", "holder", "start", "end", "status")}
+        older = {**record, "runs": [run, run]}
+        holder.release(grant, older)
+        assert other.read(name) == (None, older)
+        got = other.takes(name)
+        assert got.record == older, "a record without the later words is not read"
+        assert record_of(got)["runs"][1:] == [run, run]
+
+    def test_a_record_of_many_runs_goes_through(self, crew: Crew) -> None:
+        """It has fifty runs, and names as long as they can be. Only the earliest runs may be left out."""
+        name = crew.name().ljust(LONGEST, "x")
+        holder, other = crew.peer(), crew.peer()
+        long = f"{'h' * 60}:{1 << 22}:{'0' * 8}"
+        grant = holder.takes(name)
+        record: dict[str, Any] | None = None
+        for number in range(RUNS + 1):
+            start = 1795318621.123 + number
+            slot = {"slot": {"slot": start, "start": start, "attempt": 1, "schedule": "s" * 200}}
+            record = {**started(record, name, long, number, start, "c" * 100), **slot}
+            record = ended(record, "interrupted", 255, start + 0.123)
+        assert record is not None
+        holder.write(grant, record)
+        written = other.read(name)[1]
+        holder.release(grant, record)
+        for found in (written, other.takes(name).record):
+            assert found is not None
+            left = len(found["runs"])
+            assert min(crew.site.runs, RUNS) <= left, f"only {left} of {RUNS} runs are kept"
+            assert found == {**record, "runs": record["runs"][:left]}, "a record comes back changed"
+
     def test_the_server_s_time_is_that_of_its_answers(self, crew: Crew) -> None:
         """None before the first answer. Here the server's time is this machine's, as exactly as it says."""
         peer = crew.peer()
@@ -654,6 +946,25 @@ class Conformance:
             except AssertionError as problem:
                 wrong.append(f"{fault.what}: {problem}")
         assert not wrong, "\n".join(wrong)
+
+    def test_to_examine_a_lock_changes_nothing(self, crew: Crew) -> None:
+        """It leaves no name, takes no lock, and nothing from its holder. Nothing is bad at a site."""
+        name = crew.name()
+        doctor, other = crew.peer(), crew.peer()
+        found = doctor.examine(name)
+        if found is None:
+            return
+        for grade, text, todo in found:
+            assert grade in (Finding.GOOD, Finding.WARNING), f"it says of a site that works: {text}: {todo}"
+            assert text, "a finding has no text"
+        assert name not in other.list(), "examine made the lock's name known"
+        grant = other.takes(name)
+        doctor.examine(name)
+        other.renew(grant)
+        record = record_of(grant)
+        other.release(grant, record)
+        doctor.examine(name)
+        assert other.read(name) == (None, record), "examine changed the lock or its record"
 
     def test_close_never_raises(self, crew: Crew) -> None:
         """Neither at first, nor after a refusal, nor with the lock, nor twice. It leaves no connection."""

@@ -8,14 +8,17 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from singleton_run.api.contract import Grant, Held
+from singleton_run.api.contract import Grant, Held, Look
+from singleton_run.api.finding import bad, good
 from singleton_run.errors import Lost, Refused, Unavailable
 from singleton_run.system import calls
 from tests.example_backends.singleton_run_leasefile import held_in, is_held
 from tests.example_backends.singleton_run_queuefile import QueueFile
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+
+    from singleton_run.api.finding import Finding
 
 
 def open_backend(lock: str, environ: Mapping[str, str]) -> QueueFile:
@@ -181,10 +184,10 @@ class WatchesFromNowOn(QueueFile):
     def wait(self, held: Held, until: float, wake: int) -> None:
         assert self._mine is not None, "nobody waits who wasn't refused"
         with self._state(self._mine[0], 1.0) as state:
-            before = state["token"], state["holder"]
+            before = state["token"], state["holder"], state["version"]
         while calls.now() < until and not calls.wait(calls.now() + 0.01, [wake]):
             with self._state(self._mine[0], 1.0) as state:
-                if before != (state["token"], state["holder"]):
+                if before != (state["token"], state["holder"], state["version"]):
                     return
 
     def hold(self, grant: Grant, until: float, wake: int) -> None:
@@ -631,3 +634,208 @@ class TellsAnotherTime(QueueFile):
 
     def offset(self) -> tuple[float, float] | None:
         return None if self._mine is None else (time.time(), 0.5)
+
+
+class ListsLocksOnly(QueueFile):
+    """A name that only has a control isn't listed."""
+
+    def list(self, limit: float) -> list[str]:
+        return [name for name in super().list(limit) if self._has_lock(name, limit)]
+
+    def _has_lock(self, name: str, limit: float) -> bool:
+        with self._state(name, limit) as state:
+            return bool(state["token"])
+
+
+class SteersUncompared(QueueFile):
+    """Whoever steers last wins."""
+
+    def steer(self, name: str, version: str, control: Mapping[str, Any], limit: float) -> bool:
+        return super().steer(name, self.look(name, limit).version, control, limit)
+
+
+class NamesVersionsByContent(QueueFile):
+    """The version of a control is the same when the control is."""
+
+    def look(self, name: str, limit: float) -> Look:
+        seen = super().look(name, limit)
+        seen.version = str(seen.control or "")
+        return seen
+
+    def steer(self, name: str, version: str, control: Mapping[str, Any], limit: float) -> bool:
+        if version != self.look(name, limit).version:
+            return False
+        return super().steer(name, super().look(name, limit).version, control, limit)
+
+
+class ReadsTheControlEarly(QueueFile):
+    """The grant has the control that the first attempt saw."""
+
+    early: tuple[Mapping[str, Any] | None] | None = None
+
+    def acquire(self, name: str, holder: str, ttl: float, limit: float) -> Grant | Held:
+        got = super().acquire(name, holder, ttl, limit)
+        self.early = self.early or (got.control,)
+        got.control = self.early[0]
+        return got
+
+
+class RenewsWithoutControl(QueueFile):
+    """A renewal doesn't look at the control."""
+
+    def renew(self, grant: Grant, limit: float) -> Mapping[str, Any] | None:
+        super().renew(grant, limit)
+        return grant.control
+
+
+class ReleasesTheControl(QueueFile):
+    """The control goes with the turn."""
+
+    def release(self, grant: Grant, record: Mapping[str, Any], limit: float, keep: float = 0.0) -> None:
+        super().release(grant, record, limit, keep)
+        with self._state(grant.name, limit) as state:
+            state["control"] = ""
+
+
+class SteersOverTheRecord(QueueFile):
+    """Who steers puts back the record that it saw first."""
+
+    first: Mapping[str, Any] | None = None
+
+    def look(self, name: str, limit: float) -> Look:
+        seen = super().look(name, limit)
+        self.first = self.first or seen.record
+        return seen
+
+    def steer(self, name: str, version: str, control: Mapping[str, Any], limit: float) -> bool:
+        with self._state(name, limit) as state:
+            state["record"] = self.first
+        return super().steer(name, version, control, limit)
+
+
+class TellsNoControl(QueueFile):
+    """A holder that watches the lock doesn't see a new control."""
+
+    def hold(self, grant: Grant, until: float, wake: int) -> None:
+        self.version = -1
+        calls.wait(until, [wake])
+
+
+class StartsInSpiteOfDamage(QueueFile):
+    """A control that can't be read counts as none."""
+
+    def renew(self, grant: Grant, limit: float) -> Mapping[str, Any] | None:
+        control = super().renew(grant, limit)
+        return None if control is None or not control["pause"]["by"] else control
+
+
+class FoldsCaseOfControls(QueueFile):
+    """Names that differ by case have one control."""
+
+    def look(self, name: str, limit: float) -> Look:
+        return super().look(name.lower(), limit)
+
+    def steer(self, name: str, version: str, control: Mapping[str, Any], limit: float) -> bool:
+        return super().steer(name.lower(), version, control, limit)
+
+
+class MakesByLooking(QueueFile):
+    """To look at a lock is to make one."""
+
+    def look(self, name: str, limit: float) -> Look:
+        with self._state(name, limit) as state:
+            state["queue"] = state.get("queue", {})
+        return super().look(name, limit)
+
+
+class LooksWithoutToken(QueueFile):
+    """A look doesn't tell the holder's token."""
+
+    def look(self, name: str, limit: float) -> Look:
+        seen = super().look(name, limit)
+        if seen.holder is not None:
+            seen.holder.token = None
+        return seen
+
+
+class LooksPastTheKeeping(QueueFile):
+    """A kept lock looks like any other."""
+
+    def look(self, name: str, limit: float) -> Look:
+        seen = super().look(name, limit)
+        seen.state = Look.HELD if seen.state == Look.KEPT else seen.state
+        return seen
+
+
+class TellsTheQueueBackwards(QueueFile):
+    """Who came last is told first."""
+
+    def look(self, name: str, limit: float) -> Look:
+        seen = super().look(name, limit)
+        seen.waiting = [*(seen.waiting or ())][::-1]
+        return seen
+
+
+class LooksAtTheDead(QueueFile):
+    """A lease that is over looks as if it went on."""
+
+    def look(self, name: str, limit: float) -> Look:
+        seen = super().look(name, limit)
+        seen.state = Look.HELD if seen.state == Look.EXPIRED else seen.state
+        return seen
+
+
+class FreesNothing(QueueFile):
+    """To free a lock is to say so."""
+
+    def free(self, name: str, seen: Look, limit: float) -> bool:
+        return True
+
+
+class FreesUnseen(QueueFile):
+    """Whoever has the lock loses it."""
+
+    def free(self, name: str, seen: Look, limit: float) -> bool:
+        return super().free(name, self.look(name, limit), limit)
+
+
+class FreesByEndingTheLease(QueueFile):
+    """The holder of a lock that was freed can renew it."""
+
+    def free(self, name: str, seen: Look, limit: float) -> bool:
+        with self._state(name, limit) as state:
+            is_same = seen.holder is not None and seen.holder.token == state["token"]
+            if is_same:
+                state["until"] = 0
+            return is_same
+
+
+class ExaminesByTaking(QueueFile):
+    """Whether a lock can be taken is seen by taking it."""
+
+    def examine(self, name: str, ttl: float, limit: float) -> Iterator[Finding]:
+        self.acquire(name, "doctor", ttl, limit)
+        yield good("it can be taken")
+
+
+class ExaminesInVain(QueueFile):
+    """What is well is called bad."""
+
+    def examine(self, name: str, ttl: float, limit: float) -> Iterator[Finding]:
+        yield bad("it can't be taken", "wait")
+
+
+class WantsEveryWord(QueueFile):
+    """A record without the later words counts as none."""
+
+    def _granted(self, name: str, holder: str, ttl: float, state: dict[str, Any]) -> Grant:
+        grant = super()._granted(name, holder, ttl, state)
+        grant.record = grant.record if grant.record and "command" in grant.record else None
+        return grant
+
+
+class KeepsFewRuns(QueueFile):
+    """Of many runs the earliest are left out."""
+
+    def write(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
+        super().write(grant, {**record, "runs": record["runs"][:10]}, limit)

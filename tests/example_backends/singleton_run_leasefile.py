@@ -2,8 +2,8 @@
 
 It is found by its entry point, and asked for by `--lock leasefile:///DIRECTORY`. What a server
 would do happens in the caller, under a flock: the file NAME.lease holds who has the lock, by
-which token, and until when by the boot clock. Waiters look at it every few milliseconds, which a
-real backend would not do.
+which token, and until when by the boot clock, the record and the control. Waiters look at it
+every few milliseconds, which a real backend would not do.
 
 The tests cut it off through files in the directory: while `outage` exists every call is
 Unavailable; while `stuck` exists every call hangs; while `denied` exists every call is Refused;
@@ -20,7 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from singleton_run.api.contract import Grant, Held
+from singleton_run.api.contract import Grant, Held, Look
+from singleton_run.api.control import parsed
 from singleton_run.errors import Lost, Refused, Unavailable
 from singleton_run.system import calls
 
@@ -36,6 +37,8 @@ NOBODY = {
     "since": 0,
     "kept": False,  # the holder has given it back, but until then nobody gets it
     "record": None,
+    "control": "",  # as text: anybody may have written it
+    "version": 0,  # the number of the control, never the same twice
 }
 
 
@@ -104,7 +107,7 @@ class LeaseFile:
         token = self._next_token(state["token"])
         until = calls.now() + ttl
         state.update(token=token, generation=0, holder=holder, until=until, since=time.time(), kept=False)
-        return Grant(name, holder, token, ttl, {}, state["record"])
+        return Grant(name, holder, token, ttl, {}, state["record"], control=control_in(state))
 
     def wait(self, held: Held, until: float, wake: int) -> None:
         """Look until the lock is free."""
@@ -125,11 +128,12 @@ class LeaseFile:
             if is_own(state, holder):
                 state.update(holder="", until=0)
 
-    def renew(self, grant: Grant, limit: float) -> None:
+    def renew(self, grant: Grant, limit: float) -> Mapping[str, Any] | None:
         """Hold it for another ttl."""
         with self._state(grant.name, limit) as state:
             must_be(grant, state)
             state.update(generation=grant.generation, until=calls.now() + grant.ttl)
+            return control_in(state)
 
     def hold(self, grant: Grant, until: float, wake: int) -> None:
         """Wait: this server tells nobody of a loss."""
@@ -157,6 +161,31 @@ class LeaseFile:
         """Who holds it, and the record."""
         with self._state(name, limit) as state:
             return (held_in(state) if is_held(state) else None), state["record"]
+
+    def look(self, name: str, limit: float) -> Look:
+        """All that is in the file. Nobody knows who waits."""
+        with self._state(name, limit) as state:
+            version = str(state["version"] or "")
+            holder = held_in(state) if state["holder"] else None
+            return Look(state_of(state), holder, state["record"], control=control_in(state), version=version)
+
+    def steer(self, name: str, version: str, control: Mapping[str, Any], limit: float) -> bool:
+        """Replace the control if its version is that one. A holder looks by itself."""
+        with self._state(name, limit) as state:
+            if version != str(state["version"] or ""):
+                return False
+            state.update(control=json.dumps(control), version=self._next_token(0))
+            return True
+
+    def free(self, name: str, seen: Look, limit: float) -> bool:
+        """Take the lock from the holder that was seen."""
+        with self._state(name, limit) as state:
+            if seen.holder is None or seen.holder.holder != state["holder"]:
+                return False
+            if seen.holder.token != state["token"]:
+                return False
+            state.update(holder="", until=0, kept=False)
+            return True
 
     def list(self, limit: float) -> list[str]:
         """Every name."""
@@ -217,7 +246,27 @@ def is_own(state: Mapping[str, Any], holder: str) -> bool:
 
 def held_in(state: Mapping[str, Any]) -> Held:
     """What is told to whoever is refused."""
-    return Held(state["holder"], since=state["since"], until=state["until"])
+    return Held(
+        state["holder"],
+        since=state["since"],
+        until=state["until"],
+        token=state["token"],
+        control=control_in(state),
+    )
+
+
+def state_of(state: Mapping[str, Any]) -> str:
+    """The state's name in a `Look`."""
+    if not state["holder"]:
+        return Look.FREE
+    if not is_held(state):
+        return Look.EXPIRED
+    return Look.KEPT if state["kept"] else Look.HELD
+
+
+def control_in(state: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The control, None without one."""
+    return parsed(state["control"]) if state["control"] else None
 
 
 def must_be(grant: Grant, state: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from singleton_run.api.contract import Held, Look
 from singleton_run.errors import Lost
 from singleton_run.system import calls
 from tests.example_backends.singleton_run_leasefile import (
@@ -22,7 +23,7 @@ from tests.example_backends.singleton_run_leasefile import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from singleton_run.api.contract import Grant, Held
+    from singleton_run.api.contract import Grant
 
 
 def open_backend(lock: str, environ: Mapping[str, str]) -> QueueFile:
@@ -34,6 +35,8 @@ class QueueFile(LeaseFile):
     """Leases with queues. See `singleton_run.api.contract.Backend`."""
 
     ttl = 0.0
+    # The control's version when the lock was last granted to us or renewed.
+    version = 0
 
     def acquire(self, name: str, holder: str, ttl: float, limit: float) -> Grant | Held:
         """Take the lock if it is free for us; else take a place in the queue."""
@@ -78,13 +81,34 @@ class QueueFile(LeaseFile):
             with self._state(self._mine[0], limit) as state:
                 state.get("queue", {}).pop(self._mine[1], None)
 
+    def _granted(self, name: str, holder: str, ttl: float, state: dict[str, Any]) -> Grant:
+        self.version = state["version"]
+        return super()._granted(name, holder, ttl, state)
+
+    def renew(self, grant: Grant, limit: float) -> Mapping[str, Any] | None:
+        """Hold it for another ttl."""
+        with self._state(grant.name, limit) as state:
+            # Before the control is read: a later one is noticed.
+            self.version = state["version"]
+        return super().renew(grant, limit)
+
+    def look(self, name: str, limit: float) -> Look:
+        """All that is in the file, and who waits."""
+        seen = super().look(name, limit)
+        with self._state(name, limit) as state:
+            queue = state.get("queue", {})
+            seen.waiting = [Held(who) for who, until in queue.items() if until > calls.now()]
+        return seen
+
     def hold(self, grant: Grant, until: float, wake: int) -> None:
-        """Look until the lock is not ours."""
+        """Look until the lock is not ours, or has another control."""
         while calls.now() < until:
             with self._state(grant.name, LOOK_EVERY) as state:
                 try:
                     must_be(grant, state)
                 except Lost:
+                    return
+                if state["version"] != self.version:
                     return
             if calls.wait(min(until, calls.now() + LOOK_EVERY), [wake]):
                 return

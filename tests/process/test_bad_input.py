@@ -170,6 +170,11 @@ POSTGRES_URLS = [
     "postgresql://127.0.0.1:{port},127.0.0.1:{port}/?singleton_run_schema=s&singleton_run_table=t",
     "postgres:///app?host=127.0.0.1&port={port}&hostaddr=127.0.0.1&options=-c%20a%3Db",
 ]
+REDIS_URLS = [
+    "redis://user:word@127.0.0.1:{port}/1?username=user&password=word",
+    "rediss://127.0.0.1:{port}?ssl_cert_reqs=none&ssl_ca_certs=/nowhere&ssl_server_name=x",
+    "unix://:word@/run/redis/socket?db=2",
+]
 
 
 def opened(lock: str, environ: Mapping[str, str]) -> Failure | None:
@@ -191,7 +196,7 @@ def test_a_url_is_understood_or_refused_and_nobody_is_contacted(
     server: socket.socket, data: st.DataObject
 ) -> None:
     port = server.getsockname()[1]
-    lock = data.draw(damaged([url.format(port=port) for url in [*ETCD_URLS, *POSTGRES_URLS]]))
+    lock = data.draw(damaged([url.format(port=port) for url in [*ETCD_URLS, *POSTGRES_URLS, *REDIS_URLS]]))
     # Not by gRPC, which can be loaded once in a process: its addresses are read by the same class.
     if not lock.startswith(("file", "etcd+grpc")):
         opened(lock, {})
@@ -266,6 +271,17 @@ def test_a_variable_of_libpq_is_understood_or_refused(
     assert_nobody_came(server)
 
 
+@NOISY
+@given(st.sampled_from(["REDIS_URL", "REDISCLI_AUTH"]), st.data())
+def test_a_variable_of_redis_is_understood_or_refused(
+    server: socket.socket, variable: str, data: st.DataObject
+) -> None:
+    port = server.getsockname()[1]
+    value = data.draw(st.one_of(RUBBISH, damaged([url.format(port=port) for url in REDIS_URLS])))
+    opened("redis", {"REDIS_URL": f"redis://127.0.0.1:{port}", variable: value})
+    assert_nobody_came(server)
+
+
 # The real program.
 
 BYTE = "\udcff"
@@ -294,12 +310,18 @@ POSTGRES_PLACES = (
     "{place}0/app {place}/app?x=1 {place}/app?sslmode=1 {place}/%zz {place}/%00 [::1/app u:%zz@{place}/app "
     "{place},a:x/app {place}/app?port=1,2,3 {place}/app?singleton_run_x=1 {place}/app?service=nowhere"
 )
+REDIS_PLACES = (
+    "{place}:x {place}0 [::1 {place}/first {place}/%zz {place}?db=-1 {place}?x=1 a@{place}@b a:%ff@{place} "
+    "{place}?ssl_cert_reqs=none"
+)
 FILE_PLACES = "relative /nowhere/%zz /dev/null /dev/null/x /%00 /tmp"
 WRONG_PLACES = [
     *(f"{scheme}://{place}" for scheme in ("etcd", "etcd+grpc") for place in ETCD_PLACES.split(" ")),
     *(f"postgres://{place}" for place in POSTGRES_PLACES.split(" ")),
+    *(f"redis://{place}" for place in REDIS_PLACES.split(" ")),
+    *(f"unix://{place}" for place in ("", "/", "host/path", "/%00", f"/{'x' * 107}", "/path?db=x")),
     *(f"file://{place}" for place in FILE_PLACES.split(" ")),
-    *(f"{scheme}://{BYTE}{{place}}" for scheme in ("etcd", "etcd+grpc", "postgres")),
+    *(f"{scheme}://{BYTE}{{place}}" for scheme in ("etcd", "etcd+grpc", "postgres", "redis")),
     f"postgres://{{place}}/app?singleton_run_table={'x' * 64}",
     f"file:///{'x' * 300}",
 ]

@@ -87,7 +87,7 @@ def test_of_a_turn_each_message_is_told_at_both_ends(leased: Lab) -> None:
         OF_A_RUN
         | both("front", "guard", "start")
         | both("keeper", "front", "granted", "settled")
-        | both("front", "keeper", "settle")
+        | both("front", "keeper", "running", "settle")
     )
     assert messages_of(run) == expected
     proofs = [line for line in lines_of(run) if line.get("what") == "gone"]

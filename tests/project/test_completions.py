@@ -6,6 +6,8 @@ import os
 import pty
 import select
 import shlex
+import shutil
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -13,12 +15,14 @@ from pathlib import Path
 import pytest
 
 from singleton_run.api.registry import BUILT_IN, KERNEL_HELD
-from tests.support.harness import GIVEN, PROGRAM
+from singleton_run.commands.connection import LIMIT
+from tests.support.harness import GIVEN, PROGRAM, until
 
 TREE = Path(__file__).parents[2]
 BACKENDS = {**KERNEL_HELD, **BUILT_IN}
 FILES = {"bash": "singleton-run.bash", "zsh": "_singleton-run", "fish": "singleton-run.fish"}
 PATIENCE = 60.0
+AWHILE = 2.0
 
 
 @pytest.fixture
@@ -69,7 +73,7 @@ def test_options_complete(environ: dict[str, str], tmp_path: Path) -> None:
 
 
 def test_backends_complete(environ: dict[str, str], tmp_path: Path) -> None:
-    usable = set(BACKENDS) - ({"etcd+grpc"} if GIVEN else set())
+    usable = set(BACKENDS) - ({"etcd+grpc", "redis", "rediss", "unix"} if GIVEN else set())
     assert completed(environ, tmp_path, "singleton-run", "--lock", "") == usable
     assert completed(environ, tmp_path, "singleton-run", "--lock", "fi") == {"file"}
     assert completed(environ, tmp_path, "singleton-run", "--lock", "=") == usable
@@ -123,6 +127,19 @@ class Terminal:
             assert ready, f"waited for {expected!r} after {keys!r} and saw {shown!r}"
             shown += os.read(self.master, 65536).decode()
 
+    def press_until(self, key: str, expected: str) -> None:
+        """Press a key until `expected` is shown at once after it."""
+        shown = ""
+
+        def done() -> bool:
+            nonlocal shown
+            os.write(self.master, key.encode())
+            while select.select([self.master], [], [], AWHILE)[0]:
+                shown += os.read(self.master, 65536).decode()
+            return expected in shown
+
+        until(done, f"{expected!r} after {key!r}")
+
     def close(self) -> None:
         """End the shell."""
         self.shell.kill()
@@ -145,3 +162,99 @@ def test_the_tab_key_completes_in_a_real_bash(environ: dict[str, str], tmp_path:
         terminal.press("zz-f\t", "zz-file ")
     finally:
         terminal.close()
+
+
+# The names of locks.
+
+
+@pytest.fixture
+def locks(tmp_path: Path) -> Path:
+    """A directory of locks, two of which have names that bash takes apart."""
+    directory = tmp_path / "locks"
+    directory.mkdir(mode=0o700)
+    for name in ("report", "repair", "db:eu@1", "db:us"):
+        (directory / f"{name}.lock").write_text("")
+    return directory
+
+
+def offers(environ: dict[str, str], cwd: Path, *words: str, expected: set[str]) -> None:
+    """Names are offered if they come in time, so on a busy machine it may take a second try."""
+    until(lambda: completed(environ, cwd, *words) == expected, f"{expected} for {words}")
+
+
+def test_names_of_locks_complete(environ: dict[str, str], tmp_path: Path, locks: Path) -> None:
+    at = {**environ, "SINGLETON_RUN_LOCK": f"file://{locks}"}
+    offers(at, tmp_path, "singleton-run", "forget", "re", expected={"report", "repair"})
+    assert completed(at, tmp_path, "singleton-run", "forget", "report", "") == set()
+    offers(at, tmp_path, "singleton-run", "pause", "--for", "1h", "rep", expected={"report", "repair"})
+    offers(at, tmp_path, "singleton-run", "suspend", "repo", expected={"report"})
+    for place in (("--lock", "file", ":", f"//{locks}"), ("--lock", "=", "file", ":", f"//{locks}")):
+        offers(environ, tmp_path, "singleton-run", "release", *place, "repo", expected={"report"})
+        offers(environ, tmp_path, "singleton-run", *place, "resume", "repo", expected={"report"})
+
+
+def test_a_name_that_bash_takes_apart_completes_after_the_break(
+    environ: dict[str, str], tmp_path: Path, locks: Path
+) -> None:
+    at = {**environ, "SINGLETON_RUN_LOCK": f"file://{locks}"}
+    offers(at, tmp_path, "singleton-run", "resume", "d", expected={"db:eu@1", "db:us"})
+    offers(at, tmp_path, "singleton-run", "resume", "db", ":", expected={"eu@1", "us"})
+    offers(at, tmp_path, "singleton-run", "resume", "db", ":", "eu", "@", expected={"1"})
+    offers(at, tmp_path, "singleton-run", "resume", "db", ":", "u", expected={"us"})
+
+
+def test_zsh_is_offered_whole_names(environ: dict[str, str], tmp_path: Path, locks: Path) -> None:
+    if shutil.which("zsh") is None:
+        pytest.skip("needs zsh: apt-get install zsh")
+    script = f"""
+        compdef() {{ }}
+        _describe() {{ print -rl -- "${{(@)${{(P)2}}}}" }}
+        source {TREE}/completions/_singleton-run
+        words=("$@") CURRENT=$#
+        _singleton-run
+    """
+
+    def offered() -> list[str]:
+        result = subprocess.run(
+            ["zsh", "-f", "-c", script, "zsh", "singleton-run", "resume", "db:"],
+            cwd=tmp_path,
+            env={**environ, "SINGLETON_RUN_LOCK": f"file://{locks}"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert result.stderr == ""
+        return [line.rstrip(":") for line in result.stdout.splitlines()]
+
+    # A colon that isn't escaped would begin the help.
+    until(lambda: offered() == ["db\\:eu@1", "db\\:us"], "the names, whole")
+
+
+def test_a_name_completes_at_the_tab_key(environ: dict[str, str], tmp_path: Path, locks: Path) -> None:
+    terminal = Terminal({**environ, "SINGLETON_RUN_LOCK": f"file://{locks}"}, tmp_path)
+    try:
+        terminal.press(f"source {TREE}/completions/singleton-run.bash; echo rea''dy\n", "ready")
+        terminal.press("singleton-run resume repo", "repo")
+        terminal.press_until("\t", "rt ")
+        terminal.press("\x15singleton-run resume db:u", "db:u")
+        terminal.press_until("\t", "s ")
+    finally:
+        terminal.close()
+
+
+def test_a_place_that_can_not_be_asked_offers_nothing_and_says_nothing(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    for lock in ("nonsense", "file:///nowhere/else", "etcd://127.0.0.1:1", "postgres://u@127.0.0.1:1/d"):
+        at = {**environ, "SINGLETON_RUN_LOCK": lock}
+        assert completed(at, tmp_path, "singleton-run", "resume", "") == set()
+
+
+def test_a_server_that_does_not_answer_is_not_waited_for(environ: dict[str, str], tmp_path: Path) -> None:
+    """Not the ten seconds that a request of a subcommand may take."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        at = {**environ, "SINGLETON_RUN_LOCK": f"etcd://127.0.0.1:{server.getsockname()[1]}"}
+        began = time.monotonic()
+        assert completed(at, tmp_path, "singleton-run", "resume", "") == set()
+        assert time.monotonic() - began < LIMIT
+        server.accept()[0].close()

@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 BACKENDS = {**KERNEL_HELD, **BUILT_IN}
-COMPLETIONS = {
+SHARED = {
     "share/bash-completion/completions/singleton-run",
     "share/zsh/site-functions/_singleton-run",
     "share/fish/vendor_completions.d/singleton-run.fish",
+    "share/man/man1/singleton-run.1",
 }
 
 
@@ -68,7 +69,7 @@ def test_the_wheel_has_every_file_of_every_package(project: dict[str, Any], whee
     assert packed == expected
 
 
-def test_the_wheel_installs_a_command_that_runs_and_the_completions(wheel: Path, tmp_path: Path) -> None:
+def test_the_wheel_installs_a_command_that_runs_completions_and_man_page(wheel: Path, tmp_path: Path) -> None:
     # --ignore-installed, or pip would take the tree's own installation away for it.
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--ignore-installed"]
     install += ["--no-index", "--no-deps", "--no-compile"]
@@ -86,7 +87,7 @@ def test_the_wheel_installs_a_command_that_runs_and_the_completions(wheel: Path,
     ours = ROOT.joinpath("singleton_run", "data", "singleton-run").read_text(encoding="utf-8")
     installed = tmp_path.joinpath("bin", "singleton-run").read_text(encoding="utf-8")
     assert installed.partition("\n")[2] == ours.partition("\n")[2]
-    assert {path for path in COMPLETIONS if tmp_path.joinpath(path).exists()} == COMPLETIONS
+    assert {path for path in SHARED if tmp_path.joinpath(path).exists()} == SHARED
 
 
 def test_the_changelog_is_headed_by_this_version() -> None:

@@ -18,8 +18,10 @@ from singleton_run.api.registry import BUILT_IN, KERNEL_HELD
 from singleton_run.call.fast_parser import Values, read
 from singleton_run.call.options import OPTIONS
 from singleton_run.call.settings import check
+from singleton_run.call.subcommands import SUBCOMMANDS
 from singleton_run.guard.command_environment import for_command, of_slot
 from tests.support.harness import LIMIT, PROGRAM, environment, until
+from tests.support.terminal import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,9 +33,13 @@ PAGES = [README, *sorted(ROOT.glob("docs/*.md"))]
 # Their examples need no server; those of the other pages are for whoever has one.
 RUNNABLE = [
     README,
-    *(ROOT / "docs" / f"{page}.md" for page in ("design", "promises", "file", "cron", "containers")),
+    *(
+        ROOT / "docs" / f"{page}.md"
+        for page in ("design", "promises", "file", "cron", "containers", "operations", "stuck")
+    ),
 ]
-FLAGS = {flag for option in OPTIONS for flag in option.flags}
+OF_SUBCOMMANDS = [option for subcommand in SUBCOMMANDS for option in subcommand.options]
+FLAGS = {flag for option in (*OPTIONS, *OF_SUBCOMMANDS) for flag in option.flags}
 VARIABLES = {option.variable for option in OPTIONS if option.variable}
 
 TEXTS = {page: page.read_text(encoding="utf-8") for page in PAGES}
@@ -93,6 +99,12 @@ def test_the_readme_lists_every_option_as_it_is() -> None:
     assert described == expected
 
 
+def test_the_readme_lists_every_subcommand_and_its_arguments() -> None:
+    words = [[one.name, *(argument.name.upper() for argument in one.arguments)] for one in SUBCOMMANDS]
+    shown = [row[0].replace("[", "").replace("]", "").split() for row in table("Subcommands")]
+    assert sorted(shown) == sorted(words)
+
+
 def test_the_readme_lists_the_variables_of_a_command() -> None:
     assert {row[0] for row in table("Variables")} == command_variables()
 
@@ -120,7 +132,7 @@ def options_in(text: str) -> set[str]:
     flags: set[str] = set()
     text = text.replace('", "', " ")  # the exec form of a Dockerfile
     for call in re.findall(r"(?:^|[ (|&;'\"])singleton-run(?= |$)((?: [^\s]+)*? --(?: |$)|.*)", text):
-        before = re.split(r" --(?: |$)", call)[0]
+        before = re.split(r" --(?: |$)| \| ", call)[0]
         flags |= {word.partition("=")[0] for word in before.split() if re.match(r"--?[a-zA-Z]", word)}
     if re.match(r"--?[a-zA-Z]", text):
         flags.add(re.split(r"[ =|]", text)[0])
@@ -129,6 +141,8 @@ def options_in(text: str) -> set[str]:
 
 # Options of etcd and etcdctl that a page speaks of.
 ETCDS = {"--enable-grpc-gateway", "--prefix"}
+# Of the Python interpreter.
+PYTHONS = {"-I", "-S", "-IS"}
 # flock's own, which its page sets beside ours.
 FLOCKS = {
     *("-c", "-w", "-x", "-e", "-s", "-u", "-o", "-F", "-V", "--command", "--nonblock", "--nb"),
@@ -143,7 +157,7 @@ def known_flag(flag: str) -> bool:
 @each_page
 def test_options_that_a_page_mentions_exist(page: Path) -> None:
     mentioned = {flag for text in code(page) for flag in options_in(text)}
-    assert {flag for flag in mentioned - ETCDS - FLOCKS if not known_flag(flag)} == set()
+    assert {flag for flag in mentioned - ETCDS - PYTHONS - FLOCKS if not known_flag(flag)} == set()
 
 
 @each_page
@@ -226,6 +240,16 @@ class Stage:
         )
         return done.stdout
 
+    def show(self, script: str, columns: str) -> str:
+        """What a shell script prints at a terminal of so many columns, without its styles."""
+        environ = {**self.environ, "COLUMNS": columns}
+        with Terminal(
+            ["sh", "-c", script], self.directory, environ=environ, columns=int(columns)
+        ) as terminal:
+            terminal.wait()
+        lines = re.sub(r"\x1b\[[\d;]*m", "", terminal.shown).replace("\r\n", "\n").split("\n")
+        return "\n".join(re.sub(r"(?<=\S) {2,}", "  ", line).rstrip(" ") for line in lines)
+
     @contextmanager
     def meanwhile(self, command: str) -> Iterator[None]:
         """Run a command that takes a lock, from when it has it; none if there is none."""
@@ -250,13 +274,17 @@ class Stage:
 
 # What differs from run to run, and what stands for it on both sides.
 VARYING = (
-    (r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "TIME"),
+    (r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3})?Z", "TIME"),
+    (r"(?m)(^|(?<=\())\d{4}-\d\d-\d\d \d\d:\d\d:\d\d( [+-]\d{4}(?=\)))?", "LOCAL TIME"),
+    (r"\b\d+[smhd] ago\b", "SOME ago"),
+    (r"(?<=[ \t])\d+(\.\d+)?s?(?= +(running|succeeded|failed)|\t(running|succeeded|failed)\t)", "SECONDS"),
     (r"\b[\w.-]+:\d+:[0-9a-f]{8} on [\w.-]+", "HOLDER on HOST"),
     (r"\b[\w.-]+:\d+:[0-9a-f]{8}\b", "HOLDER"),
     (r"\b0000\d{16}\b", "TOKEN of twenty digits"),
     (r"\b\d{16}\b", "TOKEN"),
     (r"\b\d{10}\.\d+\b", "SECONDS"),
-    (r"\b(wrapper|job|process|kill -9) \d+\b", r"\1 PID"),
+    (r"\b(wrapper|job|process|kill|kill -9) \d+\b", r"\1 PID"),
+    (r"\bby [\w.-]+@[\w.-]+", "by USER@HOST"),
     (r"\b\d+ ms\b", "SOME ms"),
     (r"\bafter \d+s\b", "after SOME s"),
 )
@@ -305,7 +333,10 @@ def test_an_example_prints_what_is_shown(
         stage.play(notes["before"])
     script = "".join(f"{command}\nS=$?; printf '\\036'; (exit $S)\n" for command, _ in steps(text))
     with stage.meanwhile(notes.get("meanwhile", "")):
-        printed = stage.play(script).split("\x1e")
+        shown = stage.show(script, notes["terminal"]) if "terminal" in notes else stage.play(script)
+        printed = shown.split("\x1e")
+    if "terminal" in notes:
+        text = "\n".join(re.sub(r"(?<=\S) {2,}", "  ", line) for line in text.split("\n"))
     for (command, shown), actual in zip(steps(text), printed, strict=False):
         assert matches(shown, actual), f"$ {command}{actual}"
     assert len(printed) == len(steps(text)) + 1

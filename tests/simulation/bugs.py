@@ -10,10 +10,15 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from singleton_run import lease_times
+from singleton_run.errors import LOST
 from singleton_run.front.decisions import RUNNING, STARTING, Turn
+from singleton_run.front.ending import Ending
 from singleton_run.front.keeper_watch import KeeperWatch
 from singleton_run.guard import decisions as guard_decisions
 from singleton_run.guard.decisions import Guard
+from singleton_run.keeper import decisions as keeper_decisions
+from singleton_run.keeper import pausing
+from singleton_run.keeper.acquiring import acquire
 from singleton_run.keeper.operations import Orders, Result
 from singleton_run.system.messages import GuardTells
 from tests.simulation import keeper as keeper_process
@@ -33,6 +38,7 @@ if TYPE_CHECKING:
     Patch = tuple[object, str, object]
 
 FOREVER = float("inf")
+_ENDLESS = {"by": "", "at": 0.0, "until": None, "reason": ""}
 
 
 def _release_before_proof() -> list[Patch]:
@@ -216,6 +222,40 @@ def _clock_before_messages() -> list[Patch]:
     return [(Front, "_hear_guard", hear_guard), (Turn, "command_ended", command_ended)]
 
 
+def _pause_overlooked() -> list[Patch]:
+    """A keeper that is given the lock doesn't look at what people ask."""
+    return [(keeper_decisions, "acquire_to_run", acquire)]
+
+
+def _old_pause_believed() -> list[Patch]:
+    """A keeper that waits for the end of a pause never looks at it again."""
+    return [(pausing, "control_in", lambda _result: {"pause": _ENDLESS, "release": None})]
+
+
+def _order_overlooked() -> list[Patch]:
+    """A keeper that holds the lock doesn't look at what people ask."""
+    return [(keeper_decisions, "_obey", lambda _control, _grant: iter(()))]
+
+
+def _released_by_order() -> list[Patch]:
+    """The front takes an order to give the lock back for the command's end."""
+
+    def revoked(self: Turn, _by: str, _now: float) -> None:
+        self.guard_gone(proved=True)
+
+    return [(Turn, "revoked", revoked)]
+
+
+def _stop_by_order_without_kill() -> list[Patch]:
+    """A command that is deaf to the stop signal outlives an order."""
+
+    def revoked(self: Ending, _by: str, _now: float) -> None:
+        self.impose(LOST)
+        self._guard.signal(15)
+
+    return [(Ending, "revoked", revoked)]
+
+
 BUGS: dict[str, Callable[[], list[Patch]]] = {
     bug.__name__.strip("_").replace("_", "-"): bug
     for bug in (
@@ -239,6 +279,11 @@ BUGS: dict[str, Callable[[], list[Patch]]] = {
         _started_after_the_loss,
         _end_moved_by_a_failure,
         _clock_before_messages,
+        _pause_overlooked,
+        _old_pause_believed,
+        _order_overlooked,
+        _released_by_order,
+        _stop_by_order_without_kill,
     )
 }
 

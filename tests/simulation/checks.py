@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from singleton_run.api.control import pause_of
 from singleton_run.errors import TIMED_OUT
 from tests.simulation.world import Broken
 
 if TYPE_CHECKING:
+    from tests.simulation.server import Server
     from tests.simulation.trip import Trip
     from tests.simulation.world import World
 
 GRACE = 0.7
 ORPHANED = 2.0
 SETTLED = 1.0
+OBEYED = 6.0
 
 
 def excuse(trip: Trip) -> str:
@@ -37,6 +40,39 @@ def _broken_unless_excused(trip: Trip, promise: str) -> None:
     if not reason:
         raise Broken(f"{trip}: {promise}")
     trip.world.excuse(f"{promise.partition(' (')[0]}: {reason}")
+
+
+def granted(trip: Trip) -> None:
+    """The keeper is about to have the command started."""
+    if pause_of(trip.shown, trip.world.now) is not None:
+        raise Broken(f"{trip}: the start is granted under a pause that the server has told")
+
+
+def written(server: Server, token: int) -> None:
+    """The server is about to write down that a run goes on."""
+    if token == server.settled:
+        raise Broken(f"the record of token {token} is overtaken: it has ended")
+
+
+def ordered(trip: Trip, token: int) -> None:
+    """Somebody orders that a turn give the lock back: after a renewal and the command's grace it has."""
+    trip.ordered = True
+    allowed = trip.wishes.ttl / 3 + OBEYED + trip.wishes.grace
+    trip.world.at(trip.world.now + allowed, _has_obeyed, (trip, token))
+
+
+def _has_obeyed(order: tuple[Trip, int]) -> None:
+    trip, token = order
+    if _was_disturbed(trip):
+        trip.world.excuse("an order, and other things that befell the turn")
+    elif trip.tree.tasks or (trip.starts and trip.world.server.granted == token):
+        raise Broken(f"{trip}: an order to give the lock back is not obeyed")
+
+
+def _was_disturbed(trip: Trip) -> bool:
+    """Whether something befell a turn that excuses it from what else it must do in time."""
+    troubled = trip.world.troubled_until >= trip.began
+    return trip.stolen or trip.unlucky or trip.signalled or troubled or trip.faulted > 0
 
 
 def start_ordered(trip: Trip) -> None:
@@ -128,6 +164,8 @@ def trip_ended(trip: Trip) -> None:
     """
     world, wishes = trip.world, trip.wishes
     if trip.stolen or trip.unlucky or trip.signalled or world.troubled_until >= trip.began:
+        return
+    if trip.ordered:
         return
     if trip.faulted and not trip.faulted == trip.keeper_faults == 1:
         return

@@ -131,6 +131,27 @@ def draw(trip: Trip) -> None:
     if chance.random() < 0.12:
         world.at(world.now + 20.0 * chance.random(), _user_signal, trip)
 
+    if chance.random() < 0.15:
+        world.at(world.now + 40.0 * chance.random(), _pause, trip)
+    if chance.random() < 0.1:
+        world.at(world.now + 40.0 * chance.random(), _order, trip)
+
+
+def _pause(trip: Trip) -> None:
+    """Somebody pauses the lock for a time, or until it is resumed."""
+    world, chance = trip.world, trip.world.chance
+    span = chance.choice((1.0, 10.0, 60.0)) * chance.random()
+    if chance.random() < 0.5:
+        world.server.pause(span)
+    else:
+        world.server.pause(None)
+        world.at(world.now + span, world.server.resume)
+
+
+def _order(trip: Trip) -> None:
+    """Somebody orders that whoever has the lock give it back."""
+    trip.world.server.order()
+
 
 def _user_signal(trip: Trip) -> None:
     """The user asks the turn to stop."""

@@ -122,6 +122,10 @@ class Front(Process):
         """Write to its pipe."""
         self._tell_keeper(KeeperOrders.settle({"status": self.turn.ending.status}))
 
+    def running(self) -> None:
+        """Write to its pipe."""
+        self._tell_keeper(KeeperOrders.running({"state": "running"}))
+
     def leave(self) -> None:
         """Write to its pipe."""
         self._tell_keeper(KeeperOrders.leave())
@@ -224,6 +228,10 @@ class Front(Process):
     def command_started(self, process: int) -> float:
         """When it was."""
         return self.trip.tree.began
+
+    def revoked(self, by: str) -> None:
+        """Somebody takes the lock away."""
+        self.turn.revoked(by, self.machine.clock())
 
     def be_ready(self, unstarted: dict[str, Any] | None) -> None:
         """There are no slots here."""

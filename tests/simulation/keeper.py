@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from singleton_run.api.contract import Grant
 from singleton_run.errors import Failure, Unavailable
 from singleton_run.job import Job
 from singleton_run.keeper import decisions as keeper_decisions
@@ -16,7 +17,6 @@ from tests.simulation.server import Request
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from singleton_run.api.contract import Grant
     from tests.simulation.guard import GuardProcess
     from tests.simulation.trip import Trip
 
@@ -47,6 +47,7 @@ class Keeper(Process):
         "stay_at",
         "steps",
         "until",
+        "value",
     )
 
     def __init__(self, trip: Trip, grant: Grant | None, above: GuardProcess | None) -> None:
@@ -61,6 +62,7 @@ class Keeper(Process):
         self.op = ""
         self.began = 0.0
         self.until = 0.0
+        self.value: object = None
         self.stay_at = 0.0
         self.request: Request | None = None
         self.breaks = False
@@ -97,6 +99,12 @@ class Keeper(Process):
     def notified(self, _: object) -> None:
         """The server says that the lock may be free."""
         if self.op == "wait" and not self.machine.cut:
+            self.news = True
+            self.wake()
+
+    def steered(self, _: object) -> None:
+        """The server says that the control has changed."""
+        if self.op == "hold" and not self.machine.cut:
             self.news = True
             self.wake()
 
@@ -158,7 +166,8 @@ class Keeper(Process):
                 return
             self.world.visit("keeper", do.name, "done")
             self._listen()
-            done = Result(self.began, self.machine.clock())
+            done = Result(self.began, self.machine.clock(), self.value)
+            self.value = None
 
     # How each operation begins; true if it is done already.
 
@@ -190,6 +199,7 @@ class Keeper(Process):
         if luck < 0.03:
             until = self.began + (until - self.began) * self.world.chance.random()
         self.breaks = luck < 0.015
+        self.news = False
         return self._sleep(until)
 
     def _sleep(self, until: float) -> bool:
@@ -205,6 +215,14 @@ class Keeper(Process):
         self.set_timer(min(self.until, self.stay_at))
         return False
 
+    def _write(self, grant: Grant, _record: object, limit: float) -> bool:
+        return self._ask("write", limit, grant.token)
+
+    def _clock(self) -> bool:
+        """The server's time."""
+        self.value = self.world.now, 0.0
+        return True
+
     def _report(self, end: float) -> bool:
         trip = self.trip
         trip.end = max(trip.end, end)
@@ -215,6 +233,7 @@ class Keeper(Process):
         self.world.note(self, "tells", *message[:1])
         if message[0] == "granted":
             self.trip.token = message[1]["token"]
+            checks.granted(self.trip)
         self.outbox.append(message)
         self.trip.front.wake()
         return True
@@ -275,7 +294,7 @@ class Keeper(Process):
             return self._waited()
         if self.request is not None:
             return self._replied()
-        if self._unread():
+        if self._unread() or (self.op == "hold" and self.news):
             return self._done()
         if self.machine.clock() < self.until:
             return None
@@ -296,7 +315,10 @@ class Keeper(Process):
             return self._done(error=Unavailable("no answer"))
         if isinstance(request.answer, Failure):
             return self._done(error=request.answer)
-        return self._done(request.answer)
+        answer: Any = request.answer
+        if request.kind == "renew" or isinstance(answer, Grant):
+            self.trip.shown = answer.control if isinstance(answer, Grant) else answer
+        return self._done(answer)
 
     def _waited(self) -> Result | None:
         now = self.machine.clock()

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from singleton_run.api.contract import Grant, Held
+from singleton_run.api.control import ordered, paused, resumed
 from singleton_run.errors import Failure, Lost, Unavailable
 from tests.simulation import checks
 
@@ -39,10 +40,14 @@ class Request:
 
 
 class Server:
-    """Who holds the lock (`holder`, `granted` its token, 0 for nobody) until `expires`, and who waits."""
+    """Who holds the lock (`holder`, `granted` its token, 0 for nobody) until `expires`, and who waits.
+
+    `settled` is the token of the last release, whose record is beside the lock. `control` is what people ask.
+    """
 
     __slots__ = (
         "attempt",
+        "control",
         "down",
         "expires",
         "fifo",
@@ -50,6 +55,7 @@ class Server:
         "holder",
         "queue",
         "rate",
+        "settled",
         "slow",
         "token",
         "ttl",
@@ -66,6 +72,8 @@ class Server:
         self.holder = ""
         self.granted = 0
         self.attempt = 0
+        self.control: dict[str, Any] | None = None
+        self.settled = 0
         self.token = 0
         self.ttl = 0.0
         self.expires = 0.0
@@ -125,7 +133,7 @@ class Server:
             self.queue[holder] = self.world.now + request.ttl
             self.watchers[holder] = request.keeper
             until = request.keeper.machine.clock() + self.expires - self.world.now
-            return Held(self.holder, "", None, until)
+            return Held(self.holder, "", None, until, control=self.control)
         self.queue.pop(holder, None)
         self.watchers.pop(holder, None)
         self.holder = holder
@@ -138,7 +146,7 @@ class Server:
         return self._grant()
 
     def _grant(self) -> Grant:
-        return Grant("lock", self.holder, self.granted, self.ttl, {})
+        return Grant("lock", self.holder, self.granted, self.ttl, {}, control=self.control)
 
     def _extend(self, ttl: float) -> None:
         self.ttl = ttl
@@ -152,15 +160,22 @@ class Server:
         self.watchers[request.holder] = request.keeper
         return not self.holder and (not self.fifo or self._first() == request.holder)
 
-    def _renew(self, request: Request) -> Lost | None:
+    def _renew(self, request: Request) -> Lost | dict[str, Any] | None:
         if not self._is_granted(request):
             return Lost("the lock is another's")
         self._extend(request.ttl)
+        return self.control
+
+    def _write(self, request: Request) -> Lost | None:
+        if not self._is_granted(request):
+            return Lost("the lock is another's")
+        checks.written(self, request.token)
         return None
 
     def _release(self, request: Request) -> Lost | None:
         if request.token != self.granted:
             return Lost("the lock is another's")
+        self.settled = request.token
         self._free()
         return None
 
@@ -227,6 +242,33 @@ class Server:
                 self.world.at(self.world.now + allowed, checks.theft_is_known, trip)
         self.world.note("server", "the key of", self.holder, "is deleted")
         self._drop()
+
+    def pause(self, span: float | None) -> None:
+        """Somebody pauses the lock for so long, or until it is resumed."""
+        now = self.world.now
+        until = None if span is None else now + span
+        self._steer(paused(self.control, by="somebody", at=now, until=until, reason=""))
+
+    def resume(self, _: object = None) -> None:
+        """Somebody ends the pause."""
+        self._steer(resumed(self.control))
+
+    def order(self) -> None:
+        """Somebody orders that the holder give the lock back."""
+        for trip in self.world.trips:
+            if trip.holder == self.holder:
+                checks.ordered(trip, self.granted)
+        if self.holder:
+            now = self.world.now
+            self._steer(ordered(self.control, holder=self.holder, token=self.granted, by="somebody", at=now))
+
+    def _steer(self, control: dict[str, Any]) -> None:
+        """The control is replaced, and the holder's watch may tell of it."""
+        self.control = control
+        self.world.note("server", "is steered:", control)
+        for trip in self.world.trips:
+            if trip.holder == self.holder and trip.keeper is not None and self.world.chance.random() < 0.7:
+                self.world.at(self.world.now + self._latency(trip.keeper), trip.keeper.steered, None)
 
     def stop(self) -> None:
         """The server goes down; what it had answered is kept, watches are not."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.simulation import checks
 from tests.simulation.command import Tree
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tests.simulation.faults import Fault
     from tests.simulation.front import Front
     from tests.simulation.guard import GuardProcess
@@ -40,8 +42,9 @@ class Trip:
     """One turn. `end`, `reported`, `command` and `started` are the page that its processes share.
 
     `proved` is what the simulation knows: somebody was told by the kernel, of the right children,
-    that none is left. `stolen` says that a hand deleted the key; `excused_from` that all of ours were
-    stopped or dead.
+    that none is left. `shown` is the control in the last grant or renewal that a keeper has got.
+    `ordered` says that somebody took the lock away, `stolen` that a hand deleted the key,
+    `excused_from` that all of ours were stopped or dead.
     """
 
     __slots__ = (
@@ -58,11 +61,13 @@ class Trip:
         "keeper_faults",
         "machine",
         "name",
+        "ordered",
         "over",
         "proved",
         "reported",
         "seen_at",
         "settling_since",
+        "shown",
         "signalled",
         "started",
         "started_faults",
@@ -100,6 +105,8 @@ class Trip:
         self.gone_said = False
         self.proved = False
         self.stolen = False
+        self.ordered = False
+        self.shown: Mapping[str, Any] | None = None
         self.starts = 0
         self.token = 0
         self.status: int | None = None

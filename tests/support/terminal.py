@@ -28,7 +28,7 @@ os.execvp(sys.argv[1], sys.argv[1:])
 
 
 class Terminal:
-    """A terminal of 60 columns. `controlling` is False for one whose signals nobody gets."""
+    """A terminal of 24 rows. `controlling` is False for one whose signals nobody gets."""
 
     def __init__(
         self,
@@ -37,9 +37,10 @@ class Terminal:
         *,
         controlling: bool = True,
         environ: Mapping[str, str] | None = None,
+        columns: int = 60,
     ) -> None:
         self.master, slave = os.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         take = [sys.executable, "-I", "-S", "-c", _TAKE_TERMINAL] if controlling else []
         self.popen = subprocess.Popen(
             [*take, *argv],

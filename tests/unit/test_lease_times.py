@@ -445,6 +445,9 @@ class Hands:
     def settle(self) -> None:
         self.done.append(("settle",))
 
+    def running(self) -> None:
+        self.done.append(("running",))
+
     def leave(self) -> None:
         self.done.append(("leave",))
 

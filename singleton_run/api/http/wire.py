@@ -1,4 +1,4 @@
-"""A TCP connection as a wire: bytes to and from a peer, by a socket that never blocks."""
+"""A connection as a wire: bytes to and from a peer, by a socket that never blocks."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Untrusted(Broken):
 
 
 class Socket:
-    """A TCP connection. See `Wire`.
+    """A connection by TCP, or by a Unix socket. See `Wire`.
 
     The constructor connects to `address`. Raises Broken, Timeout, Interrupted.
     """
@@ -55,12 +55,14 @@ class Socket:
         self._socket = _socket.socket(family, _socket.SOCK_STREAM)
         try:
             self._socket.setblocking(False)
+            if family != _socket.AF_UNIX:
+                self._tune()
             self._connect(target, deadline)
         except BaseException:
             self._socket.close()
             raise
 
-    def _connect(self, target: tuple[object, ...], deadline: Deadline) -> None:
+    def _tune(self) -> None:
         sock = self._socket
         try:
             sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
@@ -68,7 +70,13 @@ class Socket:
             sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1)
             for option, value in _KEEPALIVE:
                 sock.setsockopt(_socket.IPPROTO_TCP, option, value)
-            number = sock.connect_ex(tuple(target))
+        except OSError as error:
+            raise Broken(_reason(error)) from None
+
+    def _connect(self, target: tuple[object, ...] | str, deadline: Deadline) -> None:
+        sock = self._socket
+        try:
+            number = sock.connect_ex(target if isinstance(target, str) else tuple(target))
             if number == errno.EINPROGRESS:
                 deadline.wait(sock.fileno(), WRITE)
                 number = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)

@@ -42,6 +42,7 @@ CATCHES = {
     "WatchesFromNowOn": {
         "a_release_just_before_the_wait_is_not_missed": "free before the wait began",
         "hold_notices_what_was_deleted_before_it": STUCK,
+        "hold_notices_a_control_that_came_before_it": STUCK,
     },
     "Deaf": {"wait_returns_when_it_is_woken": STUCK, "hold_returns_when_it_is_woken": STUCK},
     "SpinsRound": {
@@ -93,6 +94,10 @@ CATCHES = {
     "TooPatient": {"during_an_outage_every_call_ends_in_its_time": STUCK},
     "TellsSecrets": {"what_cannot_be_used_says_so_in_time": "shows the password"},
     "TellsNothing": {"what_cannot_be_used_says_so_in_time": "says nothing to the user"},
+    "ExaminesByTaking": {"to_examine_a_lock_changes_nothing": "examine made the lock's name known"},
+    "ExaminesInVain": {
+        "to_examine_a_lock_changes_nothing": "it says of a site that works: it can't be taken"
+    },
     "ClosesWithAnError": {"close_never_raises": "closed already"},
     "ClosesNothing": {"close_never_raises": "leaves a connection open"},
     "EndsTheLeaseEarly": {"a_lease_lapses_and_not_before_its_end": "too early"},
@@ -153,6 +158,42 @@ CATCHES = {
     "JoinsNameAndKey": {"the_keys_of_one_name_are_not_those_of_another": "is done by another name"},
     "KnowsTheTimeAtOnce": {"the_server_s_time_is_that_of_its_answers": "before it has answered"},
     "TellsAnotherTime": {"the_server_s_time_is_that_of_its_answers": "the server is not"},
+    "ListsLocksOnly": {"a_control_for_a_name_without_a_lock": "that has a control only is not listed"},
+    "SteersUncompared": {"of_two_that_steer_one_wins": "not exactly one of two"},
+    "NamesVersionsByContent": {"no_version_comes_twice": "a version came again"},
+    "ReadsTheControlEarly": {
+        "grant_and_renewal_have_the_control_of_that_moment": "grant has not the control"
+    },
+    "RenewsWithoutControl": {
+        "grant_and_renewal_have_the_control_of_that_moment": "renew doesn't return the control",
+    },
+    "ReleasesTheControl": {
+        "grant_and_renewal_have_the_control_of_that_moment": "grant has not the control",
+    },
+    "SteersOverTheRecord": {
+        "a_holder_that_renews_and_one_who_steers_are_not_in_each_other_s_way": "a record was lost",
+    },
+    "TellsNoControl": {
+        "hold_returns_when_the_control_changes": STUCK,
+        "hold_notices_a_control_that_came_before_it": STUCK,
+    },
+    "StartsInSpiteOfDamage": {
+        "a_damaged_control_pauses_the_lock_and_can_be_replaced": "renew says that it is no pause",
+    },
+    "FoldsCaseOfControls": {"the_control_of_one_name_is_not_that_of_another": "has the control of another"},
+    "MakesByLooking": {"a_look_at_a_free_lock": "to look at a lock is not to make one"},
+    "LooksWithoutToken": {"a_look_at_a_held_lock": "doesn't tell the holder's token"},
+    "LooksPastTheKeeping": {"a_look_at_a_kept_lock": "doesn't say that the lock is kept"},
+    "TellsTheQueueBackwards": {"a_look_at_those_who_wait": "in another order"},
+    "LooksAtTheDead": {"a_look_after_the_end_of_the_lease": "still says that the dead holder"},
+    "FreesNothing": {"a_kept_lock_is_freed": NOT_HAD, "a_held_lock_is_freed": NOT_LOST},
+    "FreesUnseen": {
+        "free_by_an_outdated_look_changes_nothing": "has freed the lock",
+        "a_held_lock_is_freed": "has freed the lock",
+    },
+    "FreesByEndingTheLease": {"a_held_lock_is_freed": NOT_LOST},
+    "WantsEveryWord": {"a_record_of_an_older_version_is_read": "is not read"},
+    "KeepsFewRuns": {"a_record_of_many_runs_goes_through": "comes back changed"},
     "NeverComesBack": {"after_an_outage_the_holder_holds_and_the_waiter_waits": "the server is back"},
 }
 
@@ -185,6 +226,7 @@ def crew(
         Fault("wrong password", Refused, lock, during=lambda: marked(tmp_path, "denied"), secret=WRONG),
     ]
     site = site_in(tmp_path, f"{MODULE}:open_backend", lock=lock, faults=faults, fifo=True, watches=True)
+    site = replace(site, tells=True)
     crew = Crew(replace(site, ttl=1.0, patience=0.4 if said in (STUCK, NOT_HAD) else 4.0), nursery)
     yield crew
     crew.leave()
@@ -197,7 +239,7 @@ def crew(
 )
 def test_the_bug_is_caught(crew: Crew, case: str, said: str, tmp_path: Path) -> None:
     work = getattr(LeasedConformance(), f"test_{case}")
-    words = {"crew": crew, "tmp_path": tmp_path}
+    words = {"crew": crew, "steered": crew, "tmp_path": tmp_path}
     asked = {word: words[word] for word in inspect.signature(work).parameters}
     with pytest.raises((AssertionError, Failure, pytest.fail.Exception), match=said):
         work(**asked)

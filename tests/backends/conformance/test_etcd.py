@@ -64,6 +64,7 @@ def site_at(opener: str, scheme: str, server: etcd.Etcd, faults: list[Fault]) ->
         ttl=2.0,
         fifo=True,
         watches=True,
+        tells=True,
         delete=server.delete_lock,
         take=server.take_lock,
         outage=server.stopped,

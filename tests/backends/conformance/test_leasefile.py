@@ -87,4 +87,4 @@ class TestQueueFile(LeasedConformance):
     @classmethod
     def site(cls, tmp_path_factory: pytest.TempPathFactory) -> Site:
         opener = "tests.example_backends.singleton_run_queuefile:open_backend"
-        return site_in(tmp_path_factory.mktemp("queues"), opener, fifo=True, watches=True)
+        return site_in(tmp_path_factory.mktemp("queues"), opener, fifo=True, watches=True, tells=True)

@@ -158,7 +158,7 @@ def guarded(tmp_path: Path) -> Iterator[Etcd]:
         server.ctl("user", "add", f"worker:{PASSWORD}")
         server.ctl("role", "add", "singleton")
         server.ctl("user", "grant-role", "worker", "singleton")
-        for prefix in ("jobs/", "singleton-run/record/jobs/"):
+        for prefix in ("jobs/", "singleton-run/record/jobs/", "singleton-run/control/jobs/"):
             server.ctl("role", "grant-permission", "singleton", "readwrite", prefix, "--prefix=true")
         server.enable_users(PASSWORD)
         yield server

@@ -173,7 +173,7 @@ def test_an_address_that_is_none_is_refused_before_anything_is_contacted(lock: s
 
 
 def test_each_statement_begins_with_its_name_for_whoever_reads_pg_stat_activity() -> None:
-    statements = vars(Statements("locks", "marks"))
+    statements = vars(Statements("locks", "marks", "controls"))
     assert statements
     assert {name: kind_of(statement) for name, statement in statements.items()} == {
         name: name for name in statements

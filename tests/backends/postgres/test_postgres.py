@@ -162,13 +162,17 @@ def test_who_may_not_is_told_what_an_administrator_has_to_say_and_it_is_enough(
         backend.mark(grant, "v1", RECORD, LIMIT)
     assert backend.done(name, "v1", LIMIT) == RECORD
     assert backend.forget(name, "v1", LIMIT)
+    for _ in range(2):
+        assert backend.steer(name, backend.look(name, LIMIT).version, {}, LIMIT)
+    assert backend.free(name, backend.look(name, LIMIT), LIMIT)
     backend.leave(LIMIT)
     granted = server.run(
         "SELECT table_name, privilege_type FROM information_schema.table_privileges "
         "WHERE grantee = 'stranger' AND table_schema = 'locked' ORDER BY 1, 2"
     )
-    locks, marks = "singleton_run_lock", "singleton_run_lock_once"
-    rights = [(locks, right) for right in ("INSERT", "SELECT", "UPDATE")]
+    marks = "singleton_run_lock_once"
+    tables = ("singleton_run_lock", "singleton_run_lock_control")
+    rights = [(table, right) for table in tables for right in ("INSERT", "SELECT", "UPDATE")]
     assert granted == [*rights, *((marks, right) for right in ("DELETE", "INSERT", "SELECT", "UPDATE"))]
     # Who has the table of an earlier version hears of the other before the command runs.
     server.run(f"DROP TABLE locked.{marks}")

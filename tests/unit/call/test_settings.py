@@ -329,6 +329,7 @@ def test_the_command_is_told_of_its_turn_and_nothing_of_our_options() -> None:
     held = result.pop("SINGLETON_HELD")
     assert result == {
         **kept,
+        "SINGLETON_LOCK": "file",
         "SINGLETON_NAME": "x",
         "SINGLETON_TOKEN": "7",
         "SINGLETON_HOLDER": "host/1",
@@ -458,3 +459,16 @@ def test_every_digit_of_a_default_name_s_hash_varies() -> None:
     assert {len(digits) for digits in hashes} == {16}
     for column in zip(*hashes, strict=True):
         assert len(set(column)) > 20
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("etcd", "etcd"),
+        ("file:///srv/a%20b", "file:///srv/a%20b"),
+        ("postgres://u:secret@h/d?sslmode=disable", "postgres://u:***@h/d?sslmode=disable"),
+        ("postgres://h/d?password=secret", "postgres://h/d?password=***"),
+    ],
+)
+def test_the_command_is_told_the_lock_s_address_without_a_password(address: str, told: str) -> None:
+    assert for_command({}, checked("--lock", address))["SINGLETON_LOCK"] == told

@@ -1,0 +1,108 @@
+"""The server and our login there: from the lock's URL, else from REDIS_URL."""
+
+from __future__ import annotations
+
+from singleton_run.api.lock_address import parts, refuse
+from singleton_run.api.url import host_and_port, options, unquoted, whole_number
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_PORT = 6379
+_DEFAULT = "redis://127.0.0.1"
+_FORMS = {
+    "redis": "redis://[USER:PASSWORD@]HOST:PORT/DATABASE",
+    "rediss": "rediss://[USER:PASSWORD@]HOST:PORT/DATABASE?ssl_ca_certs=FILE",
+    "unix": "unix://[USER:PASSWORD@]/PATH/OF/SOCKET?db=DATABASE",
+}
+_LONGEST_PATH = 107
+_LOGIN = ("db", "username", "password")
+_TLS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_server_name")
+
+
+class Address:
+    """A server, and our login there. The constructor raises Refused (78).
+
+    `host` and `port` say where it is; for a Unix socket `host` is the socket's path, and `port` 0. `user` and
+    `password` are empty without login. `tls`: TLS is spoken, and `ca`, `cert` and `key` are paths of files,
+    empty for none; `server_name` is the name that the certificate must have in place of the host's.
+    `insecure`: the certificate is not checked.
+    """
+
+    __slots__ = (
+        "ca",
+        "cert",
+        "database",
+        "host",
+        "insecure",
+        "key",
+        "password",
+        "port",
+        "server_name",
+        "tls",
+        "user",
+    )
+
+    def __init__(self, url: str, environ: Mapping[str, str]) -> None:
+        variable = ""
+        if "://" not in url and environ.get("REDIS_URL"):
+            variable, url = "REDIS_URL: ", environ["REDIS_URL"]
+        elif "://" not in url:
+            url = _DEFAULT
+        scheme = url.partition("://")[0]
+        if scheme not in _FORMS or "://" not in url:
+            refuse(f"{variable}the form is one of {', '.join(_FORMS.values())}")
+        try:
+            self._read(url, scheme, environ.get("REDISCLI_AUTH", ""))
+        except ValueError as error:
+            refuse(f"{variable}{scheme}://…: {error}: the form is {_FORMS[scheme]}")
+
+    def _read(self, url: str, scheme: str, spare: str) -> None:
+        """Take the URL apart. A password that it hasn't got is `spare`, as for redis-cli.
+
+        Raises ValueError, with no password in its text.
+        """
+        _, login, hosts, path, query = parts(url)
+        words = options(query, _LOGIN + _TLS if scheme == "rediss" else _LOGIN)
+        user, _, password = login.partition(":")
+        self.user = unquoted(user) or words.get("username", "")
+        self.password = unquoted(password) or words.get("password", "") or spare
+        self.tls = scheme == "rediss"
+        self.ca, self.cert, self.key = (
+            words.get(word, "") for word in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+        )
+        self.server_name = words.get("ssl_server_name", "")
+        self.insecure = _is_insecure(words.get("ssl_cert_reqs", "required"))
+        if self.key and not self.cert:
+            raise ValueError("ssl_keyfile was given without ssl_certfile: give both")
+        database = words.get("db", "")
+        if scheme == "unix":
+            self.host, self.port = unquoted(path), 0
+            if hosts or not self.host.strip("/"):
+                raise ValueError("the socket's path is missing, or does not begin with a slash")
+            if "\0" in self.host or len(self.host.encode()) > _LONGEST_PATH:
+                raise ValueError(f"the socket's path can't be one: it has 1 to {_LONGEST_PATH} bytes")
+        else:
+            self.host, self.port = host_and_port(hosts or "127.0.0.1", _PORT)
+            database = path.strip("/") or database
+        # The error's own text has a part of the password.
+        if not _is_utf8(self.user) or not _is_utf8(self.password):
+            raise ValueError("user or password is not UTF-8")
+        self.database = whole_number(database or "0")
+        if self.database < 0:
+            raise ValueError("the database is not a number")
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeError:
+        return False
+    return True
+
+
+def _is_insecure(text: str) -> bool:
+    if text not in ("required", "none"):
+        raise ValueError("ssl_cert_reqs is neither `required` nor `none`")
+    return text == "none"

@@ -1,0 +1,152 @@
+"""What `doctor` finds in Redis. A right is asked for by `redis.acl_check_cmd`, which executes nothing."""
+
+from __future__ import annotations
+
+from singleton_run.api.deadline import Deadline
+from singleton_run.api.finding import bad, good, warning
+from singleton_run.errors import UNUSABLE, Refused
+from singleton_run_redis.errors import RIGHTS, ServerError
+from singleton_run_redis.scripts import SHA, channels_of, keys_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from singleton_run.api.finding import Finding
+    from singleton_run_redis.address import Address
+    from singleton_run_redis.client import Session
+
+_ANY = "doctor"
+_USER = "singleton-run"
+_MAY_NOT = "NOPERM"
+_TODO = "`singleton-run doctor --setup` with the same --lock prints the command for an administrator"
+
+# KEYS are those of a lock; ARGV: a channel, and the digest of the lock's script. It answers with the commands
+# that we lack, or with false before Redis 7, where nobody tells.
+_RIGHTS = """
+if not redis.acl_check_cmd then return false end
+local lock, token, record, control, queue, waiters, once = unpack(KEYS)
+local asked = {
+    {'get', token}, {'set', token, '1'}, {'del', lock}, {'del', queue}, {'pttl', lock},
+    {'pexpire', lock, '1'}, {'pexpire', queue, '1'}, {'pexpire', waiters, '1'},
+    {'zadd', queue, '1', 'x'}, {'zrange', queue, '0', '0'},
+    {'zrank', queue, 'x'}, {'zrem', queue, 'x'}, {'zscore', queue, 'x'}, {'publish', ARGV[1], 'x'},
+    {'evalsha', ARGV[2], '0'}, {'scan', '0'}, {'time'}, {'select', '0'},
+}
+for _, hash in ipairs({lock, record, control, waiters, once}) do
+    table.insert(asked, {'hget', hash, 'x'})
+    table.insert(asked, {'hmget', hash, 'x'})
+    table.insert(asked, {'hset', hash, 'x', 'x'})
+    table.insert(asked, {'hdel', hash, 'x'})
+end
+local lacking = {}
+for _, words in ipairs(asked) do
+    if not redis.acl_check_cmd(unpack(words)) and not lacking[words[1]] then
+        lacking[words[1]] = true
+        table.insert(lacking, words[1])
+    end
+end
+return lacking
+"""
+
+
+def examine(session: Session, address: Address, name: str, limit: float) -> Iterator[Finding]:
+    """See `contract.Backend`."""
+    session.connect(Deadline.after(limit))
+    yield _server(session.hello)
+    yield _rights(session, name or _ANY, limit)
+    yield _channel(session, name or _ANY, limit)
+    yield from _data(session, limit)
+    yield _user(address)
+    yield _encryption(address)
+
+
+def setup(address: Address) -> str:
+    """See `contract.Backend`: a command for redis-cli. Raises Refused for a user whose name it can't have."""
+    user = address.user or _USER
+    if not user.isprintable() or not {*user}.isdisjoint(" \"'\\"):
+        raise Refused("redis: the name of the user has characters that redis-cli takes for its own", UNUSABLE)
+    return f"ACL SETUSER {user} on {RIGHTS}\n"
+
+
+def _server(hello: Mapping[str, str]) -> Finding:
+    server = f"{hello.get('server', 'redis')} {hello.get('version', '(of an unknown version)')}"
+    if hello.get("role") in ("replica", "slave"):
+        return bad(f"{server} is a replica, which can't lock", "name the primary")
+    if hello.get("mode") == "cluster":
+        return bad(f"{server} is in a cluster", "give the locks a server of their own")
+    return good(f"{server} answers, and is a primary")
+
+
+def _rights(session: Session, name: str, limit: float) -> Finding:
+    keys = keys_of(name)
+    words = ["EVAL", _RIGHTS, str(len(keys)), *keys, channels_of(name, _ANY)[1], SHA]
+    try:
+        lacking = session.ask(words, Deadline.after(limit))
+    except ServerError as error:
+        if error.code != _MAY_NOT:
+            raise error.failure() from None
+        return bad(f"our user may not run scripts on the keys of the lock {name}", _TODO)
+    if lacking is None:
+        return good(
+            "before Redis 7 rights can't be asked for without using them: see docs/redis.md for the list"
+        )
+    if lacking:
+        named = ", ".join(word.decode(errors="replace") for word in lacking)
+        return bad(f"our user lacks {named} on the keys or channels of the lock {name}", _TODO)
+    return good(f"our user may do all that the lock {name} takes")
+
+
+def _channel(session: Session, name: str, limit: float) -> Finding:
+    try:
+        session.listen(channels_of(name, _ANY), Deadline.after(limit))
+    except ServerError as error:
+        if error.code != _MAY_NOT:
+            raise error.failure() from None
+        return bad(f"our user may not subscribe to the channels of the lock {name}", _TODO)
+    return good("channels can be subscribed to: who waits is told at once")
+
+
+def _data(session: Session, limit: float) -> Iterator[Finding]:
+    """What the server does with its data, where our user may see it."""
+    try:
+        text = session.ask(["INFO"], Deadline.after(limit)).decode(errors="replace")
+    except ServerError as error:
+        if error.code != _MAY_NOT:
+            raise error.failure() from None
+        yield good("our user may not ask for INFO, which no lock needs: persistence and eviction aren't seen")
+        return
+    info = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    policy = info.get("maxmemory_policy", "noeviction")
+    if info.get("maxmemory", "0") != "0" and policy != "noeviction":
+        yield warning(
+            f"to make room the server may delete a lock ({policy})", "set maxmemory-policy noeviction"
+        )
+    else:
+        yield good("the server deletes no lock to make room")
+    if info.get("aof_enabled") == "1":
+        yield good("the server writes its changes down (appendonly)")
+    else:
+        yield warning("a crash of the server loses every lock since its last snapshot", "set appendonly yes")
+    if info.get("connected_slaves", "0") != "0":
+        yield warning(
+            "the server has replicas: a fail-over may forget who has a lock",
+            "have the storage check the fencing token; min-replicas-to-write 1 makes it rarer",
+        )
+
+
+def _user(address: Address) -> Finding:
+    if address.password:
+        return good(f"we are the user {address.user or 'default'}")
+    return warning(
+        "the server asks for no password: anybody who reaches it can take or break a lock",
+        "give it users (ACL SETUSER), or have its port reached by those alone who may",
+    )
+
+
+def _encryption(address: Address) -> Finding:
+    if address.tls:
+        return good("TLS is spoken")
+    if not address.port or address.host in ("localhost", "::1") or address.host.startswith("127."):
+        return good("redis is on this machine, so TLS isn't needed")
+    return warning("what we say to redis is not encrypted, nor is it sure who answers", "say rediss://")

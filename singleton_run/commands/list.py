@@ -1,0 +1,38 @@
+"""`list`: every name that has a lock or a record at an address, and how each is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from singleton_run.api.timestamps import rfc3339
+from singleton_run.commands import facts, lines
+from singleton_run.commands.connection import LIMIT, address, opened
+from singleton_run.commands.looking import look_at
+from singleton_run.commands.showing import answer
+from singleton_run.commands.steering import time_of
+from singleton_run.commands.wording import zone_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import NoReturn
+
+    from rich.console import RenderableType
+
+    from singleton_run.call.fast_parser import Value
+
+
+def run(given: Mapping[str, Value], environ: Mapping[str, str]) -> NoReturn:
+    """Print the locks, with --stale only the stale ones, and end."""
+    with opened(given, environ) as backend:
+        names = backend.list(LIMIT)
+        locks = [facts.listed(look_at(backend, name, LIMIT), name) for name in names]
+        at = rfc3339(time_of(backend))
+    shown = [lock for lock in locks if lock["stale"] or not given["stale"]]
+    told = {"lock": address(given, environ), "at": at, "locks": shown}
+
+    def table(width: int) -> RenderableType:
+        from singleton_run.commands import tables
+
+        return tables.listed(told, zone_of(environ), width)
+
+    answer(given, told, table, lambda: lines.listed(shown))

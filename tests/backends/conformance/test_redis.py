@@ -1,0 +1,82 @@
+"""The backend `redis` passes what every lock under a lease must, on one server."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from singleton_run.errors import Refused, Unavailable
+from singleton_run.testing import Fault, LeasedConformance, Site
+from singleton_run_redis.errors import RIGHTS
+from tests.servers import redis
+from tests.support.commands import LeasedCommands
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+OPENER = "tests.servers.redis_opener:open_backend"
+WRONG = "wr%6Fng"
+SPOILED = "%zzword"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[redis.Server]:
+    flags = [*redis.user("app", RIGHTS), *redis.user("stranger", "+hello +select +time")]
+    with redis.running(flags=flags) as server:
+        yield server
+
+
+def _faults(server: redis.Server) -> list[Fault]:
+    stranger = f"redis://stranger:{redis.QUOTED}@{server.address}"
+    return [
+        Fault("nobody listens", Unavailable, "redis://127.0.0.1:1"),
+        Fault("no such host", Unavailable, "redis://host.invalid"),
+        Fault("no such socket", Unavailable, "unix:///none/socket"),
+        Fault("the server is stopped", Unavailable, server.url, during=server.stopped),
+        Fault("wrong password", Refused, f"redis://app:{WRONG}@{server.address}", secret=WRONG),
+        Fault("no such user", Refused, f"redis://nobody:{redis.QUOTED}@{server.address}"),
+        Fault("no permission", Refused, stranger, secret=redis.QUOTED),
+        Fault("no such database", Refused, f"{server.url}/99"),
+    ]
+
+
+def _bad_addresses() -> list[Fault]:
+    words = {
+        "a port that is none": "redis://localhost:x",
+        "an option that there isn't": "redis://localhost?colour=red",
+        "a database that is none": "redis://localhost/first",
+        "no such character": f"redis://user:{SPOILED}@localhost",
+        "a socket without a path": "unix://",
+        "a certificate that is none": "rediss://localhost?ssl_ca_certs=/dev/null",
+    }
+    return [Fault(what, Refused, lock, secret=SPOILED) for what, lock in words.items()]
+
+
+class OneServer:
+    """One server, as a user with no more rights than docs/redis.md asks for."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def site(cls, server: redis.Server) -> Site:
+        return Site(
+            opener=OPENER,
+            lock=f"redis://app:{redis.QUOTED}@{server.address}",
+            delete=server.delete_lock,
+            take=server.take_lock,
+            outage=server.stopped,
+            restart=server.restart,
+            faults=[*_faults(server), *_bad_addresses()],
+            ttl=1.0,
+            fifo=True,
+            watches=True,
+            tells=True,
+        )
+
+
+class TestOneServer(OneServer, LeasedConformance):
+    """The backend by itself."""
+
+
+class TestCommand(OneServer, LeasedCommands):
+    """The whole program."""

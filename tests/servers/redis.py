@@ -1,0 +1,126 @@
+"""Real Redis servers for tests: with TLS, with users, with a Unix socket.
+
+The program is that of the variable REDIS_BIN (a folder, or a path to `redis-server`), else on PATH:
+`redis-server`, or `valkey-server`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from tests.servers.process import Process
+from tests.support.harness import until
+from tests.support.ports import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from tests.servers.etcd import Certificates
+
+ADVICE = "needs redis-server: apt-get install redis-server, or name its folder in REDIS_BIN"
+PASSWORD = "corr%ect:h/rse"  # noqa: S105 - of a server that lives as long as the tests
+QUOTED = "corr%25ect%3Ah%2Frse"
+LIMIT = 5.0
+
+
+def program() -> str:
+    """The path of the server. Skips the test without one."""
+    given = os.environ.get("REDIS_BIN", "")
+    folder = given if Path(given).is_dir() else os.path.dirname(given)
+    places = folder or f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"
+    for name in ("redis-server", "valkey-server"):
+        found = shutil.which(name, path=places)
+        if found is not None:
+            return found
+    pytest.skip(ADVICE)
+
+
+def user(name: str, rights: str) -> list[str]:
+    """The flags that give a server a user with the password."""
+    return ["--user", name, "on", f">{PASSWORD}", *rights.split()]
+
+
+class Server(Process):
+    """One server, which writes down each change. `flags` are for its command line."""
+
+    def __init__(
+        self, folder: Path, flags: Sequence[str] = (), certificates: Certificates | None = None
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.port = free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        self.socket = folder / "socket"
+        self.url = f"redis://{self.address}"
+        command = [program(), "--dir", str(folder), "--appendonly", "yes", "--appendfsync", "always"]
+        command += ["--save", "", "--unixsocket", str(self.socket), "--bind", "127.0.0.1"]
+        if certificates is None:
+            command += ["--port", str(self.port)]
+        else:
+            self.url = f"rediss://localhost:{self.port}"
+            command += ["--port", "0", "--tls-port", str(self.port), "--tls-auth-clients", "optional"]
+            command += ["--tls-cert-file", certificates.cert, "--tls-key-file", certificates.key]
+            command += ["--tls-ca-cert-file", certificates.ca]
+        super().__init__([*command, *flags], folder / "log")
+
+    def start(self) -> Server:
+        """Start it, and wait until it serves."""
+        self.begin()
+        until(self._serves, f"redis serves at port {self.port}; see {self._log}")
+        return self
+
+    def _serves(self) -> bool:
+        self.check()
+        with suppress(RedisError), self.client() as client:
+            # A password may be asked for: that is an answer.
+            client.ping()
+            return True
+        return b"Ready to accept connections" in self._log.read_bytes()
+
+    def client(self, **how: Any) -> Redis:
+        """A client of redis-py's, by the Unix socket."""
+        how = {"socket_timeout": LIMIT, "retry": Retry(NoBackoff(), 0), "decode_responses": True, **how}
+        return Redis(unix_socket_path=str(self.socket), **how)
+
+    def restart(self) -> None:
+        """As when the machine fails and comes back."""
+        self.kill()
+        self.start()
+
+    def delete_lock(self, name: str) -> None:
+        """Delete a lock as docs/redis.md says."""
+        with self.client() as client:
+            client.delete(f"singleton-run:{{{name}}}:lock")
+            client.publish(f"singleton-run:{{{name}}}:wake", "")
+
+    def take_lock(self, name: str) -> None:
+        """Make the lock somebody else's, who never renews it."""
+        key = f"singleton-run:{{{name}}}:lock"
+        with self.client() as client:
+            client.hset(key, mapping={"holder": "somebody", "token": "1"})
+            client.pexpire(key, 100_000)
+            client.publish(f"singleton-run:{{{name}}}:wake", "")
+
+
+@contextmanager
+def running(
+    place: Path | None = None, flags: Sequence[str] = (), certificates: Certificates | None = None
+) -> Iterator[Server]:
+    """A server that serves. Its data are below `place`, else in a folder of their own."""
+    program()
+    with tempfile.TemporaryDirectory(prefix="singleton-run-") as own:
+        server = Server((place or Path(own)) / "redis", flags, certificates)
+        try:
+            yield server.start()
+        finally:
+            server.kill()
