@@ -15,9 +15,10 @@ from singleton_run_redis.scripts import PREFIX, channels_of, keys_of, name_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from typing import Any
 
+    from singleton_run.api.finding import Finding
     from singleton_run_redis.address import Address
 
     Answer = list[Any]  # named here, for `list` is a method below
@@ -29,6 +30,7 @@ _LISTEN_AFTER = 0.05
 # Each waiter looks this much later after the holder's end than the one before it, which takes the lock.
 _BEHIND = 0.05
 _LONGEST_PAUSE = 5.0
+_LONGEST_NUMBER = 20
 _LOST = {
     "gone": "its lease has ended, or its key was deleted",
     "kept": "it was given back, to be kept for a time",
@@ -53,6 +55,7 @@ class RedisBackend:
 
     def __init__(self, address: Address) -> None:
         self.warning: tuple[str, str] | None = None
+        self._address = address
         self._session = Session(address)
         self._place: _Place | None = None
         self._version: str | None = None
@@ -171,6 +174,18 @@ class RedisBackend:
         """Delete the key's field; false if there was none."""
         return bool(self._change("forget", name, ["", plain(key)], Deadline.after(limit))[2])
 
+    def examine(self, name: str, ttl: float, limit: float) -> Iterator[Finding]:
+        """Version, role, rights, eviction, durability, channels, login, TLS."""
+        from singleton_run_redis import doctor
+
+        yield from doctor.examine(self._session, self._address, name, limit)
+
+    def setup(self, name: str, limit: float) -> str:
+        """The rights of the address' user, for redis-cli. Nobody is contacted."""
+        from singleton_run_redis import doctor
+
+        return doctor.setup(self._address, name)
+
     def offset(self) -> tuple[float, float] | None:
         """By the server's clock, which every answer tells."""
         return self._session.clock.offset()
@@ -276,14 +291,21 @@ def _held(answer: Answer) -> Held:
         # The key lives until its millisecond has passed.
         until=toolbox.now() + (left + 1) / 1000 if left >= 0 else None,
         handle={"rank": rank},
-        token=None if token is None else int(_number(token, 1) or 0),
+        token=_whole(token),
         control=_loaded_control(control),
     )
 
 
+def _whole(text: str | None) -> int | None:
+    """The same for a whole number."""
+    return None if _number(text, 1) is None else int(text or "")
+
+
 def _number(text: str | None, unit: float) -> float | None:
     """The number in a text, in another unit; None where somebody wrote something else."""
-    return int(text) / unit if text is not None and text.isascii() and text.isdigit() else None
+    if text is None or len(text) > _LONGEST_NUMBER or not (text.isascii() and text.isdigit()):
+        return None
+    return int(text) / unit
 
 
 def _lost(answer: Answer) -> Lost | None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """The connection to the server at `address`. `clock` is the server's."""
+    """The connection to the server at `address`. `clock` is the server's, `about` what it says of itself."""
 
     def __init__(self, address: Address) -> None:
         self._address = address
@@ -44,6 +44,7 @@ class Session:
         self._tls = _tls(address)
         self._place = authority(address.host, address.port) if address.port else address.host
         self.clock = ServerClock()
+        self.about: dict[str, str] = {}
 
     def connect(self, deadline: Deadline) -> None:
         """Connect, unless that is done. Raises Unavailable, Refused, Interrupted."""
@@ -91,6 +92,18 @@ class Session:
         (found,) = toolbox.request(work, operation, lambda: name, lambda answers: _text(answers[0][1]))
         self.clock.read(int(found[0]) / 1e6, sent, toolbox.now())
         return [_text(value) if isinstance(value, bytes) else value for value in found]
+
+    def words(self, command: Sequence[str], deadline: Deadline, *, whole: bool = False) -> list[str]:
+        """The texts of the answer to a command, for `doctor`; with `whole` the answer is one text.
+
+        Raises ServerError, Unavailable, Interrupted.
+        """
+        (answer,) = toolbox.request(
+            lambda: self._ask([command], deadline), command[0].lower(), str, lambda _: "done"
+        )
+        if isinstance(answer, list):
+            return [_text(word) for word in answer]
+        return [_text(answer)] if whole else []
 
     def keys(self, pattern: str, deadline: Deadline) -> list[str]:
         """The keys that match a pattern. Raises ServerError, Unavailable, Interrupted."""
@@ -181,11 +194,12 @@ class Session:
             answers = toolbox.request(
                 lambda: self._greet(link, deadline), "connect", lambda: self._place, lambda _: "logged in"
             )
-            seconds, micros = answers[-1]
+            told, *_, (seconds, micros) = answers
         except BaseException:
             wire.close()
             raise
         self._link = link
+        self.about = {_text(word): _text(value) for word, value in told.items() if isinstance(value, bytes)}
         self.clock.read(int(seconds) + int(micros) / 1e6, sent, toolbox.now())
 
     def _greet(self, link: Link, deadline: Deadline) -> list[Any]:

@@ -95,6 +95,8 @@ def put_at(lab: Asked, kind: str, request: pytest.FixtureRequest) -> None:
         lab.lock = f"etcd://{request.getfixturevalue('etcd_server').address}/{lab.name}"
     elif kind == "postgres":
         lab.lock = request.getfixturevalue("postgres_server").url
+    elif kind == "redis":
+        lab.lock = request.getfixturevalue("redis_server").url
     elif kind == "k8s-lease":
         pod = request.getfixturevalue("pod")
         namespace = request.getfixturevalue("namespace").name
@@ -102,7 +104,7 @@ def put_at(lab: Asked, kind: str, request: pytest.FixtureRequest) -> None:
         lab.environ = environment(COLUMNS="", **pod.environ)
 
 
-@pytest.fixture(params=["file", "etcd", "postgres", "k8s-lease"])
+@pytest.fixture(params=["file", "etcd", "postgres", "k8s-lease", "redis"])
 def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Asked]:
     with Asked(tmp_path) as lab:
         put_at(lab, request.param, request)

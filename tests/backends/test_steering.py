@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.servers.etcd import Etcd
     from tests.servers.kubeaccess import Namespace, Pod
 
-SERVERS = ("etcd", "postgres", "k8s-lease")
+SERVERS = ("etcd", "postgres", "k8s-lease", "redis")
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +42,8 @@ def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Steered]:
             lab.put_at(f"k8s-lease://?service-account={pod.folder}", **pod.environ)
         elif request.param == "postgres":
             lab.put_at(request.getfixturevalue("postgres_server").url)
+        elif request.param == "redis":
+            lab.put_at(request.getfixturevalue("redis_server").url)
         else:
             lab.put_at(f"etcd://{request.getfixturevalue('etcd_server').address}")
         yield lab
