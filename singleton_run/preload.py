@@ -75,6 +75,13 @@ TURN = (
     "singleton_run.front.kernel_lock_handle",
     "singleton_run.front.start",
 )
+KEEPER = (
+    "singleton_run.keeper.__init__",
+    "singleton_run.keeper.operations",
+    "singleton_run.keeper.acquiring",
+    "singleton_run.keeper.decisions",
+    "singleton_run.keeper.process",
+)
 _ROOT = os.path.dirname(os.path.dirname(globals().get("__file__", "")))
 _IS_FROZEN = not _ROOT  # a module of the executable that needs no Python has no file
 _CACHED = f".{sys.implementation.cache_tag}.pyc"

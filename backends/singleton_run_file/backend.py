@@ -1,7 +1,8 @@
 """The contract's calls, and the few that the front makes on a lock that the kernel holds.
 
-Beside `NAME.lock` (see `lock_file`) lies `NAME.json`, the record, and in `NAME.once` a file for each key that
-is done. A lock's file is never removed, or two callers could hold two files of one name.
+Beside `NAME.lock` (see `lock_file`) lie `NAME.json`, the record, `NAME.control`, the control (see
+`steering`), and in `NAME.once` a file for each key that is done. A lock's file is never removed, or two
+callers could hold two files of one name.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from singleton_run_file.lock_file import TO_READ
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any, TypeVar
 
+    from singleton_run.api.contract import Look
     from singleton_run.api.finding import Finding
 
     Result = TypeVar("Result")
@@ -40,6 +42,8 @@ class FileBackend:
         self._directory = directory
         self._path = path
         self._released: int | None = None
+        # The content of NAME.control when the lock was granted or renewed.
+        self._control: str | None = None
         self.descriptor = -1
 
     def acquire(self, name: str, holder: str, ttl: float, limit: float) -> Grant | Held:
@@ -90,9 +94,9 @@ class FileBackend:
         """
         toolbox.die_with(parent)
         self._flock(name, fcntl.LOCK_EX)
-        lock_file.show(self.descriptor)
         while until := lock_file.kept_until(self.descriptor):
-            toolbox.wait(until, [])
+            self._wait_while_kept(until, [])
+        lock_file.show(self.descriptor)
         toolbox.outlive_parent()
         if os.getppid() != parent or not self._is_current(name):
             os._exit(1)
@@ -101,10 +105,10 @@ class FileBackend:
     def wait(self, held: Held, until: float, wake: int) -> None:
         """Wait in the kernel's queue, in a child that shares the open file.
 
-        A lock that is kept after its turn is held by no process: then wait for its end.
+        A lock that is kept after its turn is held by no process: then wait for its end, or until it is freed.
         """
         if held.until is not None:
-            toolbox.wait(min(until, held.until), [wake])
+            self._wait_while_kept(min(until, held.until), [wake])
             return
         parent = os.getpid()
         ended, lives = os.pipe()
@@ -125,12 +129,19 @@ class FileBackend:
         """Close the file, which frees the lock if no other process shares it."""
         self._close_lock()
 
-    def renew(self, grant: Grant, limit: float) -> None:
-        """Do nothing: the lock is held as long as the file is open."""
+    def renew(self, grant: Grant, limit: float) -> Mapping[str, Any] | None:
+        """Read the control. The lock is held as long as the file is open."""
+        self._control = read_control(self._directory, grant.name)
+        return control_in(self._control)
 
     def hold(self, grant: Grant, until: float, wake: int) -> None:
-        """Return at `until` or when `wake` is readable."""
-        toolbox.wait(until, [wake])
+        """Return when NAME.control has changed since the last renewal."""
+        from singleton_run_file.watching import wait_for_change
+
+        def is_new() -> bool:
+            return read_control(self._directory, grant.name) != self._control
+
+        wait_for_change(self._directory, until, [wake], is_new)
 
     def write(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
         """Replace the record in one step. Raises Lost without the lock, or Unavailable."""
@@ -139,7 +150,9 @@ class FileBackend:
             self._told(
                 "write",
                 grant.name,
-                lambda: _replace(self._directory, f"{grant.name}.json", f".{grant.name}.tmp", record),
+                lambda: replace(
+                    self._directory, f"{grant.name}.json", f".{grant.name}.tmp", toolbox.dumps(record)
+                ),
             )
         except OSError as error:
             raise Unavailable(f"{self._path} can't be written ({reason(error)})") from None
@@ -178,8 +191,27 @@ class FileBackend:
             os.close(probe)
 
     def list(self, limit: float) -> list[str]:
-        """The names that have a lock file, sorted."""
-        return sorted(file[:-5] for file in os.listdir(self._directory) if file.endswith(".lock"))
+        """The names that have a lock file or a control, sorted."""
+        files = [file.rpartition(".") for file in os.listdir(self._directory)]
+        return sorted({name for name, _, kind in files if name and kind in ("lock", "control")})
+
+    def look(self, name: str, limit: float) -> Look:
+        """The lock's file, as the kernel shows its holder, the record and the control."""
+        from singleton_run_file import steering
+
+        return steering.look(self._directory, name, self._read_record(name))
+
+    def steer(self, name: str, version: str, control: Mapping[str, Any], limit: float) -> bool:
+        """Replace NAME.control in one step, alone in the directory."""
+        from singleton_run_file import steering
+
+        return steering.steer(self._directory, self._path, name, version, toolbox.dumps(control), limit)
+
+    def free(self, name: str, seen: Look, limit: float) -> bool:
+        """End the time for which the lock is kept. Raises Refused for a process that has the lock."""
+        from singleton_run_file import steering
+
+        return steering.free(self._directory, self._path, name, seen)
 
     def done(self, name: str, key: str, limit: float) -> Mapping[str, Any] | None:
         """The mark in the key's file, None without one. Raises Refused (78) for one that can't be read."""
@@ -188,7 +220,7 @@ class FileBackend:
         try:
             directory = os.open(f"{name}.once", DIRECTORY, dir_fd=self._directory)
             try:
-                content = _read(directory, file)
+                content = _read(directory, file).decode()
             finally:
                 os.close(directory)
         except FileNotFoundError:
@@ -211,7 +243,8 @@ class FileBackend:
                 pass
             directory = os.open(f"{grant.name}.once", DIRECTORY, dir_fd=self._directory)
             try:
-                _replace(directory, file, f".{file}.tmp", {"key": key, "mark": mark}, lasting=True)
+                content = toolbox.dumps({"key": key, "mark": mark})
+                replace(directory, file, f".{file}.tmp", content, lasting=True)
             finally:
                 os.close(directory)
         except OSError as error:
@@ -295,7 +328,9 @@ class FileBackend:
         except OSError as error:
             self._close_lock()
             raise Refused(f"{self._path} can't be written ({reason(error)}): {ASK}", UNUSABLE) from None
-        return Grant(name, holder, token, ttl, {}, self._read_record(name))
+        self._control = read_control(self._directory, name)
+        control = control_in(self._control)
+        return Grant(name, holder, token, ttl, {}, self._read_record(name), control=control)
 
     def _held(self, name: str) -> Held:
         kept = None
@@ -305,14 +340,20 @@ class FileBackend:
             os.close(probe)
         except OSError:
             pass
+        control = control_in(read_control(self._directory, name))
         record = self._read_record(name) or {}
         if not kept and record.get("state") != "running":
-            return Held()
-        return Held(record.get("holder", ""), since=record.get("start"), until=kept)
+            return Held(control=control)
+        return Held(record.get("holder", ""), since=record.get("start"), until=kept, control=control)
+
+    def _wait_while_kept(self, until: float, wake: Sequence[int]) -> None:
+        from singleton_run_file.watching import wait_for_change
+
+        wait_for_change(self.descriptor, until, wake, lambda: not lock_file.kept_until(self.descriptor))
 
     def _read_record(self, name: str) -> Mapping[str, Any] | None:
         try:
-            return parsed(_read(self._directory, f"{name}.json"))
+            return parsed(_read(self._directory, f"{name}.json").decode())
         except ValueError:
             return unreadable()
         except OSError:
@@ -331,22 +372,40 @@ def _mark_file(key: str) -> str:
     return f"{toolbox.digest([plain(key)])}.json"
 
 
-def _read(directory: int, name: str) -> str:
+def read_control(directory: int, name: str) -> str | None:
+    """The content of NAME.control; None without one."""
+    try:
+        return _read(directory, f"{name}.control").decode(errors="backslashreplace")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        # A file that can't be read is no control that lets a command start.
+        return str(error)
+
+
+def control_in(content: str | None) -> Mapping[str, Any] | None:
+    """The control in what `read_control` has read. Its first line is a number: no content comes twice."""
+    if content is None:
+        return None
+    from singleton_run.api.control import parsed
+
+    return parsed(content.partition("\n")[2])
+
+
+def _read(directory: int, name: str) -> bytes:
     descriptor = os.open(name, TO_READ, dir_fd=directory)
     try:
-        return os.read(descriptor, LONGEST + 1).decode()
+        return os.read(descriptor, LONGEST + 1)
     finally:
         os.close(descriptor)
 
 
-def _replace(
-    directory: int, name: str, temporary: str, value: Mapping[str, Any], *, lasting: bool = False
-) -> None:
-    """Put `value` into a file in one step; with `lasting` a failure of the machine doesn't take it back."""
+def replace(directory: int, name: str, temporary: str, content: str, *, lasting: bool = False) -> None:
+    """Put `content` into a file in one step; with `lasting` a failure of the machine doesn't take it back."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     descriptor = os.open(temporary, flags, 0o600, dir_fd=directory)
     try:
-        lock_file.write_at(descriptor, toolbox.dumps(value).encode(), 0)
+        lock_file.write_at(descriptor, content.encode(), 0)
         if lasting:
             os.fsync(descriptor)
     finally:

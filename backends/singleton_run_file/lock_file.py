@@ -72,6 +72,12 @@ def kept_until(descriptor: int) -> float:
     return toolbox.now() + left if 0 < left < _LONGEST_KEEP else 0.0
 
 
+def end_keeping(descriptor: int) -> None:
+    """Have the lock kept no longer, also when the machine fails. Raises OSError."""
+    os.ftruncate(descriptor, _TOKEN_WIDTH + 1)
+    os.fsync(descriptor)
+
+
 def show(descriptor: int) -> None:
     """Let others see that this open file holds the lock. Where that fails it holds the lock all the same."""
     try:
@@ -82,7 +88,7 @@ def show(descriptor: int) -> None:
 
 def is_held(probe: int) -> bool:
     """Whether another open file holds the lock, asked through an open file that doesn't."""
-    return _is_shown(probe) or _is_listed(probe)
+    return is_shown(probe) or _is_listed(probe)
 
 
 def write_at(descriptor: int, data: bytes, place: int) -> None:
@@ -92,8 +98,8 @@ def write_at(descriptor: int, data: bytes, place: int) -> None:
         data, place = data[written:], place + written
 
 
-def _is_shown(probe: int) -> bool:
-    """Whether a holder shows itself (`show`)."""
+def is_shown(probe: int) -> bool:
+    """Whether a holder shows itself (`show`): one of ours that has the lock, and doesn't wait for its end."""
     try:
         answer = fcntl.fcntl(probe, _OFD_GETLK, _WRITE_LOCK)
     except OSError:

@@ -6,14 +6,15 @@ watch. A waiter takes the Lease as the watch has told it, without another read.
 
 from __future__ import annotations
 
+import os
 import time
 
 from singleton_run.api import timestamps, toolbox
-from singleton_run.api.contract import Grant, Held
+from singleton_run.api.contract import Grant, Held, Look
 from singleton_run.api.deadline import Deadline, Interrupted, Timeout
 from singleton_run.api.http.wire import Broken
 from singleton_run.api.servers import may_reopen
-from singleton_run.errors import UNUSABLE, Lost, Refused, Unavailable
+from singleton_run.errors import UNUSABLE, Failure, Lost, Refused, Unavailable
 from singleton_run_k8s import errors, lease, objects
 from singleton_run_k8s.client import Gone, WatchForbidden
 from singleton_run_k8s.events import Events
@@ -33,8 +34,9 @@ _LOOK_EVERY = 2.0
 _CONTENDED = "kubernetes: others change the Lease all the time"
 # Seconds in which the watch tells of the write that ours collided with; a slower watch is of no use.
 _TOLD_WITHIN = 1.0
-# A command that ends sooner is spared the Event about its start.
+# A command that ends sooner is spared the Event about its start, and the watch.
 _SAY_AFTER = 0.05
+_LONGEST_PAUSE = 5.0
 _SAY_LIMIT, _SAY_SOON = 1.0, 0.2
 
 
@@ -55,6 +57,9 @@ class LeaseBackend:
         # The Lease that we may have: its object's name and holder, and how we last wrote or read it.
         self._mine: tuple[str, str] | None = None
         self._own: Lease | None = None
+        # The watch on it, and the control that the holder was told last.
+        self._own_watch: Watch | None = None
+        self._told: str | None = None
 
     def acquire(self, name: str, holder: str, ttl: float, limit: float) -> Grant | Held:
         """Take the Lease if it is free, has expired, or is `holder`'s already."""
@@ -106,27 +111,47 @@ class LeaseBackend:
             deadline.check(_CONTENDED)
         self._mine = None
 
-    def renew(self, grant: Grant, limit: float) -> None:
+    def renew(self, grant: Grant, limit: float) -> Mapping[str, Any] | None:
         """Write the present time: that succeeds only on the version that we wrote or read last."""
 
         def change(found: Lease) -> Lease:
-            return lease.renewed(found, grant.ttl, grant.generation, time.time())
+            return lease.renewed(found, grant.token, grant.ttl, grant.generation, time.time())
 
         try:
-            self._change(grant, change, limit)
+            written = self._change(grant, change, limit)
         except Lost:
             self._events.note(f"{grant.holder} lost the lease", warning=True)
             # Send it now: the front ends this process as soon as the command is gone.
             self._events.send(Deadline.after(_SAY_SOON))
             raise
+        if written is None:
+            return None
+        self._told = lease.control_text(written)
+        return lease.control_of(written)
 
     def hold(self, grant: Grant, until: float, wake: int) -> None:
-        """Return at `until` or when `wake` is readable. A holder sends Events meanwhile, and nothing else."""
-        now = toolbox.now()
-        if self._events.pending and until > now + _SAY_AFTER + _SAY_LIMIT:
-            if toolbox.wait(now + _SAY_AFTER, [wake]):
+        """Send Events, and watch our own Lease where that is allowed. While no watch can be opened, wait."""
+        begin = min(until, toolbox.now() + _SAY_AFTER)
+        if (self._events.pending or self._own_watch is None) and toolbox.wait(begin, [wake]):
+            return
+        deadline = Deadline(until, wake)
+        if self._events.pending and until > toolbox.now() + _SAY_LIMIT:
+            self._events.send(deadline.within(_SAY_LIMIT))
+        pause = 0.1
+        while self._watch_allowed and self._own is not None and not deadline.passed():
+            try:
+                self._hold_by_watch(grant, deadline)
+            except (Timeout, Interrupted):
                 return
-            self._events.send(Deadline.after(_SAY_LIMIT, wake))
+            except (Broken, Gone, Failure):
+                self._close_own_watch()
+            except WatchForbidden:
+                self._watch_allowed = False
+            else:
+                return
+            if toolbox.wait(deadline.within(pause).until, [wake]):
+                return
+            pause = min(2 * pause, _LONGEST_PAUSE)
         toolbox.wait(until, [wake])
 
     def write(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
@@ -140,6 +165,7 @@ class LeaseBackend:
             return lease.released(found, grant.token, record, grant.generation, keep, time.time())
 
         self._change(grant, change, limit, once=True)
+        self._close_own_watch()
         self._mine = None
         self._events.note(f"{grant.holder} stopped leading")
 
@@ -152,6 +178,56 @@ class LeaseBackend:
             return None, None
         held = None if seen.is_free("", toolbox.now()) else self._held(seen)
         return held, lease.record_of(seen.lease)
+
+    def look(self, name: str, limit: float) -> Look:
+        """The Lease, judged by the server's clock. It doesn't know who waits, nor every holder's token."""
+        self._turn_to(name, toolbox.LEAST_TTL)
+        self._seen = None
+        seen = self._look(Deadline.after(limit))
+        if seen.lease is None:
+            return Look(Look.FREE, None, None)
+        state = _state(seen.lease, is_over=seen.is_free("", toolbox.now()))
+        return Look(
+            state,
+            None if state == Look.FREE else self._held(seen),
+            lease.record_of(seen.lease),
+            control=lease.control_of(seen.lease),
+            version=lease.control_version(seen.lease),
+        )
+
+    def steer(self, name: str, version: str, control: Mapping[str, Any], limit: float) -> bool:
+        """Put the control into an annotation of the Lease, which is made where there is none.
+
+        It is tried again as long as others change only something else.
+        """
+        deadline = Deadline.after(limit)
+        stored_as, change = objects.of_lock(name), os.urandom(8).hex()
+        while True:
+            found = self._api.get(stored_as, deadline)
+            if lease.control_version(found) != version:
+                return False
+            write = self._api.create if found is None else self._api.update
+            written = write(lease.steered(found, name, stored_as, control, change), deadline)
+            if written is not None:
+                self._events.lease = written
+                before = None if found is None else lease.control_of(found)
+                self._events.note_control(before or {}, lease.control_of(written) or {})
+                return True
+            deadline.check(_CONTENDED)
+
+    def free(self, name: str, seen: Look, limit: float) -> bool:
+        """Take the holder's name off the Lease, if it still is of the same turn of the same holder."""
+        deadline = Deadline.after(limit)
+        while (found := self._api.get(objects.of_lock(name), deadline)) is not None:
+            if not _is_of(found, seen.holder):
+                break
+            written = self._api.update(lease.freed(found, time.time()), deadline)
+            if written is not None:
+                self._events.lease = written
+                self._events.note(f"{lease.holder_of(found)} was taken off the lease", warning=True)
+                return True
+            deadline.check(_CONTENDED)
+        return False
 
     def list(self, limit: float) -> Names:
         """The names of the Leases that are labelled as ours."""
@@ -202,6 +278,7 @@ class LeaseBackend:
     def close(self) -> None:
         """Send the pending Events, if that is quickly done, and drop every connection."""
         self._close_watch()
+        self._close_own_watch()
         self._events.send(Deadline.after(_SAY_LIMIT))
         self._api.close()
 
@@ -285,9 +362,32 @@ class LeaseBackend:
             self._watch.close()
             self._watch = None
 
+    def _close_own_watch(self) -> None:
+        if self._own_watch is not None:
+            self._own_watch.close()
+            self._own_watch = None
+
+    def _hold_by_watch(self, grant: Grant, deadline: Deadline) -> None:
+        """Return when the Lease is another's, or its control another than the holder was told.
+
+        Raises Timeout, Interrupted, Broken, Gone, WatchForbidden, Unavailable, Refused.
+        """
+        while self._own is not None and lease.control_text(self._own) == self._told:
+            if self._own_watch is None:
+                version = self._own["metadata"]["resourceVersion"]
+                soon = deadline.within(toolbox.request_limit(grant.ttl))
+                self._own_watch = self._api.watch(self._own["metadata"]["name"], version, soon)
+            found = self._own_watch.next(deadline)
+            # Renewals of our own are told too.
+            if found is None or lease.is_later(found, self._own):
+                self._own = found if found is not None and _is_the_grant_s(found, grant) else None
+
     def _granted(self, written: Lease, name: str, holder: str, ttl: float) -> Grant:
-        self._close_watch()
+        # Who has waited has a watch already.
+        self._close_own_watch()
+        self._own_watch, self._watch = self._watch, None
         self._own = written
+        self._told = lease.control_text(written)
         try:
             token = lease.token_of(written)
         except ValueError:
@@ -297,31 +397,40 @@ class LeaseBackend:
         self._events.lease = written
         self._events.note(f"{holder} became leader")
         handle = {"acquired": written["spec"]["acquireTime"], "known": self._api.known()}
-        return Grant(name, holder, token, ttl, handle, lease.record_of(written))
+        control = lease.control_of(written)
+        return Grant(name, holder, token, ttl, handle, lease.record_of(written), control=control)
 
     def _held(self, seen: Observation) -> Held:
-        found = seen.lease or {}
-        holder = lease.holder_of(found)
-        since = timestamps.unix_time((found.get("spec") or {}).get("acquireTime"))
-        return Held(holder, since=since, until=seen.expires)
+        found = seen.lease
+        if found is None:
+            return Held()
+        acquired = (found.get("spec") or {}).get("acquireTime")
+        return Held(
+            lease.holder_of(found),
+            since=timestamps.unix_time(acquired),
+            until=seen.expires,
+            handle={"acquired": acquired},
+            token=lease.known_token(found),
+            control=lease.control_of(found),
+        )
 
     def _change(
         self, grant: Grant, change: Callable[[Lease], Lease], limit: float, *, once: bool = False
-    ) -> None:
-        """Change the Lease if it is still the grant's. Raises Lost if it is not.
+    ) -> Lease | None:
+        """Change the Lease if it is still the grant's: the one that was written. Raises Lost if it is not.
 
-        With `once` a grant that was given back before is no error.
+        With `once` a grant that was given back before is no error: None.
         """
         deadline = Deadline.after(limit)
         while True:
             found = self._find_own(grant, deadline, once=once)
             if found is None:
-                return
+                return None
             self._own = None
             written = self._api.update(change(found), deadline)
             if written is not None:
                 self._own = self._events.lease = written
-                return
+                return written
             deadline.check(_CONTENDED)
 
     def _find_own(self, grant: Grant, deadline: Deadline, *, once: bool = False) -> Lease | None:
@@ -333,7 +442,7 @@ class LeaseBackend:
             found = self._own = self._api.get(name, deadline)
         if found is None:
             raise Lost("its Lease was deleted")
-        if lease.is_of(found, grant.holder, grant.handle["acquired"], grant.generation):
+        if _is_the_grant_s(found, grant):
             return found
         self._own = None
         if once and lease.was_released_by(found, grant.token, grant.generation):
@@ -341,6 +450,30 @@ class LeaseBackend:
         if lease.generation_of(found) > grant.generation and lease.holder_of(found) == grant.holder:
             raise Lost("another keeper of this turn has taken over")
         raise Lost(f"{lease.holder_of(found) or 'nobody'} holds its Lease")
+
+
+def _is_the_grant_s(found: Lease, grant: Grant) -> bool:
+    return lease.is_of(found, grant.holder, grant.handle["acquired"], grant.generation)
+
+
+def _is_of(found: Lease, seen: Held | None) -> bool:
+    """Whether the Lease is of the holder that was seen, and of the same turn of it."""
+    holder = lease.holder_of(found)
+    if seen is None or not holder or Held(holder).holder != seen.holder:
+        return False
+    acquired = (found.get("spec") or {}).get("acquireTime")
+    if "acquired" in seen.handle and seen.handle["acquired"] != acquired:
+        return False
+    return seen.token is None or lease.known_token(found) == seen.token
+
+
+def _state(found: Lease, *, is_over: bool) -> str:
+    """The state of a Lease whose time is over, or is not."""
+    if not lease.holder_of(found):
+        return Look.FREE
+    if lease.is_kept(found):
+        return Look.FREE if is_over else Look.KEPT
+    return Look.EXPIRED if is_over else Look.HELD
 
 
 def _is_ours(seen: Observation, holder: str) -> bool:

@@ -35,7 +35,7 @@ _VERBS = (
     ("create", Finding.BAD, "the first run under a name"),
     ("update", Finding.BAD, "every run"),
     ("watch", Finding.WARNING, "a hand-over in milliseconds (without it the Lease is read every 2 s)"),
-    ("list", Finding.WARNING, "showing all locks"),
+    ("list", Finding.WARNING, "singleton-run list"),
     ("delete", Finding.WARNING, "singleton-run forget"),
 )
 _SOON = 60.0
@@ -89,7 +89,7 @@ metadata:
   name: singleton-run
   namespace: {namespace}
 rules:
-  # get, create, update: every run. watch: a hand-over in milliseconds. list: showing all locks.
+  # get, create, update: every run. watch: a hand-over in milliseconds. list: singleton-run list.
   # delete: singleton-run forget.
   - apiGroups: ["coordination.k8s.io"]
     resources: ["leases"]

@@ -10,6 +10,7 @@ from singleton_run.errors import Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
     from singleton_run.api.deadline import Deadline
@@ -56,6 +57,14 @@ class Events:
                 "count": 1,
             }
         )
+
+    def note_control(self, before: Mapping[str, Any], control: Mapping[str, Any]) -> None:
+        """Have Events sent about a pause that begins or ends with `control`, and an order to release."""
+        pause, order = control.get("pause"), control.get("release")
+        if pause != before.get("pause"):
+            self.note(f"paused by {pause['by'] or 'somebody'}" if pause else "resumed")
+        if order and order != before.get("release"):
+            self.note(f"{order['holder']} is to release the lease, by {order['by']}", warning=True)
 
     def send(self, deadline: Deadline) -> None:
         """Send the pending Events. One that can't be sent now is dropped. Never raises."""

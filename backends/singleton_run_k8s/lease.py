@@ -5,6 +5,7 @@ A Lease is a dict, the object as the API server gives it. It is never changed in
 
 from __future__ import annotations
 
+from singleton_run.api import control as controls
 from singleton_run.api import timestamps, toolbox
 from singleton_run.api.record import parsed, parsed_mark
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 DOMAIN = "singleton-run.dev"
 NAME, RECORD = f"{DOMAIN}/name", f"{DOMAIN}/record"
 GENERATION, RELEASED = f"{DOMAIN}/generation", f"{DOMAIN}/released"
+CONTROL, CHANGE, TOKEN = f"{DOMAIN}/control", f"{DOMAIN}/control-change", f"{DOMAIN}/token"
 MARK, KEY = f"{DOMAIN}/mark", f"{DOMAIN}/key"
 MANAGED = {"app.kubernetes.io/managed-by": "singleton-run"}
 LONGEST_RECORD = 4096
@@ -40,14 +42,17 @@ def taken(lease: Lease | None, name: str, holder: str, ttl: float, now: float, s
     spec.setdefault("acquireTime", stamp)
     spec.update(holderIdentity=holder, leaseDurationSeconds=toolbox.whole_seconds(ttl), renewTime=stamp)
     base = lease or {**_API, "metadata": {"name": stored_as}}
-    return _written(base, spec, {NAME: name, GENERATION: "0"})
+    # The server gives the token with its answer to this.
+    told = {TOKEN: ""} if _note(base, TOKEN) else {}
+    return _written(base, spec, {NAME: name, GENERATION: "0", **told})
 
 
-def renewed(lease: Lease, ttl: float, generation: int, now: float) -> Lease:
-    """The Lease to write so that its holder has it for another `ttl` seconds."""
+def renewed(lease: Lease, token: int, ttl: float, generation: int, now: float) -> Lease:
+    """The Lease to write so that its holder has it for another `ttl` seconds. It tells the holder's token."""
     seconds = toolbox.whole_seconds(ttl)
     spec = {**lease["spec"], "leaseDurationSeconds": seconds, "renewTime": timestamps.micro_time(now)}
-    return _written(lease, spec, {GENERATION: str(generation)})
+    notes = {GENERATION: str(generation), TOKEN: f"{token} {spec.get('acquireTime')}"}
+    return _written(lease, spec, notes)
 
 
 def recorded(lease: Lease, record: Mapping[str, Any]) -> Lease:
@@ -70,6 +75,23 @@ def released(
     if record is not None:
         notes[RECORD] = _text(record)
     return _written(lease, spec, notes)
+
+
+def freed(lease: Lease, now: float) -> Lease:
+    """The Lease to write so that its holder has it no more, though it has given nothing back."""
+    stamp = timestamps.micro_time(now)
+    spec = {**(lease.get("spec") or {}), "holderIdentity": "", "leaseDurationSeconds": 1}
+    return _written(lease, {**spec, "renewTime": stamp, "acquireTime": stamp}, {})
+
+
+def steered(lease: Lease | None, name: str, stored_as: str, control: Mapping[str, Any], change: str) -> Lease:
+    """The Lease to write with `control` beside it: the present one, or a new one that nobody holds.
+
+    `change` is a text that no other change of the control has.
+    """
+    base = lease or {**_API, "metadata": {"name": stored_as}}
+    notes = {NAME: name, CONTROL: toolbox.dumps(control), CHANGE: change}
+    return _written(base, base.get("spec") or {}, notes)
 
 
 def marked(stored_as: str, name: str, key: str, mark: Mapping[str, Any]) -> Lease:
@@ -115,6 +137,41 @@ def generation_of(lease: Lease) -> int:
 def token_of(lease: Lease) -> int:
     """The fencing token of the write that gave this Lease. Raises ValueError if its version is no number."""
     return int(lease["metadata"]["resourceVersion"])
+
+
+def known_token(lease: Lease) -> int | None:
+    """The present holder's token, as its last renewal or its record tells it; None where neither does."""
+    token, _, since = _note(lease, TOKEN).partition(" ")
+    if since and since == str((lease.get("spec") or {}).get("acquireTime")) and token.isdecimal():
+        return int(token)
+    record = record_of(lease)
+    if record is None or record["holder"] != holder_of(lease):
+        return None
+    return int(record["token"])
+
+
+def control_text(lease: Lease) -> str | None:
+    """The control beside it, as it is written; None without one."""
+    text = (lease["metadata"].get("annotations") or {}).get(CONTROL)
+    return None if text is None else str(text)
+
+
+def control_of(lease: Lease) -> Mapping[str, Any] | None:
+    """The control beside it; None without one."""
+    text = control_text(lease)
+    return None if text is None else controls.parsed(text)
+
+
+def control_version(lease: Lease | None) -> str:
+    """A text that names the control beside it, also one that was written by hand; empty without one."""
+    if lease is None or (text := control_text(lease)) is None:
+        return ""
+    return toolbox.digest([_note(lease, CHANGE), text])
+
+
+def is_later(lease: Lease, other: Lease) -> bool:
+    """Whether it is a later version of the same Lease than the other."""
+    return token_of(lease) > token_of(other)
 
 
 def record_of(lease: Lease) -> Mapping[str, Any] | None:

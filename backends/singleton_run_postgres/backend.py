@@ -185,14 +185,15 @@ class PostgresBackend:
     def free(self, name: str, seen: Look, limit: float) -> bool:
         """Take the holder's name out of the row, if holder and token are still these."""
         holder, deadline = seen.holder, Deadline.after(limit)
-        if holder is None or holder.token is None:
+        if holder is None or not holder.holder or holder.token is None:
             return False
         values: Values = [name, holder.holder, holder.token, _channel(name)]
         while True:
             rows = self._ask("free", values, deadline, change=True)
             if rows and rows[0][1] != "0":
                 return True
-            if not rows or rows[0][2:4] != [holder.holder, str(holder.token)]:
+            there, token = rows[0][2:4] if rows else (None, None)
+            if not (there or "").startswith(holder.holder) or token != str(holder.token):
                 return False
             # It came too late, or another session is changing the row, as the next try will show.
             deadline.check(_TOO_SLOW)

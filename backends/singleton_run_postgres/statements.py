@@ -202,11 +202,13 @@ _STEER_FIRST = """/* steer_first */
     SELECT {now}, (SELECT count(*) FROM done), before.version
     FROM {once} LEFT JOIN {controls} AS before ON before.name = $2"""
 
-# $2 name $3 holder $4 token $5 channel. `released` stays: the holder has given nothing back.
+# $2 name $3 holder, or the beginning of a long one, $4 token $5 channel. `released` stays: nobody has given
+# anything back.
 _FREE = """/* free */
     WITH done AS (
         UPDATE {table} SET holder = '', until = clock_timestamp()
-        WHERE name = $2 AND holder = $3 AND token = $4::bigint AND {in_time} RETURNING pg_notify($5, '')
+        WHERE name = $2 AND left(holder, length($3)) = $3 AND token = $4::bigint AND {in_time}
+        RETURNING pg_notify($5, '')
     )
     SELECT {now}, {changes} FROM {once} LEFT JOIN {table} AS before ON before.name = $2"""
 

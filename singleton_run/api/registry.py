@@ -42,6 +42,22 @@ LOADED_FIRST = {
         "singleton_run_file.directory",
         "singleton_run_file.backend",
     ),
+    "singleton_run_etcd": (
+        "singleton_run.api.url",
+        "singleton_run_etcd.address",
+        "singleton_run.api.deadline",
+        "singleton_run.api.http.__init__",
+        "singleton_run.api.http.wire",
+        "singleton_run.api.servers",
+        "singleton_run_etcd.client",
+        "singleton_run_etcd.keys",
+        "singleton_run_etcd.backend",
+        "singleton_run.api.http.connection",
+        "singleton_run.api.background",
+        "singleton_run.api.resolve",
+        "singleton_run.api.http.client",
+        "singleton_run_etcd.gateway",
+    ),
 }
 """The modules of a package on the way to the command, each after all that it imports (`preload`)."""
 # The executable that needs no Python (packaging/standalone) has no packages but those that are built in.

@@ -7,7 +7,7 @@ from singleton_run.errors import UNUSABLE, Refused
 from singleton_run.lease_times import LEAST_TTL, request_limit
 from singleton_run.names import digest
 from singleton_run.system import pipes
-from singleton_run.system.calls import die_with, file_system, is_nfs, now, outlive_parent, wait
+from singleton_run.system.calls import changes_of, die_with, file_system, is_nfs, now, outlive_parent, wait
 from singleton_run.system.fastjson import dumps, loads
 from singleton_run.system.stderr import last_words
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LEAST_TTL",
+    "changes_of",
     "die_with",
     "digest",
     "dumps",

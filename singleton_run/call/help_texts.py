@@ -29,7 +29,7 @@ STATUSES = (
     ("69", "The server can't be reached."),
     ("75", "The lock is held (-E sets another)."),
     ("77, 78", "The server refuses us; it can't work on this machine."),
-    ("79", "The lock was lost, so the command was stopped."),
+    ("79", "The lock was lost or taken away, so the command was stopped."),
     ("124", "The command was stopped by --timeout."),
     ("126, 127", "The command can't be executed; isn't found."),
 )

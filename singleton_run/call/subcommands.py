@@ -82,11 +82,6 @@ _YES = Option("", "-y --yes", "Don't ask.", kind="flag", variable=False)
 
 SUBCOMMANDS = (
     Subcommand(
-        "completion",
-        "Print the completion script of a shell: bash, zsh or fish.",
-        arguments=(Argument("shell", choices=tuple(SCRIPTS)),),
-    ),
-    Subcommand(
         "check",
         "Ask the server whether the lock of the command that asks is still its own: 0 if it is, 79 if not, "
         "69 if nobody can tell.",
@@ -105,6 +100,11 @@ SUBCOMMANDS = (
             ("singleton-run check && ./dangerous-step.sh", "in a script that singleton-run runs"),
             ("singleton-run check --for 15s", ""),
         ),
+    ),
+    Subcommand(
+        "completion",
+        "Print the completion script of a shell: bash, zsh or fish.",
+        arguments=(Argument("shell", choices=tuple(SCRIPTS)),),
     ),
     Subcommand(
         "doctor",

@@ -104,11 +104,11 @@ def judge(ours: Ours, seen: Look, least: float, at: float, *, leased: bool) -> N
     who = seen.holder
     if seen.state != Look.HELD or who is None:
         raise Lost(f"lock {ours.name!r} is not ours any more: it is {seen.state}")
-    if who.token is None:
-        raise Unavailable(f"lock {ours.name!r} is held, and the server doesn't tell under which token")
+    if who.token is None and not who.holder:
+        raise Unavailable(f"lock {ours.name!r} is held, and the server doesn't tell by whom")
     if not _is_us(ours, who):
-        by = f" by {who.holder}" if who.holder else ""
-        raise Lost(f"lock {ours.name!r} is not ours any more: it is held{by} (token {who.token})")
+        by = f" by {who.holder}" if who.holder else f" under token {who.token}"
+        raise Lost(f"lock {ours.name!r} is not ours any more: it is held{by}")
     if not leased:
         return
     if who.until is None:
@@ -120,5 +120,5 @@ def judge(ours: Ours, seen: Look, least: float, at: float, *, leased: bool) -> N
 
 
 def _is_us(ours: Ours, who: Held) -> bool:
-    """Whether the lock was given to our turn. A holder without a name is known by its token alone."""
-    return who.token == ours.token and who.holder in ("", ours.holder)
+    """Whether the lock was given to our turn. Name and token are ours alone: one of them will do."""
+    return who.token in (None, ours.token) and who.holder in ("", ours.holder)

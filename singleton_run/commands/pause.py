@@ -106,6 +106,8 @@ def said(name: str, seen: Look, until: float | None, before: Mapping[str, object
         lines = [f"paused: {name}. Nobody starts before: singleton-run resume {name}"]
     if before is not None:
         lines.append(f"It was paused already, {steering.paused(before)}: this pause takes its place")
+    if (seen.holder, seen.record, seen.control) == (None, None, None):
+        lines.append("There is no lock and no run of that name yet")
     if seen.state == Look.HELD and seen.holder is not None:
         lines.append(f"It is held by {steering.holder(seen.holder)}: that goes on until it ends")
     return "".join(f"{line}\n" for line in lines)

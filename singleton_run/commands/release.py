@@ -49,7 +49,7 @@ def released(backend: Backend, name: str, *, by_kernel: bool, force: bool, yes: 
         seen = backend.look(name, LIMIT)
         who = seen.holder
         if seen.state == Look.FREE or who is None:
-            return f"{name} is free: there is nothing to release.{steering.pause_note(backend, name, seen)}\n"
+            return f"{name} is free: there is nothing to release{steering.pause_note(backend, name, seen)}\n"
         if seen.state != Look.HELD:
             if backend.free(name, seen, LIMIT):
                 return f"released: {name}, {_was(seen, who)}.{_is_free(backend, name)}\n"
@@ -59,7 +59,7 @@ def released(backend: Backend, name: str, *, by_kernel: bool, force: bool, yes: 
             by = steering.holder(who)
             raise Failure(HELD, f"lock {name!r} is held by {by}: --force has its command ended")
         elif is_one_of_ours(who.holder):
-            steering.ask(_question(name, seen, who), yes=yes)
+            steering.ask(_question(name, seen, who, steering.time_of(backend)), yes=yes)
             return _ordered(backend, name, who)
         else:
             steering.ask(
@@ -83,6 +83,8 @@ def is_one_of_ours(holder: str) -> bool:
 
 def _ordered(backend: Backend, name: str, who: Held) -> str:
     """Have the holder end its command and give the lock back, and wait for that."""
+    left = _LEASE if who.until is None else max(0.0, who.until - now())
+    who = _with_token(backend, name, who, now() + left)
     token = who.token
     if token is None:
         raise Refused(
@@ -95,7 +97,6 @@ def _ordered(backend: Backend, name: str, who: Held) -> str:
         at, by = steering.time_of(backend), steering.ourselves()
         return control.ordered(seen.control, holder=who.holder, token=token, by=by, at=at)
 
-    left = _LEASE if who.until is None else max(0.0, who.until - now())
     # It hears of the order by its next renewal, a third of its ttl away at most, and then has that to stop.
     patience = 1.5 * left + KILL_AFTER + _SLACK
     if _is_same(steering.change(backend, name, with_order), who):
@@ -103,6 +104,17 @@ def _ordered(backend: Backend, name: str, who: Held) -> str:
             f"{who.holder} is asked to end its command; this takes {durations.text(round(patience))} at most"
         )
     return _given_back(backend, name, who, patience)
+
+
+def _with_token(backend: Backend, name: str, who: Held, until: float) -> Held:
+    """The holder with its token, which some servers don't tell before its first renewal."""
+    while who.token is None and now() < until:
+        wait(now() + _LOOK_EVERY, [])
+        found = backend.look(name, LIMIT).holder
+        if found is None or found.holder != who.holder:
+            break
+        who = found
+    return who
 
 
 def _given_back(backend: Backend, name: str, who: Held, patience: float) -> str:
@@ -154,9 +166,12 @@ def _was(seen: Look, who: Held) -> str:
     return f"which was kept after {name}" if seen.state == Look.KEPT else f"whose lease {name} has let end"
 
 
-def _question(name: str, seen: Look, who: Held) -> str:
-    """What an order to `who` does."""
+def _question(name: str, seen: Look, who: Held, at: float) -> str:
+    """What an order to `who` does, `at` that time (Unix seconds)."""
     record = seen.record or {}
+    pause = control.pause_of(seen.control, at)
+    if pause is not None and who.since is not None and who.since >= pause["at"]:
+        return f"lock {name!r} is held by {steering.holder(who)}: this ends its wait for the pause to end"
     of_this_run = record.get("token") == who.token and record.get("state") == "running"
     command = one_line(str(record.get("command") or "")) if of_this_run else ""
     what = f"the command {command!r}" if command else "the command"

@@ -84,9 +84,9 @@ def paused(pause: Mapping[str, Any]) -> str:
 
 
 def pause_note(backend: Backend, name: str, seen: Look) -> str:
-    """A sentence on the pause that is in force, with a blank before it; empty without one."""
+    """A sentence on the pause that is in force, with a full stop before it; empty without one."""
     pause = pause_of(seen.control, time_of(backend))
-    return f" It is paused {paused(pause)}: singleton-run resume {name}" if pause is not None else ""
+    return f". It is paused {paused(pause)}: singleton-run resume {name}" if pause is not None else ""
 
 
 def ask(what: str, *, yes: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from singleton_run import preload
 from singleton_run.api.contract import Grant
 from singleton_run.errors import UNUSABLE, describe_bug, incomplete
 from singleton_run.system import calls, pipes, processes
@@ -110,6 +111,7 @@ class KeeperHandle:
     def _be_keeper(self, guard: int, resumed: tuple[Grant, float] | None, orders: int, says: int) -> None:
         """Be the keeper; an error is told, and ends this process."""
         try:
+            preload.load(preload.KEEPER)
             from singleton_run.keeper import process
 
             process.run(

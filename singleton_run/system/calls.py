@@ -28,6 +28,8 @@ _PR_SET_PDEATHSIG, _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 1, 15, 36
 _TFD_TIMER_ABSTIME = 1
 _TFD_TIMER_CANCEL_ON_SET = 2
 _NEVER = 1 << 40
+# IN_CLOSE_WRITE, IN_MOVED_FROM, IN_MOVED_TO, IN_DELETE
+_CHANGES = 0x08 | 0x40 | 0x80 | 0x200
 _NONBLOCK_CLOEXEC = os.O_NONBLOCK | os.O_CLOEXEC
 _SIGNAL_INFO = 128
 _MOST_INHERITED = 1024
@@ -263,6 +265,22 @@ def wait(until: float, descriptors: Iterable[int]) -> list[int]:
     ready = [descriptor for descriptor, _ in poll.poll()]
     os.close(timer.descriptor)
     return [descriptor for descriptor in ready if descriptor != timer.descriptor]
+
+
+def changes_of(descriptor: int) -> int:
+    """A descriptor that is readable when an open file or directory has changed (inotify(7)).
+
+    A file has when somebody who could write it closes it; a directory also when a file came into it by a new
+    name, or left it. Raises OSError where the kernel refuses (the user's limit of them), or shows no /proc.
+    """
+    watch = checked(libc.function("inotify_init1")(_NONBLOCK_CLOEXEC), "inotify_init1")
+    try:
+        path = b"/proc/self/fd/%d" % descriptor
+        checked(libc.function("inotify_add_watch")(watch, path, _CHANGES), "inotify_add_watch")
+    except OSError:
+        os.close(watch)
+        raise
+    return watch
 
 
 def is_nfs(descriptor: int) -> bool:

@@ -145,6 +145,11 @@ class _Peer:
     def free(self, name: str, seen: dict[str, Any], limit: float) -> bool:
         return self.backend.free(name, look_of(seen), limit)
 
+    def examine(self, name: str, ttl: float, limit: float) -> object:
+        if not hasattr(self.backend, "examine"):
+            return None
+        return [[one.grade, one.text, one.todo] for one in self.backend.examine(name, ttl, limit)]
+
     def done(self, name: str, key: str, limit: float) -> object:
         return self.backend.done(name, key, limit)
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from singleton_run.errors import Failure
     from singleton_run.testing.site import Site
 
+    Findings = list[tuple[str, str, str]]  # named here, for `list` is a method below
+
 STEADY = 60.0
 """The lease, in seconds, of a lock that must not lapse while a case runs."""
 
@@ -170,6 +172,12 @@ class Peer:
         """Free the lock if it still has the holder that was seen. False if it hasn't."""
         done: bool = self.start_call("free", name, plain_look(seen)).result()
         return done
+
+    def examine(self, name: str) -> Findings | None:
+        """What `doctor` finds: grade, text and advice of each. None from a backend without that call."""
+        limit = self.site.patience
+        found = self.start("examine", name, STEADY, LIMIT, until=calls.now() + limit).result()
+        return found and [(grade, text, todo) for grade, text, todo in found]
 
     def done(self, name: str, key: str) -> Mapping[str, Any] | None:
         """The mark of a key, None if there is none."""

@@ -50,6 +50,7 @@ class Site:
     `fifo` says that the lock is handed on in the order of the first refused `acquire`s.
     `watches` says that `hold` returns at once when the lock is deleted or taken by hand.
     `tells` says that `hold` returns at once when the control changes.
+    `runs` is how many earlier runs of a record are kept at the least, where there isn't the room for all 50.
     `patience` is how long the suite waits for something to happen, in seconds, apart from the time of leases.
     It is more than any machine needs: only a broken backend lets it pass.
     """
@@ -66,4 +67,5 @@ class Site:
     fifo: bool = False
     watches: bool = False
     tells: bool = False
+    runs: int = 50
     patience: float = 15.0

@@ -224,7 +224,7 @@ def test_a_run_without_a_slot_is_told_of_while_it_runs(lab: Asked) -> None:
 # What only some backends know.
 
 
-@pytest.fixture(params=["etcd", "postgres"])
+@pytest.fixture(params=["etcd", "postgres", "k8s-lease"])
 def steered(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Asked]:
     """A lab whose lock can be paused."""
     with Asked(tmp_path) as lab:

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from singleton_run.api.contract import Grant, Held, Look
+from singleton_run.api.finding import bad, good
 from singleton_run.errors import Lost, Refused, Unavailable
 from singleton_run.system import calls
 from tests.example_backends.singleton_run_leasefile import held_in, is_held
 from tests.example_backends.singleton_run_queuefile import QueueFile
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+
+    from singleton_run.api.finding import Finding
 
 
 def open_backend(lock: str, environ: Mapping[str, str]) -> QueueFile:
@@ -805,6 +808,21 @@ class FreesByEndingTheLease(QueueFile):
             if is_same:
                 state["until"] = 0
             return is_same
+
+
+class ExaminesByTaking(QueueFile):
+    """Whether a lock can be taken is seen by taking it."""
+
+    def examine(self, name: str, ttl: float, limit: float) -> Iterator[Finding]:
+        self.acquire(name, "doctor", ttl, limit)
+        yield good("it can be taken")
+
+
+class ExaminesInVain(QueueFile):
+    """What is well is called bad."""
+
+    def examine(self, name: str, ttl: float, limit: float) -> Iterator[Finding]:
+        yield bad("it can't be taken", "wait")
 
 
 class WantsEveryWord(QueueFile):

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from singleton_run.api import control
 from singleton_run.system import calls
-from tests.example_backends.singleton_run_steered import steer
+from tests.example_backends.singleton_run_queuefile import QueueFile
+from tests.example_backends.singleton_run_steered import Steered
 from tests.support.harness import LONG, Lab, gone, kill_tree, labs, ours, send, until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+    from singleton_run.api.control import Control
     from tests.support.harness import Run
 
-BOTH = pytest.mark.parametrize("backend", ["steered", "kernel+steered"])
-LEASED = pytest.mark.parametrize("backend", ["steered"])
+    Change = Callable[[Mapping[str, Any] | None], Control]
+
+BOTH = pytest.mark.parametrize("backend", ["queuefile", "kernel+steered"])
+LEASED = pytest.mark.parametrize("backend", ["queuefile"])
 WHY = "the database moves"
 PAUSED = "is paused by alice@desk since 20"
 
@@ -32,44 +35,41 @@ def lab(tmp_path: Path, backend: str) -> Iterator[Lab]:
     yield from labs(tmp_path, backend)
 
 
-def control_of(lab: Lab) -> dict[str, object] | None:
-    """The control beside the lock, None without one."""
-    path = lab.locks / f"{lab.name}.control"
-    return control.parsed(path.read_text()) if path.exists() else None
+def opened(lab: Lab) -> QueueFile | Steered:
+    """The lab's backend."""
+    return Steered(lab.locks) if lab.lock.startswith("kernel") else QueueFile(lab.locks)
+
+
+def steer(lab: Lab, change: Change) -> None:
+    """Change the control of the lab's lock."""
+    seen = opened(lab).look(lab.name, 1.0)
+    assert opened(lab).steer(lab.name, seen.version, change(seen.control), 1.0)
 
 
 def pause(lab: Lab, seconds: float | None = None, why: str = WHY) -> None:
     """Pause the lab's lock for so long, or until it is resumed."""
     now = time.time()
     ends = None if seconds is None else now + seconds
-    steer(lab.locks, lab.name, control.paused(None, by="alice@desk", at=now, until=ends, reason=why))
+    steer(lab, lambda was: control.paused(was, by="alice@desk", at=now, until=ends, reason=why))
 
 
 def resume(lab: Lab) -> None:
     """End the pause."""
-    steer(lab.locks, lab.name, control.resumed(control_of(lab)))
+    steer(lab, control.resumed)
 
 
-def state_of(lab: Lab) -> dict[str, object]:
-    """What the lock's file says: of a lease, or of a lock of the kernel's."""
-    (path,) = [*lab.locks.glob("*.lease"), *lab.locks.glob(f"{lab.name}.json")]
-    state: dict[str, object] = json.loads(path.read_text())
-    return state
-
-
-def record_of(lab: Lab) -> dict[str, object]:
+def record_of(lab: Lab) -> Mapping[str, Any]:
     """The record beside the lock; empty without one."""
-    record = state_of(lab).get("record") if list(lab.locks.glob("*.lease")) else None
-    return dict(record) if isinstance(record, dict) else {}
+    return opened(lab).read(lab.name, 1.0)[1] or {}
 
 
 def order(lab: Lab) -> None:
     """Order that the present holder give the lock back."""
-    state = state_of(lab)
-    holder, token = str(state["holder"]), int(str(state["token"]))
-    at = time.time()
-    before = control_of(lab)
-    steer(lab.locks, lab.name, control.ordered(before, holder=holder, token=token, by="bob@desk", at=at))
+    held = opened(lab).look(lab.name, 1.0).holder
+    assert held is not None
+    assert held.token is not None
+    holder, token, at = held.holder, held.token, time.time()
+    steer(lab, lambda was: control.ordered(was, holder=holder, token=token, by="bob@desk", at=at))
 
 
 def waiting(lab: Lab, *options: str) -> Run:
@@ -177,7 +177,7 @@ def test_a_front_that_is_killed_during_a_pause_leaves_nothing(lab: Lab) -> None:
     lab.evidence.check(1)
 
 
-@pytest.mark.parametrize(("backend", "role"), [("steered", "keeper of"), ("kernel+steered", "guard of")])
+@pytest.mark.parametrize(("backend", "role"), [("queuefile", "keeper of"), ("kernel+steered", "guard of")])
 def test_who_waits_with_the_lock_is_killed_and_another_waits_on(lab: Lab, role: str) -> None:
     pause(lab)
     run = waiting(lab)
@@ -245,9 +245,7 @@ def test_an_order_stops_a_command_that_is_deaf_and_only_then_is_the_lock_free(la
     assert f"lock '{lab.name}' is taken away by bob@desk, so the command is stopped" in first.said
     assert second.wait() == 0
     lab.evidence.check(2)
-    runs = record_of(lab)["runs"]
-    assert isinstance(runs, list)
-    assert runs[0]["state"] == "lost"
+    assert record_of(lab)["runs"][0]["state"] == "lost"
 
 
 @LEASED
@@ -292,7 +290,9 @@ def test_a_run_that_lasts_is_in_the_record_while_it_runs(lab: Lab) -> None:
     lab.ready()
     until(lambda: record_of(lab).get("state") == "running", "the record of the run")
     record = record_of(lab)
-    assert (record["token"], record["holder"]) == (lab.evidence.turns()[0], state_of(lab)["holder"])
+    held = opened(lab).look(lab.name, 1.0).holder
+    assert held is not None
+    assert (record["token"], record["holder"]) == (lab.evidence.turns()[0], held.holder)
     lab.finish()
     assert run.wait() == 0
     assert record_of(lab)["state"] == "succeeded"
@@ -306,6 +306,4 @@ def test_a_run_whose_machine_is_lost_has_crashed_by_the_record(lab: Lab) -> None
     until(lambda: record_of(lab).get("state") == "running", "the record of the run")
     kill_tree(run.pid)
     lab.next_one()
-    runs = record_of(lab)["runs"]
-    assert isinstance(runs, list)
-    assert runs[0]["state"] == "crashed"
+    assert record_of(lab)["runs"][0]["state"] == "crashed"

@@ -22,11 +22,21 @@ if TYPE_CHECKING:
 ORDINARY = {"singleton_run", "singleton_run.__main__", "singleton_run.preload", "singleton_run.errors"}
 FILE = LOADED_FIRST["singleton_run_file"]
 LISTED = (*preload.CALL, *preload.TURN, *FILE, "singleton_run_file.__init__")
+ETCD = (*preload.KEEPER, *LOADED_FIRST["singleton_run_etcd"], "singleton_run_etcd.__init__")
+OPEN_ETCD = """if True:
+    from singleton_run import errors, preload
+    preload.load((*preload.CALL, *preload.TURN))
+    from singleton_run.front import keeper_handle
+    from singleton_run.api import registry
+    preload.load(preload.KEEPER)
+    from singleton_run.keeper import process
+    registry.open_backend("etcd://127.0.0.1:2379", {})
+"""
 DESCRIBE = """if True:
     import importlib, sys
     from singleton_run import errors, preload
     if sys.argv[1] == "quickly":
-        preload.load(preload.CALL + preload.TURN)
+        preload.load(preload.CALL + preload.TURN + preload.KEEPER)
         for package, modules in sys.modules["singleton_run.api.registry"].LOADED_FIRST.items():
             preload.load([f"{package}.__init__"], modules)
         print({name.removesuffix(".__init__") for name in sys.argv[2:]} - set(sys.modules), file=sys.stderr)
@@ -61,7 +71,8 @@ DESCRIBE_FROZEN = """if True:
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """A copy of the packages, compiled."""
-    for package in (TREE / "singleton_run", TREE / "backends" / "singleton_run_file"):
+    backends = (TREE / "backends" / f"singleton_run_{name}" for name in ("etcd", "file"))
+    for package in (TREE / "singleton_run", *backends):
         shutil.copytree(package, tmp_path / package.name, ignore=shutil.ignore_patterns("__pycache__"))
     subprocess.run([sys.executable, "-m", "compileall", "-q", str(tmp_path)], check=True)
     return tmp_path
@@ -98,11 +109,24 @@ def test_a_plain_call_needs_what_is_listed_and_nothing_else(tree: Path) -> None:
     assert slowly | ORDINARY == names() | ORDINARY
 
 
+def test_a_keeper_of_etcd_needs_what_is_listed_and_nothing_else(tree: Path) -> None:
+    def opened(**variables: str) -> set[str]:
+        argv = [sys.executable, "-X", "importtime", "-c", OPEN_ETCD]
+        environ = environment(PYTHONPATH=str(tree), PYTHONDONTWRITEBYTECODE="1", **variables)
+        done = subprocess.run(argv, cwd=tree, env=environ, capture_output=True, text=True, check=False)
+        return imported(done)
+
+    others = {*ORDINARY, "singleton_run.front.keeper_handle"}
+    assert opened() <= others
+    slowly = opened(PYTHONPYCACHEPREFIX=str(tree / "elsewhere"))
+    assert slowly - names() - others == {name.removesuffix(".__init__") for name in ETCD}
+
+
 def test_a_module_is_what_the_import_statement_makes_of_it(tree: Path) -> None:
     environ = environment(PYTHONPATH=str(tree))
     quickly, slowly = (
         subprocess.run(
-            [sys.executable, "-c", DESCRIBE, how, *LISTED],
+            [sys.executable, "-c", DESCRIBE, how, *LISTED, *ETCD],
             cwd=tree,
             env=environ,
             capture_output=True,

@@ -21,6 +21,7 @@ from singleton_run.call.settings import check
 from singleton_run.call.subcommands import SUBCOMMANDS
 from singleton_run.guard.command_environment import for_command, of_slot
 from tests.support.harness import LIMIT, PROGRAM, environment, until
+from tests.support.terminal import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +33,10 @@ PAGES = [README, *sorted(ROOT.glob("docs/*.md"))]
 # Their examples need no server; those of the other pages are for whoever has one.
 RUNNABLE = [
     README,
-    *(ROOT / "docs" / f"{page}.md" for page in ("design", "promises", "file", "cron", "containers")),
+    *(
+        ROOT / "docs" / f"{page}.md"
+        for page in ("design", "promises", "file", "cron", "containers", "operations", "stuck")
+    ),
 ]
 OF_SUBCOMMANDS = [option for subcommand in SUBCOMMANDS for option in subcommand.options]
 FLAGS = {flag for option in (*OPTIONS, *OF_SUBCOMMANDS) for flag in option.flags}
@@ -236,6 +240,16 @@ class Stage:
         )
         return done.stdout
 
+    def show(self, script: str, columns: str) -> str:
+        """What a shell script prints at a terminal of so many columns, that shows no styles."""
+        environ = {**self.environ, "TERM": "dumb", "COLUMNS": columns}
+        with Terminal(
+            ["sh", "-c", script], self.directory, environ=environ, columns=int(columns)
+        ) as terminal:
+            terminal.wait()
+        lines = terminal.shown.replace("\r\n", "\n").split("\n")
+        return "\n".join(re.sub(r"(?<=\S) {2,}", "  ", line).rstrip(" ") for line in lines)
+
     @contextmanager
     def meanwhile(self, command: str) -> Iterator[None]:
         """Run a command that takes a lock, from when it has it; none if there is none."""
@@ -261,6 +275,9 @@ class Stage:
 # What differs from run to run, and what stands for it on both sides.
 VARYING = (
     (r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3})?Z", "TIME"),
+    (r"(?m)(^|(?<=\())\d{4}-\d\d-\d\d \d\d:\d\d:\d\d( [+-]\d{4}(?=\)))?", "LOCAL TIME"),
+    (r"\b\d+[smhd] ago\b", "SOME ago"),
+    (r"(?<=[ \t])\d+(\.\d+)?s?(?= +(running|succeeded|failed)|\t(running|succeeded|failed)\t)", "SECONDS"),
     (r"\b[\w.-]+:\d+:[0-9a-f]{8} on [\w.-]+", "HOLDER on HOST"),
     (r"\b[\w.-]+:\d+:[0-9a-f]{8}\b", "HOLDER"),
     (r"\b0000\d{16}\b", "TOKEN of twenty digits"),
@@ -315,7 +332,10 @@ def test_an_example_prints_what_is_shown(
         stage.play(notes["before"])
     script = "".join(f"{command}\nS=$?; printf '\\036'; (exit $S)\n" for command, _ in steps(text))
     with stage.meanwhile(notes.get("meanwhile", "")):
-        printed = stage.play(script).split("\x1e")
+        shown = stage.show(script, notes["terminal"]) if "terminal" in notes else stage.play(script)
+        printed = shown.split("\x1e")
+    if "terminal" in notes:
+        text = "\n".join(re.sub(r"(?<=\S) {2,}", "  ", line) for line in text.split("\n"))
     for (command, shown), actual in zip(steps(text), printed, strict=False):
         assert matches(shown, actual), f"$ {command}{actual}"
     assert len(printed) == len(steps(text)) + 1

@@ -17,6 +17,9 @@ PARTS = (
     "backends/conformance/test_k8s.py::TestCommand",
     "backends/conformance/test_postgres.py::TestCommand",
     "backends/postgres/test_command.py",
+    "backends/test_doctor.py",
+    "backends/test_status.py",
+    "backends/test_steering_commands.py",
     "images/",
     "process/",
     "project/test_completions.py",
@@ -32,6 +35,8 @@ _MUSL = "musl does without that call"
 _GRPC = "python-etcd3 is in no file"
 # A test, or all of a module, and why it can't say anything of a file.
 UNFIT = {
+    "backends/test_doctor.py::test_a_clock_of_ours_that_is_wrong": _CLOCK,
+    "backends/test_doctor.py::test_a_stranger_s_lock_is_looked_at_as_far_as_the_contract_goes": _STRANGER,
     "process/test_bad_input.py::test_a_command_that_is_none_is_not_found": _INSIDE,
     "process/test_bad_input.py::test_a_directory_is_understood_or_refused": _INSIDE,
     "process/test_bad_input.py::test_a_duration_is_a_number_of_seconds_or_a_sentence": _INSIDE,

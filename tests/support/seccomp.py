@@ -18,6 +18,7 @@ NUMBERS = {
     "close_range": (436, 436),
     "epoll_create1": (291, 20),
     "fsync": (74, 82),
+    "inotify_init1": (294, 26),
     "memfd_create": (319, 279),
     "pidfd_open": (434, 434),
     "pidfd_send_signal": (424, 424),

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/statfs.h>
@@ -20,7 +21,8 @@ static const struct {
     const char *name;
     Any function;
 } functions[] = {
-    {"fstatfs", (Any)fstatfs},   {"memcpy", (Any)memcpy},
+    {"fstatfs", (Any)fstatfs},   {"inotify_add_watch", (Any)inotify_add_watch},
+    {"inotify_init1", (Any)inotify_init1}, {"memcpy", (Any)memcpy},
     {"prctl", (Any)prctl},       {"signalfd", (Any)signalfd},
     {"syscall", (Any)syscall},   {"timerfd_create", (Any)timerfd_create},
     {"timerfd_settime", (Any)timerfd_settime},

@@ -94,6 +94,10 @@ CATCHES = {
     "TooPatient": {"during_an_outage_every_call_ends_in_its_time": STUCK},
     "TellsSecrets": {"what_cannot_be_used_says_so_in_time": "shows the password"},
     "TellsNothing": {"what_cannot_be_used_says_so_in_time": "says nothing to the user"},
+    "ExaminesByTaking": {"to_examine_a_lock_changes_nothing": "examine made the lock's name known"},
+    "ExaminesInVain": {
+        "to_examine_a_lock_changes_nothing": "it says of a site that works: it can't be taken"
+    },
     "ClosesWithAnError": {"close_never_raises": "closed already"},
     "ClosesNothing": {"close_never_raises": "leaves a connection open"},
     "EndsTheLeaseEarly": {"a_lease_lapses_and_not_before_its_end": "too early"},

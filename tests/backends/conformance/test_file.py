@@ -50,6 +50,7 @@ class Here:
             lock=f"file://{folder}/locks",
             delete=lambda name: folder.joinpath("locks", f"{name}.lock").unlink(missing_ok=True),
             faults=_faults(folder),
+            tells=True,
         )
 
 

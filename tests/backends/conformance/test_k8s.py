@@ -97,6 +97,8 @@ def site_at(
     environ: Mapping[str, str],
     faults: list[Fault],
     opener: str = "singleton_run_k8s",
+    *,
+    watches: bool = False,
 ) -> Site:
     server = place.cluster.server
     assert server is not None
@@ -110,6 +112,9 @@ def site_at(
         outage=server.stopped,
         restart=lambda: restart(server),
         faults=faults,
+        watches=watches,
+        tells=watches,
+        runs=12,
     )
 
 
@@ -119,7 +124,7 @@ class InPod:
     @pytest.fixture(scope="class")
     @classmethod
     def site(cls, place: Namespace, pod: Pod, faults: list[Fault]) -> Site:
-        return site_at(place, lock_of(pod), pod.environ, faults)
+        return site_at(place, lock_of(pod), pod.environ, faults, watches=True)
 
 
 class TestPod(InPod, LeasedConformance):
@@ -168,13 +173,13 @@ class TestProgram(LeasedConformance):
     def site(cls, place: Namespace, tmp_path_factory: pytest.TempPathFactory) -> Site:
         account = place.account("by-program", (*kubeaccess.WATCHING, *MORE))
         file = account.exec_kubeconfig(tmp_path_factory.mktemp("program"))
-        return site_by(place, file, faults_of_program(account, file))
+        return site_by(place, file, faults_of_program(account, file), watches=True)
 
 
-def site_by(place: Namespace, file: Path, faults: list[Fault]) -> Site:
+def site_by(place: Namespace, file: Path, faults: list[Fault], *, watches: bool = False) -> Site:
     """Where that kubeconfig logs in; `faults` are those of the way in which it does."""
     every = [*faults_by_file(place, file), *faults]
-    return site_at(place, "k8s-lease", by(file), every, "tests.servers.kubeconfig_opener")
+    return site_at(place, "k8s-lease", by(file), every, "tests.servers.kubeconfig_opener", watches=watches)
 
 
 def by(file: Path) -> dict[str, str]:

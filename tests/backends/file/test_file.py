@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pwd
@@ -18,12 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from singleton_run.api.contract import Grant, Held
+from singleton_run.api.contract import Grant, Held, Look
+from singleton_run.api.control import pause_of, paused, resumed
 from singleton_run.api.record import ended, started
 from singleton_run.errors import Refused, Unavailable
 from singleton_run.names import LONGEST
 from singleton_run.system import calls
 from singleton_run_file import open_backend
+from tests.support import seccomp
 from tests.support.harness import Lab, environment, labs, send, until
 
 if TYPE_CHECKING:
@@ -697,6 +700,141 @@ def test_a_time_that_is_damaged_is_ignored(lab: Lab, damage: bytes) -> None:
     path.write_bytes(path.read_bytes()[:21] + damage)
     assert isinstance(asked(lab), Grant)
     assert path.stat().st_size == 21
+
+
+# What people ask of a lock.
+
+
+def locked(lab: Lab) -> tuple[FileBackend, Grant]:
+    """A backend that has the lock, and its grant."""
+    backend = open_backend(lab.lock, {})
+    grant = backend.acquire(lab.name, "host:1:a", 0.0, 0.0)
+    assert isinstance(grant, Grant)
+    return backend, grant
+
+
+@pytest.mark.parametrize("damage", [b"", b"rubbish", b"\xff\xfe", b"1\n{}", b"1\n" + b" " * 30_000 + b"{}"])
+def test_a_damaged_control_is_a_pause_and_is_replaced(lab: Lab, damage: bytes) -> None:
+    backend, grant = locked(lab)
+    path = lab.locks / f"{lab.name}.control"
+    path.write_bytes(damage)
+    seen = backend.look(lab.name, 1.0)
+    assert pause_of(seen.control, 0.0) == pause_of(backend.renew(grant, 1.0), 0.0) != None  # noqa: E711
+    assert backend.steer(lab.name, seen.version, resumed(None), 1.0)
+    assert backend.renew(grant, 1.0) == resumed(None)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_control_that_is_a_link_is_not_followed(lab: Lab) -> None:
+    backend, grant = locked(lab)
+    elsewhere = lab.directory / "elsewhere"
+    elsewhere.write_text(f"1\n{json.dumps(resumed(None))}")
+    (lab.locks / f"{lab.name}.control").symlink_to(elsewhere)
+    (lab.locks / f".{lab.name}.control.tmp").symlink_to(elsewhere)
+    assert pause_of(backend.renew(grant, 1.0), 0.0)
+    with pytest.raises(Unavailable, match="symbolic link"):
+        backend.steer(lab.name, backend.look(lab.name, 1.0).version, paused_now(), 1.0)
+    assert json.loads(elsewhere.read_text().partition("\n")[2]) == resumed(None)
+
+
+def paused_now() -> dict[str, Any]:
+    """A control that pauses the lock."""
+    return paused(None, by="ann@desk", at=1.0, until=None, reason="because")
+
+
+def test_who_steers_beside_one_who_hangs_gives_up_in_time(lab: Lab) -> None:
+    backend, _ = locked(lab)
+    with flocked(lab.locks), pytest.raises(Unavailable, match="another process holds the directory"):
+        backend.steer(lab.name, "", paused_now(), 0.3)
+    assert backend.steer(lab.name, "", paused_now(), 0.3)
+
+
+@contextmanager
+def flocked(path: Path) -> Iterator[None]:
+    """Somebody has a plain flock(2) on that file or directory."""
+    descriptor = os.open(path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    yield
+    os.close(descriptor)
+
+
+def test_a_version_survives_a_removed_control_and_a_clock_that_was_set_back(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend, _ = locked(lab)
+    versions = []
+    for seconds in (3, 2, 1):
+        monkeypatch.setattr(time, "time_ns", lambda: seconds * 10**9)  # noqa: B023 - called in this round
+        assert backend.steer(lab.name, backend.look(lab.name, 1.0).version, paused_now(), 1.0)
+        versions.append(backend.look(lab.name, 1.0).version)
+    assert len(set(versions)) == 3
+
+
+def test_a_kept_lock_that_is_freed_is_had_by_the_guard_that_waits(lab: Lab) -> None:
+    """It is at the head of the queue and has the file locked, yet the lock counts as kept."""
+    backend, end = kept(lab, 600.0)
+    run = lab.start(command=["true"])
+    until(partial(locks, run.one("guard")), "the guard to have the file")
+    seen = backend.look(lab.name, 1.0)
+    assert seen.state == Look.KEPT
+    assert backend.free(lab.name, seen, 1.0)
+    assert run.wait() == 0
+    assert calls.now() < end
+
+
+def test_a_lock_that_a_process_has_is_freed_by_nobody_and_it_is_told_which(lab: Lab) -> None:
+    run = lab.start(command=lab.long_job())
+    lab.ready()
+    backend = open_backend(lab.lock, {})
+    seen = backend.look(lab.name, 1.0)
+    assert seen.state == Look.HELD
+    assert seen.holder is not None
+    assert seen.record is not None
+    assert seen.holder.token == seen.record["token"]
+    with pytest.raises(Refused, match=rf"held by process {run.popen.pid} on {seen.holder.host}, and is free"):
+        backend.free(lab.name, seen, 1.0)
+    lab.finish()
+    assert run.wait() == 0
+    assert not backend.free(lab.name, seen, 1.0)
+
+
+def test_a_look_at_a_lock_that_flock_has_names_nobody(lab: Lab) -> None:
+    """The record of our last run, even of one that crashed, is not of that holder."""
+    backend, grant = locked(lab)
+    run = started(None, lab.name, "host:1:a", grant.token, 1.0)
+    backend.write(grant, run, 0.0)
+    backend.close()
+    reader = open_backend(lab.lock, {})
+    with flocked(lab.locks / f"{lab.name}.lock"):
+        seen = reader.look(lab.name, 1.0)
+        assert (seen.state, seen.record) == (Look.HELD, run)
+        assert seen.holder is not None
+        assert (seen.holder.holder, seen.holder.token) == ("", None)
+        with pytest.raises(Refused, match="held by a process, and"):
+            reader.free(lab.name, seen, 1.0)
+
+
+HOLDS_WITHOUT_INOTIFY = """if True:
+    import os, sys
+    from singleton_run.system import calls
+    from singleton_run_file import open_backend, watching
+    watching._LOOK_EVERY = 0.05
+    backend = open_backend(sys.argv[1], {})
+    grant = backend.acquire(sys.argv[2], "host:1:a", 0.0, 0.0)
+    print(grant.control, flush=True)
+    backend.hold(grant, calls.FOREVER, os.pipe()[0])
+    print(backend.renew(grant, 0.0)["pause"]["by"], flush=True)
+"""
+
+
+def test_where_the_kernel_tells_of_no_changes_a_holder_looks_now_and_then(lab: Lab) -> None:
+    refuse = [sys.executable, seccomp.__file__, "inotify_init1", "EMFILE"]
+    argv = [*refuse, sys.executable, "-c", HOLDS_WITHOUT_INOTIFY, lab.lock, lab.name]
+    with subprocess.Popen(argv, stdout=-1, text=True, env=environment()) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "None\n"
+        assert open_backend(lab.lock, {}).steer(lab.name, "", paused_now(), 1.0)
+        assert holder.stdout.readline() == "ann@desk\n"
 
 
 # Keys that are done.

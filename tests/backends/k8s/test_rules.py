@@ -7,18 +7,22 @@ import json
 import re
 import string
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from singleton_run.api import control as controls
 from singleton_run.api import timestamps
 from singleton_run.api.record import started
 from singleton_run.errors import Refused
 from singleton_run.names import check_name
 from singleton_run_k8s import errors, lease, objects
 from singleton_run_k8s.address import ACCOUNT, Address
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 LETTERS = string.ascii_letters + string.digits + "._-:@+"
@@ -124,7 +128,7 @@ def test_the_record_goes_by_client_gos_rules(steps: list[str]) -> None:
             transitions += not same
             assert (found["spec"]["acquireTime"] == before["acquireTime"]) == same
         elif step == "renew":
-            found = lease.renewed(found, 30.0, 0, now)
+            found = lease.renewed(found, 7, 30.0, 0, now)
             assert found["spec"] == {
                 **before,
                 "renewTime": timestamps.micro_time(now),
@@ -145,7 +149,7 @@ def test_a_grant_is_told_from_every_other() -> None:
     found = made()
     acquired = found["spec"]["acquireTime"]
     assert lease.is_of(found, "a:1:x", acquired, 0)
-    later = lease.renewed(found, 30.0, 2, 1010.0)
+    later = lease.renewed(found, 7, 30.0, 2, 1010.0)
     assert lease.is_of(later, "a:1:x", acquired, 2)
     assert not lease.is_of(later, "a:1:x", acquired, 1)
     assert not lease.is_of(found, "b:1:x", acquired, 0)
@@ -159,16 +163,56 @@ def test_a_grant_is_told_from_every_other() -> None:
     assert not lease.was_released_by(kept, 7, 1)
 
 
+def test_a_control_goes_on_whatever_else_is_written() -> None:
+    control = controls.paused(None, by="ann@desk", at=1.0, until=None, reason="é")
+    found = lease.steered(None, "Job", "job", control, "1")
+    assert lease.holder_of(found) == ""
+    version = lease.control_version(found)
+    assert version
+    changes: list[Callable[[lease.Lease], lease.Lease]] = [
+        lambda one: lease.taken(one, "Job", "a:1:x", 30.0, 1000.0, "job"),
+        lambda one: lease.renewed(one, 7, 30.0, 0, 1001.0),
+        lambda one: lease.recorded(one, {}),
+        lambda one: lease.released(one, 7, {}, 0, 60.0, 1002.0),
+        lambda one: lease.freed(one, 1003.0),
+        lambda one: lease.released(one, 7, {}, 0, 0.0, 1004.0),
+    ]
+    for change in changes:
+        found = stored(change(found), 7)
+        assert lease.control_of(found) == control
+        assert lease.control_version(found) == version
+    again = lease.steered(found, "Job", "job", control, "2")
+    by_hand = lease.steered(found, "Job", "job", {}, "1")
+    assert len({"", version, *map(lease.control_version, (again, by_hand))}) == 4
+    assert lease.control_version(made()) == lease.control_version(None) == ""
+
+
+def test_the_token_is_known_of_the_holder_whose_it_is() -> None:
+    found = made()
+    assert lease.known_token(found) is None
+    renewed = stored(lease.renewed(found, 7, 30.0, 0, 1001.0), 8)
+    assert lease.known_token(renewed) == 7
+    assert lease.known_token(stored(lease.released(renewed, 7, None, 0, 60.0, 1002.0), 9)) == 7
+    assert lease.known_token(stored(lease.taken(renewed, "Job", "a:1:x", 30.0, 1002.0, "job"), 9)) is None
+    others = stored(lease.taken(renewed, "Job", "b:1:x", 30.0, 1003.0, "job"), 9)
+    assert lease.known_token(others) is None
+    for holder, token in (("b:1:x", 9), ("a:1:x", None)):
+        record = started(None, "Job", holder, 9, 1003.0)
+        assert lease.known_token(stored(lease.recorded(others, record), 10)) == token
+
+
 def test_what_others_wrote_stays() -> None:
     note = {"example.com/owner": "team"}
     found = made()
     found["metadata"] |= {"annotations": note, "labels": note, "finalizers": ["f"]}
     found["spec"] = {**found["spec"], "strategy": "OldestEmulationVersion"}
     for body in (
-        lease.renewed(found, 30.0, 0, 1.0),
+        lease.renewed(found, 7, 30.0, 0, 1.0),
         lease.recorded(found, {}),
         lease.released(found, 7, {}, 0, 0.0, 1.0),
         lease.taken(found, "Job", "b", 30.0, 1.0, "job"),
+        lease.freed(found, 1.0),
+        lease.steered(found, "Job", "job", {}, "1"),
     ):
         assert note.items() <= body["metadata"]["annotations"].items()
         assert note.items() <= body["metadata"]["labels"].items()
@@ -185,7 +229,7 @@ def test_a_lease_is_over_when_it_was_seen_unchanged_for_its_duration(after: floa
     annotated = stored({**first, "metadata": {**first["metadata"], "annotations": {"note": "x"}}}, 8)
     seen = lease.observe(annotated, seen, 500.0 + after / 2, 9.0, None)
     assert seen.is_free("b", 500.0 + after) == (after >= seconds)
-    renewed = stored(lease.renewed(first, seconds, 0, 1001.0), 9)
+    renewed = stored(lease.renewed(first, 7, seconds, 0, 1001.0), 9)
     seen = lease.observe(renewed, seen, 500.0 + after, 9.0, None)
     assert not seen.is_free("b", 500.0 + after + seconds - 0.001)
 
@@ -282,6 +326,11 @@ def test_whatever_a_server_gives_for_a_lease_is_dealt_with_or_refused(data: st.D
     lease.name_of(found)
     lease.taken(found, "Job", "b", 30.0, 1.0, "job")
     lease.is_of(found, "a:1:x", "", 0)
+    lease.known_token(found)
+    lease.control_of(found)
+    lease.control_version(found)
+    lease.freed(found, 1.0)
+    lease.steered(found, "Job", "job", {}, "1")
 
 
 # Where it is.

@@ -45,7 +45,9 @@ def test_another_s_lock_is_not() -> None:
 
 
 def test_what_a_server_does_not_tell_is_no_answer() -> None:
-    assert status(look(token=None)) == UNAVAILABLE
+    assert status(look(holder="", token=None)) == UNAVAILABLE
+    assert status(look(holder="vm:8:00000000", token=None)) == LOST
+    assert status(look(token=None)) == 0
     assert status(look(left=None)) == UNAVAILABLE
 
 

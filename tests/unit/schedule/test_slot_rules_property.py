@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from singleton_run.api import record
 from singleton_run.api.contract import Grant, Held
+from singleton_run.api.control import pause_of, paused, resumed
 from singleton_run.errors import Lost, Unavailable
 from singleton_run.job import Job
 from singleton_run.keeper import decisions as keeper_decisions
@@ -42,6 +43,7 @@ class Server:
         self.until = 0.0
         self.token = 0
         self.record: dict[str, Any] | None = None
+        self.control: dict[str, Any] | None = None
         self.down = (0.0, 0.0)
 
     def held(self) -> bool:
@@ -71,6 +73,7 @@ class World:
         self.settings = asked(ttl=TTL, **wishes)
         self.server = Server(self)
         self.runs: list[Run] = []
+        self.skipped: dict[float, float] = {}
         self.written: list[tuple[float, int, float, Replica]] = []
         self.replicas: list[Replica] = []
         self._events: list[tuple[float, int, Callable[[], None]]] = []
@@ -109,6 +112,7 @@ class Replica:
             return
         self.trip += 1
         self.holder = f"{id(self)}:{self.trip}"
+        self.shown: dict[str, Any] | None = None
         plan = slot_rules.Plan(self.world.settings, self.since, self.world.chance.random)
         self.orders = Orders()
         job = Job("lock", self.holder, TTL, float("inf"), plan=plan)
@@ -189,7 +193,8 @@ class Replica:
             return Held()
         server.holder, server.until = self.holder, self.world.now + TTL
         server.token += 1
-        return Grant("lock", self.holder, server.token, TTL, {}, server.record)
+        self.shown = server.control
+        return Grant("lock", self.holder, server.token, TTL, {}, server.record, control=server.control)
 
     def _own(self, grant: Grant) -> Server:
         server = self.world.server
@@ -197,8 +202,10 @@ class Replica:
             raise Lost("another's")
         return server
 
-    def _renew(self, grant: Grant, _limit: float) -> None:
+    def _renew(self, grant: Grant, _limit: float) -> object:
         self._own(grant).until = self.world.now + TTL
+        self.shown = self.world.server.control
+        return self.shown
 
     def _write(self, grant: Grant, run: dict[str, Any], _limit: float) -> None:
         self._own(grant).record = run
@@ -210,6 +217,9 @@ class Replica:
             run = record.ended(
                 record.started(grant.record, "lock", grant.holder, grant.token, 0.0), run, None, None
             )
+        if run["state"] == "skipped":
+            assert run["slot"]["slot"] not in self.world.skipped
+            self.world.skipped[run["slot"]["slot"]] = self.world.now
         server.record = run
         self._free()
 
@@ -229,6 +239,7 @@ class Replica:
     def hear(self, event: str, *facts: Any) -> None:
         trip = self.trip
         if event == "granted":
+            assert pause_of(self.shown, self.world.now) is None
             self.grant = Grant(**facts[0])
             slot = self.grant.record["slot"]  # type: ignore[index]
             run = Run(self, slot["slot"], slot["attempt"], self.world.now)
@@ -284,7 +295,7 @@ class Replica:
         self.world.at(self.world.now + 5.0, self.kill)
 
 
-def _story(seed: int, *, knows: bool, retries: int, every: bool, jitter: float) -> World:
+def _story(seed: int, *, knows: bool, retries: int, every: bool, jitter: float, pauses: int = 0) -> World:
     chance = random.Random(~seed)  # noqa: S311 - the histories must be repeatable
     schedule: dict[str, Any] = {"every": HOUR} if every else {"cron": "0 * * * *", "zone": "UTC"}
     world = World(seed, **schedule, retries=retries, jitter=jitter, retry_delay=30.0)
@@ -312,10 +323,50 @@ def _story(seed: int, *, knows: bool, retries: int, every: bool, jitter: float) 
             born()
 
         world.at(moment, deploy)
+    for _ in range(pauses):
+        _pause(world, chance)
     down = START + chance.uniform(0, HOURS * HOUR)
     world.server.down = (down, down + chance.choice([0.0, 3.0, 8.0]))
     world.run(START + HOURS * HOUR)
     return world
+
+
+def _pause(world: World, chance: random.Random) -> None:
+    """Somebody pauses the lock at some time, and another time ends that."""
+    begin = START + chance.uniform(0, HOURS * HOUR)
+    if chance.random() < 0.5:
+        begin = round(begin / HOUR) * HOUR + chance.uniform(-10, 10)
+    server, span = world.server, chance.choice([5.0, 1800.0, 9000.0])
+
+    def pause() -> None:
+        until = None if chance.random() < 0.5 else world.now + span
+        server.control = paused(server.control, by="somebody", at=world.now, until=until, reason="")
+
+    def resume() -> None:
+        server.control = resumed(server.control)
+
+    world.at(begin, pause)
+    world.at(begin + span, resume)
+
+
+@pytest.mark.parametrize("every", [True, False])
+@given(seed=st.integers(0, 2**32), retries=st.integers(0, 2), jitter=st.sampled_from([0.0, 60.0]))
+@settings(max_examples=100)
+def test_no_slot_is_started_under_a_pause_and_one_that_was_skipped_never(
+    *, every: bool, seed: int, retries: int, jitter: float
+) -> None:
+    """Each start is judged by the last control that its server has told."""
+    world = _story(seed, knows=True, retries=retries, every=every, jitter=jitter, pauses=4)
+    for run in world.runs:
+        assert run.start < world.skipped.get(run.slot, float("inf"))
+    starts = [run.slot for run in world.runs]
+    assert starts == sorted(starts)
+
+
+def test_the_pauses_of_the_stories_skip_slots() -> None:
+    stories = [_story(seed, knows=True, retries=1, every=True, jitter=0.0, pauses=4) for seed in range(1, 20)]
+    assert sum(len(world.skipped) for world in stories) > 5
+    assert sum(len(world.runs) for world in stories) > 20
 
 
 @pytest.mark.parametrize("every", [True, False])
