@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import subprocess
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from bench import commands, footprint, handover, measure, servers, startup
 from bench.baton import Baton
 from bench.pair import Pair
+from tests.support.harness import until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,6 +44,7 @@ def report(folder: Path) -> None:
     """Print the tables."""
     with servers.etcd(folder / "plain") as server:
         _startup(folder, server)
+        _check(folder, server)
         title = f"etcd: hand-over, {{}} (target: p50 and p99 <= 1.5 x {PEER})"
         handover.table(title, _makers(server), PEER, folder, (2, 50))
         title = "etcd: memory without the command (targets: PSS <= 0.8 x holding, <= 1.2 x waiting)"
@@ -61,6 +64,27 @@ def _startup(folder: Path, server: Etcd) -> None:
             f"x {PEER}": lambda name: f"{PEER}, TLS" if name.endswith(", TLS") else PEER,
         }
         startup.table(title, ROUNDS, candidates, bases)
+
+
+def _check(folder: Path, server: Etcd) -> None:
+    """`check`, as the command asks that has the lock: the target is 60 ms."""
+    told = folder / "told"
+    script = f"env | grep ^SINGLETON_ > {told}.part; mv {told}.part {told}; exec sleep 600"
+    with ExitStack() as stack:
+        holder = _ours(server)(folder, "sh", "-c", script)
+        if holder is None:
+            return
+        process = subprocess.Popen(holder)
+        stack.callback(process.wait)
+        stack.callback(process.terminate)
+        until(told.exists, "the command to have the lock")
+        turn = told.read_text(encoding="utf-8").splitlines()
+        candidates: dict[str, list[str] | None] = {
+            startup.PYTHON: [commands.PYTHON, "-c", "pass"],
+            "singleton-run check": [commands.program("env") or "/usr/bin/env", *turn, holder[0], "check"],
+        }
+        title = f"etcd: check, {ROUNDS} rounds (target: p50 <= 60 ms)"
+        startup.table(title, ROUNDS, candidates, {"x python": lambda _: startup.PYTHON})
 
 
 def counters(server: Etcd) -> dict[str, float]:

@@ -181,10 +181,10 @@ class RedisBackend:
         yield from doctor.examine(self._session, self._address, name, limit)
 
     def setup(self, name: str, limit: float) -> str:
-        """The rights of the address' user, for redis-cli. Nobody is contacted."""
+        """The command that gives our user its rights. Nobody is contacted."""
         from singleton_run_redis import doctor
 
-        return doctor.setup(self._address, name)
+        return doctor.setup(self._address)
 
     def offset(self) -> tuple[float, float] | None:
         """By the server's clock, which every answer tells."""

@@ -20,7 +20,7 @@ from singleton_run_redis.scripts import SCRIPT, SHA, keys_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any, TypeVar
 
     from singleton_run.api.deadline import Deadline
@@ -35,7 +35,10 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """The connection to the server at `address`. `clock` is the server's, `about` what it says of itself."""
+    """The connection to the server at `address`. `clock` is the server's.
+
+    `hello` is what the server said of itself when we connected: its name, version, mode and role.
+    """
 
     def __init__(self, address: Address) -> None:
         self._address = address
@@ -50,7 +53,7 @@ class Session:
 
             self._sentinels = Sentinels(address.sentinels, address.service, address.sentinel_login)
         self.clock = ServerClock()
-        self.about: dict[str, str] = {}
+        self.hello: Mapping[str, str] = {}
 
     def connect(self, deadline: Deadline) -> None:
         """Connect, unless that is done. Raises Unavailable, Refused, Interrupted."""
@@ -101,17 +104,15 @@ class Session:
         self.clock.read(int(found[0]) / 1e6, sent, toolbox.now())
         return [_text(value) if isinstance(value, bytes) else value for value in found]
 
-    def words(self, command: Sequence[str], deadline: Deadline, *, whole: bool = False) -> list[str]:
-        """The texts of the answer to a command, for `doctor`; with `whole` the answer is one text.
+    def ask(self, command: Command, deadline: Deadline) -> Any:
+        """The answer to another command, its texts as bytes. The connection must have been made.
 
         Raises ServerError, Unavailable, Interrupted.
         """
         (answer,) = toolbox.request(
-            lambda: self._ask([command], deadline), command[0].lower(), str, lambda _: "done"
+            lambda: self._ask([command], deadline), command[0].lower(), lambda: "", lambda _: "done"
         )
-        if isinstance(answer, list):
-            return [_text(word) for word in answer]
-        return [_text(answer)] if whole else []
+        return answer
 
     def keys(self, pattern: str, deadline: Deadline) -> list[str]:
         """The keys that match a pattern. Raises ServerError, Unavailable, Interrupted."""
@@ -207,15 +208,20 @@ class Session:
             answers = toolbox.request(
                 lambda: self._greet(link, deadline), "connect", lambda: self._place, lambda _: "logged in"
             )
-            told, *_, (seconds, micros) = answers
+            seconds, micros = answers[-1]
+            told = answers[0] if isinstance(answers[0], dict) else {}
+            self.hello = {
+                _text(word): _text(value)
+                for word, value in told.items()
+                if isinstance(word, bytes) and isinstance(value, bytes)
+            }
         except BaseException:
             wire.close()
             raise
-        if self._sentinels is not None and told.get(b"role") != b"master":
+        if self._sentinels is not None and self.hello.get("role") != "master":
             wire.close()
             raise Broken("it is no primary any more: a fail-over is under way")
         self._link = link
-        self.about = {_text(word): _text(value) for word, value in told.items() if isinstance(value, bytes)}
         self.clock.read(int(seconds) + int(micros) / 1e6, sent, toolbox.now())
 
     def _greet(self, link: Link, deadline: Deadline) -> list[Any]:

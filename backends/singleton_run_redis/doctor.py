@@ -1,164 +1,143 @@
-"""What `doctor` finds in Redis. All of it is asked for; the one thing that is sent is a word on a channel.
-
-The rights are asked for by a script, because only there can a user ask about itself (Redis 7).
-"""
+"""What `doctor` finds in Redis. A right is asked for by `redis.acl_check_cmd`, which executes nothing."""
 
 from __future__ import annotations
 
-import os
-
 from singleton_run.api.deadline import Deadline
-from singleton_run.api.finding import Finding, bad, good, warning
+from singleton_run.api.finding import bad, good, warning
 from singleton_run.errors import UNUSABLE, Refused
-from singleton_run_redis.errors import COMMANDS, KEYS, ServerError
-from singleton_run_redis.scripts import channels_of, keys_of
+from singleton_run_redis.errors import RIGHTS, ServerError
+from singleton_run_redis.scripts import SHA, channels_of, keys_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from singleton_run.api.finding import Finding
     from singleton_run_redis.address import Address
     from singleton_run_redis.client import Session
 
-_OLDEST = 6
-_TOLD_WITHIN = 2.0
 _ANY = "doctor"
-_TODO = "`singleton-run doctor --setup` with the same words prints what an administrator runs"
-# KEYS: those of a lock. ARGV: a channel of it, and the commands to ask about.
-_MAY = """
-if not redis.acl_check_cmd then return {'unknown'} end
-local missing = {'known'}
-local of_no_key = {time = {}, scan = {'0'}, select = {'0'}, eval = {'', '0'}, evalsha = {'', '0'},
-    subscribe = {ARGV[1]}, publish = {ARGV[1], ''}}
-local more = {get = {}, del = {}, pttl = {}, set = {'x'}, pexpire = {'1'}, hget = {'x'}, hmget = {'x'},
-    hset = {'x', 'x'}, hdel = {'x'}, zadd = {'1', 'x'}, zrange = {'0', '0'}, zrank = {'x'}, zrem = {'x'},
-    zscore = {'x'}}
-for at = 2, #ARGV do
-    local command = ARGV[at]
-    local may
-    if of_no_key[command] then
-        may = redis.acl_check_cmd(command, unpack(of_no_key[command]))
-    else
-        may = true
-        for _, key in ipairs(KEYS) do
-            may = may and redis.acl_check_cmd(command, key, unpack(more[command]))
-        end
-    end
-    if not may then table.insert(missing, command) end
+_USER = "singleton-run"
+_MAY_NOT = "NOPERM"
+_TODO = "`singleton-run doctor --setup` with the same --lock prints the command for an administrator"
+
+# KEYS are those of a lock; ARGV: a channel, and the digest of the lock's script. It answers with the commands
+# that we lack, or with false before Redis 7, where nobody tells.
+_RIGHTS = """
+if not redis.acl_check_cmd then return false end
+local lock, token, record, control, queue, waiters, once = unpack(KEYS)
+local asked = {
+    {'get', token}, {'set', token, '1'}, {'del', lock}, {'del', queue}, {'pttl', lock},
+    {'pexpire', lock, '1'}, {'pexpire', queue, '1'}, {'pexpire', waiters, '1'},
+    {'zadd', queue, '1', 'x'}, {'zrange', queue, '0', '0'},
+    {'zrank', queue, 'x'}, {'zrem', queue, 'x'}, {'zscore', queue, 'x'}, {'publish', ARGV[1], 'x'},
+    {'evalsha', ARGV[2], '0'}, {'scan', '0'}, {'time'}, {'select', '0'},
+}
+for _, hash in ipairs({lock, record, control, waiters, once}) do
+    table.insert(asked, {'hget', hash, 'x'})
+    table.insert(asked, {'hmget', hash, 'x'})
+    table.insert(asked, {'hset', hash, 'x', 'x'})
+    table.insert(asked, {'hdel', hash, 'x'})
 end
-return missing
+local lacking = {}
+for _, words in ipairs(asked) do
+    if not redis.acl_check_cmd(unpack(words)) and not lacking[words[1]] then
+        lacking[words[1]] = true
+        table.insert(lacking, words[1])
+    end
+end
+return lacking
 """
 
 
 def examine(session: Session, address: Address, name: str, limit: float) -> Iterator[Finding]:
     """See `contract.Backend`."""
-    try:
-        session.connect(Deadline.after(limit))
-        yield _version(session.about)
-        if session.about.get("role") == "replica":
-            yield bad("the server is a replica, which can't lock", "name the primary")
-            return
-        yield from _rights(session, name or _ANY, limit)
-        yield from _settings(session, limit)
-        yield from _notifications(session, name or _ANY, limit)
-        yield _user(address)
-        yield _encryption(address)
-    except ServerError as error:
-        raise error.failure() from None
+    session.connect(Deadline.after(limit))
+    yield _server(session.hello)
+    yield _rights(session, name or _ANY, limit)
+    yield _channel(session, name or _ANY, limit)
+    yield from _data(session, limit)
+    yield _user(address)
+    yield _encryption(address)
 
 
-def setup(address: Address, name: str) -> str:
-    """See `contract.Backend`: for redis-cli. Raises Refused where nobody says who we are."""
-    if not address.user:
-        raise Refused("redis: which user? Name it in the address: redis://USER@HOST", UNUSABLE)
-    if not set(address.user).isdisjoint(" \t\r\n\"'"):
-        raise Refused(f"redis: the server can't have a user {address.user!r}", UNUSABLE)
-    keys = f"~singleton-run:{{{name}}}:* &singleton-run:{{{name}}}:*" if name else KEYS
-    return f"ACL SETUSER {address.user} on {keys} {COMMANDS}\n"
+def setup(address: Address) -> str:
+    """See `contract.Backend`: a command for redis-cli. Raises Refused for a user whose name it can't have."""
+    user = address.user or _USER
+    if not user.isprintable() or not {*user}.isdisjoint(" \"'\\"):
+        raise Refused("redis: the name of the user has characters that redis-cli takes for its own", UNUSABLE)
+    return f"ACL SETUSER {user} on {RIGHTS}\n"
 
 
-def _version(about: Mapping[str, str]) -> Finding:
-    named = f"{about.get('server', 'redis')} {about.get('version', '')}"
-    number = about.get("version", "").partition(".")[0]
-    if not number.isdigit() or int(number) < _OLDEST:
-        return bad(f"{named} is too old", "take Redis 6.0 or later, or Valkey")
-    return good(f"{named} is recent enough")
+def _server(hello: Mapping[str, str]) -> Finding:
+    server = f"{hello.get('server', 'redis')} {hello.get('version', '(of an unknown version)')}"
+    if hello.get("role") in ("replica", "slave"):
+        return bad(f"{server} is a replica, which can't lock", "name the primary")
+    if hello.get("mode") == "cluster":
+        return bad(f"{server} is in a cluster", "give the locks a server of their own")
+    return good(f"{server} answers, and is a primary")
 
 
-def _rights(session: Session, name: str, limit: float) -> Iterator[Finding]:
-    commands = [word.removeprefix("+") for word in COMMANDS.split()]
+def _rights(session: Session, name: str, limit: float) -> Finding:
     keys = keys_of(name)
-    channel = channels_of(name, _ANY)[1]
-    words = ["EVAL", _MAY, str(len(keys)), *keys, channel, *commands]
+    words = ["EVAL", _RIGHTS, str(len(keys)), *keys, channels_of(name, _ANY)[1], SHA]
     try:
-        known, *missing = session.words(words, Deadline.after(limit))
+        lacking = session.ask(words, Deadline.after(limit))
     except ServerError as error:
-        if error.code != "NOPERM":
-            raise
-        yield bad(f"we may not run a script ({error.text})", _TODO)
-        return
-    if missing:
-        yield bad(f"our user may not use {', '.join(missing)} on the lock's keys and channels", _TODO)
-    elif known == "known":
-        yield good("our user may do all that is needed on the lock's keys and channels")
-
-
-def _settings(session: Session, limit: float) -> Iterator[Finding]:
-    """Whether the server may forget a lock. Raises ServerError."""
-    try:
-        (text,) = session.words(["INFO"], Deadline.after(limit), whole=True)
-    except ServerError as error:
-        if error.code != "NOPERM":
-            raise
-        yield warning(
-            "our user may not ask whether the server evicts keys and writes them to its disk (INFO)",
-            "look yourself: maxmemory-policy noeviction, appendonly yes",
+        if error.code != _MAY_NOT:
+            raise error.failure() from None
+        return bad(f"our user may not run scripts on the keys of the lock {name}", _TODO)
+    if lacking is None:
+        return good(
+            "before Redis 7 rights can't be asked for without using them: see docs/redis.md for the list"
         )
+    if lacking:
+        named = ", ".join(word.decode(errors="replace") for word in lacking)
+        return bad(f"our user lacks {named} on the keys or channels of the lock {name}", _TODO)
+    return good(f"our user may do all that the lock {name} takes")
+
+
+def _channel(session: Session, name: str, limit: float) -> Finding:
+    try:
+        session.listen(channels_of(name, _ANY), Deadline.after(limit))
+    except ServerError as error:
+        if error.code != _MAY_NOT:
+            raise error.failure() from None
+        return bad(f"our user may not subscribe to the channels of the lock {name}", _TODO)
+    return good("channels can be subscribed to: who waits is told at once")
+
+
+def _data(session: Session, limit: float) -> Iterator[Finding]:
+    """What the server does with its data, where our user may see it."""
+    try:
+        text = session.ask(["INFO"], Deadline.after(limit)).decode(errors="replace")
+    except ServerError as error:
+        if error.code != _MAY_NOT:
+            raise error.failure() from None
+        yield good("our user may not ask for INFO, which no lock needs: persistence and eviction aren't seen")
         return
     info = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-    yield _eviction(info)
-    if info.get("aof_enabled") == "0":
+    policy = info.get("maxmemory_policy", "noeviction")
+    if info.get("maxmemory", "0") != "0" and policy != "noeviction":
         yield warning(
-            "after a crash the server may forget who has a lock (appendonly no)",
-            "set appendonly yes, and appendfsync always where it matters",
+            f"to make room the server may delete a lock ({policy})", "set maxmemory-policy noeviction"
         )
     else:
-        yield good("the server writes each change to its disk")
-    if info.get("connected_slaves", "0") != "0" or info.get("cluster_enabled") == "1":
-        yield warning(
-            "the server has replicas: a fail-over to one may lose who has a lock, because they follow later",
-            "have the storage check SINGLETON_TOKEN, or take etcd or Postgres where an overlap costs data",
-        )
-
-
-def _eviction(info: Mapping[str, str]) -> Finding:
-    policy = info.get("maxmemory_policy", "")
-    if policy != "noeviction" and info.get("maxmemory", "0") != "0":
-        return warning(
-            f"when its memory is full the server may delete locks and tokens (maxmemory-policy {policy})",
-            "set maxmemory-policy noeviction, or give the locks a server of their own",
-        )
-    return good("the server evicts no keys")
-
-
-def _notifications(session: Session, name: str, limit: float) -> Iterator[Finding]:
-    channels = channels_of(name, f"doctor:{os.getpid()}:{os.urandom(8).hex()}")[1:]
-    try:
-        session.listen(channels, Deadline.after(limit))
-        session.words(["PUBLISH", channels[0], ""], Deadline.after(limit))
-    except ServerError as error:
-        if error.code != "NOPERM":  # that has been told
-            raise
+        yield good("the server deletes no lock to make room")
+    if info.get("aof_enabled") == "1":
+        yield good("the server writes its changes down (appendonly)")
     else:
-        if session.pause(Deadline.after(_TOLD_WITHIN)):
-            yield good("what is published arrives: who waits is told at once")
-        else:
-            yield bad("what is published doesn't arrive", "look for a proxy in between: who waits needs it")
+        yield warning("a crash of the server loses every lock since its last snapshot", "set appendonly yes")
+    if info.get("connected_slaves", "0") != "0":
+        yield warning(
+            "the server has replicas: a fail-over may forget who has a lock",
+            "have the storage check the fencing token; min-replicas-to-write 1 makes it rarer",
+        )
 
 
 def _user(address: Address) -> Finding:
     if address.password:
-        return good(f"the server knows us as the user {address.user or 'default'}")
+        return good(f"we are the user {address.user or 'default'}")
     return warning(
         "the server asks for no password: anybody who reaches it can take or break a lock",
         "give it users (ACL SETUSER), or have its port reached by those alone who may",
@@ -166,8 +145,9 @@ def _user(address: Address) -> Finding:
 
 
 def _encryption(address: Address) -> Finding:
-    if not address.port or address.host in ("localhost", "::1") or address.host.startswith("127."):
-        return good("the server is on this machine, so TLS isn't needed")
-    if not address.tls:
-        return warning("what we say to the server is not encrypted", "speak TLS (rediss://)")
-    return good("TLS is spoken")
+    if address.tls:
+        return good("TLS is spoken")
+    hosts = [host for host, _ in address.sentinels] or [address.host]
+    if all(host[:1] == "/" or host in ("localhost", "::1") or host.startswith("127.") for host in hosts):
+        return good("redis is on this machine, so TLS isn't needed")
+    return warning("what we say to redis is not encrypted, nor is it sure who answers", "say rediss://")

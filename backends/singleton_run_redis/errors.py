@@ -8,12 +8,10 @@ NO_SCRIPT = "NOSCRIPT"
 # After these the connection is made anew, because the name may lead to another server by then.
 MOVED_ON = ("READONLY", "MASTERDOWN", "LOADING", "NOAUTH", "CLUSTERDOWN")
 
-KEYS = "~singleton-run:* &singleton-run:*"
-COMMANDS = (
-    "+select +time +eval +evalsha +scan +subscribe +publish +get +set +del +pexpire +pttl +hget +hmget +hset "
-    "+hdel +zadd +zrange +zrank +zrem +zscore"
+RIGHTS = (
+    "~singleton-run:* &singleton-run:* +select +time +eval +evalsha +scan +subscribe +publish +get +set +del "
+    "+pexpire +pttl +hget +hmget +hset +hdel +zadd +zrange +zrank +zrem +zscore"
 )
-RIGHTS = f"{KEYS} {COMMANDS}"
 """What a user must be allowed, as ACL SETUSER takes it. Nothing else is needed."""
 _LOGIN = "check user and password (in the URL, REDIS_URL or REDISCLI_AUTH)"
 _ADVICE = {

@@ -98,8 +98,7 @@ def state_of(seen: Seen) -> str:
     look = seen.look
     if pause_of(look.control, seen.now) is None:
         return look.state
-    stranger = look.holder is None or process_of(look.holder.holder) is None
-    if look.state == Look.HELD and (stranger or running(look) is not None):
+    if look.state == Look.HELD and (running(look) is not None or not _is_ours(look.holder)):
         return look.state
     return PAUSED
 
@@ -133,6 +132,13 @@ def process_of(holder: str) -> int | None:
         host and pid.isascii() and pid.isdigit() and len(pid) < 10 and random and _RANDOM.issuperset(random)
     )
     return int(pid) if ours else None
+
+
+def _is_ours(held: Held | None) -> bool:
+    """Whether a holder is one of ours. With the lock `file` its name isn't known before its command runs."""
+    if held is None:
+        return False
+    return process_of(held.holder) is not None or (not held.holder and held.token is not None)
 
 
 def is_stale(schedule: Mapping[str, Any] | None) -> bool:

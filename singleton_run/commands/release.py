@@ -86,6 +86,8 @@ def _ordered(backend: Backend, name: str, who: Held) -> str:
     left = _LEASE if who.until is None else max(0.0, who.until - now())
     who = _with_token(backend, name, who, now() + left)
     token = who.token
+    if token is None and not _is_same(backend.look(name, LIMIT), who):
+        return f"released: {who.holder} holds {name} no more.{_is_free(backend, name)}\n"
     if token is None:
         raise Refused(
             f"lock {name!r}: the server doesn't tell its holder's token, so it can't be ordered", UNUSABLE

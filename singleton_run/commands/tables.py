@@ -31,6 +31,7 @@ STYLES = {
     "succeeded": "green",
     "kept": "yellow",
     "paused": "yellow",
+    "skipped": "yellow",
     "interrupted": "yellow",
     "expired": "red",
     "unavailable": "red",

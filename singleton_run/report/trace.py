@@ -139,11 +139,12 @@ class Tracer:
             return
         if outcome is not None:
             result = "done" if outcome.value is None else type(outcome.value).__name__.lower()
+            result = "control" if name == "renew" and outcome.value is not None else result
             result = result if outcome.error is None else _error(outcome.error)
             self.write("did", name, ms=_since(outcome.began, outcome.now), result=result)
             return
         last = operation.arguments[-1] if operation.arguments else None
-        span = {"until" if name in _WAITS else "limit": last} if isinstance(last, float) else {}
+        span = {"until" if name in _WAITS else "limit": last} if isinstance(last, float) and last else {}
         self.write("does", name, **span)
 
     def lease(self, end: float, reported: float) -> None:

@@ -167,9 +167,7 @@ class Plan:
 
     def skipped(self, run: Record, decision: Decision, at: float) -> dict[str, Any]:
         """`run` with a slot that was not started because of a pause, and is not tried again."""
-        known = Decision(REST, decision.slot, None, attempt=_NO_MORE)
-        known.grid, known.missed = decision.grid, decision.missed
-        return ended(self.started(run, known, at), SKIPPED, None, at)
+        return ended(self.started(run, decision, at), SKIPPED, None, at)
 
     def blind(self, now: float) -> float:
         """When the next slot starts, as far as that is known without a record."""
@@ -363,7 +361,7 @@ def taken_back(run: Record, earlier: Record | None) -> Record:
 def retry_at(last: Record, settings: Settings) -> float:
     """When the slot may be tried again: FOREVER for never, -FOREVER for at once (after a crash)."""
     state = last["state"]
-    if state == "succeeded" or (state == "interrupted" and not settings.retry_interrupted):
+    if state in ("succeeded", SKIPPED) or (state == "interrupted" and not settings.retry_interrupted):
         return FOREVER
     if state != "failed" or last["end"] is None:
         return -FOREVER

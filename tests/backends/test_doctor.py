@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from singleton_run.errors import DENIED, UNUSABLE
-from tests.servers import etcd, kubeaccess, postgres
+from tests.servers import etcd, kubeaccess, postgres, redis
 from tests.support import clocks
 from tests.support.harness import LIMIT, PROGRAM, environment, until
 
@@ -45,7 +45,7 @@ class Told:
             check=False,
         )
         self.status, self.out, self.said = done.returncode, done.stdout, done.stderr
-        for secret in (SECRET, PASSWORD, postgres.PASSWORD, postgres.QUOTED):
+        for secret in (SECRET, PASSWORD, postgres.PASSWORD, postgres.QUOTED, redis.PASSWORD, redis.QUOTED):
             assert secret not in self.out + self.said
 
     def of(self, grade: str) -> list[str]:
@@ -485,6 +485,81 @@ def test_a_token_that_is_refused_and_a_namespace_that_is_not_there(
     told = Told("backup", "--lock", "k8s-lease://nowhere", environ=environ)
     assert told.status == UNUSABLE
     assert told.has("BAD", "there is no namespace nowhere")
+
+
+# Redis
+
+
+def stored(server: redis.Server) -> object:
+    """Every key there is, and how much was ever written."""
+    with server.client() as client:
+        return sorted(client.keys("*")), client.info("persistence")["rdb_changes_since_last_save"]
+
+
+def test_a_redis_that_is_well(tmp_path: Path) -> None:
+    with redis.running(tmp_path) as server:
+        before = stored(server)
+        told = Told("backup", "--lock", server.url)
+        assert told.is_well(), told.out
+        for words in (
+            "redis 7" if "redis" in redis.program() else "valkey",
+            "our user may do all that the lock backup takes",
+            "channels can be subscribed to",
+            "the server deletes no lock to make room",
+            "the server writes its changes down",
+            "the server's clock and this machine's agree",
+        ):
+            assert told.has("ok", words), told.out
+        assert told.has("warn", "the server asks for no password")
+        assert stored(server) == before
+        with server.client() as client:
+            client.config_set("maxmemory", "100mb")
+            client.config_set("maxmemory-policy", "allkeys-lru")
+            client.config_set("appendonly", "no")
+        told = Told("backup", "--lock", server.url)
+        assert told.has("warn", "the server may delete a lock (allkeys-lru)")
+        assert told.has("warn", "a crash of the server loses every lock")
+
+
+def test_rights_that_are_missing_in_redis_and_what_is_printed(tmp_path: Path) -> None:
+    some = "~singleton-run:* &nothing +eval +evalsha +time +get +hget"
+    with redis.running(tmp_path, redis.user("app", some)) as server:
+        lock = f"redis://app:{redis.QUOTED}@{server.address}"
+        before = stored(server)
+        told = Told("backup", "--lock", lock)
+        assert told.status == UNUSABLE
+        assert told.has("BAD", "our user lacks ")
+        for command in ("set", "zadd", "publish", "hset", "scan"):
+            assert command in told.of("BAD")[0].split(" on the keys")[0], command
+        assert told.has("BAD", "our user may not subscribe")
+        assert told.has("ok", "may not ask for INFO")
+        assert stored(server) == before
+        printed = Told("--setup", "--lock", lock)
+        assert (printed.status, printed.said) == (0, "")
+        with server.client() as client:
+            for _ in range(2):
+                client.execute_command(*printed.out.split())
+        told = Told("backup", "--lock", lock)
+        assert told.is_well(), told.out
+        assert told.of("warn") == []
+        argv = [*PROGRAM, "--lock", lock, "--name", "backup", "--once", "k", "--", "true"]
+        assert subprocess.run(argv, env=environment(), check=False).returncode == 0
+
+
+def test_a_redis_that_is_a_replica_or_away_or_wants_another_password(tmp_path: Path) -> None:
+    with redis.running(tmp_path, redis.user("app", "allcommands allkeys allchannels")) as server:
+        told = Told("--lock", f"redis://app:not{redis.QUOTED}@{server.address}")
+        assert told.status == UNUSABLE
+        assert told.has("BAD", "check user and password")
+        with server.client() as client:
+            client.execute_command("REPLICAOF", "127.0.0.1", "1")
+        told = Told("--lock", server.url)
+        assert told.status == UNUSABLE
+        assert told.has("BAD", "is a replica, which can't lock")
+        server.kill()
+        told = Told("--lock", server.url)
+        assert told.status == UNUSABLE
+        assert told.has("BAD", f"redis: {server.address}: connection refused")
 
 
 # A stranger's

@@ -13,6 +13,7 @@ import pytest
 
 from singleton_run.commands import facts
 from singleton_run.errors import DENIED, NOT_HELD, UNAVAILABLE, UNUSABLE, USAGE
+from tests.servers import redis
 from tests.servers.kubeaccess import WATCHING
 from tests.support import schemas
 from tests.support.harness import LIMIT, LONG, PROGRAM, Lab, Run, environment, kill_tree, until
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 HOLDER = r"[\w.-]+:\d+:[0-9a-f]{8}"
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{3})?Z"
+KINDS = ("file", "etcd", "postgres", "k8s-lease", "redis")
 SLOT = ("--every", "1h", "--no-loop")
 
 
@@ -84,6 +86,12 @@ class Asked(Lab):
 
 
 @pytest.fixture(scope="module")
+def redis_server() -> Iterator[redis.Server]:
+    with redis.running() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
 def pod(namespace: Namespace, tmp_path_factory: pytest.TempPathFactory) -> Pod:
     account = namespace.account("status", verbs=[*WATCHING, "list"])
     return account.pod(tmp_path_factory.mktemp("pod"))
@@ -104,7 +112,7 @@ def put_at(lab: Asked, kind: str, request: pytest.FixtureRequest) -> None:
         lab.environ = environment(COLUMNS="", **pod.environ)
 
 
-@pytest.fixture(params=["file", "etcd", "postgres", "k8s-lease", "redis"])
+@pytest.fixture(params=KINDS)
 def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Asked]:
     with Asked(tmp_path) as lab:
         put_at(lab, request.param, request)
@@ -224,16 +232,7 @@ def test_a_run_without_a_slot_is_told_of_while_it_runs(lab: Asked) -> None:
 # What only some backends know.
 
 
-@pytest.fixture(params=["etcd", "postgres", "k8s-lease"])
-def steered(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Asked]:
-    """A lab whose lock can be paused."""
-    with Asked(tmp_path) as lab:
-        put_at(lab, request.param, request)
-        yield lab
-
-
-def test_a_pause_is_told_of_and_what_runs_goes_on(steered: Asked) -> None:
-    lab = steered
+def test_a_pause_is_told_of_and_what_runs_goes_on(lab: Asked) -> None:
     first = lab.holds()
     assert lab.ask("pause", lab.name, "--reason", "[red]moving\x1b[2J", "--yes").returncode == 0
     told = lab.told("status", lab.name)
@@ -250,16 +249,16 @@ def test_a_pause_is_told_of_and_what_runs_goes_on(steered: Asked) -> None:
     (listed,) = [each for each in lab.told("list")["locks"] if each["name"] == lab.name]
     assert (listed["state"], listed["pause"]) == ("paused", told["pause"])
     held_back = lab.start(command=["true"], environ=lab.environ)
-    until(lambda: lab.told("status", lab.name)["pid"] == held_back.pid, "the call that is held back")
-    assert lab.told("status", lab.name)["state"] == "paused"
+    held_back.hears("is paused")
+    told = lab.told("status", lab.name)
+    assert (told["state"], told["pid"]) == ("paused", None if lab.kind == "file" else held_back.pid)
     assert lab.ask("resume", lab.name, "--yes").returncode == 0
     assert held_back.wait() == 0
     told = lab.told("status", lab.name)
     assert (told["state"], told["pause"]) == ("free", None)
 
 
-def test_a_pause_alone_makes_a_name_that_is_listed(steered: Asked) -> None:
-    lab = steered
+def test_a_pause_alone_makes_a_name_that_is_listed(lab: Asked) -> None:
     assert lab.ask("pause", lab.name, "--for", "1h").returncode == 0
     told = lab.told("status", lab.name)
     assert (told["state"], told["last"]) == ("paused", None)
@@ -267,16 +266,17 @@ def test_a_pause_alone_makes_a_name_that_is_listed(steered: Asked) -> None:
     assert lab.name in lab.ask("list").stdout
 
 
-def test_who_waits_is_told_in_order(on_etcd: Asked) -> None:
-    on_etcd.holds()
+@pytest.mark.parametrize("lab", ["etcd", "redis"], indirect=True)
+def test_who_waits_is_told_in_order(lab: Asked) -> None:
+    lab.holds()
     waiters = []
     for _ in range(2):
-        waiters.append(on_etcd.start(command=["true"], environ=on_etcd.environ))
+        waiters.append(lab.start(command=["true"], environ=lab.environ))
         waiters[-1].hears("waiting for lock")
-    told = on_etcd.told("status", on_etcd.name)
+    told = lab.told("status", lab.name)
     assert [each["pid"] for each in told["waiting"]] == [run.pid for run in waiters]
     assert facts.NO_QUEUE not in told["notes"]
-    lines = on_etcd.ask("status", on_etcd.name).stdout.splitlines()
+    lines = lab.ask("status", lab.name).stdout.splitlines()
     assert [line for line in lines if line.startswith("waiting\t")] == [
         f"waiting\t{each['holder']}" for each in told["waiting"]
     ]

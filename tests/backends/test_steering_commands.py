@@ -5,14 +5,19 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 
+from singleton_run.api import record, registry
+from singleton_run.api.contract import Grant
 from singleton_run.api.lock_address import redact
 from singleton_run.errors import HELD, LOST, UNAVAILABLE, UNUSABLE, USAGE
-from tests.servers import etcd
+from singleton_run_k8s.objects import of_lock
+from tests.servers import etcd, redis
 from tests.servers.kubeaccess import WATCHING
 from tests.support.harness import LIMIT, PROGRAM, environment, gone, kill_tree, until
 from tests.support.proxy import DOWN, UP, proxy
@@ -34,16 +39,20 @@ def pod(namespace: Namespace, tmp_path_factory: pytest.TempPathFactory) -> Pod:
     return namespace.account("steering", (*WATCHING, "list")).pod(tmp_path_factory.mktemp("pod"))
 
 
+@pytest.fixture(scope="module")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Server]:
+    with redis.running(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
 @pytest.fixture(params=SERVERS)
 def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Steered]:
     with Steered(tmp_path) as lab:
         if request.param == "k8s-lease":
             pod: Pod = request.getfixturevalue("pod")
             lab.put_at(f"k8s-lease://?service-account={pod.folder}", **pod.environ)
-        elif request.param == "postgres":
-            lab.put_at(request.getfixturevalue("postgres_server").url)
-        elif request.param == "redis":
-            lab.put_at(request.getfixturevalue("redis_server").url)
+        elif request.param in ("postgres", "redis"):
+            lab.put_at(request.getfixturevalue(f"{request.param}_server").url)
         else:
             lab.put_at(f"etcd://{request.getfixturevalue('etcd_server').address}")
         yield lab
@@ -241,6 +250,45 @@ def test_the_lock_of_a_stranger_is_taken_away_and_said_to_be(lab: Steered, etcd_
         assert re.match(rf"released: {lab.name} was taken away from etcd lease \w+.*\. It is free\n", said)
         lab.next_one()
         process.kill()
+
+
+@pytest.mark.parametrize("lab", ["postgres", "k8s-lease", "redis"], indirect=True)
+def test_whoever_took_the_lock_by_hand_loses_it(lab: Steered, request: pytest.FixtureRequest) -> None:
+    lab.next_one()
+    if lab.lock.startswith("k8s"):
+        request.getfixturevalue("namespace").take_lease(of_lock(lab.name))
+    else:
+        kind = "redis" if lab.lock.startswith("redis") else "postgres"
+        request.getfixturevalue(f"{kind}_server").take_lock(lab.name)
+    assert lab.people("release").returncode == HELD
+    said = lab.does("release", "--force", "--yes")
+    assert re.match(rf"released: {lab.name} was taken away from somebody.*\. It is free\n", said)
+    lab.next_one()
+
+
+@on_etcd
+def test_a_holder_that_does_not_hear_of_orders_keeps_its_lock(lab: Steered) -> None:
+    """As one of an older version, which renews and never looks at the control."""
+    backend = registry.open_backend(lab.lock, environment())
+    grant = backend.acquire(lab.name, "vm:1:00000000", 6.0, 5.0)
+    assert isinstance(grant, Grant)
+    over = threading.Event()
+
+    def renew() -> None:
+        while not over.wait(0.5):
+            backend.renew(grant, 5.0)
+
+    with ThreadPoolExecutor() as threads:
+        renewals = threads.submit(renew)
+        done = lab.people("release", "--force", "--yes")
+        over.set()
+        renewals.result()
+    assert (done.returncode, done.stdout) == (HELD, "")
+    assert "nothing was taken away" in done.stderr
+    backend.renew(grant, 5.0)
+    backend.release(grant, record.started(None, lab.name, grant.holder, grant.token, 0.0), 5.0)
+    backend.close()
+    lab.next_one()
 
 
 # Check.

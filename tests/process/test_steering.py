@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from singleton_run.api import control
+from singleton_run.api import control, registry
 from singleton_run.system import calls
 from tests.example_backends.singleton_run_queuefile import QueueFile
-from tests.example_backends.singleton_run_steered import Steered
 from tests.support.harness import LONG, Lab, gone, kill_tree, labs, ours, send, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+    from singleton_run.api.contract import Backend, Look
     from singleton_run.api.control import Control
     from tests.support.harness import Run
 
     Change = Callable[[Mapping[str, Any] | None], Control]
 
-BOTH = pytest.mark.parametrize("backend", ["queuefile", "kernel+steered"])
+BOTH = pytest.mark.parametrize("backend", ["queuefile", "file"])
 LEASED = pytest.mark.parametrize("backend", ["queuefile"])
 WHY = "the database moves"
 PAUSED = "is paused by alice@desk since 20"
@@ -35,15 +35,28 @@ def lab(tmp_path: Path, backend: str) -> Iterator[Lab]:
     yield from labs(tmp_path, backend)
 
 
-def opened(lab: Lab) -> QueueFile | Steered:
+def opened(lab: Lab) -> Backend | QueueFile:
     """The lab's backend."""
-    return Steered(lab.locks) if lab.lock.startswith("kernel") else QueueFile(lab.locks)
+    return registry.open_backend(lab.lock, {}) if lab.lock.startswith("file") else QueueFile(lab.locks)
+
+
+def look(lab: Lab) -> Look:
+    """All that the server tells of the lab's lock."""
+    backend = opened(lab)
+    try:
+        return backend.look(lab.name, 1.0)
+    finally:
+        backend.close()
 
 
 def steer(lab: Lab, change: Change) -> None:
     """Change the control of the lab's lock."""
-    seen = opened(lab).look(lab.name, 1.0)
-    assert opened(lab).steer(lab.name, seen.version, change(seen.control), 1.0)
+    backend = opened(lab)
+    try:
+        seen = backend.look(lab.name, 1.0)
+        assert backend.steer(lab.name, seen.version, change(seen.control), 1.0)
+    finally:
+        backend.close()
 
 
 def pause(lab: Lab, seconds: float | None = None, why: str = WHY) -> None:
@@ -60,12 +73,12 @@ def resume(lab: Lab) -> None:
 
 def record_of(lab: Lab) -> Mapping[str, Any]:
     """The record beside the lock; empty without one."""
-    return opened(lab).read(lab.name, 1.0)[1] or {}
+    return look(lab).record or {}
 
 
 def order(lab: Lab) -> None:
     """Order that the present holder give the lock back."""
-    held = opened(lab).look(lab.name, 1.0).holder
+    held = look(lab).holder
     assert held is not None
     assert held.token is not None
     holder, token, at = held.holder, held.token, time.time()
@@ -177,7 +190,7 @@ def test_a_front_that_is_killed_during_a_pause_leaves_nothing(lab: Lab) -> None:
     lab.evidence.check(1)
 
 
-@pytest.mark.parametrize(("backend", "role"), [("queuefile", "keeper of"), ("kernel+steered", "guard of")])
+@pytest.mark.parametrize(("backend", "role"), [("queuefile", "keeper of"), ("file", "guard of")])
 def test_who_waits_with_the_lock_is_killed_and_another_waits_on(lab: Lab, role: str) -> None:
     pause(lab)
     run = waiting(lab)
@@ -290,7 +303,7 @@ def test_a_run_that_lasts_is_in_the_record_while_it_runs(lab: Lab) -> None:
     lab.ready()
     until(lambda: record_of(lab).get("state") == "running", "the record of the run")
     record = record_of(lab)
-    held = opened(lab).look(lab.name, 1.0).holder
+    held = look(lab).holder
     assert held is not None
     assert (record["token"], record["holder"]) == (lab.evidence.turns()[0], held.holder)
     lab.finish()

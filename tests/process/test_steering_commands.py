@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
 import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
-from singleton_run.errors import UNAVAILABLE, UNUSABLE, USAGE
+from singleton_run.errors import HELD, LOST, UNAVAILABLE, UNUSABLE, USAGE
 from tests.support.harness import LIMIT, PROGRAM, environment
 from tests.support.steering import Steered
 
@@ -20,6 +23,89 @@ if TYPE_CHECKING:
 def lab(tmp_path: Path) -> Iterator[Steered]:
     with Steered(tmp_path) as lab:
         yield lab
+
+
+def test_nobody_starts_during_a_pause_and_all_go_on_after_it(lab: Steered) -> None:
+    running = lab.hold()
+    said = lab.does("pause", "--reason", "migration")
+    assert f"It is held by {lab.turn()['SINGLETON_HOLDER']} on " in said
+    waiter = lab.call()
+    waiter.hears("migration")
+    lab.beats()
+    lab.finish()
+    assert running.wait() == 0, running.said
+    refused = lab.call("-n")
+    assert refused.wait() == HELD
+    assert "migration" in refused.said
+    lab.evidence.check(1)
+    assert "(migration)" in lab.does("resume")
+    assert waiter.wait() == 0, waiter.said
+    lab.evidence.check(2)
+
+
+def test_a_pause_ends_by_itself(lab: Steered) -> None:
+    lab.does("pause", "--for", "2s")
+    waiter = lab.call()
+    waiter.hears("paused by")
+    assert waiter.wait() == 0, waiter.said
+    assert lab.does("resume").endswith("which is over\n")
+
+
+def test_the_holder_of_a_file_is_ended_by_its_process(lab: Steered) -> None:
+    run = lab.hold()
+    for options in ((), ("--force",), ("--force", "--yes")):
+        done = lab.people("release", *options)
+        assert (done.returncode, done.stdout) == (HELD, "")
+        assert f": kill {run.pid}\n" in done.stderr
+    os.kill(run.pid, signal.SIGTERM)
+    run.wait()
+    assert lab.does("release") == f"{lab.name} is free: there is nothing to release\n"
+
+
+def test_a_holder_without_a_name_is_told_too(lab: Steered) -> None:
+    lab.hold()
+    lab.finish()
+    other = subprocess.Popen(
+        ["flock", str(lab.locks / f"{lab.name}.lock"), "sh", "-c", "echo; read -r _"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert other.stdout is not None
+    other.stdout.readline()
+    done = lab.people("release", "--force", "--yes")
+    other.communicate("\n", timeout=LIMIT)
+    assert done.returncode == HELD
+    assert "lslocks" in done.stderr
+
+
+def test_a_file_that_is_kept_after_its_turn_is_freed(lab: Steered) -> None:
+    run = lab.call("--lock-at-least-for", "1h")
+    assert run.wait() == 0, run.said
+    assert re.match(rf"released: {lab.name}, which was kept after .*\. It is free\n", lab.does("release"))
+    lab.next_one()
+
+
+def test_a_command_asks_whether_its_lock_is_still_its_own(lab: Steered) -> None:
+    run = lab.hold()
+    turn = lab.turn()
+    for options in ((), ("--for", "1h"), ("--lock", lab.lock)):
+        done = lab.check(turn, *options)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    lab.finish()
+    run.wait()
+    assert lab.check(turn).returncode == LOST
+    (lab.directory / "finish").unlink()
+    lab.hold()
+    done = lab.check(turn)
+    assert done.returncode == LOST
+    assert "is not ours any more: it is held" in done.stderr
+
+
+def test_a_script_stops_before_a_dangerous_step_if_its_lock_was_removed(lab: Steered) -> None:
+    script = f'rm "{lab.locks}"/*.lock; "$@" check && echo dangerous'
+    run = lab.call(command=["sh", "-c", script, "sh", *PROGRAM])
+    assert run.wait() == LOST, run.said
+    assert run.out == b""
+    assert "is not ours any more" in run.said
 
 
 def test_check_is_for_commands(lab: Steered) -> None:

@@ -241,13 +241,13 @@ class Stage:
         return done.stdout
 
     def show(self, script: str, columns: str) -> str:
-        """What a shell script prints at a terminal of so many columns, that shows no styles."""
-        environ = {**self.environ, "TERM": "dumb", "COLUMNS": columns}
+        """What a shell script prints at a terminal of so many columns, without its styles."""
+        environ = {**self.environ, "COLUMNS": columns}
         with Terminal(
             ["sh", "-c", script], self.directory, environ=environ, columns=int(columns)
         ) as terminal:
             terminal.wait()
-        lines = terminal.shown.replace("\r\n", "\n").split("\n")
+        lines = re.sub(r"\x1b\[[\d;]*m", "", terminal.shown).replace("\r\n", "\n").split("\n")
         return "\n".join(re.sub(r"(?<=\S) {2,}", "  ", line).rstrip(" ") for line in lines)
 
     @contextmanager
@@ -283,7 +283,8 @@ VARYING = (
     (r"\b0000\d{16}\b", "TOKEN of twenty digits"),
     (r"\b\d{16}\b", "TOKEN"),
     (r"\b\d{10}\.\d+\b", "SECONDS"),
-    (r"\b(wrapper|job|process|kill -9) \d+\b", r"\1 PID"),
+    (r"\b(wrapper|job|process|kill|kill -9) \d+\b", r"\1 PID"),
+    (r"\bby [\w.-]+@[\w.-]+", "by USER@HOST"),
     (r"\b\d+ ms\b", "SOME ms"),
     (r"\bafter \d+s\b", "after SOME s"),
 )

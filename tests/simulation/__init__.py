@@ -9,6 +9,8 @@ What is checked, at every step at which it could become false (`checks`):
 
 - at most one command's processes live, anywhere, and they live under a lease that has not lapsed;
 - a command is started once, under a lock that is ours, with a token greater than all before;
+- nothing is granted to a front under a pause that the keeper was told of, and an order to give the lock
+  back is obeyed in time by a turn that nothing else befalls;
 - nothing is released while a process lives, nor without the kernel's word that none does;
 - never two keepers; a front that exits by itself leaves nothing running; one that was killed, soon;
 - a turn that nothing befell, or nothing but one keeper's death or hanging, runs its command, has the
@@ -23,6 +25,8 @@ command when it was frozen still starts it, and kills it in the same way. A comm
 deleted by hand is excused until a ttl later. When front and guard are killed together and the keeper
 is not the one that forked the guard, nobody is left above the command: the keeper must keep the lock
 for ever, and a person ends it.
+
+Nobody waits for ever: each pause ends by itself or is ended.
 
 Not simulated: locks that the kernel frees by itself (they have no keeper and no clock), processes in
 uninterruptible sleep for longer than a moment, and process ids that are used again.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from singleton_run.api.contract import Grant
-from singleton_run.api.control import resumed
+from singleton_run.api.control import pause_of, resumed
 from singleton_run.errors import Lost, Refused, Unavailable
 from singleton_run.system import calls
 from singleton_run.testing.peer import Nursery
@@ -870,3 +871,63 @@ print(*sys.modules)
 def test_a_variable_without_a_name_says_nothing() -> None:
     """Environments that come from Windows have some, as `=C:`."""
     assert Address("etcd://h", {"": "C:"}).endpoints == Address("etcd://h", {}).endpoints
+
+
+# The control.
+
+
+@pytest.mark.parametrize("text", ["", "rubbish", "{", '{"version":2}', "{" + " " * 30_000 + "}"])
+def test_a_damaged_control_is_a_pause_and_is_replaced(
+    server: Etcd, crew_at: Crews, scheme: str, text: str
+) -> None:
+    crew = crew_at(server.address, scheme)
+    name = crew.name()
+    server.ctl("put", f"singleton-run/control/{name}", "--", text)
+    holder = crew.peer()
+    grant = holder.takes(name, LONG)
+    seen = holder.look(name)
+    assert pause_of(grant.control, 0.0) == pause_of(holder.renew(grant), 0.0) == pause_of(seen.control, 0.0)
+    assert pause_of(grant.control, 0.0) is not None
+    assert holder.steer(name, seen.version, resumed(None))
+    assert holder.renew(grant) == resumed(None)
+
+
+def test_a_new_control_changes_nothing_of_the_queue(
+    server: Etcd, crew_at: Crews, scheme: str, tmp_path: Path
+) -> None:
+    """The keys of holder and waiter, their leases and creations stay; a foreign waiter waits on."""
+    crew = crew_at(server.address, scheme)
+    name = crew.name()
+    holder, waiter = crew.peer(), crew.peer()
+    holder.takes(name, LONG)
+    waiter.is_refused(name, LONG)
+    with etcdctl_lock(server, name, tmp_path) as other:
+        queue(server, name, 3)
+        before = places(server, name)
+        for number in range(3):
+            version = holder.look(name).version
+            assert holder.steer(name, version, {**resumed(None), "number": number})
+        after = places(server, name)
+        assert [entry[:4] for entry in after] == [entry[:4] for entry in before]
+        assert after[0][4] > before[0][4], "the holder's key was not put again"
+        assert after[1:] == before[1:]
+        waiting = holder.look(name).waiting
+        assert waiting is not None
+        assert [held.holder for held in waiting] == [waiter.holder, f"etcd lease {before[2][2]:x}"]
+        assert [held.token for held in waiting] == [created for _, created, *_ in before[1:]]
+        assert other.poll() is None
+
+
+def places(server: Etcd, name: str) -> list[tuple[str, int, int, str, int]]:
+    """Key, creation, lease, value and last change of each place in a queue, the oldest first."""
+    text = server.ctl("get", f"{name}/", "--prefix", "--sort-by=CREATE", "--write-out=json")
+    return [
+        (
+            entry["key"],
+            int(entry["create_revision"]),
+            int(entry["lease"]),
+            entry.get("value", ""),  # that of etcdctl is empty
+            int(entry["mod_revision"]),
+        )
+        for entry in json.loads(text)["kvs"]
+    ]

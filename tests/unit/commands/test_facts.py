@@ -37,7 +37,9 @@ STRANGER = held("an election of client-go", token=None)
         (Look.HELD, held(token=8), record(), PAUSE, "paused"),
         (Look.HELD, held(EARLIER, token=None), record(), PAUSE, "paused"),
         (Look.HELD, held(), record("succeeded"), PAUSE, "paused"),
+        (Look.HELD, Held(token=8), record("succeeded"), PAUSE, "paused"),
         # A stranger knows no pause.
+        (Look.HELD, Held(), record("succeeded"), PAUSE, "held"),
         (Look.HELD, STRANGER, None, PAUSE, "held"),
     ],
 )
