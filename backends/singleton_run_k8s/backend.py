@@ -130,13 +130,19 @@ class LeaseBackend:
         return lease.control_of(written)
 
     def hold(self, grant: Grant, until: float, wake: int) -> None:
-        """Send Events, and watch our own Lease where that is allowed. While no watch can be opened, wait."""
+        """Send Events, and watch our own Lease where that is allowed. While no watch can be opened, wait.
+
+        Under a pause no record tells our token, by which we are ordered to give the lock back. So the first
+        call returns early, for a renewal that tells it.
+        """
         begin = min(until, toolbox.now() + _SAY_AFTER)
         if (self._events.pending or self._own_watch is None) and toolbox.wait(begin, [wake]):
             return
         deadline = Deadline(until, wake)
         if self._events.pending and until > toolbox.now() + _SAY_LIMIT:
             self._events.send(deadline.within(_SAY_LIMIT))
+        if self._own is not None and lease.is_paused(self._own) and lease.known_token(self._own) is None:
+            return
         pause = 0.1
         while self._watch_allowed and self._own is not None and not deadline.passed():
             try:

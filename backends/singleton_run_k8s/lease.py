@@ -162,6 +162,12 @@ def control_of(lease: Lease) -> Mapping[str, Any] | None:
     return None if text is None else controls.parsed(text)
 
 
+def is_paused(lease: Lease) -> bool:
+    """Whether there is a pause beside it, be it over or not."""
+    control = control_of(lease)
+    return control is not None and control["pause"] is not None
+
+
 def control_version(lease: Lease | None) -> str:
     """A text that names the control beside it, also one that was written by hand; empty without one."""
     if lease is None or (text := control_text(lease)) is None:

@@ -49,6 +49,8 @@ BESIDE = (
 )
 # Our own modules in C, and the import statement's own.
 MADE_IN_C = ("_singleton_run", "_libpq", "_frozen_importlib", "_frozen_importlib_external")
+# Data that we never ask for, and what stands in its place: we show texts as they are, `:boom:` too.
+EMPTIED = {"rich._emoji_codes": b"EMOJI = {}\n"}
 # Only other systems, other kinds of terminals, or other programs import these.
 NEVER = (
     "_winapi",
@@ -246,7 +248,7 @@ def write(found: dict[str, tuple[str, bool]], out: str) -> None:
                 continue
             if path not in places:  # os.path is posixpath
                 with open(path, "rb") as file:
-                    source = file.read()
+                    source = EMPTIED.get(name) or file.read()
                 shown = f"{name.replace('.', '/')}.py"  # the same name wherever the file is
                 code = marshal.dumps(compile(source, shown, "exec", dont_inherit=True, optimize=2))
                 places[path] = blob.tell(), len(code)

@@ -41,9 +41,14 @@ def say(text: str) -> None:
 
 def refuse(message: str, status: int = USAGE) -> NoReturn:
     """Print one line that says what is wrong, and end with `status`."""
+    warn(message)
+    raise SystemExit(status)
+
+
+def warn(message: str) -> None:
+    """Print one line to stderr, and go on, also if stderr can't be written."""
     with suppress(OSError):
         _write(2, f"{NAME}: {one_line(message)}\n")
-    raise SystemExit(status)
 
 
 def _write(descriptor: int, text: str) -> None:

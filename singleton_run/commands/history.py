@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from singleton_run.call.output import warn
 from singleton_run.commands import facts, lines
 from singleton_run.commands.connection import LIMIT, address, checked_name, opened
 from singleton_run.commands.looking import look_at
@@ -30,12 +31,17 @@ def run(given: Mapping[str, Value], environ: Mapping[str, str]) -> NoReturn:
         most = _count(_DEFAULT if given["lines"] is None else str(given["lines"]))
         told = facts.history(look_at(backend, name, LIMIT), name, lock, most)
 
+    def rows() -> str:
+        for note in told["notes"]:
+            warn(f"{name}: {note}")
+        return lines.history(told)
+
     def table(width: int) -> RenderableType:
         from singleton_run.commands import tables
 
         return tables.history(told, zone_of(environ), width)
 
-    answer(given, told, table, lambda: lines.history(told))
+    answer(given, told, table, rows)
 
 
 def _count(text: str) -> int:

@@ -74,7 +74,7 @@ def wait_out(job: Job, orders: Orders, got: Leased, until: float) -> StepsToOutc
         again = yield from acquire(job, orders, until)
         if not isinstance(again, tuple):
             return again
-        got = again
+        got, told = again, None
 
 
 def facts_in_force(control: Mapping[str, Any]) -> StepsToFacts:

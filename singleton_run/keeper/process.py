@@ -51,8 +51,6 @@ def run(
     `guard` is the guard's process id if it is our child, else 0. `plan` makes the plan of `job`: only this
     process needs the modules that it loads.
     """
-    gc.freeze()  # what the front has made stays shared with it: no collection here writes to it
-    gc.enable()
     calls.set_title(f"singleton-run: keeper of {job.name}")
     if pipes.tracer is not None:
         pipes.tracer.become("keeper")
@@ -66,6 +64,8 @@ def run(
     except Failure as failure:
         front.send(KeeperTells.gave_up(failure.status, str(failure)))
         return
+    gc.freeze()  # what the front has made stays shared with it, and what was loaded stays
+    gc.enable()
     page.reported = calls.now()  # what was loaded took its time, which is not the first attempt's
     process = _Keeper(backend, job, page, Reader(orders), front, Reader(proof), guard)
     steps = keeper_decisions.lifecycle(job, process.orders, resumed)

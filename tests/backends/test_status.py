@@ -501,6 +501,9 @@ def test_a_record_that_is_damaged_is_said_to_be(here: Asked) -> None:
     assert (told["runs"], told["schedule"]) == ([], None)
     assert facts.NO_RECORD in told["notes"]
     assert here.told("history", here.name)["notes"] == [facts.NO_RECORD]
+    done = here.ask("history", here.name)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == f"singleton-run: {here.name}: {facts.NO_RECORD}\n"
 
 
 def test_what_a_stranger_wrote_is_no_order_to_the_terminal(on_etcd: Asked, etcd_server: Etcd) -> None:

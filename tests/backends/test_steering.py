@@ -11,7 +11,9 @@ import pytest
 
 from singleton_run.api import control, registry
 from tests.servers import etcd
-from tests.support.harness import LONG, Lab, gone, send, until
+from tests.servers.kubeaccess import WATCHING
+from tests.support.harness import LONG, gone, send, until
+from tests.support.steering import Steered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -19,29 +21,41 @@ if TYPE_CHECKING:
 
     from singleton_run.api.contract import Backend, Look
     from singleton_run.api.control import Control
+    from tests.servers.kubeaccess import Namespace, Pod
     from tests.support.harness import Run
 
     Change = Callable[[Mapping[str, Any] | None], Control]
 
-SERVERS = ["etcd", pytest.param("etcd+grpc", marks=etcd.NEEDS_GRPC)]
+SERVERS = ["etcd", pytest.param("etcd+grpc", marks=etcd.NEEDS_GRPC), "postgres", "k8s-lease"]
 PAUSED = "is paused by alice@desk since 20"
 
 
+@pytest.fixture(scope="module")
+def pod(namespace: Namespace, tmp_path_factory: pytest.TempPathFactory) -> Pod:
+    return namespace.account("steered", (*WATCHING, "list")).pod(tmp_path_factory.mktemp("pod"))
+
+
 @pytest.fixture(params=SERVERS)
-def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lab]:
+def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Steered]:
     """A lock on that server."""
-    with Lab(tmp_path) as lab:
-        server: etcd.Etcd = request.getfixturevalue("etcd_server")
-        lab.lock = f"{request.param}://{server.address}"
+    with Steered(tmp_path) as lab:
+        if request.param == "k8s-lease":
+            pod: Pod = request.getfixturevalue("pod")
+            lab.put_at(f"k8s-lease://?service-account={pod.folder}", **pod.environ)
+        elif request.param == "postgres":
+            lab.put_at(request.getfixturevalue("postgres_server").url)
+        else:
+            lab.put_at(f"{request.param}://{request.getfixturevalue('etcd_server').address}")
         yield lab
 
 
-def opened(lab: Lab) -> Backend:
+def opened(lab: Steered) -> Backend:
     """The backend of the lab's server; not by gRPC, whose package warns at its import."""
-    return registry.open_backend(lab.lock.replace("etcd+grpc", "etcd"), os.environ)
+    address = lab.lock.replace("etcd+grpc", "etcd")
+    return registry.open_backend(address, {**os.environ, **lab.variables})
 
 
-def look(lab: Lab) -> Look:
+def look(lab: Steered) -> Look:
     """All that the server tells of the lab's lock."""
     backend = opened(lab)
     try:
@@ -50,7 +64,7 @@ def look(lab: Lab) -> Look:
         backend.close()
 
 
-def steer(lab: Lab, change: Change) -> None:
+def steer(lab: Steered, change: Change) -> None:
     """Change the control of the lab's lock, whoever else changes it."""
     backend = opened(lab)
     try:
@@ -62,39 +76,45 @@ def steer(lab: Lab, change: Change) -> None:
         backend.close()
 
 
-def pause(lab: Lab, seconds: float | None = None) -> None:
+def pause(lab: Steered, seconds: float | None = None) -> None:
     """Pause the lab's lock for so long, or until it is resumed."""
     now = time.time()
     ends = None if seconds is None else now + seconds
     steer(lab, lambda was: control.paused(was, by="alice@desk", at=now, until=ends, reason="the move"))
 
 
-def order(lab: Lab) -> None:
-    """Order that the present holder give the lock back."""
+def holder_of(lab: Steered) -> tuple[str, int] | None:
+    """The lock's holder and its token, which Kubernetes tells from the first renewal on."""
     held = look(lab).holder
-    assert held is not None
-    assert held.token is not None
-    holder, token, at = held.holder, held.token, time.time()
+    return None if held is None or held.token is None else (held.holder, held.token)
+
+
+def order(lab: Steered) -> None:
+    """Order that the present holder give the lock back."""
+    known = until(lambda: holder_of(lab), "a holder with a token")
+    assert known is not None
+    holder, token = known
+    at = time.time()
     steer(lab, lambda was: control.ordered(was, holder=holder, token=token, by="bob@desk", at=at))
 
 
-def one_runs_and_one_waits(lab: Lab, *words: str) -> tuple[Run, Run]:
+def one_runs_and_one_waits(lab: Steered, *words: str) -> tuple[Run, Run]:
     """Two replicas, of which the first has the lock."""
-    first = lab.start("--ttl", LONG, "--kill-after", "300ms", command=lab.long_job(*words))
+    first = lab.call("--ttl", LONG, "--kill-after", "300ms", command=lab.long_job(*words))
     lab.ready()
-    second = lab.start("--ttl", LONG, command=lab.job())
+    second = lab.call("--ttl", LONG)
     second.hears("waiting")
     return first, second
 
 
-def test_a_pause_lets_the_running_one_go_on_and_keeps_the_waiting_one_back(lab: Lab) -> None:
+def test_a_pause_lets_the_running_one_go_on_and_keeps_the_waiting_one_back(lab: Steered) -> None:
     first, second = one_runs_and_one_waits(lab)
     pause(lab)
     lab.beats()
     lab.finish()
     assert first.wait() == 0
     second.hears(PAUSED)
-    refused = lab.start("-n", command=lab.job())
+    refused = lab.call("-n")
     assert refused.wait() == 75
     assert PAUSED in refused.said
     assert len(lab.evidence.turns()) == 1
@@ -103,19 +123,19 @@ def test_a_pause_lets_the_running_one_go_on_and_keeps_the_waiting_one_back(lab: 
     lab.evidence.check(2)
 
 
-def test_a_pause_ends_by_itself_at_its_time_by_the_server_s_clock(lab: Lab) -> None:
+def test_a_pause_ends_by_itself_at_its_time_by_the_server_s_clock(lab: Steered) -> None:
     pause(lab, 5.0)
-    run = lab.start("--ttl", LONG, command=lab.job())
+    run = lab.call("--ttl", LONG)
     run.hears(PAUSED)
     assert run.wait() == 0
     lab.evidence.check(1)
 
 
 @pytest.mark.parametrize("resumes", [True, False])
-def test_a_keeper_that_is_killed_during_a_pause_has_a_successor(lab: Lab, *, resumes: bool) -> None:
+def test_a_keeper_that_is_killed_during_a_pause_has_a_successor(lab: Steered, *, resumes: bool) -> None:
     """It acquires the lock anew: where the dead one's lease isn't known to it, once that has lapsed."""
     pause(lab)
-    run = lab.start("--ttl", "6s", command=lab.job())
+    run = lab.call("--ttl", "6s")
     run.hears(PAUSED)
     keeper = run.one("keeper")
     send(signal.SIGKILL, keeper)
@@ -133,7 +153,7 @@ def test_a_keeper_that_is_killed_during_a_pause_has_a_successor(lab: Lab, *, res
         lab.next_one()
 
 
-def test_an_order_ends_a_command_that_is_deaf_and_then_the_next_one_runs(lab: Lab) -> None:
+def test_an_order_ends_a_command_that_is_deaf_and_then_the_next_one_runs(lab: Steered) -> None:
     first, second = one_runs_and_one_waits(lab, "leave", "ignore")
     order(lab)
     assert first.wait() == 79
@@ -145,7 +165,7 @@ def test_an_order_ends_a_command_that_is_deaf_and_then_the_next_one_runs(lab: La
     assert record["runs"][0]["state"] == "lost"
 
 
-def test_an_order_is_obeyed_though_the_keeper_is_killed_meanwhile(lab: Lab) -> None:
+def test_an_order_is_obeyed_though_the_keeper_is_killed_meanwhile(lab: Steered) -> None:
     first, second = one_runs_and_one_waits(lab, "ignore")
     order(lab)
     first.hears("is taken away by bob@desk")
@@ -155,9 +175,9 @@ def test_an_order_is_obeyed_though_the_keeper_is_killed_meanwhile(lab: Lab) -> N
     lab.evidence.check(2)
 
 
-def test_an_order_to_one_that_waits_during_a_pause_ends_its_wait(lab: Lab) -> None:
+def test_an_order_to_one_that_waits_during_a_pause_ends_its_wait(lab: Steered) -> None:
     pause(lab)
-    run = lab.start("--ttl", LONG, command=lab.job())
+    run = lab.call("--ttl", "6s")
     run.hears(PAUSED)
     order(lab)
     assert run.wait() == 79
@@ -167,9 +187,9 @@ def test_an_order_to_one_that_waits_during_a_pause_ends_its_wait(lab: Lab) -> No
     lab.evidence.check(1)
 
 
-def test_slots_are_skipped_during_a_pause(lab: Lab) -> None:
+def test_slots_are_skipped_during_a_pause(lab: Steered) -> None:
     pause(lab)
-    runs = [lab.start("--every", "2s", command=lab.job()) for _ in range(2)]
+    runs = [lab.call("--every", "2s") for _ in range(2)]
     until(lambda: "is skipped: the lock is paused" in runs[0].said + runs[1].said, "a slot to be skipped")
     steer(lab, control.resumed)
     until(lab.evidence.slots, "the next slot")
@@ -182,8 +202,8 @@ def test_slots_are_skipped_during_a_pause(lab: Lab) -> None:
     assert len(names) == len(set(names))
 
 
-def test_a_run_that_lasts_is_in_the_record_while_it_runs(lab: Lab) -> None:
-    run = lab.start("--ttl", LONG, command=lab.long_job())
+def test_a_run_that_lasts_is_in_the_record_while_it_runs(lab: Steered) -> None:
+    run = lab.call("--ttl", LONG, command=lab.long_job())
     lab.ready()
     until(lambda: (look(lab).record or {}).get("state") == "running", "the record of the run")
     found = look(lab)

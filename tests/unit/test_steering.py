@@ -175,6 +175,26 @@ def test_what_is_not_in_force_or_for_another_keeps_nobody_from_starting(asked: A
     assert [message[0] for message in history.told] == ["granted"]
 
 
+def test_a_pause_is_told_anew_after_trouble() -> None:
+    history = Steered()
+    history.step(granted(pausing()))
+    history.step(took=TTL / 3)
+    history.step(error=Unavailable("down"))
+    history.step(error=Unavailable("down"))
+    assert history.told[-1:] == [("trouble", "down")]
+    history.step(took=0.1)
+    history.step(granted(pausing()))
+    assert history.told[-1:] == [("paused", FACTS, None)]
+
+
+@pytest.mark.parametrize("answer", [True, "yes", [1], 0])
+def test_what_a_stranger_s_renewal_returns_asks_for_nothing(answer: object) -> None:
+    history = History(resumed=(grant(), TTL))
+    history.answer()
+    history.answer(answer)
+    assert (history.next, history.told) == ("hold", [])
+
+
 # An order.
 
 

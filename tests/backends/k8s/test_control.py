@@ -386,6 +386,26 @@ def renewed(holder: LeaseBackend, grant: Grant) -> bool:
     return True
 
 
+def test_a_holder_under_a_pause_tells_its_token_a_moment_later(
+    opened: Open, name: str, asked: list[str]
+) -> None:
+    """For an order to it, since it writes no record. Under none there is nothing to tell by itself."""
+    holder, person = opened(), opened()
+    steer(person, name, pause())
+    grant = take(holder, name)
+    with holding(holder, grant) as ended:
+        ended()
+    holder.renew(grant, LIMIT)
+    seen = person.look(name, LIMIT)
+    assert seen.holder is not None
+    assert seen.holder.token == grant.token
+    asked.clear()
+    with holding(holder, grant) as ended:
+        until(lambda: "WATCH" in asked, "it watches")
+        with pytest.raises(TimeoutError):
+            within(ended, AWHILE / 2)
+
+
 # What is told.
 
 
