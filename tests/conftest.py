@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tests.servers.etcd import Etcd
     from tests.servers.kubeaccess import Cluster, Namespace
     from tests.servers.postgres import Postgres
+    from tests.servers.redis import Server as Redis
 
 pytest_plugins = ["tests.support.session"]
 
@@ -82,6 +83,16 @@ def postgres_server() -> Iterator[Postgres]:
     from tests.servers import postgres
 
     with postgres.running() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def redis_server() -> Iterator[Redis]:
+    """A server for a module's tests, with a user who has the rights of a lock, and one who has none."""
+    from singleton_run_redis.errors import RIGHTS
+    from tests.servers import redis
+
+    with redis.running(flags=[*redis.user("app", RIGHTS), *redis.user("nobody", "+time")]) as server:
         yield server
 
 

@@ -15,16 +15,21 @@ _FORMS = {
     "redis": "redis://[USER:PASSWORD@]HOST:PORT/DATABASE",
     "rediss": "rediss://[USER:PASSWORD@]HOST:PORT/DATABASE?ssl_ca_certs=FILE",
     "unix": "unix://[USER:PASSWORD@]/PATH/OF/SOCKET?db=DATABASE",
+    "redis+sentinel": "redis+sentinel://[USER:PASSWORD@]HOST:PORT,HOST:PORT/SERVICE?db=DATABASE",
 }
 _LONGEST_PATH = 107
 _LOGIN = ("db", "username", "password")
+_SENTINEL_PORT = 26379
+_OF_SENTINEL = ("sentinel_username", "sentinel_password")
 _TLS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_server_name")
 
 
 class Address:
     """A server, and our login there. The constructor raises Refused (78).
 
-    `host` and `port` say where it is; for a Unix socket `host` is the socket's path, and `port` 0. `user` and
+    `host` and `port` say where it is; for a Unix socket `host` is the socket's path, and `port` 0. Where
+    `sentinels` (their hosts and ports) tell that, `service` is the name by which they know it, `host` is
+    empty, and `sentinel_login` are our user and password with them. `user` and
     `password` are empty without login. `tls`: TLS is spoken, and `ca`, `cert` and `key` are paths of files,
     empty for none; `server_name` is the name that the certificate must have in place of the host's.
     `insecure`: the certificate is not checked.
@@ -39,7 +44,10 @@ class Address:
         "key",
         "password",
         "port",
+        "sentinel_login",
+        "sentinels",
         "server_name",
+        "service",
         "tls",
         "user",
     )
@@ -64,7 +72,7 @@ class Address:
         Raises ValueError, with no password in its text.
         """
         _, login, hosts, path, query = parts(url)
-        words = options(query, _LOGIN + _TLS if scheme == "rediss" else _LOGIN)
+        words = options(query, _LOGIN + {"rediss": _TLS, "redis+sentinel": _OF_SENTINEL}.get(scheme, ()))
         user, _, password = login.partition(":")
         self.user = unquoted(user) or words.get("username", "")
         self.password = unquoted(password) or words.get("password", "") or spare
@@ -77,12 +85,17 @@ class Address:
         if self.key and not self.cert:
             raise ValueError("ssl_keyfile was given without ssl_certfile: give both")
         database = words.get("db", "")
+        self.sentinels: list[tuple[str, int]] = []
+        self.service = ""
+        self.sentinel_login = ("", "")
         if scheme == "unix":
             self.host, self.port = unquoted(path), 0
             if hosts or not self.host.strip("/"):
                 raise ValueError("the socket's path is missing, or does not begin with a slash")
             if "\0" in self.host or len(self.host.encode()) > _LONGEST_PATH:
                 raise ValueError(f"the socket's path can't be one: it has 1 to {_LONGEST_PATH} bytes")
+        elif scheme == "redis+sentinel":
+            self._read_sentinels(hosts, path, words)
         else:
             self.host, self.port = host_and_port(hosts or "127.0.0.1", _PORT)
             database = path.strip("/") or database
@@ -92,6 +105,14 @@ class Address:
         self.database = whole_number(database or "0")
         if self.database < 0:
             raise ValueError("the database is not a number")
+
+    def _read_sentinels(self, hosts: str, path: str, words: Mapping[str, str]) -> None:
+        self.host, self.port = "", 0
+        self.sentinels = [host_and_port(place, _SENTINEL_PORT) for place in hosts.split(",")]
+        self.service = unquoted(path).strip("/")
+        self.sentinel_login = (words.get("sentinel_username", ""), words.get("sentinel_password", ""))
+        if not self.service or not _is_utf8(self.service):
+            raise ValueError("the name is missing by which the Sentinels know the primary")
 
 
 def _is_utf8(text: str) -> bool:

@@ -30,6 +30,7 @@ _LISTEN_AFTER = 0.05
 # Each waiter looks this much later after the holder's end than the one before it, which takes the lock.
 _BEHIND = 0.05
 _LONGEST_PAUSE = 5.0
+_LONGEST_NUMBER = 20
 _LOST = {
     "gone": "its lease has ended, or its key was deleted",
     "kept": "it was given back, to be kept for a time",
@@ -174,7 +175,7 @@ class RedisBackend:
         return bool(self._change("forget", name, ["", plain(key)], Deadline.after(limit))[2])
 
     def examine(self, name: str, ttl: float, limit: float) -> Iterator[Finding]:
-        """Version, role, rights, channels, what the server does with its data, users, TLS."""
+        """Version, role, rights, eviction, durability, channels, login, TLS."""
         from singleton_run_redis import doctor
 
         yield from doctor.examine(self._session, self._address, name, limit)
@@ -290,14 +291,21 @@ def _held(answer: Answer) -> Held:
         # The key lives until its millisecond has passed.
         until=toolbox.now() + (left + 1) / 1000 if left >= 0 else None,
         handle={"rank": rank},
-        token=None if token is None else int(_number(token, 1) or 0),
+        token=_whole(token),
         control=_loaded_control(control),
     )
 
 
+def _whole(text: str | None) -> int | None:
+    """The same for a whole number."""
+    return None if _number(text, 1) is None else int(text or "")
+
+
 def _number(text: str | None, unit: float) -> float | None:
     """The number in a text, in another unit; None where somebody wrote something else."""
-    return int(text) / unit if text is not None and text.isascii() and text.isdigit() else None
+    if text is None or len(text) > _LONGEST_NUMBER or not (text.isascii() and text.isdigit()):
+        return None
+    return int(text) / unit
 
 
 def _lost(answer: Answer) -> Lost | None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from singleton_run.api.resolve import Address as Place
     from singleton_run_redis.address import Address
     from singleton_run_redis.driver import Command
+    from singleton_run_redis.sentinel import Sentinels
 
     Result = TypeVar("Result")
 
@@ -45,7 +46,12 @@ class Session:
         self._book = AddressBook()
         self._channels: list[str] = []
         self._tls = _tls(address)
-        self._place = authority(address.host, address.port) if address.port else address.host
+        self._server = (address.host, address.port)
+        self._sentinels: Sentinels | None = None
+        if address.sentinels:
+            from singleton_run_redis.sentinel import Sentinels
+
+            self._sentinels = Sentinels(address.sentinels, address.service, address.sentinel_login)
         self.clock = ServerClock()
         self.hello: Mapping[str, str] = {}
 
@@ -55,6 +61,8 @@ class Session:
             self.drop()
         if self._link is not None:
             return
+        if self._sentinels is not None:
+            self._server = self._sentinels.primary(self._book, deadline.share(2))
         try:
             addresses = self._addresses(deadline)
         except (LookupError, Timeout) as error:
@@ -172,17 +180,22 @@ class Session:
         if link is not None:
             link.close()
 
+    @property
+    def _place(self) -> str:
+        """The server, for messages."""
+        return authority(*self._server) if self._server[1] else self._server[0]
+
     def _addresses(self, deadline: Deadline) -> list[Place]:
-        if not self._address.port:
+        if not self._server[1]:
             import socket
 
             return [(int(socket.AF_UNIX), self._address.host)]
-        return self._book.find((self._address.host, self._address.port), deadline)
+        return self._book.find(self._server, deadline)
 
     def _look_up_again(self) -> None:
         """Look the name up anew before the next connection: a fail-over may have moved it."""
-        if self._address.port:
-            self._book.refresh((self._address.host, self._address.port))
+        if self._server[1]:
+            self._book.refresh(self._server)
 
     def _open(self, address: Place, deadline: Deadline) -> None:
         """Connect and greet the server. Raises Broken, Timeout, Interrupted, ServerError."""
@@ -205,6 +218,9 @@ class Session:
         except BaseException:
             wire.close()
             raise
+        if self._sentinels is not None and self.hello.get("role") != "master":
+            wire.close()
+            raise Broken("it is no primary any more: a fail-over is under way")
         self._link = link
         self.clock.read(int(seconds) + int(micros) / 1e6, sent, toolbox.now())
 

@@ -147,6 +147,7 @@ def _user(address: Address) -> Finding:
 def _encryption(address: Address) -> Finding:
     if address.tls:
         return good("TLS is spoken")
-    if not address.port or address.host in ("localhost", "::1") or address.host.startswith("127."):
+    hosts = [host for host, _ in address.sentinels] or [address.host]
+    if all(host[:1] == "/" or host in ("localhost", "::1") or host.startswith("127.") for host in hosts):
         return good("redis is on this machine, so TLS isn't needed")
     return warning("what we say to redis is not encrypted, nor is it sure who answers", "say rediss://")

@@ -49,7 +49,7 @@ local function place(id)
     local found = redis.call('HGET', waiters, id)
     if not found then return nil end
     local lapse, state = string.match(found, '^(%d+) (%a)$')
-    return tonumber(lapse), state
+    return lapse and tonumber(lapse), state
 end
 
 local function put(id, lapse, state)
@@ -124,7 +124,7 @@ if op == 'take' or op == 'stand' then
         return {clock, 'held', who, since, left, held[2], redis.call('HGET', control, 'text'), rank}
     end
     if op == 'stand' then return {clock, 'free'} end
-    local last = tonumber(redis.call('GET', token) or 0) or 0
+    local last = tonumber(redis.call('GET', token) or '') or 0
     if last >= 9007199254740991 then return {clock, 'worn'} end
     local fresh = text(math.max(last + 1, now))
     redis.call('SET', token, fresh)
@@ -147,7 +147,7 @@ _HOLDING = """
 -- ARGV: the token, the generation, and what is to be put
 if op == 'check' or op == 'renew' or op == 'write' or op == 'mark' or op == 'release' then
     local generation = tonumber(ARGV[5])
-    local later = tonumber(held[3] or 0) > generation
+    local later = (tonumber(held[3] or '') or 0) > generation
     if holder ~= me or held[2] ~= ARGV[4] or later or kept then
         local given_back = redis.call('HGET', record, 'released') == ARGV[4]
         if op == 'release' and given_back then return {clock, 'done'} end

@@ -19,7 +19,8 @@ from psycopg import sql
 
 from singleton_run.api.record import UNREADABLE, VERSION, ended, parsed, started, unreadable
 from singleton_run.system import fastjson
-from tests.servers import etcd, postgres
+from singleton_run_redis.scripts import keys_of
+from tests.servers import etcd, postgres, redis
 from tests.support.harness import Lab, environment, until
 
 if TYPE_CHECKING:
@@ -177,7 +178,22 @@ class InPostgres:
         return str(record)
 
 
-@pytest.fixture(params=["file", "etcd", "postgres"])
+class InRedis:
+    """The field of the record's key."""
+
+    def __init__(self, server: redis.Server) -> None:
+        self.server = server
+
+    def put(self, name: str, data: bytes) -> None:
+        with self.server.client() as client:
+            client.hset(keys_of(name)[2], "text", data)
+
+    def get(self, name: str) -> str:
+        with self.server.client() as client:
+            return str(client.hget(keys_of(name)[2], "text"))
+
+
+@pytest.fixture(params=["file", "etcd", "postgres", "redis"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Lab, Store]]:
     """A lab on each backend, and a way to its records."""
     with Lab(tmp_path) as lab:
@@ -188,6 +204,9 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Lab,
         elif request.param == "postgres":
             database = request.getfixturevalue("postgres_server")
             lab.lock, store = database.url, InPostgres(database)
+        elif request.param == "redis":
+            keeper = request.getfixturevalue("redis_server")
+            lab.lock, store = keeper.url, InRedis(keeper)
         yield lab, store
 
 
@@ -209,6 +228,8 @@ def test_a_damaged_record_is_ignored_and_the_next_one_is_whole(place: tuple[Lab,
     if isinstance(store, InEtcd):
         # More than etcd takes; no value, which etcdctl doesn't put; and bytes that are kept as they are.
         del data["huge"], data["empty"], data["latin"]
+    if isinstance(store, InRedis):  # bytes that are kept as they are
+        del data["latin"]
     for what, damage in data.items():
         store.put(lab.name, damage)
         assert_all_well(lab.start(command=["true"]))
@@ -324,6 +345,37 @@ def test_a_key_in_etcd_that_a_stranger_wrote_is_held_by_somebody(
         etcd_server.ctl("lease", "revoke", lease)
         assert waiter.wait() == 0, waiter.said
         assert all(json.loads(line) for line in waiter.said.splitlines())
+
+
+STRANGE_FIELDS = [
+    {"holder": "x"},
+    {"holder": "\x1b[2J\nby hand", "token": "-1", "since": "1e9", "generation": "x"},
+    {"holder": "h" * 100_000, "token": "9" * 5000, "since": "9" * 5000},
+    {"holder": "a:1:b", "token": "", "since": "", "generation": "", "kept": ""},
+]
+
+
+@pytest.mark.parametrize("fields", STRANGE_FIELDS, ids=range(len(STRANGE_FIELDS)))
+def test_a_key_in_redis_that_a_stranger_wrote_is_held_by_somebody(
+    tmp_path: Path, redis_server: redis.Server, fields: dict[str, str]
+) -> None:
+    with Lab(tmp_path) as lab, redis_server.client() as client:
+        lab.lock = redis_server.url
+        lock, _, _, control, queue, waiters, _ = keys_of(lab.name)
+        client.hset(lock, mapping=fields)
+        client.zadd(queue, {"somebody": 5})
+        client.hset(waiters, "somebody", "rubbish")
+        run = lab.start("-n", command=["true"])
+        assert run.wait() == 75, run.said
+        assert len(run.said.splitlines()) == 1
+        assert run.said.rstrip("\n").isprintable()
+        waiter = lab.start("--log-format", "json", command=["true"])
+        waiter.hears("waiting")
+        redis_server.delete_lock(lab.name)
+        assert waiter.wait() == 0, waiter.said
+        assert all(json.loads(line) for line in waiter.said.splitlines())
+        client.hset(control, "version", "rubbish")
+        assert_all_well(lab.start(command=["true"]))
 
 
 def test_a_row_in_postgres_has_values_that_the_table_allows_or_none(

@@ -14,7 +14,8 @@ from singleton_run.api.toolbox import digest
 from singleton_run.errors import DENIED, UNAVAILABLE, UNUSABLE
 from singleton_run_k8s.lease import MARK
 from singleton_run_k8s.objects import of_key
-from tests.servers import etcd, postgres
+from singleton_run_redis.scripts import keys_of
+from tests.servers import etcd, postgres, redis
 from tests.support.harness import Lab, environment
 from tests.support.proxy import DOWN, UP, proxy
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from tests.servers.kubeaccess import Namespace, Pod
 
-SERVERS = ("etcd", pytest.param("etcd+grpc", marks=etcd.NEEDS_GRPC), "k8s-lease", "postgres")
+SERVERS = ("etcd", pytest.param("etcd+grpc", marks=etcd.NEEDS_GRPC), "k8s-lease", "postgres", "redis")
 KEY = "v1"
 PASSWORD = "corr%ect:horse"  # noqa: S105 - of a server that lives as long as the tests
 
@@ -80,6 +81,15 @@ def pooler(postgres_server: postgres.Postgres) -> Iterator[postgres.Pgbouncer]:
         yield pooler
 
 
+@pytest.fixture(scope="module")
+def secure_redis(folder: Path) -> Iterator[redis.Server]:
+    """A Redis that speaks TLS."""
+    (folder / "redis").mkdir()
+    certificates = etcd.Certificates(folder / "redis" / "certificates")
+    with redis.running(certificates=certificates) as server:
+        yield server
+
+
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[Lab]:
     with Lab(tmp_path) as lab:
@@ -112,6 +122,9 @@ def damage_mark(kind: str, request: pytest.FixtureRequest, lab: Lab, data: str) 
     elif kind == "postgres":
         statement = "UPDATE singleton_run_lock_once SET mark = %s WHERE name = %s AND key = %s"
         request.getfixturevalue("postgres_server").run(statement, [data, lab.name, KEY])
+    elif kind == "redis":
+        with request.getfixturevalue("redis_server").client() as client:
+            client.hset(keys_of(lab.name)[-1], KEY, data)
     else:
         server: etcd.Etcd = request.getfixturevalue("etcd_server")
         command = server.ctl_command("put", f"singleton-run/once/{lab.name}/{KEY}")
@@ -127,6 +140,8 @@ def test_a_damaged_mark_is_for_a_person_to_look_at(
         place = pod_lock(request.getfixturevalue("pod"))
     elif kind == "postgres":
         place = Place(request.getfixturevalue("postgres_server").url)
+    elif kind == "redis":
+        place = Place(request.getfixturevalue("redis_server").url)
     elif kind != "file":
         place = Place(f"{kind}://{request.getfixturevalue('etcd_server').address}")
     lab.lock = place.lock
@@ -193,6 +208,8 @@ def wrong_login(kind: str, request: pytest.FixtureRequest, folder: Path) -> Plac
         return pod_lock(namespace.account("no-token").pod(folder / "no-token", "none"))
     if kind == "postgres":
         return Place(request.getfixturevalue("postgres_server").url_of("app", "wr%6Fng"))
+    if kind == "redis":
+        return Place(f"redis://app:wr%6Fng@{request.getfixturevalue('redis_server').address}")
     return Place(f"{kind}://root:wr%6Fng@{request.getfixturevalue('guarded').address}")
 
 
@@ -205,6 +222,8 @@ def no_permission(kind: str, request: pytest.FixtureRequest, folder: Path) -> Pl
         server: postgres.Postgres = request.getfixturevalue("postgres_server")
         server.make_role("nobody")
         return Place(server.url_of("nobody"))
+    if kind == "redis":
+        return Place(f"redis://nobody:{redis.QUOTED}@{request.getfixturevalue('redis_server').address}")
     quoted = PASSWORD.replace("%", "%25")
     return Place(f"{kind}://nobody:{quoted}@{request.getfixturevalue('guarded').address}")
 
@@ -232,6 +251,8 @@ def test_a_server_whose_certificate_is_not_trusted_is_of_no_use(
         pooler: postgres.Pgbouncer = request.getfixturevalue("pooler")
         url = f"postgres://app:{postgres.QUOTED}@localhost:{pooler.port}/app"
         place = Place(f"{url}?sslmode=verify-ca&sslrootcert={stranger}")
+    elif kind == "redis":
+        place = Place(f"{request.getfixturevalue('secure_redis').url}?ssl_ca_certs={stranger}")
     else:
         place = Place(f"{kind}://{request.getfixturevalue('encrypted').address}?cacert={stranger}")
     status, line = refused_with(lab, place, "--wait", "30")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ ADVICE = "needs redis-server: apt-get install redis-server, or name its folder i
 PASSWORD = "corr%ect:h/rse"  # noqa: S105 - of a server that lives as long as the tests
 QUOTED = "corr%25ect%3Ah%2Frse"
 LIMIT = 5.0
+SERVICE = "locks"
 
 
 def program() -> str:
@@ -124,3 +125,115 @@ def running(
             yield server.start()
         finally:
             server.kill()
+
+
+class Sentinel(Process):
+    """A Sentinel that watches over the server at port `primary` by the name SERVICE, with two of its kind.
+
+    A server that is silent for `patience` ms is down.
+    """
+
+    def __init__(self, folder: Path, primary: int, patience: int) -> None:
+        folder.mkdir(parents=True)
+        self.port = free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        settings = folder / "sentinel.conf"
+        settings.write_text(
+            f"port {self.port}\nbind 127.0.0.1\ndir {folder}\n"
+            f"sentinel monitor {SERVICE} 127.0.0.1 {primary} 2\n"
+            f"sentinel down-after-milliseconds {SERVICE} {patience}\n"
+            f"sentinel failover-timeout {SERVICE} 6000\n"
+        )
+        super().__init__([program(), str(settings), "--sentinel"], folder / "log")
+
+    def client(self) -> Redis:
+        """A client of redis-py's."""
+        return Redis(port=self.port, socket_timeout=LIMIT, retry=Retry(NoBackoff(), 0), decode_responses=True)
+
+    def sees(self) -> tuple[int, int, int]:
+        """The primary's port, and how many replicas and other Sentinels it knows of."""
+        with self.client() as client:
+            state = client.sentinel_master(SERVICE)
+        return int(state["port"]), int(state["num-slaves"]), int(state["num-other-sentinels"])
+
+
+class Watched:
+    """A primary with replicas, and Sentinels that watch over them."""
+
+    def __init__(self, folder: Path, patience: int) -> None:
+        first = Server(folder / "0")
+        follow = ["--replicaof", "127.0.0.1", str(first.port), "--repl-diskless-sync-delay", "0"]
+        self.servers = [first, *(Server(folder / str(number), follow) for number in (1, 2))]
+        self.sentinels = [Sentinel(folder / f"sentinel{number}", first.port, patience) for number in range(3)]
+        places = ",".join(sentinel.address for sentinel in self.sentinels)
+        self.url = f"redis+sentinel://{places}/{SERVICE}"
+
+    def start(self) -> Watched:
+        """Start all, and wait until they know each other."""
+        for server in self.servers:
+            server.start()
+        for sentinel in self.sentinels:
+            sentinel.begin()
+        whole = (self.servers[0].port, 2, 2)
+        until(
+            lambda: all(self._sees(sentinel) == whole for sentinel in self.sentinels),
+            "the Sentinels to see all",
+        )
+        with self.servers[0].client() as client:
+            until(lambda: self._follow(client), "both replicas to follow")
+        return self
+
+    @staticmethod
+    def _follow(client: Redis) -> bool:
+        """Whether both replicas have all that the primary has."""
+        return bool(client.wait(2, 100) == 2)
+
+    @staticmethod
+    def _sees(sentinel: Sentinel) -> tuple[int, int, int] | None:
+        try:
+            return sentinel.sees()
+        except (RedisError, KeyError):
+            return None
+
+    def primary(self) -> Server:
+        """The server that most Sentinels say is the primary."""
+        ports = [seen[0] for sentinel in self.sentinels if (seen := self._sees(sentinel))]
+        port = max(ports, key=ports.count)
+        return next(server for server in self.servers if server.port == port)
+
+    def delete_lock(self, name: str) -> None:
+        """Delete a lock by hand."""
+        self.primary().delete_lock(name)
+
+    def take_lock(self, name: str) -> None:
+        """Make the lock somebody else's, who never renews it."""
+        self.primary().take_lock(name)
+
+    def restart(self) -> None:
+        """The primary is killed, and is back before anybody has missed it."""
+        self.primary().restart()
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """None of them answers."""
+        with ExitStack() as stack:
+            for process in (*self.sentinels, *self.servers):
+                stack.enter_context(process.stopped())
+            yield
+
+    def kill(self) -> None:
+        """End all."""
+        for process in (*self.sentinels, *self.servers):
+            process.kill()
+
+
+@contextmanager
+def watched(patience: int = 1000) -> Iterator[Watched]:
+    """A primary, two replicas and three Sentinels, which know each other; `patience` is in ms."""
+    program()
+    with tempfile.TemporaryDirectory(prefix="singleton-run-") as own:
+        all_of_them = Watched(Path(own), patience)
+        try:
+            yield all_of_them.start()
+        finally:
+            all_of_them.kill()

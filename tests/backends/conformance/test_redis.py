@@ -1,4 +1,4 @@
-"""The backend `redis` passes what every lock under a lease must, on one server."""
+"""The backend `redis` passes what every lock under a lease must: on one server, and behind Sentinels."""
 
 from __future__ import annotations
 
@@ -80,3 +80,32 @@ class TestOneServer(OneServer, LeasedConformance):
 
 class TestCommand(OneServer, LeasedCommands):
     """The whole program."""
+
+
+class TestSentinel(LeasedConformance):
+    """A primary with replicas, which Sentinels name."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def site(cls) -> Iterator[Site]:
+        with redis.watched(patience=60_000) as watched:
+            host = watched.sentinels[0].address
+            yield Site(
+                opener=OPENER,
+                lock=watched.url,
+                delete=watched.delete_lock,
+                take=watched.take_lock,
+                outage=watched.stopped,
+                restart=watched.restart,
+                faults=[
+                    Fault("nobody listens", Unavailable, "redis+sentinel://127.0.0.1:1/locks"),
+                    Fault("all are stopped", Unavailable, watched.url, during=watched.stopped),
+                    Fault("no such service", Refused, f"redis+sentinel://{host}/none"),
+                    Fault("no service", Refused, f"redis+sentinel://{host}"),
+                    Fault("no port", Refused, "redis+sentinel://localhost:x/locks"),
+                ],
+                ttl=1.0,
+                fifo=True,
+                watches=True,
+                tells=True,
+            )
