@@ -223,8 +223,10 @@ class EtcdBackend:
         deadline = Deadline.after(limit)
         outcome = self._server.txn([], self._state_of(name), [], deadline)
         oldest, record, control = outcome.found
-        held = self._held(oldest[0], deadline, control=keys.control_of(control)) if oldest else None
-        return held, record_of(record)
+        if not oldest:
+            return None, record_of(record)
+        held = self._held(oldest[0], deadline, control=keys.control_of(control))
+        return keys.dated(held, record_of(record)), record_of(record)
 
     def look(self, name: str, limit: float) -> Look:
         """The whole queue, the record and the control, and then the time that the holder's lease has left."""
@@ -338,7 +340,7 @@ class EtcdBackend:
             # ours.
             others = [entry.key for some in newest for entry in some if entry.key != place.key]
             handle = {"ttl": ttl, "predecessor": others[0] if others else "", "revision": outcome.revision}
-            return self._held(oldest[0], deadline, handle, control)
+            return keys.dated(self._held(oldest[0], deadline, handle, control), record_of(record))
         if place.renewed < began:
             if not self._server.keep_lease_alive(place.lease, deadline):
                 raise LeaseNotFound

@@ -128,6 +128,16 @@ def held(
     return Held(holder, since=since, until=until, handle=handle, token=entry.created, control=control)
 
 
+def dated(held: Held, record: Mapping[str, Any] | None) -> Held:
+    """`held`, since the start of its run where `record` is of that run.
+
+    A place in the queue tells when it was taken, and who waited got the lock later.
+    """
+    if record is not None and record["token"] == held.token and record["start"] is not None:
+        held.since = record["start"]
+    return held
+
+
 def control_of(found: Sequence[KeyValue]) -> Mapping[str, Any] | None:
     """The control in what a range of its key has found, None without one."""
     if not found:

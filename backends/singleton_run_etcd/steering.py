@@ -28,6 +28,7 @@ def look(server: Server, among: Keys, name: str, deadline: Deadline) -> Look:
         state = Look.KEPT if keys.is_kept(first) else Look.HELD
         # A foreign client's key may have no lease.
         holder = keys.held(first, lease_end(server, first, deadline) if first.lease else None)
+        keys.dated(holder, record_of(record))
     return Look(
         state,
         holder,

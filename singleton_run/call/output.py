@@ -26,17 +26,28 @@ def quoted(word: str) -> str:
 
 
 def show(text: str, status: int = 0) -> NoReturn:
-    """Print to stdout and end with `status`, or with 1 if stdout can't be written (`--help | head -1`)."""
+    """Print to stdout and end with `status`, or as `say` if stdout can't be written."""
     say(text)
     raise SystemExit(status)
 
 
 def say(text: str) -> None:
-    """Print to stdout at once, and go on. If stdout can't be written, end with 1."""
+    """Print to stdout at once, and go on. If stdout can't be written, end as `unwritable`."""
     try:
         _write(1, text)
-    except OSError:
-        raise SystemExit(1) from None
+    except OSError as error:
+        unwritable(error, text)
+
+
+def unwritable(error: OSError, text: str) -> NoReturn:
+    """End with 1 because stdout can't be written: silently if nobody reads it (`--help | head -1`).
+
+    Else the first line of `text` goes to stderr with the reason: what a call has changed stays changed.
+    """
+    if not isinstance(error, BrokenPipeError):
+        first = text.partition("\n")[0]
+        warn(f"standard output can't be written ({error.strerror}): it should begin with {first!r}")
+    raise SystemExit(1)
 
 
 def refuse(message: str, status: int = USAGE) -> NoReturn:

@@ -94,7 +94,9 @@ def checked_reason(text: str) -> str:
     """`text` on one line. Raises ValueError if it is too long to be kept beside a lock."""
     reason = one_line(text)
     if len(reason) > control.LONGEST_REASON or len(fastjson.dumps(reason)) > _LONGEST_AS_JSON:
-        raise ValueError(f"--reason is too long: at most {control.LONGEST_REASON} characters")
+        raise ValueError(
+            f"--reason is too long: at most {control.LONGEST_REASON} characters, fewer of those outside ASCII"
+        )
     return reason
 
 

@@ -57,7 +57,13 @@ def released(backend: Backend, name: str, *, by_kernel: bool, force: bool, yes: 
             raise Failure(HELD, _killing(name, who))
         elif not force:
             by = steering.holder(who)
-            raise Failure(HELD, f"lock {name!r} is held by {by}: --force has its command ended")
+            if not is_one_of_ours(who.holder):
+                effect = "--force takes it away, and ends nothing there"
+            elif _only_waits(seen, who, steering.time_of(backend)):
+                effect = f"nothing runs there, it waits for the end of a pause; singleton-run resume {name}"
+            else:
+                effect = "--force has its command ended"
+            raise Failure(HELD, f"lock {name!r} is held by {by}: {effect}")
         elif is_one_of_ours(who.holder):
             steering.ask(_question(name, seen, who, steering.time_of(backend)), yes=yes)
             return _ordered(backend, name, who)
@@ -84,10 +90,10 @@ def is_one_of_ours(holder: str) -> bool:
 def _ordered(backend: Backend, name: str, who: Held) -> str:
     """Have the holder end its command and give the lock back, and wait for that."""
     left = _LEASE if who.until is None else max(0.0, who.until - now())
-    who = _with_token(backend, name, who, now() + left)
+    who = _with_token(backend, name, who, now() + left + _SLACK)
     token = who.token
     if token is None and not _is_same(backend.look(name, LIMIT), who):
-        return f"released: {who.holder} holds {name} no more.{_is_free(backend, name)}\n"
+        return _given_back(backend, name, who, _SLACK)
     if token is None:
         raise Refused(
             f"lock {name!r}: the server doesn't tell its holder's token, so it can't be ordered", UNUSABLE
@@ -109,13 +115,16 @@ def _ordered(backend: Backend, name: str, who: Held) -> str:
 
 
 def _with_token(backend: Backend, name: str, who: Held, until: float) -> Held:
-    """The holder with its token, which some servers don't tell before its first renewal."""
+    """The holder with its token, which some servers don't tell before its first renewal.
+
+    Without it if the holder loses the lock before: its machine may be lost.
+    """
     while who.token is None and now() < until:
         wait(now() + _LOOK_EVERY, [])
-        found = backend.look(name, LIMIT).holder
-        if found is None or found.holder != who.holder:
+        seen = backend.look(name, LIMIT)
+        if seen.state != Look.HELD or seen.holder is None or seen.holder.holder != who.holder:
             break
-        who = found
+        who = seen.holder
     return who
 
 
@@ -170,14 +179,24 @@ def _was(seen: Look, who: Held) -> str:
 
 def _question(name: str, seen: Look, who: Held, at: float) -> str:
     """What an order to `who` does, `at` that time (Unix seconds)."""
-    record = seen.record or {}
-    pause = control.pause_of(seen.control, at)
-    if pause is not None and who.since is not None and who.since >= pause["at"]:
+    if _only_waits(seen, who, at):
         return f"lock {name!r} is held by {steering.holder(who)}: this ends its wait for the pause to end"
-    of_this_run = record.get("token") == who.token and record.get("state") == "running"
-    command = one_line(str(record.get("command") or "")) if of_this_run else ""
+    command = one_line(str((seen.record or {}).get("command") or "")) if _runs(seen, who) else ""
     what = f"the command {command!r}" if command else "the command"
     return f"lock {name!r} is held by {steering.holder(who)}: this ends {what} there"
+
+
+def _only_waits(seen: Look, who: Held, at: float) -> bool:
+    """Whether `who` has got the lock under a pause, which is in force `at` that time, and started nothing."""
+    pause = control.pause_of(seen.control, at)
+    got_it_then = pause is not None and who.since is not None and who.since >= pause["at"]
+    return got_it_then and not _runs(seen, who)
+
+
+def _runs(seen: Look, who: Held) -> bool:
+    """Whether the record says that a command of `who` runs."""
+    record = seen.record or {}
+    return record.get("token") == who.token and record.get("state") == "running"
 
 
 def _killing(name: str, who: Held) -> str:

@@ -6,7 +6,7 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from singleton_run.call.output import show
+from singleton_run.call.output import show, unwritable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,8 +36,8 @@ def answer(
         with stdout() as stream:
             console = terminal(stream)
             console.print(table(console.width))
-    except OSError:
-        raise SystemExit(1) from None
+    except OSError as error:
+        unwritable(error, lines())
     raise SystemExit(status)
 
 

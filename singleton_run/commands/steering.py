@@ -80,7 +80,8 @@ def paused(pause: Mapping[str, Any]) -> str:
     by = f" by {one_line(pause['by'])}" if pause["by"] else ""
     until = f" until {rfc3339(int(pause['until']))}" if pause["until"] is not None else ""
     reason = f" ({one_line(pause['reason'])})" if pause["reason"] else ""
-    return f"since {rfc3339(int(pause['at']))}{by}{until}{reason}"
+    since = f"since {rfc3339(int(pause['at']))}" if pause["at"] else "since nobody knows when"
+    return f"{since}{by}{until}{reason}"
 
 
 def pause_note(backend: Backend, name: str, seen: Look) -> str:

@@ -215,3 +215,21 @@ def test_a_run_that_lasts_is_in_the_record_while_it_runs(lab: Steered) -> None:
     record = look(lab).record
     assert record is not None
     assert (record["state"], record["runs"]) == ("succeeded", [])
+
+
+def test_who_has_waited_holds_the_lock_since_its_own_run_began(lab: Steered) -> None:
+    first = lab.call("--ttl", LONG, command=lab.long_job())
+    lab.ready()
+    second = lab.call("--ttl", LONG, command=lab.long_job())
+    second.hears("waiting")
+    waited = time.time()
+    send(signal.SIGTERM, first.pid)
+    assert first.wait() == 128 + signal.SIGTERM
+    lab.ready(2)
+    until(lambda: (look(lab).record or {}).get("state") == "running", "the record of the second run")
+    held = look(lab).holder
+    assert held is not None
+    assert held.since is not None
+    assert held.since > waited - 0.01
+    lab.finish()
+    assert second.wait() == 0

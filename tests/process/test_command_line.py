@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 from types import MappingProxyType
@@ -197,10 +198,11 @@ def test_rubbish_is_shown_on_one_line(word: str) -> None:
     "argv", [["--help"], ["--version"], ["completion", "bash"], ["completion", "--help"], ["licenses"]]
 )
 @pytest.mark.parametrize("redirection", [">/dev/full", ">&-"])
-def test_what_can_not_be_printed_ends_quietly_with_an_error(argv: list[str], redirection: str) -> None:
+def test_what_can_not_be_printed_ends_with_one_line_and_an_error(argv: list[str], redirection: str) -> None:
     shell = ["sh", "-c", f'"$@" {redirection}', "sh", *PROGRAM, *argv]
     result = subprocess.run(shell, env=environment(), capture_output=True, text=True, check=False)
-    assert (result.returncode, result.stderr) == (1, "")
+    assert result.returncode == 1
+    assert re.fullmatch(r"singleton-run: standard output can't be written .*\n", result.stderr)
 
 
 def test_a_refusal_without_stderr_stays_a_refusal() -> None:

@@ -323,7 +323,14 @@ def test_our_options_are_taken_out_of_the_environment_and_nothing_else(lab: Lab)
     seen = variables(lab.start(command=["env"], environ=environ))
     assert not {*ours, *stale} & seen.keys()
     assert (seen["SINGLETON_RUN_PORT"], seen["OTHER"]) == ("tcp://10.0.0.1:80", "é ü")
-    added = {"SINGLETON_NAME", "SINGLETON_TOKEN", "SINGLETON_HOLDER", "SINGLETON_ID", "SINGLETON_HELD"}
+    added = {
+        "SINGLETON_NAME",
+        "SINGLETON_TOKEN",
+        "SINGLETON_HOLDER",
+        "SINGLETON_LOCK",
+        "SINGLETON_ID",
+        "SINGLETON_HELD",
+    }
     assert seen.keys() - environ.keys() <= added | {"_", "PWD", "OLDPWD", "SHLVL"}
     assert all(seen[name] == value for name, value in environ.items() if name not in {*ours, *stale, "_"})
 

@@ -227,9 +227,9 @@ def _pause_overlooked() -> list[Patch]:
     return [(keeper_decisions, "acquire_to_run", acquire)]
 
 
-def _old_pause_believed() -> list[Patch]:
-    """A keeper that waits for the end of a pause never looks at it again."""
-    return [(pausing, "control_in", lambda _result: {"pause": _ENDLESS, "release": None})]
+def _pause_without_end() -> list[Patch]:
+    """A keeper that sees a control takes it for a pause that nobody ends."""
+    return [(pausing, "pause_of", lambda _control, _now: _ENDLESS)]
 
 
 def _order_overlooked() -> list[Patch]:
@@ -280,7 +280,7 @@ BUGS: dict[str, Callable[[], list[Patch]]] = {
         _end_moved_by_a_failure,
         _clock_before_messages,
         _pause_overlooked,
-        _old_pause_believed,
+        _pause_without_end,
         _order_overlooked,
         _released_by_order,
         _stop_by_order_without_kill,

@@ -1,6 +1,6 @@
 /* Shows the compiler which paths through CPython a start takes (base.sh, gcc's -fprofile-use). It does the same each time
  * and everywhere, down to the addresses of objects, because the executable has to be the same bytes: it reads no file and
- * no environment, hashes without a random key, and asks the kernel for the same addresses. */
+ * no environment, works in the root, hashes without a random key, and asks the kernel for the same addresses. */
 #include <Python.h>
 
 #include <sys/personality.h>
@@ -87,6 +87,9 @@ int main(int argc, char **argv)
     if (!(now & ADDR_NO_RANDOMIZE) && personality(now | ADDR_NO_RANDOMIZE) >= 0) {
         char *environment[] = {NULL};
         execve("/proc/self/exe", (char *[]){"training", NULL}, environment);
+    }
+    if (chdir("/") != 0) {  /* os asks for the folder, and the length of its name would be counted */
+        return 1;
     }
     PyPreConfig before;
     PyPreConfig_InitIsolatedConfig(&before);
