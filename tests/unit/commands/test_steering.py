@@ -45,6 +45,11 @@ def test_who_steers_is_a_user_at_a_host() -> None:
 def test_what_others_have_written_rewrites_no_terminal() -> None:
     told = steering.holder(Held("vm:1:\x1b[2J", host="h\n", since=0.0))
     assert told == "vm:1:\\x1b[2J on h\\n since 1970-01-01T00:00:00Z"
-    pause = control.paused(None, by="a\x1b@b", at=0.0, until=60.0, reason="x\ny")["pause"]
+    pause = control.paused(None, by="a\x1b@b", at=1.0, until=60.0, reason="x\ny")["pause"]
     said = steering.paused(pause)
-    assert said == "since 1970-01-01T00:00:00Z by a\\x1b@b until 1970-01-01T00:01:00Z (x\\ny)"
+    assert said == "since 1970-01-01T00:00:01Z by a\\x1b@b until 1970-01-01T00:01:00Z (x\\ny)"
+
+
+def test_a_pause_that_stands_for_a_damaged_control_has_no_time() -> None:
+    said = steering.paused(control.parsed("{broken")["pause"])
+    assert said == "since nobody knows when (its control object can't be read)"
