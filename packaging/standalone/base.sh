@@ -30,10 +30,8 @@ step() {
 
 build_musl() {
     cd "$work" && rm -rf musl && cp -r "$sources/musl" musl && cd musl
-    # The older malloc: the newer one, made to resist an attacker, gives memory back to the kernel all the time. In a
-    # start of ours it made 200 calls of mmap and 100 of munmap: 6% of the whole time.
     CC=${cross:+$cross-}gcc AR=${cross:+$cross-}ar RANLIB=${cross:+$cross-}ranlib CFLAGS="-O2 -ffile-prefix-map=$work=." ./configure \
-        --prefix="$prefix" --syslibdir="$prefix/lib" --disable-shared --with-malloc=oldmalloc --enable-wrapper=gcc --target="${cross:-$machine-linux-gnu}"
+        --prefix="$prefix" --syslibdir="$prefix/lib" --disable-shared --enable-wrapper=gcc --target="${cross:-$machine-linux-gnu}"
     make -j"$jobs" install
     # The kernel's headers are the distribution's: musl has none.
     local folder
@@ -87,27 +85,6 @@ build_libpq() {
     install -m 644 src/interfaces/libpq/libpq-fe.h src/include/postgres_ext.h "$prefix/include/"
 }
 
-# Build a CPython that counts, let it start some times, and keep the counts (*.gcda) for the one that is built then.
-learn_from_training() {
-    local counting=-fprofile-generate name file
-    make -j"$jobs" CFLAGS_NODIST=$counting LDFLAGS_NODIST=$counting libpython3.13.a
-    mkdir training
-    for name in encodings encodings.aliases encodings.utf_8; do
-        file=Lib/${name/.//}
-        [[ -d $file ]] && file=$file/__init__
-        Programs/_freeze_module "$name" "$file.py" "training/$name.h"
-    done
-    static-cc $counting -Wall -Werror -Itraining -IInclude -I. "$(dirname "$recipe")/native/training.c" -o training/training \
-        libpython3.13.a -L"$prefix/lib" -lssl -lcrypto -lm -Wl,--wrap=_PyConfig_InitPathConfig
-    find . -name '*.gcda' -delete  # of the programs that have helped to build it
-    local count
-    for count in {1..10}; do
-        training/training </dev/null >/dev/null 2>&1
-    done
-    find . -name '*.o' -delete
-    rm libpython3.13.a Programs/_freeze_module _bootstrap_python
-}
-
 build_python() {
     cd "$work" && rm -rf python && cp -r "$sources/python3.13" python && cd python
     : >Modules/Setup.stdlib.in
@@ -118,18 +95,13 @@ build_python() {
         --with-builtin-hashlib-hashes=blake2 --with-openssl="$prefix" --without-readline --without-mimalloc --with-pkg-config=no \
         ${cross:+--host="$cross" --build="$(gcc -dumpmachine)" --with-build-python="${PYTHON:?}"} \
         ac_cv_buggy_getaddrinfo=no ac_cv_func_close_range=no ac_cv_file__dev_ptmx=yes ac_cv_file__dev_ptc=no ac_cv_func_dlopen=no MODULE_BUILDTYPE=static
-    local learned=()
-    if [[ ! $cross ]]; then
-        learn_from_training
-        learned=(CFLAGS_NODIST=-fprofile-use)
-    fi
-    make -j"$jobs" "${learned[@]}" libpython3.13.a
+    make -j"$jobs" libpython3.13.a
     install -m 644 libpython3.13.a "$prefix/lib/"
     mkdir -p "$prefix/include/python3.13"
     cp -r Include/. "$prefix/include/python3.13/"
     cp pyconfig.h "$prefix/include/python3.13/"
     if [[ ! $cross ]]; then
-        make -j"$jobs" "${learned[@]}" python
+        make -j"$jobs" python
         install -m 755 python "$prefix/bin/python3.13"
         rm -rf "$prefix/lib/python3.13"
         cp -r Lib "$prefix/lib/python3.13"
