@@ -94,7 +94,7 @@ build_python() {
         --prefix=/usr --disable-shared --without-ensurepip --disable-test-modules --without-doc-strings --without-static-libpython \
         --with-builtin-hashlib-hashes=blake2 --with-openssl="$prefix" --without-readline --without-mimalloc --with-pkg-config=no \
         ${cross:+--host="$cross" --build="$(gcc -dumpmachine)" --with-build-python="${PYTHON:?}"} \
-        ac_cv_buggy_getaddrinfo=no ac_cv_func_close_range=no ac_cv_file__dev_ptmx=yes ac_cv_file__dev_ptc=no ac_cv_func_dlopen=no MODULE_BUILDTYPE=static
+        ac_cv_buggy_getaddrinfo=no ac_cv_broken_nice=no ac_cv_func_close_range=no ac_cv_file__dev_ptmx=yes ac_cv_file__dev_ptc=no ac_cv_func_dlopen=no MODULE_BUILDTYPE=static
     make -j"$jobs" libpython3.13.a
     install -m 644 libpython3.13.a "$prefix/lib/"
     mkdir -p "$prefix/include/python3.13"
