@@ -72,6 +72,10 @@ class Server(Process):
             command += ["--port", "0", "--tls-port", str(self.port), "--tls-auth-clients", "optional"]
             command += ["--tls-cert-file", certificates.cert, "--tls-key-file", certificates.key]
             command += ["--tls-ca-cert-file", certificates.ca]
+        self.bus = 0
+        if "--cluster-enabled" in flags:  # else its port of the cluster is one that nobody has asked for
+            self.bus = free_port()
+            command += ["--cluster-port", str(self.bus)]
         super().__init__([*command, *flags], folder / "log")
 
     def start(self) -> Server:

@@ -221,7 +221,7 @@ def test_a_node_of_a_cluster(tmp_path: Path) -> None:
         other.client() as there,
     ):
         there.execute_command("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
-        here.execute_command("CLUSTER", "MEET", "127.0.0.1", str(other.port))
+        here.execute_command("CLUSTER", "MEET", "127.0.0.1", str(other.port), str(other.bus))
         until(lambda: refuses(one, "MOVED"), "the nodes to know each other")
         fails(one.url, UNUSABLE, "it is a cluster")
 
