@@ -89,7 +89,7 @@ UNFIT = {
     "process/test_trace.py::test_of_trouble_a_refusal_a_loss_and_a_failed_start_too": _STRANGER,
 }
 # The same for a parameter, in whichever test.
-UNFIT_PARAMETERS = {"etcd+grpc": _GRPC, "redis": _REDIS}
+UNFIT_PARAMETERS = {"etcd+grpc": _GRPC, "redis": _REDIS, "queuefile": _STRANGER}
 
 
 def select(config: pytest.Config, items: list[pytest.Item]) -> None:
