@@ -14,7 +14,7 @@ import stat
 from singleton_run.api import toolbox
 from singleton_run.api.contract import Grant, Held
 from singleton_run.api.record import LONGEST, parsed, parsed_mark, unreadable
-from singleton_run.errors import UNUSABLE, Lost, Refused, Unavailable
+from singleton_run.errors import SCARCE, UNUSABLE, Lost, Refused, Unavailable, scarce
 from singleton_run_file import lock_file
 from singleton_run_file.address import ASK
 from singleton_run_file.directory import DIRECTORY, reason
@@ -328,7 +328,11 @@ class FileBackend:
         except OSError as error:
             self._close_lock()
             raise Refused(f"{self._path} can't be written ({reason(error)}): {ASK}", UNUSABLE) from None
-        self._control = read_control(self._directory, name)
+        try:
+            self._control = read_control(self._directory, name)
+        except Refused:
+            self._close_lock()
+            raise
         control = control_in(self._control)
         return Grant(name, holder, token, ttl, {}, self._read_record(name), control=control)
 
@@ -373,12 +377,14 @@ def _mark_file(key: str) -> str:
 
 
 def read_control(directory: int, name: str) -> str | None:
-    """The content of NAME.control; None without one."""
+    """The content of NAME.control; None without one. Raises Refused (78) where descriptors or memory lack."""
     try:
         return _read(directory, f"{name}.control").decode(errors="backslashreplace")
     except FileNotFoundError:
         return None
     except OSError as error:
+        if error.errno in SCARCE:
+            raise Refused(scarce(str(error.strerror)), UNUSABLE) from None
         # A file that can't be read is no control that lets a command start.
         return str(error)
 
