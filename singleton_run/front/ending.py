@@ -19,9 +19,8 @@ class Ending:
     `status` is the exit status, `raised` the signal that ended the command (0 for none). `imposed` is the
     status that replaces the command's own (0 for none). `lost` says that another may have the lock already.
     `stopped` and `killed` say that the command was stopped or killed because of the lease, or because the
-    lock is taken away. `asked_to_stop`
-    says that a signal asked the command to stop. `grace` is how long a command has to end after --timeout,
-    in seconds, before it is killed.
+    lock is taken away. `asked_to_stop` says that a signal asked the command to stop. `grace` is how long a
+    command has to end after --timeout, in seconds, before it is killed.
     """
 
     def __init__(self, effects: Effects, guard: GuardWatch, settings: Settings, grace: float) -> None:

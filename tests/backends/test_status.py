@@ -13,7 +13,6 @@ import pytest
 
 from singleton_run.commands import facts
 from singleton_run.errors import DENIED, NOT_HELD, UNAVAILABLE, UNUSABLE, USAGE
-from tests.servers import redis
 from tests.servers.kubeaccess import WATCHING
 from tests.support import schemas
 from tests.support.harness import LIMIT, LONG, PROGRAM, Lab, Run, environment, kill_tree, until
@@ -83,12 +82,6 @@ class Asked(Lab):
             return value if value["schedule"] and value["schedule"]["state"] == state else None
 
         return until(look, f"a slot that is {state}")
-
-
-@pytest.fixture(scope="module")
-def redis_server() -> Iterator[redis.Server]:
-    with redis.running() as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

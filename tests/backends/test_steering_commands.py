@@ -17,7 +17,7 @@ from singleton_run.api.contract import Grant
 from singleton_run.api.lock_address import redact
 from singleton_run.errors import HELD, LOST, UNAVAILABLE, UNUSABLE, USAGE
 from singleton_run_k8s.objects import of_lock
-from tests.servers import etcd, redis
+from tests.servers import etcd
 from tests.servers.kubeaccess import WATCHING
 from tests.support.harness import LIMIT, PROGRAM, environment, gone, kill_tree, until
 from tests.support.proxy import DOWN, UP, proxy
@@ -37,12 +37,6 @@ SERVERS = ("etcd", "postgres", "k8s-lease", "redis")
 @pytest.fixture(scope="module")
 def pod(namespace: Namespace, tmp_path_factory: pytest.TempPathFactory) -> Pod:
     return namespace.account("steering", (*WATCHING, "list")).pod(tmp_path_factory.mktemp("pod"))
-
-
-@pytest.fixture(scope="module")
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Server]:
-    with redis.running(tmp_path_factory.mktemp("redis")) as server:
-        yield server
 
 
 @pytest.fixture(params=SERVERS)
