@@ -240,7 +240,7 @@ class Cluster:
                 if member.process is None:
                     continue
                 status = json.loads(member.ctl("endpoint", "status", "-w", "json"))[0]["Status"]
-                if status["leader"] == status["header"]["member_id"]:
+                if status.get("leader") == status["header"]["member_id"]:
                     return member
             return None
 
