@@ -41,7 +41,7 @@ def run(given: Mapping[str, Value], environ: Mapping[str, str]) -> NoReturn:
             now = steering.time_of(backend)
             until = at if length is None else now + length
             if until is not None and until <= now:
-                raise ValueError(f"--until: it is {rfc3339(int(now))} by the server's clock already")
+                raise ValueError(f"the pause is over at once: by the server it is {rfc3339(int(now))}")
             made.update(
                 control.paused(seen.control, by=steering.ourselves(), at=now, until=until, reason=reason)
             )

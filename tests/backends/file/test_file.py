@@ -879,3 +879,26 @@ def test_marks_are_not_written_through_a_link(lab: Lab) -> None:
     with pytest.raises(Refused, match="can't be read"):
         backend.done(lab.name, "v1", 0.0)
     assert list(elsewhere.iterdir()) == []
+
+
+LACKING = """
+import resource, sys
+from singleton_run.api import registry
+from singleton_run.errors import Refused
+
+backend = registry.open_backend(sys.argv[1], {})
+grant = backend.acquire("a", "h:1:a", 30.0, 0.0)
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, most))
+try:
+    print(backend.renew(grant, 0.0))
+except Refused as refused:
+    print(refused.status, refused)
+"""
+
+
+def test_a_lack_of_descriptors_is_said_and_is_no_pause(tmp_path: Path) -> None:
+    argv = [sys.executable, "-c", LACKING, f"file://{tmp_path}"]
+    tmp_path.chmod(0o700)
+    done = subprocess.run(argv, env=environment(), capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("78 this machine refuses what a run takes (Too many open files)")
