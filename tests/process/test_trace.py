@@ -305,11 +305,15 @@ def test_each_request_to_etcd_is_told(etcd_server: Etcd, tmp_path: Path, scheme:
     if scheme == "etcd":
         paths = {key.split()[0] for _, key, _ in told}
         assert paths >= {"/v3/lease/grant", "/v3/kv/txn", "/v3/watch", "/v3/lease/keepalive"}
-        assert {answer for _, _, answer in told} == {f"200 from {etcd_server.address}"}
+        good, watch = f"200 from {etcd_server.address}", "/v3/watch"
     else:
         kinds = {kind for kind, _, _ in told}
         assert kinds >= {"LeaseGrantRequest", "TxnRequest", "WatchCreateRequest", "LeaseKeepAliveRequest"}
-        assert {answer for _, _, answer in told} == {"OK"}
+        good, watch = "OK", "WatchCreateRequest"
+    # The front may say that the command runs, or has ended, just while the holder opens its watch.
+    watches = [(kind, key, answer) for kind, key, answer in told if kind == watch or key.startswith(watch)]
+    assert {answer for _, _, answer in watches} <= {good, "Interrupted"}
+    assert {answer for request in told if request not in watches for answer in request[2:]} == {good}
     assert any(key.split()[-1].startswith(f"{lab.name}/") for _, key, _ in told)
 
 
