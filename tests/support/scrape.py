@@ -76,6 +76,10 @@ class Scrape:
                 return float(sample.value)
         return None
 
+    def count(self, name: str, **labels: str) -> float:
+        """The same, 0 without one."""
+        return self.value(name, **labels) or 0.0
+
 
 def scrape(address: str) -> Scrape:
     """The series at /metrics."""
