@@ -137,7 +137,7 @@ class _Reader:
                 returns,
             )
         for self._number, line in enumerate(lines, 1):
-            self._line(line.removesuffix("\r").strip(syntax.BLANKS))
+            self._line(line.removesuffix("\r").lstrip(syntax.BLANKS))
         if self._own_at:
             self._fault("no line follows these options: they are for the line below them", self._own_at)
 

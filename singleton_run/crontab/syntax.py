@@ -1,7 +1,8 @@
 """The lines of crontab(5), as Debian's cron reads them: assignments, fields, the command and its input.
 
-Three things are ours: six fields with the second first, `@every DURATION`, and comments that begin with
-`singleton-run:`, which give the options of the line below them.
+Three things are ours: six fields with the second first (or seven, as supercronic has them, if the year is
+`*`), `@every DURATION`, and comments that begin with `singleton-run:`, which give the options of the line
+below them.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def line_of(text: str, *, user_column: bool) -> Line:
             "hour, day of the month, month, day of the week), six with the second first, or a word such as "
             "@daily"
         )
-    schedule = " ".join(words[:count])
+    schedule = " ".join(words[: min(count, 6)])
     rest = _after(text, count)
     user = None
     if user_column:
@@ -98,17 +99,19 @@ def line_of(text: str, *, user_column: bool) -> Line:
 
 
 def _fields(words: list[str]) -> int:
-    """How many of the words are the schedule. Raises ValueError for the seven fields of other programs."""
+    """How many of the words are the schedule. Raises ValueError for a year."""
     if words[0] == EVERY:
         return 2
     if words[0][0] == "@":
         return 1
     if len(words) < 6 or not _is_field(words[5]):
         return 5
+    if words[6:7] == ["*"]:
+        return 7
     if len(words) > 6 and _is_field(words[6]):
         raise ValueError(
-            "this line has seven fields: leave out the year, or the second and the year. Six fields are "
-            "second, minute, hour, day of the month, month and day of the week"
+            f"this line has seven fields, the last a year, {words[6]!r}: leave it out. Six fields are second, "
+            "minute, hour, day of the month, month and day of the week"
         )
     return 6
 

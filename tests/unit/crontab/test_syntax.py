@@ -37,6 +37,7 @@ def test_an_assignment(line: str, pair: tuple[str, str] | None) -> None:
         ("* * * * * true", "* * * * *", "true"),
         ("*/5\t1-3\t*  *\tmon-fri  run  a  b", "*/5 1-3 * * mon-fri", "run  a  b"),
         ("0 */10 * * * * run", "0 */10 * * * *", "run"),
+        ("*/5 * * * * * * run", "*/5 * * * * *", "run"),
         ("0 0 12 * * MON,FRI run", "0 0 12 * * MON,FRI", "run"),
         ("0 0 12 * * 8 run", "0 0 12 * * 8", "run"),
         ("0 0 12 * * /run", "0 0 12 * *", "/run"),
