@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import ctypes
 import os
 import re
+import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 from uuid import uuid4
@@ -526,11 +530,46 @@ def test_a_damaged_record_is_unreadable(server: postgres.Postgres, opened: Open,
         backend.leave(LIMIT)
 
 
-def test_without_psycopg_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_libpq_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(name: str) -> None:
+        raise OSError(name)
+
+    for module in ("address", "libpq", "libpq_shared"):
+        monkeypatch.delitem(sys.modules, f"singleton_run_postgres.{module}", raising=False)
     monkeypatch.setitem(sys.modules, "psycopg", None)
+    monkeypatch.setattr(ctypes, "CDLL", nothing)
     with pytest.raises(Refused, match=r"singleton-run\[postgres\]") as no:
         open_backend("postgres", os.environ)
     assert no.value.status == UNUSABLE
+
+
+@pytest.mark.parametrize("place", ["the wheel of psycopg", "where psycopg finds it"])
+def test_libpq_is_found(tmp_path: Path, place: str) -> None:
+    """In the second case only the loader knows the wheel's folder, and the system's libpq is broken."""
+    packages = Path(psycopg.__file__).parents[1]
+    libraries = packages / "psycopg_binary.libs"
+    if place != "the wheel of psycopg":
+        for name in ("psycopg", "psycopg_binary", "typing_extensions.py"):
+            (tmp_path / name).symlink_to(packages / name)
+        (tmp_path / "libpq.so.5").touch()
+        packages = tmp_path
+    program = (
+        "import sys; from singleton_run_postgres import libpq; print('psycopg' in sys.modules); "
+        "print(libpq.options_of('postgresql://app@example/a%20b?sslmode=disable'))"
+    )
+    paths = [str(TREE), str(TREE / "backends"), str(packages)]
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", program],
+        env={"PYTHONPATH": ":".join(paths), "LD_LIBRARY_PATH": f"{tmp_path}:{libraries}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    imported, options = done.stdout.splitlines()
+    assert (imported == "True") == (packages == tmp_path)
+    expected = {"user": "app", "host": "example", "dbname": "a b", "sslmode": "disable"}
+    assert ast.literal_eval(options) == expected
 
 
 def test_one_session_at_most(server: postgres.Postgres, opened: Open, name: str) -> None:
