@@ -110,8 +110,8 @@ def _fields(words: list[str]) -> int:
         return 7
     if len(words) > 6 and _is_field(words[6]):
         raise ValueError(
-            f"this line has seven fields, the last a year, {words[6]!r}: leave it out. Six fields are second, "
-            "minute, hour, day of the month, month and day of the week"
+            f"this line has seven fields, the last a year, {words[6]!r}: leave it out. Six fields are "
+            "second, minute, hour, day of the month, month and day of the week"
         )
     return 6
 
