@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.crontabs import Table, left_of, memory, stop, switches
-from tests.support.harness import LIMIT, PROGRAM, below, children_of, environment, gone, send, title, until
+from tests.support.harness import (
+    LIMIT,
+    PROGRAM,
+    Run,
+    below,
+    children_of,
+    environment,
+    gone,
+    send,
+    state,
+    title,
+    until,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +31,7 @@ if TYPE_CHECKING:
 
 SECOND = "* * * * * *"
 NEVER = "0 0 29 2 *"
+NEW = ["unshare", "--mount", "--pid", "--fork"]
 
 
 @pytest.fixture
@@ -404,6 +417,38 @@ def test_two_hundred_lines_are_small_and_sleep(table: Table) -> None:
     assert [switches(process) for process in everyone] == before
     assert stop(run) == 0
     assert left_of(everyone) == []
+
+
+@pytest.mark.skipif(
+    subprocess.run([*NEW, "true"], check=False, stderr=subprocess.DEVNULL).returncode != 0,
+    reason="process namespaces need root and CAP_SYS_ADMIN: sudo, or docker run --privileged",
+)
+def test_as_process_1_it_reaps_orphans_and_ends_with_all_that_is_in_it(table: Table) -> None:
+    orphans = "for i in 1 2 3; do setsid sh -c 'sleep 0.1' & done"
+    table.write(
+        table.noted("one", SECOND, orphans, "leftovers=ignore"), table.noted("long", SECOND, "exec sleep 60")
+    )
+    argv = [*NEW, "--kill-child", "--mount-proc", *table.argv("--output", "prefix")]
+    run = Run(argv, table.directory)
+    table.runs.append(run)
+    table.started("one", 3)
+    table.started("long")
+    first = next(iter(below(run.pid)))
+    assert title(first).startswith("singleton-run: crontab ")
+    for word in ("one", "long"):  # what they leave behind comes to process 1
+        send(signal.SIGKILL, table.front_below(first, word))
+    table.started("one", len(table.starts("one")) + 2)
+    table.started("long", 2)
+    until(lambda: not [each for each in below_with_zombies(first) if state(each) == "Z"], "no zombie")
+    everyone = below(run.pid)
+    send(signal.SIGTERM, first)
+    assert run.wait() == 0, run.said
+    assert left_of(everyone) == []
+
+
+def below_with_zombies(process: int) -> list[int]:
+    """The children of a process, and of those children."""
+    return [each for child in children_of(process) for each in (child, *children_of(child))]
 
 
 def test_help_is_click_s_and_what_is_wrong_is_said(table: Table) -> None:

@@ -113,9 +113,13 @@ class Table:
 
     def front(self, run: Run, word: str) -> int:
         """Wait for the process of a line."""
+        return self.front_below(run.pid, word)
+
+    def front_below(self, parent: int, word: str) -> int:
+        """Wait for the process of a line, below that parent."""
         wanted = f"singleton-run: front of {self.name(word)}"
         return until(
-            lambda: next((child for child in children_of(run.pid) if title(child) == wanted), 0),
+            lambda: next((child for child in children_of(parent) if title(child) == wanted), 0),
             f"{wanted}; {self.said()}",
         )
 
