@@ -29,6 +29,7 @@ MOST_BACKOFF = 100.0
 _SLOTS = ("every", "cron")
 
 _BY_NAME = {option.name: option for option in OPTIONS}
+_OF_CRONJOBS = {"forbid": "skip", "replace": "replace"}
 _BLANKS = {"\n": "a newline", "\r": "a carriage return", "\t": "a tab"}
 _SCHEME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+-.")
 
@@ -45,9 +46,10 @@ class Settings:
 
     `scheduled` says that there are slots: by `every`, an interval, or by `cron`, an expression in its one
     spelling (`cron_expression`), in the time zone `zone`. `loop` says that we go on after a slot.
-    `start_deadline` None means until the next slot is due. `once` is the key of --once. The n-th retry,
-    counted from 0, comes `retry_delay * retry_backoff ** n` after the failure. `lock_at_least_for` is how
-    long the lock is kept at least, from the command's start.
+    `start_deadline` None means until the next slot is due. `overlap` is the word of --overlap: queue,
+    skip or replace. `once` is the key of --once. The n-th retry, counted from 0, comes `retry_delay *
+    retry_backoff ** n` after the failure. `lock_at_least_for` is how long the lock is kept at least, from
+    the command's start.
     """
 
     __slots__ = (
@@ -65,6 +67,7 @@ class Settings:
         "name",
         "named",
         "once",
+        "overlap",
         "retries",
         "retry_backoff",
         "retry_delay",
@@ -103,6 +106,7 @@ class Settings:
     start_deadline: float | None
     loop: bool
     once: str | None
+    overlap: str
     retries: int
     retry_delay: float
     retry_backoff: float
@@ -313,6 +317,7 @@ def _schedule(values: Values, environ: Mapping[str, str]) -> dict[str, object]:
         "start_deadline": deadline,
         "loop": _loop(values),
         "once": _once(values),
+        "overlap": _overlap(values),
         "retries": _count(values, "retries"),
         "retry_delay": _seconds(values, "retry_delay"),
         "retry_backoff": _factor(values, "retry_backoff"),
@@ -350,6 +355,16 @@ def _zone(values: Values, environ: Mapping[str, str]) -> str:
     from singleton_run.schedule import time_zones
 
     return time_zones.local(environ) if values.options["tz"] is None else time_zones.find(_text(values, "tz"))
+
+
+def _overlap(values: Values) -> str:
+    text = _text(values, "overlap")
+    if text.lower() == "allow":
+        _refuse(
+            "--overlap: two runs at once are what a lock prevents: for Allow start the command without "
+            "singleton-run, or give each its own --name"
+        )
+    return _OF_CRONJOBS.get(text.lower()) or _choice(values, "overlap")
 
 
 def _once(values: Values) -> str | None:
