@@ -26,10 +26,9 @@ def open_backend(url: str, environ: Mapping[str, str]) -> PostgresBackend:
     (78).
     """
     try:
-        import psycopg  # noqa: F401 - only to see that it is there, and has its libpq
+        from singleton_run_postgres.address import Address
     except ImportError as error:
         raise missing_package("postgres", "psycopg", "postgres", error) from None
-    from singleton_run_postgres.address import Address
     from singleton_run_postgres.backend import PostgresBackend
 
     address = Address(url)

@@ -89,9 +89,9 @@ SUBCOMMANDS = (
             Option(
                 "",
                 "--for",
-                "How much of the lease must be left: less than two thirds of --ttl.",
+                "How much of the lease must be left: less than two thirds of --ttl. "
+                "Default: 5s, or half of --ttl if that is less.",
                 metavar="DURATION",
-                default="5s",
                 variable=False,
             ),
             _LOCK,

@@ -16,12 +16,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[postgres.Postgres]:
-    with postgres.running() as server:
-        yield server
-
-
 @pytest.fixture
 def lab(server: postgres.Postgres, tmp_path: Path) -> Iterator[Lab]:
     with Lab(tmp_path) as lab:

@@ -74,6 +74,10 @@ def test_the_defaults() -> None:
         "overlap": "queue",
         "verbosity": 0,
         "log_format": "text",
+        "metrics_addr": None,
+        "metrics_file": None,
+        "ready_when": "started",
+        "reports": False,
         "command": ("true",),
     }
 
@@ -351,6 +355,7 @@ def test_the_command_is_told_of_its_turn_and_nothing_of_our_options() -> None:
         "SINGLETON_NAME": "x",
         "SINGLETON_TOKEN": "7",
         "SINGLETON_HOLDER": "host/1",
+        "SINGLETON_TTL": "30",
         "SINGLETON_ID": "t1",
     }
     assert len(held.split()) == 1
