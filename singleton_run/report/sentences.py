@@ -55,6 +55,16 @@ SENTENCES = {
     "the next is not",
     "missed": "before this slot of {name!r} {number:.0f} were missed",
     "other schedule": "the last slot of {name!r}, {when}, was run by another schedule than ours",
+    "crontab": "runs {text}",
+    "passed over": "{text} is passed over: in a directory only names of letters, digits, _ and - count",
+    "unnamed line": "{text} has no name, so {line!r} is made of what it says: edit the line, and it is "
+    "another (# singleton-run: name=NAME above it gives it one)",
+    "crontab read": "the crontab is read again: {text}",
+    "crontab fault": "{text}",
+    "crontab kept": "the crontab of before stays, for the new one can't be taken: {text}",
+    "line died": "the process of line {line!r}: {text}; it is started again in {length}",
+    "output died": "the process that writes the commands' output: {text}; it is started again, and what runs "
+    "now has lost its output",
     "offset": "the server's clock is {ahead} that of this machine: slots go by the server's",
     "behind": "this machine's clock is {length} behind that of the last slot's: it sits out the slots "
     "until then; set the clock",
