@@ -49,6 +49,8 @@ SENTENCES = {
     "slot interrupted": "slot {when} of {name!r} was interrupted: --retry-interrupted would try it again",
     "once done": "{key!r} is done already under {name!r}",
     "skipped": "slot {when} of {name!r} is skipped: it could not start within --start-deadline",
+    "overlapped": "slot {when} of {name!r} is passed over: the last run still went on when it was due",
+    "replaced": "slot {when} of {name!r} is due, so the last run, which still goes on, is stopped",
     "slot paused": "slot {when} of {name!r} is skipped: the lock is {paused}",
     "unreadable": "the record of {name!r} can't be read: slot {when} may have been started and is left out, "
     "the next is not",
@@ -71,6 +73,7 @@ SENTENCES = {
 _OF_SLOTS = {
     "elsewhere": "it is run elsewhere",
     "skipped": "it is past its --start-deadline",
+    "overlapped": "the last run still went on when it was due",
     "paused": "it was skipped, because the lock was paused",
     "unreadable": "its record could not be read, so it may have been run",
     "none": "there has been none yet",
