@@ -182,6 +182,8 @@ class _TurnLoop:
         return slot_at
 
     def _tell(self, turn: Turn) -> None:
+        if turn.ending.replaced:
+            return
         if turn.grant is not None and turn.ending.outcome == "interrupted" and self.settings.scheduled:
             slot = ((turn.grant.record or {}).get("slot") or {}).get("slot")
             self.log.say("wait", "slot interrupted", slot=slot)

@@ -12,6 +12,7 @@ import time
 
 from singleton_run.api.lock_address import HELD, redact
 from singleton_run.reporter import vitals
+from singleton_run.reporter.preparing import prepare, stop_listening
 from singleton_run.reporter.translation import translated
 from singleton_run.reporter.vitals import Vitals
 from singleton_run.system import calls, fastjson, pipes, processes
@@ -31,7 +32,8 @@ END = "end"
 LAST_WORDS = 5.0
 """Where the reporter would be killed with us: how long we wait at our end for what it has to deliver."""
 _RETIRE_MILLISECONDS = 1000
-_FORK_AGAIN = 10.0
+_YOUTH = 10.0
+_MOST_DEATHS = 5
 _KILL, _CONTINUE = 9, 18
 _PHASES = {
     "waiting": vitals.WAITING,
@@ -51,13 +53,15 @@ class Channel:
     Every process that is forked from the front has it too, until it calls `leave`.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, listener: int) -> None:
         self.settings = settings
+        self.listener = listener
         self.vitals = Vitals()
         self.process = 0
         self.front = os.getpid()
         self.pipe = -1
-        self._forked_at = -_FORK_AGAIN
+        self._forked_at = -_YOUTH
+        self._deaths = 0
         self._effects: TurnEffects | None = None
         self._states: dict[str, dict[str, Any]] = {}
         self._told_over = False
@@ -88,12 +92,12 @@ class Channel:
     def _be_reporter(self, read: int) -> None:
         pipes.tracer = pipes.reporter = None
         calls.set_title(f"singleton-run: reporter for {self.settings.name}")
-        calls.keep_only([read])
+        calls.keep_only([read] if self.listener < 0 else [read, self.listener])
         calls.close_standard(0, 1)
         os.setsid()
         from singleton_run.reporter import process
 
-        process.run(self.settings, self.vitals, read, self.front)
+        process.run(self.settings, self.vitals, read, self.front, self.listener)
 
     # What the front tells.
 
@@ -150,7 +154,7 @@ class Channel:
         if event in ("waiting", "resting", "acquired"):
             for other in set(_STATES) - {event}:
                 self._states.pop(other, None)
-        if not self.process and calls.now() >= self._forked_at + _FORK_AGAIN:
+        if not self.process and calls.now() >= self._forked_at + _YOUTH:
             self.begin()
             if event in _STATES:
                 return
@@ -219,18 +223,23 @@ class Channel:
 
     def leave(self) -> None:
         """Close what a process that tells nothing has of it: the guard."""
-        if self.pipe >= 0:
-            os.close(self.pipe)
-        self.pipe = -1
+        for descriptor in (self.pipe, self.listener):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self.pipe = self.listener = -1
         pipes.reporter = None
 
     def gone(self) -> None:
-        """The reporter has ended and was waited for. Another takes its place, unless it died in its youth."""
+        """The reporter has ended and was waited for. Another takes its place.
+
+        After some that died in their youth, only the next event brings another one.
+        """
         self.process = 0
         if self.pipe >= 0:
             os.close(self.pipe)
         self.pipe = -1
-        if calls.now() >= self._forked_at + _FORK_AGAIN:
+        self._deaths = 0 if calls.now() >= self._forked_at + _YOUTH else self._deaths + 1
+        if self._deaths <= _MOST_DEATHS:
             self.begin()
 
     def retire(self) -> None:
@@ -242,7 +251,7 @@ class Channel:
             processes.send(self.process, _KILL)
             reap_one(self.process, _RETIRE_MILLISECONDS)
         self.process = 0
-        self._forked_at = -_FORK_AGAIN
+        self._forked_at = -_YOUTH
 
     def end(self) -> None:
         """We end. The reporter delivers what it has, and then ends too.
@@ -250,6 +259,9 @@ class Channel:
         As process 1, or below another singleton-run, it would be killed with us: then we wait for it.
         """
         self._close()
+        if self.listener >= 0:
+            stop_listening(self.listener, str(self.settings.metrics_addr))
+        self.listener = -1
         if self.process and (self.front == 1 or os.environ.get(HELD)):
             reap_one(self.process, int(LAST_WORDS * 1000))
         self.process = 0
@@ -265,6 +277,9 @@ class Channel:
 
 
 def begin(settings: Settings) -> None:
-    """Begin to tell others, in the front: it and every process that it forks from now on may."""
-    pipes.reporter = Channel(settings)
+    """Begin to tell others, in the front: it and every process that it forks from now on may.
+
+    Raises Failure.
+    """
+    pipes.reporter = Channel(settings, prepare(settings))
     pipes.reporter.begin()
