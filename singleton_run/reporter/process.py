@@ -1,8 +1,8 @@
 """The reporter's process: reads events from the pipe, and tells them to its sinks.
 
 It loads what its sinks need beside the command, and not before it: when we wait, or after a tenth of a
-second. So a command that is over before has the processors for itself. It ends when the front has ended and everything is delivered, after
-LINGER seconds at the latest.
+second. So a command that is over before has the processors for itself. The reporter ends when the front has
+ended and everything is delivered, after LINGER seconds at the latest.
 """
 
 from __future__ import annotations
