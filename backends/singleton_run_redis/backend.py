@@ -218,10 +218,20 @@ class RedisBackend:
         except ServerError as error:
             raise error.failure() from None
 
+    def _track(self, deadline: Deadline) -> bool:
+        try:
+            return self._session.track(deadline)
+        except ServerError as error:
+            raise error.failure() from None
+
     def _has_changed(self, grant: Grant, deadline: Deadline) -> bool:
-        """Listen; where that begins now, whether the control has changed since we last heard of it."""
+        """Listen; where that begins now, whether the control has changed since we last heard of it.
+
+        Who deletes the lock's key by hand tells nobody: so the server is asked to tell of that.
+        """
         soon = deadline.within(toolbox.request_limit(grant.ttl))
-        if not self._listen(grant.name, grant.holder, soon):
+        began = self._listen(grant.name, grant.holder, soon)
+        if not (self._track(soon) or began):
             return False
         values = [grant.holder, str(grant.token), str(grant.generation)]
         answer = self._ask("check", grant.name, ["", *values], soon)

@@ -84,6 +84,7 @@ class _Connection(Connection):
         """Read from now on; the greeting is the caller's."""
         self._parser.on_connect(self)
         self._parser.set_pubsub_push_handler(Push)
+        self._parser.set_invalidation_push_handler(Push)
 
 
 def _connection(arrived: _Arrived) -> Connection:
