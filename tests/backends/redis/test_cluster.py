@@ -228,7 +228,7 @@ def test_the_lock_outlives_its_node(replicated: redis_cluster.RedisCluster, name
         else:
             first.send(signal.SIGSTOP)
         until(lambda: renews(holder, grant), "the lock to be renewed on the replica")
-        assert replicated.owner(name) in replicated.replicas_of(first)
+        until(lambda: replicated.owner(name) in replicated.replicas_of(first), "the others to know it")
         until(lambda: isinstance(attempt(waiter, name, "host:2:b"), Held), "the waiter to be refused there")
         holder.release(grant, RECORD, LIMIT)
         assert taken(waiter, name, "host:2:b").token > grant.token
