@@ -37,6 +37,7 @@ _REDIS = "redis-py is in no file"
 # A test, or all of a module, and why it can't say anything of a file.
 UNFIT = {
     "backends/test_doctor.py::test_a_clock_of_ours_that_is_wrong": _CLOCK,
+    "backends/test_doctor.py::test_a_redis_cluster_and_a_node_of_one": _REDIS,
     "backends/test_doctor.py::test_a_redis_that_is_a_replica_or_away_or_wants_another_password": _REDIS,
     "backends/test_doctor.py::test_a_redis_that_is_well": _REDIS,
     "backends/test_doctor.py::test_rights_that_are_missing_in_redis_and_what_is_printed": _REDIS,
