@@ -22,7 +22,7 @@ LEFT_OUT = {
     "etcd3": "etcd+grpc is refused by the registry",
     "grpc": "etcd+grpc is refused by the registry",
     "importlib.metadata": "nothing is installed: the registry knows",
-    "ctypes": "system/libc.py has the module _singleton_run instead",
+    "ctypes": "_singleton_run and _libpq are there",
     "_ctypes": "system/libc.py has the module _singleton_run instead",
     "hashlib": "_blake2 is there",
     "ssl": "_ssl is there",
@@ -30,9 +30,13 @@ LEFT_OUT = {
     "socket": "_socket is there",
 }
 OWN = ("singleton_run", "singleton_run_")
-NOT_OWN = ("singleton_run.testing", "singleton_run_etcd.grpc", "singleton_run_redis")
+NOT_OWN = (
+    "singleton_run.testing",
+    "singleton_run_etcd.grpc",
+    "singleton_run_postgres.libpq_shared",
+)
 # Packages whose imports inside of functions are followed too. For the standard library, BESIDE lists these.
-FOLLOWED = ("click", "croniter", "dateutil", "kubernetes", "psycopg", "rich", "yaml")
+FOLLOWED = ("click", "croniter", "dateutil", "kubernetes", "rich", "yaml")
 # Imported by C code, by code with a computed name, or by functions of the standard library that we call.
 BESIDE = (
     "_strptime",
@@ -49,8 +53,14 @@ BESIDE = (
 )
 # Our own modules in C, and the import statement's own.
 MADE_IN_C = ("_singleton_run", "_libpq", "_frozen_importlib", "_frozen_importlib_external")
-# Data that we never ask for, and what stands in its place: we show texts as they are, `:boom:` too.
-EMPTIED = {"rich._emoji_codes": b"EMOJI = {}\n"}
+# What we never ask for, and what stands in its place: we show texts as they are, `:boom:` too. rich reads
+# themes from files by configparser, and keeps what a click does by pickle; pathlib has Windows' paths.
+EMPTIED = {
+    "configparser": b"\n",
+    "ntpath": b"\n",
+    "pickle": b"dumps = loads = None\n",
+    "rich._emoji_codes": b"EMOJI = {}\n",
+}
 # Only other systems, other kinds of terminals, or other programs import these.
 NEVER = (
     "_winapi",
