@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support import harness
 from tests.support.crontabs import Table, left_of, memory, stop, switches
 from tests.support.harness import (
     LIMIT,
@@ -147,7 +148,7 @@ def test_a_reader_that_stands_still_stops_no_renewal_and_no_other_line(tmp_path:
     """The command that writes waits, with its lock: over more than a whole ttl nobody else gets it."""
     read, write = os.pipe()
     with Table(tmp_path) as table:
-        table.lock = f"leasefile://{table.directory}/locks"
+        table.lock = harness.leased_at or f"leasefile://{table.directory}/locks"
         loud = table.noted("loud", SECOND, "head -c 300000 /dev/zero | tr '\\\\0' x")
         table.write(loud, table.noted("quiet", SECOND))
         runs = [table.start("--ttl", "6s", "--output", "prefix", stdout=write) for _ in range(2)]
