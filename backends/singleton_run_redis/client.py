@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from singleton_run.api import toolbox
 from singleton_run.api.deadline import Timeout
-from singleton_run.api.http.wire import Broken, Socket, Untrusted
+from singleton_run.api.http.wire import UNIX, Broken, Socket, Untrusted
 from singleton_run.api.resolve import AddressBook
 from singleton_run.api.servers import ServerClock, in_turn, no_answer
 from singleton_run.api.url import authority
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from singleton_run.api.resolve import HostPort
     from singleton_run_redis.address import Address
     from singleton_run_redis.cluster import Nodes
-    from singleton_run_redis.driver import Command
+    from singleton_run_redis.resp import Command
     from singleton_run_redis.sentinel import Sentinels
 
     Result = TypeVar("Result")
@@ -293,9 +293,7 @@ class Session:
 
     def _addresses(self, deadline: Deadline) -> list[Place]:
         if not self._server[1]:
-            import socket
-
-            return [(int(socket.AF_UNIX), self._address.host)]
+            return [(UNIX, self._address.host)]
         return self._book.find(self._server, deadline)
 
     def _look_up_again(self) -> None:
