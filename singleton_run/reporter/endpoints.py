@@ -22,17 +22,10 @@ class Endpoints:
         self._place = place
         self._series = series
         self._leader = Leader(place)
-        self._server = Server(
-            place.loop,
-            listener,
-            {
-                "/metrics": self._metrics,
-                "/healthz": self._healthz,
-                "/readyz": self._readyz,
-                "/leader": self._leader.answer,
-                "/": self._leader.answer,
-            },
-        )
+        paths = {"/metrics": self._metrics, "/healthz": self._healthz, "/readyz": self._readyz}
+        if place.lines is None:  # the lines of a crontab have a lock each
+            paths.update({"/leader": self._leader.answer, "/": self._leader.answer})
+        self._server = Server(place.loop, listener, paths)
 
     def hear(self, event: Event) -> None:
         """Something has happened: what the server said of the lock may be old. The series count it."""
@@ -50,10 +43,15 @@ class Endpoints:
         respond(Answer(200, self._series.text(), CONTENT_TYPE))
 
     def _healthz(self, query: str, respond: Respond) -> None:
-        found = troubles(self._place.vitals, self._place.settings.ttl, self._place.front)
+        place = self._place
+        if place.lines is None:
+            found = troubles(place.vitals, place.settings.ttl, place.front)
+        else:
+            found = place.lines.troubles(place.front)
         respond(Answer(503, "\n".join([*found, ""])) if found else Answer(200, "ok\n"))
 
     def _readyz(self, query: str, respond: Respond) -> None:
         when = self._place.settings.ready_when
-        ready = is_ready(self._place.vitals, when)
+        lines = self._place.lines
+        ready = is_ready(self._place.vitals, when) if lines is None else lines.are_ready(when)
         respond(Answer(200, "ok\n") if ready else Answer(503, f"not {when}\n"))

@@ -24,6 +24,7 @@ from singleton_run.system.pipes import Reader
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from singleton_run.call.settings import Settings
+    from singleton_run.reporter.lines import Lines
     from singleton_run.reporter.sinks import Sink
     from singleton_run.reporter.vitals import Vitals
 
@@ -33,11 +34,21 @@ _AT_LEAST_AFTER = 0.1
 _LOAD_AT = ("waiting", "paused", "resting")
 
 
-def run(settings: Settings, vitals: Vitals, descriptor: int, front: int, listener: int) -> None:
-    """Be the reporter of `front`, in a process forked for it, until everything is delivered."""
+def run(
+    settings: Settings,
+    vitals: Vitals,
+    descriptor: int,
+    front: int,
+    listener: int,
+    lines: Lines | None = None,
+) -> None:
+    """Be the reporter of `front`, in a process forked for it, until everything is delivered.
+
+    Where `front` is the parent of a crontab, `lines` has the vitals of its lines.
+    """
     calls.become_subreaper()
     log = Log(settings)
-    place = Place(settings, Loop(), log, vitals, front, listener)
+    place = Place(settings, Loop(), log, vitals, front, listener, lines)
     calls.leave_directory()
     _Process(place, Reader(descriptor)).run()
     log.close()
