@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from bench import (
+    crontab,
     etcd,
     handover,
     idle,
@@ -30,6 +31,7 @@ SECTIONS = {
     "etcd": etcd,
     "postgres": postgres,
     "slots": slots,
+    "crontab": crontab,
     "kubernetes": kubernetes,
     "standalone": standalone,
 }
