@@ -11,13 +11,24 @@ from singleton_run.api.record import parsed, parsed_mark
 from singleton_run.api.toolbox import digest
 from singleton_run.errors import Failure, Lost, Refused, Unavailable
 from singleton_run_postgres.client import Session
-from singleton_run_postgres.errors import AGAIN, EXISTS, MAY_NOT, NO_SCHEMA, NO_TABLE, ServerError
+from singleton_run_postgres.errors import (
+    AGAIN,
+    EXISTS,
+    MAY_NOT,
+    NO_OBJECT,
+    NO_SCHEMA,
+    NO_TABLE,
+    ServerError,
+)
 from singleton_run_postgres.statements import (
+    CHANNEL,
+    LONGEST_CHANNEL,
     Statements,
     controls_name,
     create,
     create_controls,
     create_marks,
+    create_triggers,
     for_administrator,
     marks_name,
     table_name,
@@ -42,8 +53,10 @@ _TELL_CONTROL = ("acquire", "renew", "look", "list")
 
 _TOO_SLOW = "postgres: the server was too slow"
 _LOOK_LIMIT = 5.0
+# How long after a lease's end those look who aren't the first to wait.
+_BEHIND = 2.0
+_LONGEST_QUEUE = 60.0
 _MOMENT = 0.005
-_LONGEST_CHANNEL = 63
 _LONGEST_KEY = 1000
 # A command that ends sooner is spared the LISTEN.
 _LISTEN_AFTER = 0.05
@@ -70,14 +83,15 @@ class PostgresBackend:
         deadline = Deadline.after(limit)
         holder = _plain(holder)
         self._mine = (name, holder)
-        values: Values = [name, holder, ttl]
         while True:
-            ((_, token, record, other, since, left, current, control, missed),) = self._ask(
+            values: Values = [name, holder, ttl, str(self._session.queued).lower()]
+            ((_, token, record, other, since, left, current, control, missed, _),) = self._ask(
                 "acquire", values, deadline, change=True, make=_LOCKS
             )
             if missed == "t":
                 self._statements = self._with_controls
             if token is not None:
+                self._session.leave_queue()
                 self._told = (holder, token, control)
                 return Grant(
                     name, holder, int(token), ttl, {}, _loaded(record), control=_loaded_control(control)
@@ -92,7 +106,11 @@ class PostgresBackend:
             toolbox.wait(min(toolbox.now() + _MOMENT, deadline.until), [])
 
     def wait(self, held: Held, until: float, wake: int) -> None:
-        """Wait for a notification or the end of the lease; behind a pooler look every two seconds."""
+        """Wait for a notification or the end of the lease; behind a pooler look every two seconds.
+
+        Only the first of those who wait listens. The others wait for that place, and look by themselves some
+        time after the end of the lease: the first may hang.
+        """
         look_at = toolbox.now() if held.until is None else held.until
         try:
             self._wait(held.handle["name"], look_at, until, wake)
@@ -276,10 +294,14 @@ class PostgresBackend:
         while not deadline.passed():
             soon = deadline.within(_LOOK_LIMIT)
             session.connect(soon)
-            # Notifications from before the LISTEN are missed: look once more after it.
-            began = session.listen(_channel(name), soon)
-            if not began and session.pause(deadline.earlier(look_at)):
-                return
+            if not (session.is_first or session.pooled):
+                look_late = max(look_at, toolbox.now()) + _BEHIND
+                session.queue(f"{self._tables[0]} {name}", deadline.earlier(look_late).within(_LONGEST_QUEUE))
+            if session.is_first or session.pooled:
+                # Notifications from before the LISTEN are missed: look once more after it.
+                began = session.listen(_channel(name), deadline.within(_LOOK_LIMIT))
+                if not began and session.pause(deadline.earlier(look_at)):
+                    return
             if not deadline.passed():
                 seen = self._look(name, deadline.within(_LOOK_LIMIT))
                 if (
@@ -379,6 +401,16 @@ class PostgresBackend:
         if make in (_LOCKS, _CONTROLS):
             self._make_table(create_controls(controls), deadline)
             self._statements = self._with_controls
+        if make == _LOCKS:
+            self._make_triggers(deadline)
+
+    def _make_triggers(self, deadline: Deadline) -> None:
+        """Without these a holder finds out by its next renewal that its row was deleted by hand."""
+        try:
+            self._session.ask(create_triggers(self._address.schema, self._address.table), [], deadline)
+        except ServerError as error:
+            if error.state not in (*EXISTS, MAY_NOT, NO_OBJECT):
+                raise self._failure(error) from None
 
     def _make_table(self, statement: str, deadline: Deadline) -> None:
         try:
@@ -396,8 +428,7 @@ class PostgresBackend:
 
 def _channel(name: str) -> str:
     """The channel that tells of a release (see docs/postgres.md). Two locks may share one: it only wakes."""
-    channel = f"singleton_run:{name}"
-    return channel if len(channel) <= _LONGEST_CHANNEL else f"singleton_run:{digest([name])}"
+    return f"{CHANNEL}{name}"[:LONGEST_CHANNEL]
 
 
 def _plain(holder: str) -> str:

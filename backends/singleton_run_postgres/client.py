@@ -11,7 +11,7 @@ from singleton_run.api.deadline import READ, WRITE, Deadline, Interrupted, Timeo
 from singleton_run.api.servers import ServerClock, in_turn, no_answer
 from singleton_run.api.url import authority
 from singleton_run.errors import DENIED, Failure, Refused, Unavailable
-from singleton_run_postgres.errors import READ_ONLY, ServerError, login_error, one_line
+from singleton_run_postgres.errors import READ_ONLY, TOO_LONG, ServerError, login_error, one_line
 from singleton_run_postgres.libpq import (
     BAD,
     MESSAGE_PRIMARY,
@@ -24,7 +24,7 @@ from singleton_run_postgres.libpq import (
     Error,
     PGconn,
 )
-from singleton_run_postgres.statements import HELLO, LOOK_EVERY, kind_of, quoted
+from singleton_run_postgres.statements import HELLO, LOOK_EVERY, PATIENCE, QUEUE, kind_of, quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,12 +36,15 @@ if TYPE_CHECKING:
     Value = str | int | float
     Row = list[str | None]
 
+_MARGIN = 1.0
+
 
 class Session:
     """A connection that is made when it is needed, and again after it broke.
 
     `pooled`: a pooler is between us and the server, and gives each statement another session. `role` is the
-    user that the server knows us as. `clock` is the server's.
+    user that the server knows us as. `clock` is the server's. `queued`: this connection has been in a
+    queue; `is_first`: it is the first there.
     """
 
     def __init__(self, address: Address) -> None:
@@ -51,6 +54,7 @@ class Session:
         self.clock = ServerClock()
         self.pooled = False
         self.role = ""
+        self.queued = self.is_first = False
         self._channel = ""
         self._is_known = False
 
@@ -107,6 +111,28 @@ class Session:
         """Whether notifications on `channel` reach us, or never will, because a pooler is between."""
         return self.pooled or self._channel == channel
 
+    def queue(self, queue: str, deadline: Deadline) -> None:
+        """Wait until we are the first in that queue, or until the deadline; not behind a pooler.
+
+        Raises Interrupted, Unavailable, ServerError.
+        """
+        milliseconds = max(1, round((deadline.until - toolbox.now()) * 1000))
+        self._told(PATIENCE, [milliseconds], deadline.within(_MARGIN))
+        self.queued = True
+        # The server ends the wait. Our own limit is for a server that doesn't answer.
+        late = Deadline(deadline.until + _MARGIN, deadline.wake)
+        try:
+            self._told(QUEUE, [queue], late)
+        except ServerError as error:
+            if error.state != TOO_LONG:
+                raise
+        else:
+            self.is_first = True
+
+    def leave_queue(self) -> None:
+        """Note that the server has let us out of the queue."""
+        self.queued = self.is_first = False
+
     def pause(self, deadline: Deadline) -> bool:
         """Wait for a notification; false at the deadline, and behind a pooler after two seconds.
 
@@ -137,6 +163,7 @@ class Session:
         """Close the connection, without waiting for anything."""
         connection, self._connection = self._connection, None
         self._channel = ""
+        self.queued = self.is_first = False
         self._is_known = False
         if connection is not None:
             connection.finish()

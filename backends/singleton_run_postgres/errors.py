@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 AGAIN = ("40001", "40P01")  # serialization failure, deadlock: the same statement will do
 NO_TABLE = "42P01"
 NO_SCHEMA = "3F000"
+NO_OBJECT = "42704"
 MAY_NOT = "42501"
 EXISTS = ("42P07", "42710", "23505")  # another made the table at the same moment
 READ_ONLY = "25006"
+TOO_LONG = "57014"
 LOCAL = "local"
 
 # Classes of SQLSTATE that do not get better: login, privileges, names, missing objects.
@@ -30,7 +32,7 @@ _ADVICE = {
     LOCAL: "see sslmode, sslrootcert, sslcert and sslkey (in the URL or PGSSL*)",
     "53300": "the server has no connection left (max_connections)",
     "55P03": "another session has locked the row or the table",
-    "57014": "another session has locked the row or the table, or the server is very slow",
+    TOO_LONG: "another session has locked the row or the table, or the server is very slow",
 }
 # What libpq itself says of a connection that TLS, or a certificate's file, keeps from being made: of these
 # there is no SQLSTATE. Its texts are English, for this process sets no LC_MESSAGES.

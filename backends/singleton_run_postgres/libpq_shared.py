@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from ctypes import CDLL, POINTER, Structure, byref, c_char_p, c_int, c_void_p, string_at
+from ctypes import CDLL, CFUNCTYPE, POINTER, Structure, byref, c_char_p, c_int, c_void_p, string_at
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -95,6 +95,9 @@ _conninfo_parse = _function("PQconninfoParse", _options, c_char_p, c_void_p)
 _conninfo_free = _function("PQconninfoFree", None, _options)
 _set_nonblocking = _function("PQsetnonblocking", c_int, _connection, c_int)
 _set_error_verbosity = _function("PQsetErrorVerbosity", c_int, _connection, c_int)
+_processor = CFUNCTYPE(None, c_void_p, c_char_p)
+_ignore = _processor(lambda *_: None)
+_set_notice_processor = _function("PQsetNoticeProcessor", c_void_p, _connection, _processor, c_void_p)
 _send_query_params = _function(
     "PQsendQueryParams", c_int, _connection, c_char_p, c_int, c_void_p, c_void_p, c_void_p, c_void_p, c_int
 )
@@ -180,10 +183,11 @@ class PGconn:
 
     @classmethod
     def connect_start(cls, conninfo: bytes) -> PGconn:
-        """Begin to connect; `status` and `connect_poll` tell how it goes."""
+        """Begin to connect; `status` and `connect_poll` tell how it goes. Notices are dropped."""
         pointer = _start(conninfo)
         if not pointer:
             raise MemoryError
+        _set_notice_processor(pointer, _ignore, None)
         return cls(pointer)
 
     def finish(self) -> None:

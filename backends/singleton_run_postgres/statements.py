@@ -22,7 +22,10 @@ from __future__ import annotations
 import time
 
 LOOK_EVERY = 2.0
-MARKS, CONTROLS = "_once", "_control"
+MARKS, CONTROLS, TOLD = "_once", "_control", "_told"
+CHANNEL = "singleton_run:"
+LONGEST_CHANNEL = 63
+_TRIGGER = "singleton_run_told"
 _LONGEST_NAME = 63
 
 
@@ -77,6 +80,25 @@ def create_controls(controls: str) -> str:
     )
 
 
+def create_triggers(schema: str, table: str) -> str:
+    """The statement that has the server notify the holder of a live lease that is deleted or overwritten.
+
+    What it makes may be there already.
+    """
+    name, function = table_name(schema, table), table_name(schema, cut_off(f"{table}{TOLD}"))
+    return (
+        f"DO $do$ BEGIN BEGIN CREATE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql AS $told$ BEGIN "
+        f"PERFORM pg_notify(left('{CHANNEL}' || OLD.name, {LONGEST_CHANNEL}), ''); RETURN NULL; END $told$; "
+        "EXCEPTION WHEN duplicate_function OR unique_violation THEN NULL; END; "
+        f"CREATE TRIGGER {_TRIGGER}_delete AFTER DELETE ON {name} "
+        f"FOR EACH ROW EXECUTE FUNCTION {function}(); "
+        f"CREATE TRIGGER {_TRIGGER}_update AFTER UPDATE OF holder, token ON {name} FOR EACH ROW "
+        "WHEN (OLD.holder <> '' AND OLD.released <> OLD.token AND OLD.until > clock_timestamp() "
+        "AND (NEW.holder, NEW.token) IS DISTINCT FROM (OLD.holder, OLD.token)) "
+        f"EXECUTE FUNCTION {function}(); EXCEPTION WHEN duplicate_object THEN NULL; END $do$"
+    )
+
+
 def for_administrator(schema: str, table: str, role: str) -> list[str]:
     """The statements that an administrator runs once so that `role` can use the lock."""
     name, marks = table_name(schema, table), marks_name(schema, table)
@@ -85,6 +107,7 @@ def for_administrator(schema: str, table: str, role: str) -> list[str]:
         create(name),
         create_marks(marks),
         create_controls(controls),
+        create_triggers(schema, table),
         f"GRANT USAGE ON SCHEMA {quoted(schema)} TO {quoted(role)}",
         f"GRANT SELECT, INSERT, UPDATE ON {name} TO {quoted(role)}",
         f"GRANT SELECT, INSERT, UPDATE, DELETE ON {marks} TO {quoted(role)}",
@@ -117,10 +140,25 @@ HELLO = """/* hello */
     SELECT extract(epoch FROM clock_timestamp())::numeric, pg_backend_pid() = $1::integer, current_user,
            CASE WHEN pg_backend_pid() = $1::integer THEN set_config('statement_timeout', '6s', false) END"""
 
-# $2 name $3 holder $4 ttl. The holder gets it again, because the answer before may have been lost. Of many
-# sessions that find it free one locks the row and the others skip it: else each would lock it in turn, and
-# write that down. The control is that of the statement's snapshot: one that was written before the statement
-# began is seen. Nobody gets a lock without a look at a table of controls that there is.
+# $1 the milliseconds for which QUEUE may wait. The server then looks every second whether a client that waits
+# is still there; before version 14 it can't.
+PATIENCE = """/* patience */
+    SELECT extract(epoch FROM clock_timestamp())::numeric, set_config('statement_timeout', $1, false),
+           set_config('lock_timeout', '0', false),
+           CASE WHEN current_setting('server_version_num')::integer >= 140000
+               THEN set_config('client_connection_check_interval', '1s', false) END"""
+
+# $1 the queue's name, of which an advisory lock is made: the first in the queue has it. So the server keeps
+# the order, wakes one, and passes over who has died.
+QUEUE = """/* queue */
+    SELECT extract(epoch FROM clock_timestamp())::numeric, pg_advisory_lock(hashtextextended($1, 0)),
+           set_config('statement_timeout', '6s', false)"""
+
+# $2 name $3 holder $4 ttl $5 whether we are in the queue, which we leave with the lock. The holder gets it
+# again, because the answer before may have been lost. Of many sessions that find it free one locks the row,
+# and the others skip it: else each would lock it in turn, and write that down. The control is that of the
+# statement's snapshot: one that was written before the statement began is seen. Nobody gets a lock without a
+# look at a table of controls that there is.
 _ACQUIRE = """/* acquire */
     WITH held AS (
         SELECT holder, since, {left} AS seconds, token FROM {table} AS lock WHERE name = $2 AND NOT {free}
@@ -139,7 +177,8 @@ _ACQUIRE = """/* acquire */
         RETURNING token, record
     )
     SELECT {now}, got.token, got.record, held.holder, extract(epoch FROM held.since)::numeric, held.seconds,
-           held.token, control.control, {missed}
+           held.token, control.control, {missed},
+           CASE WHEN $5::boolean AND got.token IS NOT NULL THEN pg_advisory_unlock_all() END
     FROM {once} LEFT JOIN got ON true LEFT JOIN held ON true
     LEFT JOIN {controls} AS control ON control.name = $2"""
 

@@ -180,6 +180,7 @@ if op == 'check' or op == 'renew' or op == 'write' or op == 'mark' or op == 'rel
     if op == 'renew' then
         redis.call('HSET', lock, 'generation', generation)
         redis.call('PEXPIRE', lock, ARGV[6])
+        redis.call('PTTL', lock) -- the server tells of later changes to what was read last
     elseif op == 'write' then
         redis.call('HSET', record, 'text', ARGV[6])
     elseif op == 'mark' then

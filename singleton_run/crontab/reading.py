@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from singleton_run.call import settings
+from singleton_run.call.crontab_call import NOT_OF_LINES
 from singleton_run.call.fast_parser import Values, fill
 from singleton_run.call.options import OPTIONS
 from singleton_run.crontab import syntax
@@ -23,16 +24,14 @@ if TYPE_CHECKING:
 
 SHELL = "/bin/sh"
 _ZONES = ("CRON_TZ", "TZ")
+_RUNS_ONCE = ("wait", "no_wait", "no_loop", "conflict_exit_code")
 _LINES_OWN = ("every", "cron", "once")
-NOT_FOR_LINES = ("name", *_LINES_OWN, "no_loop", "wait", "no_wait")
-"""The options whose variables don't count for lines: they are for one command, or for one run."""
-
 _TEXT_OPTIONS = ("value", "values")
 _BY_FLAG = {
     flag[2:]: option for option in OPTIONS if option.variable for flag in option.flags if flag[1] == "-"
 }
 _VARIABLES = frozenset(
-    variable for option in OPTIONS if option.name in NOT_FOR_LINES for variable in option.variables
+    variable for option in OPTIONS if option.name in NOT_OF_LINES for variable in option.variables
 )
 
 
@@ -234,7 +233,7 @@ def _options(text: str) -> Options:
     for word in words:
         name, equals, value = word.partition("=")
         option = _option(name)
-        if option.name in NOT_FOR_LINES and option.name != "name":
+        if option.name in NOT_OF_LINES and option.name != "name":
             raise ValueError(_not_for_a_line(option))
         if option.kind in _TEXT_OPTIONS and not equals:
             raise ValueError(f"{name} needs a value: write {name}={option.metavar.partition('|')[0]}")
@@ -257,7 +256,9 @@ def _not_for_a_line(option: Option) -> str:
     flag = option.flags[-1][2:]
     if option.name in _LINES_OWN:
         return f"{flag} can't be given to a line: its schedule stands before the command"
-    return f"{flag} can't be given to a line: lines never wait for each other, and each runs again and again"
+    if option.name in _RUNS_ONCE:
+        return f"{flag} can't be given to a line: lines wait for nothing but their times, again and again"
+    return f"{flag} can't be given to a line: it is for all of them, or for none"
 
 
 def _value(option: Option, name: str, text: str, *, equals: bool) -> Value:

@@ -12,6 +12,7 @@ import time
 
 from singleton_run.api.lock_address import HELD, redact
 from singleton_run.reporter import vitals
+from singleton_run.reporter.preparing import prepare, stop_listening
 from singleton_run.reporter.translation import translated
 from singleton_run.reporter.vitals import Vitals
 from singleton_run.system import calls, fastjson, pipes, processes
@@ -31,12 +32,13 @@ END = "end"
 LAST_WORDS = 5.0
 """Where the reporter would be killed with us: how long we wait at our end for what it has to deliver."""
 _RETIRE_MILLISECONDS = 1000
-_FORK_AGAIN = 10.0
+_YOUTH = 10.0
+_MOST_DEATHS = 5
 _KILL, _CONTINUE = 9, 18
 _PHASES = {
     "waiting": vitals.WAITING,
     "acquired": vitals.HOLDING,
-    "lost": vitals.RESTING,
+    "lost": vitals.LOST,
     "released": vitals.RESTING,
     "resting": vitals.RESTING,
     "gave up": vitals.RESTING,
@@ -48,16 +50,30 @@ _STATES = ("waiting", "paused", "acquired", "started", "resting")
 class Channel:
     """The front's end of the way to the reporter. `process` is the reporter's process id, 0 without one.
 
-    Every process that is forked from the front has it too, until it calls `leave`.
+    Every process that is forked from the front has it too, until it calls `leave`. A line of a crontab has
+    its `vitals` from the parent, and tells the parent's reporter too, by the pipe `shared`; with `has_own`
+    false it has no reporter of its own.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        listener: int,
+        vitals: Vitals | None = None,
+        shared: int = -1,
+        *,
+        has_own: bool = True,
+    ) -> None:
         self.settings = settings
-        self.vitals = Vitals()
+        self.listener = listener
+        self.vitals = vitals or Vitals()
+        self.shared = shared
+        self.has_own = has_own
         self.process = 0
         self.front = os.getpid()
         self.pipe = -1
-        self._forked_at = -_FORK_AGAIN
+        self._forked_at = -_YOUTH
+        self._deaths = 0
         self._effects: TurnEffects | None = None
         self._states: dict[str, dict[str, Any]] = {}
         self._told_over = False
@@ -66,6 +82,8 @@ class Channel:
 
     def begin(self) -> None:
         """Fork the reporter. Where the machine refuses that, it is tried again later."""
+        if not self.has_own:
+            return
         try:
             self._fork()
         except OSError:
@@ -88,12 +106,12 @@ class Channel:
     def _be_reporter(self, read: int) -> None:
         pipes.tracer = pipes.reporter = None
         calls.set_title(f"singleton-run: reporter for {self.settings.name}")
-        calls.keep_only([read])
+        calls.keep_only([read] if self.listener < 0 else [read, self.listener])
         calls.close_standard(0, 1)
         os.setsid()
         from singleton_run.reporter import process
 
-        process.run(self.settings, self.vitals, read, self.front)
+        process.run(self.settings, self.vitals, read, self.front, self.listener)
 
     # What the front tells.
 
@@ -135,6 +153,8 @@ class Channel:
         self.run_over()
         if effects.turn.grant is not None and not effects.turn.ending.lost and self._released:
             self.post("released", seconds=max(0.0, time.time() - self.vitals.since))
+        if self.vitals.phase in (vitals.HOLDING, vitals.LOST):
+            self.vitals.phase = vitals.RESTING
         self.vitals.keeper = 0
         self._effects = None
 
@@ -150,9 +170,10 @@ class Channel:
         if event in ("waiting", "resting", "acquired"):
             for other in set(_STATES) - {event}:
                 self._states.pop(other, None)
-        if not self.process and calls.now() >= self._forked_at + _FORK_AGAIN:
+        if self.has_own and not self.process and calls.now() >= self._forked_at + _YOUTH:
             self.begin()
             if event in _STATES:
+                self._write(facts, shared_only=True)
                 return
         self._write(facts)
         if event == "started" and facts["late"] is not None and facts["late"] > self._latest():
@@ -182,19 +203,15 @@ class Channel:
         if event in ("acquired", "started", "succeeded", "failed", "interrupted", "released"):
             facts.update(token=effects.turn.grant.token, holder=effects.task.holder)
 
-    def _write(self, facts: dict[str, Any]) -> None:
-        """A line for the pipe. At most PIPE_BUF bytes are written whole or not at all (pipe(7))."""
+    def _write(self, facts: dict[str, Any], *, shared_only: bool = False) -> None:
+        """A line for the pipes. At most PIPE_BUF bytes are written whole or not at all (pipe(7))."""
         line = fastjson.dumps(facts).encode() + b"\n"
         if len(line) > select.PIPE_BUF:
             facts = {fact: value[:300] if isinstance(value, str) else value for fact, value in facts.items()}
             line = fastjson.dumps(facts).encode() + b"\n"
-        try:
-            if self.pipe >= 0 and len(line) <= select.PIPE_BUF:
-                os.write(self.pipe, line)
-                return
-        except (BlockingIOError, BrokenPipeError):
-            pass
-        self.vitals.dropped += 1
+        own = self.has_own and not shared_only
+        if not all([*([_sent(self.pipe, line)] if own else []), self.shared < 0 or _sent(self.shared, line)]):
+            self.vitals.dropped += 1
 
     # What a keeper tells.
 
@@ -219,18 +236,23 @@ class Channel:
 
     def leave(self) -> None:
         """Close what a process that tells nothing has of it: the guard."""
-        if self.pipe >= 0:
-            os.close(self.pipe)
-        self.pipe = -1
+        for descriptor in (self.pipe, self.listener, self.shared):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self.pipe = self.listener = self.shared = -1
         pipes.reporter = None
 
     def gone(self) -> None:
-        """The reporter has ended and was waited for. Another takes its place, unless it died in its youth."""
+        """The reporter has ended and was waited for. Another takes its place.
+
+        After some that died in their youth, only the next event brings another one.
+        """
         self.process = 0
         if self.pipe >= 0:
             os.close(self.pipe)
         self.pipe = -1
-        if calls.now() >= self._forked_at + _FORK_AGAIN:
+        self._deaths = 0 if calls.now() >= self._forked_at + _YOUTH else self._deaths + 1
+        if self._deaths <= _MOST_DEATHS:
             self.begin()
 
     def retire(self) -> None:
@@ -242,7 +264,7 @@ class Channel:
             processes.send(self.process, _KILL)
             reap_one(self.process, _RETIRE_MILLISECONDS)
         self.process = 0
-        self._forked_at = -_FORK_AGAIN
+        self._forked_at = -_YOUTH
 
     def end(self) -> None:
         """We end. The reporter delivers what it has, and then ends too.
@@ -250,6 +272,9 @@ class Channel:
         As process 1, or below another singleton-run, it would be killed with us: then we wait for it.
         """
         self._close()
+        if self.listener >= 0:
+            stop_listening(self.listener, str(self.settings.metrics_addr))
+        self.listener = -1
         if self.process and (self.front == 1 or os.environ.get(HELD)):
             reap_one(self.process, int(LAST_WORDS * 1000))
         self.process = 0
@@ -257,14 +282,30 @@ class Channel:
 
     def _close(self) -> None:
         if self.pipe >= 0:
-            self._write({"event": END, "name": self.settings.name, "at": time.time()})
+            _sent(self.pipe, end_of(self.settings.name))
             os.close(self.pipe)
         self.pipe = -1
         if self.process:
             processes.send(self.process, _CONTINUE)
 
 
+def _sent(pipe: int, line: bytes) -> bool:
+    """Whether the whole line went into the pipe."""
+    try:
+        return pipe >= 0 and len(line) <= select.PIPE_BUF and bool(os.write(pipe, line))
+    except (BlockingIOError, BrokenPipeError):
+        return False
+
+
+def end_of(name: str) -> bytes:
+    """The line after which a reporter ends."""
+    return fastjson.dumps({"event": END, "name": name, "at": time.time()}).encode() + b"\n"
+
+
 def begin(settings: Settings) -> None:
-    """Begin to tell others, in the front: it and every process that it forks from now on may."""
-    pipes.reporter = Channel(settings)
+    """Begin to tell others, in the front: it and every process that it forks from now on may.
+
+    Raises Failure.
+    """
+    pipes.reporter = Channel(settings, prepare(settings))
     pipes.reporter.begin()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Protocol
 
     from singleton_run.call.settings import Settings
     from singleton_run.report.events import Event
     from singleton_run.report.log import Log
+    from singleton_run.reporter.lines import Lines
     from singleton_run.reporter.loop import Loop
     from singleton_run.reporter.vitals import Vitals
 else:
@@ -32,25 +34,59 @@ class Sink(Protocol):
 class Place:
     """What a sink works with: its `settings`, the `loop`, the `log` for the user, and the `vitals`.
 
-    `front` is the front's process id.
+    `front` is the front's process id, `listener` the descriptor of --metrics-addr (-1 without one), and
+    `directory` the one in which the call was made. `lines` has the vitals of a crontab's lines, None if we
+    report of one call.
     """
 
-    def __init__(self, settings: Settings, loop: Loop, log: Log, vitals: Vitals, front: int) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        loop: Loop,
+        log: Log,
+        vitals: Vitals,
+        front: int,
+        listener: int,
+        lines: Lines | None = None,
+    ) -> None:
+        self.directory = os.getcwd()
+        self.listener = listener
         self.settings = settings
         self.loop = loop
         self.log = log
         self.vitals = vitals
         self.front = front
+        self.lines = lines
 
 
 def wanted(place: Place, *, over: bool) -> list[Sink]:
-    """The sinks that the call asks for. `over` says that the front has ended already."""
-    made: list[Sink] = []
-    for make in _MAKERS:
-        sink = make(place, over)
-        if sink is not None:
-            made.append(sink)
+    """The sinks that the call asks for. `over` says that the front has ended already: nobody can ask us.
+
+    Each loads what it needs, which may fail in any way.
+    """
+    return [*_metrics(place, over=over)]
+
+
+def _metrics(place: Place, *, over: bool) -> list[Sink]:
+    settings = place.settings
+    serves = place.listener >= 0 and not over
+    if not serves and settings.metrics_file is None:
+        return []
+    from singleton_run.reporter.series import Series
+
+    series = Series()
+    made: list[Sink] = [series]
+    if place.lines is None:
+        series.add(settings.name, place.vitals)
+    else:
+        place.lines.add_all(series)
+        made.insert(0, place.lines)
+    if serves:
+        from singleton_run.reporter.endpoints import Endpoints
+
+        made.append(Endpoints(place, place.listener, series))
+    if settings.metrics_file is not None:
+        from singleton_run.reporter.metrics_file import MetricsFile
+
+        made.append(MetricsFile(place, os.path.join(place.directory, settings.metrics_file), series))
     return made
-
-
-_MAKERS: tuple[Callable[[Place, bool], Sink | None], ...] = ()

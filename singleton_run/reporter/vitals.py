@@ -10,20 +10,31 @@ import mmap
 
 _PHASE, _REACHED, _LEASED, _END, _REPORTED, _KEEPER, _DROPPED, _SINCE, _RUNNING = range(9)
 
-BEGINNING, WAITING, HOLDING, RESTING = range(4)
+BEGINNING, WAITING, HOLDING, LOST, RESTING = range(5)
+
+
+SIZE = 128
+"""The bytes of shared memory that the values take at most."""
 
 
 class Vitals:
-    """The shared values. Make it before the reporter is forked."""
+    """The shared values, in a page of their own or in SIZE bytes of `memory`.
 
-    def __init__(self) -> None:
-        memory = memoryview(mmap.mmap(-1, mmap.PAGESIZE))
+    Make it, or have that memory, before the reporter is forked.
+    """
+
+    def __init__(self, memory: memoryview | None = None) -> None:
+        if memory is None:
+            memory = memoryview(mmap.mmap(-1, mmap.PAGESIZE))
         self._seconds = memory.cast("d")
         self._numbers = memory.cast("q")
 
     @property
     def phase(self) -> int:
-        """BEGINNING before the first news of the lock, then WAITING, HOLDING or RESTING."""
+        """BEGINNING before the first news of the lock, then WAITING, HOLDING, LOST or RESTING.
+
+        LOST lasts until the command that is ended for it is gone.
+        """
         return self._numbers[_PHASE]
 
     @phase.setter

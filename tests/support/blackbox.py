@@ -34,6 +34,8 @@ _CLOCK = "libfaketime is loaded by a dynamic linker, and the file has none"
 _ETCD = "with etcd a waiter's place stays for its lease when its keeper is killed (docs/promises.md)"
 _MUSL = "musl does without that call"
 _GRPC = "python-etcd3 is in no file"
+_REDIS = "redis-py is in no file"
+_METRICS = "prometheus-client is in no file"
 # A test, or all of a module, and why it can't say anything of a file.
 UNFIT = {
     "backends/test_doctor.py::test_a_clock_of_ours_that_is_wrong": _CLOCK,
@@ -59,6 +61,8 @@ UNFIT = {
     "process/test_logging.py::test_a_writer_that_gets_no_processor_is_waited_for": _PYTHON,
     "process/test_dead_guards.py": _PYTHON,
     "process/test_logging.py::test_errors_are_said_though_quiet": _STRANGER,
+    "process/test_metrics_page.py": _METRICS,
+    "process/test_reporter.py": _METRICS,
     "process/test_own_faults.py::test_a_fault_of_the_front_ends_the_command_before": _PYTHON,
     "process/test_own_faults.py::test_a_fault_of_the_front_is_one_line_and_78": _PYTHON,
     "process/test_own_faults.py::test_a_guard_that_fails_before_each_start_is_given_up": _PYTHON,

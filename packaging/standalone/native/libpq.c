@@ -79,6 +79,11 @@ static PyObject *listed(PQconninfoOption *options)
     return list;
 }
 
+/* libpq itself would write the server's notices to standard error. */
+static void ignore(void *unused, const char *notice)
+{
+}
+
 static PyObject *connect_start(PyObject *unused, PyObject *conninfo)
 {
     const char *text = PyBytes_AsString(conninfo);
@@ -92,6 +97,7 @@ static PyObject *connect_start(PyObject *unused, PyObject *conninfo)
     if (connection == NULL) {
         return PyErr_NoMemory();
     }
+    PQsetNoticeProcessor(connection, ignore, NULL);
     Connection *self = PyObject_New(Connection, &Connection_type);
     if (self == NULL) {
         PQfinish(connection);

@@ -132,7 +132,7 @@ zone of the schedule by CRON_TZ
 10: --name: the lock name '.x' begins with '.': begin it with a letter or digit
 11: timeout needs a value: write timeout=DURATION
 12: once can't be given to a line: its schedule stands before the command
-13: no-wait can't be given to a line: lines never wait for each other, and each runs again and again
+13: no-wait can't be given to a line: lines wait for nothing but their times, again and again
 14: a quote is never closed in the options for the line below
 15: quiet is 'maybe': write quiet or leave it out
 17: --timeout/--lock-at-most-for: '
