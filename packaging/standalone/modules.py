@@ -34,7 +34,6 @@ NOT_OWN = (
     "singleton_run.testing",
     "singleton_run_etcd.grpc",
     "singleton_run_postgres.libpq_shared",
-    "singleton_run_redis",
 )
 # Packages whose imports inside of functions are followed too. For the standard library, BESIDE lists these.
 FOLLOWED = ("click", "croniter", "dateutil", "kubernetes", "rich", "yaml")
@@ -54,8 +53,14 @@ BESIDE = (
 )
 # Our own modules in C, and the import statement's own.
 MADE_IN_C = ("_singleton_run", "_libpq", "_frozen_importlib", "_frozen_importlib_external")
-# Data that we never ask for, and what stands in its place: we show texts as they are, `:boom:` too.
-EMPTIED = {"rich._emoji_codes": b"EMOJI = {}\n"}
+# What we never ask for, and what stands in its place: we show texts as they are, `:boom:` too. rich reads
+# themes from files by configparser, and keeps what a click does by pickle; pathlib has Windows' paths.
+EMPTIED = {
+    "configparser": b"\n",
+    "ntpath": b"\n",
+    "pickle": b"dumps = loads = None\n",
+    "rich._emoji_codes": b"EMOJI = {}\n",
+}
 # Only other systems, other kinds of terminals, or other programs import these.
 NEVER = (
     "_winapi",

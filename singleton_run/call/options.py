@@ -74,6 +74,7 @@ _WAITING = "Waiting for the lock"
 _COMMAND = "The command"
 _SCHEDULE = "The schedule"
 _OUTPUT = "Messages"
+_REPORTS = "Telling others"
 
 OPTIONS = (
     Option(
@@ -201,6 +202,16 @@ OPTIONS = (
     ),
     Option(
         _SCHEDULE,
+        "--overlap",
+        "What to do with a time that is due while the last run still goes on: run it when that ends (the "
+        "newest, if there are several), pass it over, or stop that run for it. Forbid is skip.",
+        metavar="queue|skip|replace",
+        default="queue",
+        choices=("queue", "skip", "replace"),
+        needs="every cron",
+    ),
+    Option(
+        _SCHEDULE,
         "--no-loop",
         "Run for the time that is due now, and end: for crontabs and CronJobs.",
         kind="flag",
@@ -278,6 +289,27 @@ OPTIONS = (
         metavar="text|json",
         default="text",
         choices=("text", "json"),
+    ),
+    Option(
+        _REPORTS,
+        "--metrics-addr",
+        "Serve /metrics for Prometheus, /healthz, /readyz and /leader at this address while we live.",
+        metavar="[HOST]:PORT|unix:PATH",
+    ),
+    Option(
+        _REPORTS,
+        "--ready-when",
+        "When /readyz says yes: once we know the lock's state, while we hold it, or while the command runs.",
+        metavar="started|holding|running",
+        default="started",
+        choices=("started", "holding", "running"),
+        needs="metrics_addr",
+    ),
+    Option(
+        _REPORTS,
+        "--metrics-file",
+        "Write the metrics to this file, for the textfile collector of node_exporter.",
+        metavar="PATH",
     ),
     Option(_OUTPUT, "--version", "Print the version.", kind="flag", variable=False),
     Option(_OUTPUT, "-h --help", "Print this help.", kind="flag", variable=False),

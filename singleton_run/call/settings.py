@@ -25,10 +25,13 @@ LONGEST_KEY = 256
 # MOST_BACKOFF to the power of MOST_RETRIES has to fit into a float.
 MOST_RETRIES = 100
 MOST_BACKOFF = 100.0
+_LONGEST_SOCKET = 107  # bytes in the path of a socket (unix(7))
 
 _SLOTS = ("every", "cron")
+_REPORTS = ("metrics_addr", "metrics_file")
 
 _BY_NAME = {option.name: option for option in OPTIONS}
+_OF_CRONJOBS = {"forbid": "skip", "replace": "replace"}
 _BLANKS = {"\n": "a newline", "\r": "a carriage return", "\t": "a tab"}
 _SCHEME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+-.")
 
@@ -45,9 +48,13 @@ class Settings:
 
     `scheduled` says that there are slots: by `every`, an interval, or by `cron`, an expression in its one
     spelling (`cron_expression`), in the time zone `zone`. `loop` says that we go on after a slot.
-    `start_deadline` None means until the next slot is due. `once` is the key of --once. The n-th retry,
-    counted from 0, comes `retry_delay * retry_backoff ** n` after the failure. `lock_at_least_for` is how
-    long the lock is kept at least, from the command's start.
+    `start_deadline` None means until the next slot is due. `overlap` is the word of --overlap: queue,
+    skip or replace. `once` is the key of --once. The n-th retry, counted from 0, comes `retry_delay *
+    retry_backoff ** n` after the failure. `lock_at_least_for` is how long the lock is kept at least, from
+    the command's start.
+
+    `metrics_addr` and `metrics_file` are None if they were not given. `reports` says that there is anything
+    for the reporter to do (see `reporter`).
     """
 
     __slots__ = (
@@ -62,9 +69,14 @@ class Settings:
         "lock_at_least_for",
         "log_format",
         "loop",
+        "metrics_addr",
+        "metrics_file",
         "name",
         "named",
         "once",
+        "overlap",
+        "ready_when",
+        "reports",
         "retries",
         "retry_backoff",
         "retry_delay",
@@ -103,6 +115,7 @@ class Settings:
     start_deadline: float | None
     loop: bool
     once: str | None
+    overlap: str
     retries: int
     retry_delay: float
     retry_backoff: float
@@ -110,6 +123,10 @@ class Settings:
     lock_at_least_for: float
     verbosity: int
     log_format: str
+    metrics_addr: str | None
+    metrics_file: str | None
+    ready_when: str
+    reports: bool
     command: tuple[str, ...]
 
     def __init__(self, **fields: object) -> None:
@@ -154,6 +171,7 @@ def check(values: Values, environ: Mapping[str, str]) -> Settings:
         **_schedule(values, environ),
         verbosity=-1 if options["quiet"] else int(options["verbose"] or 0),
         log_format=_choice(values, "log_format"),
+        **_reports(values),
         command=tuple(values.command),
     )
     _check_slots(settings)
@@ -313,12 +331,40 @@ def _schedule(values: Values, environ: Mapping[str, str]) -> dict[str, object]:
         "start_deadline": deadline,
         "loop": _loop(values),
         "once": _once(values),
+        "overlap": _overlap(values),
         "retries": _count(values, "retries"),
         "retry_delay": _seconds(values, "retry_delay"),
         "retry_backoff": _factor(values, "retry_backoff"),
         "retry_interrupted": bool(options["retry_interrupted"]),
         "lock_at_least_for": _seconds(values, "lock_at_least_for"),
     }
+
+
+def _reports(values: Values) -> dict[str, object]:
+    """The settings of the group "Telling others"."""
+    options = values.options
+    return {
+        "metrics_addr": _metrics_addr(options["metrics_addr"]),
+        "metrics_file": options["metrics_file"],
+        "ready_when": _choice(values, "ready_when"),
+        "reports": any(options[name] is not None for name in _REPORTS),
+    }
+
+
+def _metrics_addr(given: object) -> str | None:
+    """The address, whose form is right: whether we can listen there is seen later."""
+    if given is None:
+        return None
+    text = str(given)
+    path = text.removeprefix("unix:")
+    host, colon, port = text.rpartition(":")
+    if path != text and path and len(path.encode(errors="surrogateescape")) <= _LONGEST_SOCKET:
+        return text
+    is_port = colon and port.isascii() and port.isdigit() and len(port) < 6 and int(port) < 65536
+    is_host = ":" not in host or (host.startswith("[") and host.endswith("]"))
+    if path == text and is_port and is_host:
+        return text
+    _refuse(f"--metrics-addr: {text!r} is no address such as :9090, 127.0.0.1:9090, [::1]:9090, unix:/run/x")
 
 
 def _loop(values: Values) -> bool:
@@ -350,6 +396,16 @@ def _zone(values: Values, environ: Mapping[str, str]) -> str:
     from singleton_run.schedule import time_zones
 
     return time_zones.local(environ) if values.options["tz"] is None else time_zones.find(_text(values, "tz"))
+
+
+def _overlap(values: Values) -> str:
+    text = _text(values, "overlap")
+    if text.lower() == "allow":
+        _refuse(
+            "--overlap: two runs at once are what a lock prevents: for Allow start the command without "
+            "singleton-run, or give each its own --name"
+        )
+    return _OF_CRONJOBS.get(text.lower()) or _choice(values, "overlap")
 
 
 def _once(values: Values) -> str | None:

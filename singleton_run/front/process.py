@@ -9,7 +9,7 @@ from singleton_run.errors import UNUSABLE, Failure, scarce
 from singleton_run.front.children import kill_all
 from singleton_run.front.decisions import OVER, RUNNING, STARTING
 from singleton_run.front.receivers import GuardReceiver, KeeperReceiver
-from singleton_run.system import calls, libc, processes
+from singleton_run.system import calls, libc, pipes, processes
 from singleton_run.system.messages import GuardTells, KeeperTells, deliver
 
 TYPE_CHECKING = False
@@ -32,11 +32,19 @@ _ABANDON_MILLISECONDS = 5000
 class Front:
     """The loop of one turn. `keeps_open` says that another turn may follow, which needs descriptors 0 to 2.
 
-    It is also the `receivers.FrontActions` of the turn's messages.
+    `leave` is a descriptor at whose end-of-file we give up waiting for the lock, -1 without one; a command
+    that runs goes on. It is also the `receivers.FrontActions` of the turn's messages.
     """
 
     def __init__(
-        self, turn: Turn, effects: TurnEffects, signals: Signals, terminal: Terminal, *, keeps_open: bool
+        self,
+        turn: Turn,
+        effects: TurnEffects,
+        signals: Signals,
+        terminal: Terminal,
+        *,
+        keeps_open: bool,
+        leave: int = -1,
     ) -> None:
         self.turn = turn
         self.effects = effects
@@ -49,6 +57,7 @@ class Front:
         self.terminal = terminal
         self.timer = calls.Timer()
         self.keeps_open = keeps_open
+        self.leave = leave
         self.command = -1
         settings = self.task.settings
         verb = ", asked to end" if settings.leftovers == "kill" else ""
@@ -61,6 +70,8 @@ class Front:
         """Begin to acquire the lock. Raises Failure, and keeps nothing open, if a fork is refused."""
         if self.turn.leased and not self.task.settings.named:
             self.say_once("unnamed", 0, "warning")
+        if pipes.reporter is not None:
+            pipes.reporter.begin_turn(self.effects)
         try:
             self.turn.begin()
         except OSError as error:
@@ -78,6 +89,8 @@ class Front:
             raise
         self.task.page.over = True
         self.lock.close()
+        if pipes.reporter is not None:
+            pipes.reporter.turn_over()
         if self.keeps_open:
             self._close()
         else:
@@ -109,6 +122,7 @@ class Front:
         self._hear_command()
         self._hear_keeper()
         self.turn.look_at_lease(calls.now())
+        self._hear_leave()
         self._hear_signals()
         self.turn.look(now)
         if self.effects.own_guard is not None:
@@ -125,6 +139,7 @@ class Front:
             self.lock.descriptor,
             self.link.descriptor,
             self.command,
+            self.leave if self.turn.can_leave else -1,
         ):
             if descriptor >= 0:
                 poll.register(descriptor, select.POLLIN)
@@ -157,6 +172,10 @@ class Front:
     def _hear_keeper(self) -> None:
         for message in self.lock.messages():
             deliver(message, KeeperTells, self.keeper_receiver)
+
+    def _hear_leave(self) -> None:
+        if self.leave >= 0 and self.turn.can_leave and processes.readable(self.leave, 0):
+            self.turn.leave(calls.now())
 
     def _hear_signals(self) -> None:
         for number, code, sender in self.signals.read():

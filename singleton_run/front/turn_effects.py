@@ -71,9 +71,18 @@ class TurnEffects:
 
     def settle(self) -> None:
         """Give the lock back, and write the record of the run."""
+        if pipes.reporter is not None:
+            pipes.reporter.run_over()
         ending = self.turn.ending
         status = None if ending.outcome == "lost" else ending.status
-        self.lock.settle(self.turn, record.ended(self._run_record, ending.outcome, status, time.time()))
+        self.lock.settle(self.turn, record.ended(self._run_record, ending.outcome, status, self._end()))
+
+    def _end(self) -> float:
+        """When the run ended (Unix seconds): by the time that slots go by, if it is of a slot."""
+        slot = record.slot_of_run(self._run_record) and self._run_record["slot"]
+        if not slot or not self.page.started_at:
+            return time.time()
+        return float(slot["start"]) + calls.now() - self.page.started_at
 
     def running(self) -> None:
         """Have it written down that the command runs, where that was not done before the start."""
@@ -100,7 +109,7 @@ class TurnEffects:
         if not self.link.is_open:
             self.lock.fork_guard()
         self.link.remember_children()
-        self.link.send(GuardOrders.start(token, *self._of_slot()))
+        self.link.send(GuardOrders.start(token, *self.of_slot()))
         if self.turn.grant is not None:
             self._write_start(self.turn.grant)
 
@@ -111,7 +120,7 @@ class TurnEffects:
         if trouble:
             self.say("warning", "unsettled", text=trouble)
 
-    def _of_slot(self) -> tuple[float | None, int | None]:
+    def of_slot(self) -> tuple[float | None, int | None]:
         """Slot (Unix seconds) and attempt of the command, each None if it has none."""
         grant = self.turn.grant
         before = grant.record if grant is not None and self.task.settings.scheduled else None
@@ -166,6 +175,8 @@ class TurnEffects:
         """
         self.lock.retire(self.turn)
         self.log.close()
+        if pipes.reporter is not None:
+            pipes.reporter.retire()
         return not self.lock.process or processes.exited(self.lock.process, _DEATH_MILLISECONDS)
 
     def lease(self) -> tuple[float, float]:
@@ -180,4 +191,6 @@ class TurnEffects:
         """Tell the user, without waiting."""
         if event == "gave up" and self._goes_on is not None and self._goes_on(facts["status"]):
             level, event = "warning", "trouble"
+        if event == "overlapped":  # the next turn would tell it again
+            self.log.said.add((event, round(facts["number"])))  # type: ignore[call-overload]
         self.log.say(level, event, **facts)

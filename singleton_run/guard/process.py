@@ -16,7 +16,7 @@ from singleton_run.system.stderr import last_words
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from singleton_run.api.contract import Grant
     from singleton_run.call.settings import Settings
@@ -35,7 +35,8 @@ class Task:
     """What a guard has to know of its turn. The front has it too, because it may take the guard's place.
 
     `leased` is false for a lock that the kernel frees when its last holder is gone. `grace` is how long
-    leftovers have between stop signal and SIGKILL, in seconds.
+    leftovers have between stop signal and SIGKILL, in seconds. `variables` are put into the command's
+    environment before our own.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Task:
         grace: float,
         *,
         leased: bool,
+        variables: Mapping[str, str],
     ) -> None:
         self.settings = settings
         self.command = command
@@ -56,6 +58,7 @@ class Task:
         self.turn_id = turn_id
         self.grace = grace
         self.leased = leased
+        self.variables = variables
         self.front = os.getpid()
 
     def jobs(self, poll: select.poll | None = None) -> Jobs | None:
@@ -79,7 +82,8 @@ class Task:
 
     def environ(self) -> list[bytes]:
         """The command's environment. The token is not known yet: it is 0."""
-        return for_command(given(), self.settings, token=0, holder=self.holder, turn_id=self.turn_id)
+        entries = changed(given(), self.variables) if self.variables else given()
+        return for_command(entries, self.settings, token=0, holder=self.holder, turn_id=self.turn_id)
 
 
 def run(

@@ -18,12 +18,6 @@ if TYPE_CHECKING:
     from tests.support.harness import Run
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[postgres.Postgres]:
-    with postgres.running() as server:
-        yield server
-
-
 @pytest.fixture
 def lab(server: postgres.Postgres, tmp_path: Path) -> Iterator[Lab]:
     with Lab(tmp_path) as lab:

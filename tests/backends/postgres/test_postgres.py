@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -26,51 +25,17 @@ from singleton_run.errors import UNUSABLE, Lost, Refused, Unavailable
 from singleton_run.system import calls
 from singleton_run_postgres import open_backend
 from tests.servers import postgres
+from tests.support.backend_calls import LIMIT, LONG, refused, take, waiting
 from tests.support.harness import TREE, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from singleton_run_postgres.backend import PostgresBackend
+    from tests.support.backend_calls import Opened
 
-    Open = Callable[[str], PostgresBackend]
+    Open = Opened[PostgresBackend]
 
 WAITS = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-LIMIT = 5.0
-LONG = 600.0
 RECORD = {"version": 1, "state": "succeeded", "token": 1, "holder": "h", "runs": []}
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[postgres.Postgres]:
-    with postgres.running() as server:
-        server.make_role("stranger")
-        yield server
-
-
-@pytest.fixture(scope="module")
-def pooler(server: postgres.Postgres) -> Iterator[postgres.Pgbouncer]:
-    with postgres.pooled(server) as pooler:
-        yield pooler
-
-
-@pytest.fixture
-def opened() -> Iterator[Open]:
-    """Open backends; they are closed when the test is over."""
-    backends: list[PostgresBackend] = []
-
-    def opened(lock: str) -> PostgresBackend:
-        backends.append(open_backend(lock, os.environ))
-        return backends[-1]
-
-    yield opened
-    for backend in backends:
-        backend.close()
-
-
-@pytest.fixture
-def name() -> str:
-    return f"n{uuid4().hex}"
 
 
 @pytest.fixture
@@ -79,34 +44,6 @@ def schema(server: postgres.Postgres) -> str:
     schema = f"s{uuid4().hex}"
     server.run(sql.SQL("CREATE SCHEMA {} AUTHORIZATION app").format(sql.Identifier(schema)))
     return schema
-
-
-def take(backend: PostgresBackend, name: str, holder: str = "host:1:a") -> Grant:
-    """The lock, which must be free."""
-    got = backend.acquire(name, holder, LONG, LIMIT)
-    assert isinstance(got, Grant)
-    return got
-
-
-def refused(backend: PostgresBackend, name: str, holder: str = "host:2:b") -> Held:
-    """Who has the lock."""
-    got = backend.acquire(name, holder, LONG, LIMIT)
-    assert isinstance(got, Held)
-    return got
-
-
-@contextmanager
-def waiting(backend: PostgresBackend, held: Held) -> Iterator[Callable[[], None]]:
-    """Wait for the lock in a thread; the function that is given ends with the wait."""
-    never, end = os.pipe()
-    with ThreadPoolExecutor() as pool:
-        wait = pool.submit(backend.wait, held, calls.now() + LONG, never)
-        try:
-            yield lambda: wait.result(4 * LIMIT)
-        finally:
-            os.write(end, b".")
-    os.close(never)
-    os.close(end)
 
 
 # The table.
