@@ -69,10 +69,11 @@ class Masters:
             self._step()
         return True
 
-    def listen(self, channels: Sequence[str], deadline: Deadline) -> bool:
+    def listen(self, channels: Sequence[str], deadline: Deadline, *, tracks: bool = False) -> bool:
         """Listen on these channels of a majority; true if that begins now on some server.
 
-        Raises Unavailable, Refused, Interrupted.
+        With `tracks` they also tell of a lock's key that is read and then changed by somebody, where we may
+        ask for that. Raises Unavailable, Refused, Interrupted.
         """
         silent = [node for node in self.nodes if not node.listens]
         if not silent:
@@ -80,6 +81,8 @@ class Masters:
         requests = [Request(lambda _: ("SUBSCRIBE", *channels), len(channels)) for _ in silent]
         for node, request in zip(silent, requests, strict=True):
             if not node.is_waiting():
+                if tracks:
+                    node.submit(Request(lambda _: ("CLIENT", "TRACKING", "ON", "NOLOOP")), deadline)
                 node.submit(request, deadline)
             else:
                 request.fail(Timeout("no answer in time"))

@@ -192,6 +192,38 @@ def test_a_lock_that_a_majority_has_lost_is_lost(five: Quorum, opened: Open, nam
     assert holders(five, name)[:3] == [None] * 3
 
 
+def test_a_lock_that_is_deleted_without_a_word_is_noticed_at_once(
+    five: Quorum, opened: Open, name: str
+) -> None:
+    holder = opened()
+    grant = take(holder, name)
+    wake, end = os.pipe()
+    with ThreadPoolExecutor(1) as pool:
+        hold = pool.submit(holder.hold, grant, calls.now() + LONG, wake)
+        try:
+            until(lambda: subscribed(five, name) == 5, "the holder to listen everywhere")
+            for server in five.servers:
+                with server.client() as client:
+                    client.delete(keys_of(name)[0])
+            until(hold.done, "the hold to return")
+        finally:
+            os.write(end, b".")
+    os.close(wake)
+    os.close(end)
+    with pytest.raises(Lost):
+        holder.renew(grant, LIMIT)
+
+
+def subscribed(five: Quorum, name: str) -> int:
+    """On how many servers somebody has been asked about the lock's key after he listened."""
+    count = 0
+    for server in five.servers:
+        with server.client() as client:
+            channel = f"singleton-run:{{{name}}}:wake"
+            count += client.pubsub_numsub(channel)[0][1] > 0 and int(client.info()["tracking_total_keys"]) > 0
+    return count
+
+
 def test_a_foreign_lock_on_a_majority_keeps_us_out_and_nothing_of_ours_is_left(
     five: Quorum, opened: Open, name: str
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -88,9 +89,9 @@ def test_what_the_replica_has_not_does_not_count(pair: Pair) -> None:
         assert isinstance(grant, Grant)
         with pair.replica.stopped():
             for act in (
-                lambda: backend.acquire("four", "host:1:a", TTL, SHORT),
-                lambda: backend.renew(grant, SHORT),
-                lambda: backend.mark(grant, "k", MARK, SHORT),
+                partial(backend.acquire, "four", "host:1:a", TTL, SHORT),
+                partial(backend.renew, grant, SHORT),
+                partial(backend.mark, grant, "k", MARK, SHORT),
             ):
                 with pytest.raises(Unavailable, match="0 of 1 replicas"):
                     act()
