@@ -181,6 +181,32 @@ def renews(backend: QuorumBackend, grant: Grant) -> bool:
     return True
 
 
+def test_a_server_that_forgot_too_early_lets_another_in_whose_token_is_greater(
+    five: Quorum, opened: Open, name: str
+) -> None:
+    """docs/redis.md says so: such a server has to stay away for a ttl."""
+    holder, other = opened(), opened()
+    with five.swallowed(3, 4):
+        grant = take(holder, name)
+        with five.servers[2].client() as client:
+            client.flushall()
+    holder.close()
+    until(lambda: holders(five, name)[:2] == [grant.holder] * 2, "the lock on two servers")
+    with five.killed(0):
+        again = take(other, name, "host:2:b")
+    assert again.token > grant.token
+    with pytest.raises(Lost):
+        opened().renew(grant, LIMIT)
+
+
+def test_the_first_waiter_takes_over_when_the_lease_has_ended(five: Quorum, opened: Open, name: str) -> None:
+    grant = take(opened(), name, ttl=1.0)
+    waiter = opened()
+    held = refused(waiter, name, "host:2:b")
+    waiter.wait(held, calls.now() + LONG, -1)
+    assert take(waiter, name, "host:2:b").token > grant.token
+
+
 def test_a_lock_that_a_majority_has_lost_is_lost(five: Quorum, opened: Open, name: str) -> None:
     holder = opened()
     grant = take(holder, name)
