@@ -221,7 +221,7 @@ return redis.error_reply('ERR unknown operation')
 
 SCRIPT = _COMMON + _TAKING + _HOLDING + _LOOKING
 # By which the server knows it: a constant, for the import of hashlib costs each start milliseconds.
-SHA = "335db52729c5bbc21b0fa4f81bce598379af52bc"
+SHA = "435ab9298747b20caa7563e7b655196fe636aa1d"
 
 
 def keys_of(name: str) -> list[str]:
