@@ -260,8 +260,7 @@ return redis.error_reply('ERR unknown operation')
 """
 
 SCRIPT = _COMMON + _TAKING + _HOLDING + _LOOKING
-# By which the server knows it: a constant, for the import of hashlib costs each start milliseconds. A test
-# says the new one after an edit.
+# By which the server knows it: a constant, for the import of hashlib costs each start milliseconds.
 SHA = "3453796fdfb32570fa22f9b449928eb1cba533af"
 
 
