@@ -38,6 +38,7 @@ NOT_OWN = (
     "singleton_run.reporter.leader",
     "singleton_run.reporter.metrics_file",
     "singleton_run.reporter.series",
+    "singleton_run.reporter.text_format",
     "singleton_run_etcd.grpc",
     "singleton_run_postgres.libpq_shared",
 )

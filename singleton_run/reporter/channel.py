@@ -228,7 +228,8 @@ class Channel:
         if operation.name != "renew":
             return
         how = "ok" if result.error is None else "lost" if type(result.error).__name__ == "Lost" else "failed"
-        remaining = max(0.0, self.vitals.end - result.began)
+        # A grant that came late is renewed before its lease was ever reported.
+        remaining = max(0.0, self.vitals.end - result.began) if self.vitals.end else None
         facts = {"event": "renewed", "name": self.settings.name, "at": time.time(), "result": how}
         self._write({**facts, "seconds": result.now - result.began, "remaining": remaining})
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from singleton_run.reporter.health import is_ready, troubles
 from singleton_run.reporter.http_server import Answer, Server
 from singleton_run.reporter.leader import Leader
-from singleton_run.reporter.series import CONTENT_TYPE, Series
+from singleton_run.reporter.text_format import CONTENT_TYPE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from singleton_run.report.events import Event
     from singleton_run.reporter.http_server import Respond
+    from singleton_run.reporter.series import Series
     from singleton_run.reporter.sinks import Place
 
 

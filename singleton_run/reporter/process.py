@@ -1,8 +1,8 @@
 """The reporter's process: reads events from the pipe, and tells them to its sinks.
 
-It loads what its sinks need beside the command, and not before it: when the command has started, when we
-wait, or after a tenth of a second. It ends when the front has ended and everything is delivered, after
-LINGER seconds at the latest.
+It loads what its sinks need beside the command, and not before it: when we wait, or after a tenth of a
+second. So a command that is over before has the processors for itself. The reporter ends when the front has
+ended and everything is delivered, after LINGER seconds at the latest.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 LINGER = 30.0
 """How long after the front's end the reporter may deliver what is left, in seconds."""
 _AT_LEAST_AFTER = 0.1
-_LOAD_AT = ("started", "waiting", "resting", "succeeded", "failed", "interrupted", "gave up")
+_LOAD_AT = ("waiting", "paused", "resting")
 
 
 def run(

@@ -72,6 +72,9 @@ def _metrics(place: Place, *, over: bool) -> list[Sink]:
     serves = place.listener >= 0 and not over
     if not serves and settings.metrics_file is None:
         return []
+    from singleton_run.reporter import text_format
+
+    text_format.load_counting_modules()
     from singleton_run.reporter.series import Series
 
     series = Series()

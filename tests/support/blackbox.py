@@ -34,7 +34,6 @@ _CLOCK = "libfaketime is loaded by a dynamic linker, and the file has none"
 _ETCD = "with etcd a waiter's place stays for its lease when its keeper is killed (docs/promises.md)"
 _MUSL = "musl does without that call"
 _GRPC = "python-etcd3 is in no file"
-_REDIS = "redis-py is in no file"
 _METRICS = "prometheus-client is in no file"
 # A test, or all of a module, and why it can't say anything of a file.
 UNFIT = {
