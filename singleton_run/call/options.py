@@ -99,6 +99,12 @@ OPTIONS = (
         default="30s",
     ),
     Option(
+        _LOCK,
+        "--label-pod",
+        "With k8s-lease: set this label on our own pod while we hold the lock, so that a Service finds it.",
+        metavar="KEY=VALUE",
+    ),
+    Option(
         _WAITING,
         "--wait",
         "How long to wait for the lock.",

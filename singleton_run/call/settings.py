@@ -37,11 +37,11 @@ class Settings:
     """The settings of a valid call. They are frozen: an assignment raises AttributeError.
 
     Times are in seconds. `lock_address` is the backend's name or URL as it was given; `scheme` is the part
-    that names the backend. `named` says that the lock's name was given, and not made from the command. `wait`
-    None means for ever. `timeout` and `kill_after` are None if they were not given; KILL_AFTER is the default
-    where a time is needed. `rewrite` maps a signal to the one that is sent instead, 0 for none. `verbosity`
-    is
-    -1 for quiet, else the number of -v.
+    that names the backend. `label_pod` is the label for our pod, KEY=VALUE, empty for none. `named` says that
+    the lock's name was given, and not made from the command. `wait` None means for ever. `timeout` and
+    `kill_after` are None if they were not given; KILL_AFTER is the default where a time is needed. `rewrite`
+    maps a signal to the one that is sent instead, 0 for none. `verbosity` is -1 for quiet, else the number of
+    -v.
 
     `scheduled` says that there are slots: by `every`, an interval, or by `cron`, an expression in its one
     spelling (`cron_expression`), in the time zone `zone`. `loop` says that we go on after a slot.
@@ -57,6 +57,7 @@ class Settings:
         "every",
         "jitter",
         "kill_after",
+        "label_pod",
         "leftovers",
         "lock_address",
         "lock_at_least_for",
@@ -87,6 +88,7 @@ class Settings:
     name: str
     named: bool
     ttl: float
+    label_pod: str
     wait: float | None
     conflict_status: int
     timeout: float | None
@@ -143,6 +145,7 @@ def check(values: Values, environ: Mapping[str, str]) -> Settings:
         name=_name(values),
         named=options["name"] is not None,
         ttl=_ttl(values),
+        label_pod=_label_pod(values),
         wait=_wait(values),
         conflict_status=_status(values),
         timeout=_timeout(values),
@@ -280,6 +283,22 @@ def _ttl(values: Values) -> float:
     if ttl < lease_times.LEAST_TTL:
         _refuse("ttl must be at least 6s, or a server that is slow for a moment would stop the command")
     return ttl
+
+
+def _label_pod(values: Values) -> str:
+    """The label for our pod; empty for none."""
+    given = values.options["label_pod"]
+    if given is None:
+        return ""
+    from singleton_run.api.registry import IN_PODS
+    from singleton_run.call.pod_label import check_label
+
+    if _scheme(_text(values, "lock")) != IN_PODS:
+        _refuse(f"{_flag('label_pod')} is for --lock {IN_PODS} alone")
+    try:
+        return check_label(str(given))
+    except ValueError as error:
+        _refuse(f"{_flag('label_pod')}: {error}")
 
 
 def _wait(values: Values) -> float | None:

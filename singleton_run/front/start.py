@@ -112,6 +112,7 @@ def _job(task: Task, now: float) -> Job:
         once=settings.once,
         lock_at_least_for=settings.lock_at_least_for,
         waits=settings.wait != 0,
+        label_pod=settings.label_pod,
         leased=task.leased,
     )
 

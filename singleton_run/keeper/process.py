@@ -189,6 +189,9 @@ class _Keeper:
     def _mark(self, grant: Grant, key: str, record: Mapping[str, Any], limit: float) -> None:
         self.backend.mark(grant, key, mark_of(record), limit)
 
+    def _label(self, on: bool, limit: float) -> None:
+        self.backend.label_pod(self.job.label_pod, limit, on=on)
+
     def _clock(self) -> tuple[float, float | None]:
         """The time of slots, and how far our clock is behind it, in seconds; None if no server tells."""
         offset = self.backend.offset()

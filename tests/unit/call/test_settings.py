@@ -50,6 +50,7 @@ def test_the_defaults() -> None:
         "name": names.default_name(["true"]),
         "named": False,
         "ttl": 30.0,
+        "label_pod": "",
         "wait": None,
         "conflict_status": 75,
         "timeout": None,
