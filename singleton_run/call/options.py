@@ -74,6 +74,7 @@ _WAITING = "Waiting for the lock"
 _COMMAND = "The command"
 _SCHEDULE = "The schedule"
 _OUTPUT = "Messages"
+_REPORTS = "Telling others"
 
 OPTIONS = (
     Option(
@@ -284,6 +285,27 @@ OPTIONS = (
         metavar="text|json",
         default="text",
         choices=("text", "json"),
+    ),
+    Option(
+        _REPORTS,
+        "--metrics-addr",
+        "Serve /metrics for Prometheus, /healthz, /readyz and /leader at this address while we live.",
+        metavar="[HOST]:PORT|unix:PATH",
+    ),
+    Option(
+        _REPORTS,
+        "--ready-when",
+        "When /readyz says yes: once we know the lock's state, while we hold it, or while the command runs.",
+        metavar="started|holding|running",
+        default="started",
+        choices=("started", "holding", "running"),
+        needs="metrics_addr",
+    ),
+    Option(
+        _REPORTS,
+        "--metrics-file",
+        "Write the metrics to this file, for the textfile collector of node_exporter.",
+        metavar="PATH",
     ),
     Option(_OUTPUT, "--version", "Print the version.", kind="flag", variable=False),
     Option(_OUTPUT, "-h --help", "Print this help.", kind="flag", variable=False),

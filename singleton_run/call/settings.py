@@ -27,6 +27,7 @@ MOST_RETRIES = 100
 MOST_BACKOFF = 100.0
 
 _SLOTS = ("every", "cron")
+_REPORTS = ("metrics_addr", "metrics_file")
 
 _BY_NAME = {option.name: option for option in OPTIONS}
 _BLANKS = {"\n": "a newline", "\r": "a carriage return", "\t": "a tab"}
@@ -48,6 +49,9 @@ class Settings:
     `start_deadline` None means until the next slot is due. `once` is the key of --once. The n-th retry,
     counted from 0, comes `retry_delay * retry_backoff ** n` after the failure. `lock_at_least_for` is how
     long the lock is kept at least, from the command's start.
+
+    `metrics_addr` and `metrics_file` are None if they were not given. `reports` says that there is anything
+    for the reporter to do (see `reporter`).
     """
 
     __slots__ = (
@@ -63,9 +67,13 @@ class Settings:
         "lock_at_least_for",
         "log_format",
         "loop",
+        "metrics_addr",
+        "metrics_file",
         "name",
         "named",
         "once",
+        "ready_when",
+        "reports",
         "retries",
         "retry_backoff",
         "retry_delay",
@@ -112,6 +120,10 @@ class Settings:
     lock_at_least_for: float
     verbosity: int
     log_format: str
+    metrics_addr: str | None
+    metrics_file: str | None
+    ready_when: str
+    reports: bool
     command: tuple[str, ...]
 
     def __init__(self, **fields: object) -> None:
@@ -157,6 +169,7 @@ def check(values: Values, environ: Mapping[str, str]) -> Settings:
         **_schedule(values, environ),
         verbosity=-1 if options["quiet"] else int(options["verbose"] or 0),
         log_format=_choice(values, "log_format"),
+        **_reports(values),
         command=tuple(values.command),
     )
     _check_slots(settings)
@@ -337,6 +350,17 @@ def _schedule(values: Values, environ: Mapping[str, str]) -> dict[str, object]:
         "retry_backoff": _factor(values, "retry_backoff"),
         "retry_interrupted": bool(options["retry_interrupted"]),
         "lock_at_least_for": _seconds(values, "lock_at_least_for"),
+    }
+
+
+def _reports(values: Values) -> dict[str, object]:
+    """The settings of the group "Telling others"."""
+    options = values.options
+    return {
+        "metrics_addr": options["metrics_addr"],
+        "metrics_file": options["metrics_file"],
+        "ready_when": _choice(values, "ready_when"),
+        "reports": any(options[name] is not None for name in _REPORTS),
     }
 
 

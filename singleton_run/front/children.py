@@ -1,4 +1,4 @@
-"""The front's children: its helpers (keeper, guard, writer), and processes that a dead guard has left behind.
+"""The front's children: its helpers (keeper, guard, writer, reporter), and what a dead guard has left behind.
 
 At first the processes of a turn form a chain: front → keeper → guard → command. (A keeper or a guard that was
 forked later is a child of the front's, and under a lock of the kernel's there is no keeper.) When a process
@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import select
 
-from singleton_run.system import processes
+from singleton_run.system import pipes, processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,6 +69,8 @@ class Children:
                 self._lock.process = 0
             elif process == self._log.process:
                 self._log.gone()
+            elif pipes.reporter is not None and process == pipes.reporter.process:
+                pipes.reporter.gone()
             elif process == command or self.is_guard or (not command and self._is_new(process)):
                 self._ended.append((process, status))
         return none_left
@@ -83,7 +85,7 @@ class Children:
 
     def of_the_command(self) -> list[int]:
         """The process ids of the children that aren't helpers, ended ones included."""
-        own = (self._lock.process, self._log.process)
+        own = self._helpers()
         return [process for process in processes.children() if process not in own]
 
     def command_after_all(self) -> int:
@@ -108,13 +110,18 @@ class Children:
             return False
         self.reap()
         ended = {process for process, _ in self._ended}
-        helpers = {self._page.guard, self._lock.process, self._log.process}
+        helpers = {self._page.guard, *self._helpers()}
         self.command = min(
             (ended | set(processes.children())) - helpers - self._link.children_before, default=0
         )
         if self.command not in ended:
             self._page.command = self.command
         return not self.command
+
+    def _helpers(self) -> set[int]:
+        """The process ids of keeper, writer and reporter, 0 for each that isn't there."""
+        reporter = 0 if pipes.reporter is None else pipes.reporter.process
+        return {self._lock.process, self._log.process, reporter}
 
     def _is_new(self, process: int) -> bool:
         """Whether this child came after the start was begun: then it is the command of a dead guard."""

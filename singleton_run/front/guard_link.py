@@ -70,6 +70,8 @@ class GuardPipes:
         """
         self.close_fronts()
         self.log.gone()
+        if pipes.reporter is not None:
+            pipes.reporter.leave()
         if self.proof_read >= 0:
             os.close(self.proof_read)
         guard_process.run(

@@ -90,7 +90,9 @@ class KeeperHandle:
             guard = self._fork_first_guard((orders_read, orders_write, says_read, says_write)) if first else 0
             os.setpgid(0, 0)
             calls.close_standard(0, 1)
-            calls.keep_only([orders_read, says_write, proof, *self._shared(), *pipes.traced_to()])
+            calls.keep_only(
+                [orders_read, says_write, proof, *self._shared(), *pipes.traced_to(), *pipes.reported_to()]
+            )
             self._be_keeper(guard, resumed, orders_read, says_write)
 
         try:

@@ -9,7 +9,7 @@ from singleton_run.errors import UNUSABLE, Failure, scarce
 from singleton_run.front.children import kill_all
 from singleton_run.front.decisions import OVER, RUNNING, STARTING
 from singleton_run.front.receivers import GuardReceiver, KeeperReceiver
-from singleton_run.system import calls, libc, processes
+from singleton_run.system import calls, libc, pipes, processes
 from singleton_run.system.messages import GuardTells, KeeperTells, deliver
 
 TYPE_CHECKING = False
@@ -61,6 +61,8 @@ class Front:
         """Begin to acquire the lock. Raises Failure, and keeps nothing open, if a fork is refused."""
         if self.turn.leased and not self.task.settings.named:
             self.say_once("unnamed", 0, "warning")
+        if pipes.reporter is not None:
+            pipes.reporter.begin_turn(self.effects)
         try:
             self.turn.begin()
         except OSError as error:
@@ -78,6 +80,8 @@ class Front:
             raise
         self.task.page.over = True
         self.lock.close()
+        if pipes.reporter is not None:
+            pipes.reporter.turn_over()
         if self.keeps_open:
             self._close()
         else:

@@ -18,7 +18,7 @@ from singleton_run.guard.job_control import shell_of
 from singleton_run.report.log import Log
 from singleton_run.schedule import slot_rules
 from singleton_run.schedule.slot_rules import Plan
-from singleton_run.system import calls, processes
+from singleton_run.system import calls, pipes, processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -215,8 +215,11 @@ class _TurnLoop:
         """Read signals and reap children. False if a signal asks us to stop."""
         for number, _, _ in self.signals.read():
             if number == _signal.SIGCHLD:
-                if any(process == self.log.process for process, _ in processes.reap()[0]):
-                    self.log.gone()
+                for process, _ in processes.reap()[0]:
+                    if process == self.log.process:
+                        self.log.gone()
+                    elif pipes.reporter is not None and process == pipes.reporter.process:
+                        pipes.reporter.gone()
             elif stops_us(number, self.settings.rewrite):
                 self.stopped_by = number
                 return False
@@ -226,4 +229,6 @@ class _TurnLoop:
 
     def _end(self, status: int) -> int:
         self.log.close(at_end=True)
+        if pipes.reporter is not None:
+            pipes.reporter.end()
         return status

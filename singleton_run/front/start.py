@@ -44,13 +44,20 @@ def run(settings: Settings, path: str, signals: Signals, mask: set[int]) -> int:
         from singleton_run.report import trace
 
         trace.begin(settings)
+    if settings.reports:
+        from singleton_run.reporter import channel
+
+        channel.begin(settings)
     if settings.scheduled or settings.once is not None:
         from singleton_run.front import slot_loop
 
         return slot_loop.run(settings, path, signals, mask)
     turn = front(settings, path, signals, mask, Log(settings))
     turn.begin()
-    return turn.run()
+    status = turn.run()
+    if pipes.reporter is not None:
+        pipes.reporter.end()
+    return status
 
 
 def front(

@@ -71,6 +71,8 @@ class TurnEffects:
 
     def settle(self) -> None:
         """Give the lock back, and write the record of the run."""
+        if pipes.reporter is not None:
+            pipes.reporter.run_over()
         ending = self.turn.ending
         status = None if ending.outcome == "lost" else ending.status
         self.lock.settle(self.turn, record.ended(self._run_record, ending.outcome, status, time.time()))
@@ -100,7 +102,7 @@ class TurnEffects:
         if not self.link.is_open:
             self.lock.fork_guard()
         self.link.remember_children()
-        self.link.send(GuardOrders.start(token, *self._of_slot()))
+        self.link.send(GuardOrders.start(token, *self.of_slot()))
         if self.turn.grant is not None:
             self._write_start(self.turn.grant)
 
@@ -111,7 +113,7 @@ class TurnEffects:
         if trouble:
             self.say("warning", "unsettled", text=trouble)
 
-    def _of_slot(self) -> tuple[float | None, int | None]:
+    def of_slot(self) -> tuple[float | None, int | None]:
         """Slot (Unix seconds) and attempt of the command, each None if it has none."""
         grant = self.turn.grant
         before = grant.record if grant is not None and self.task.settings.scheduled else None
@@ -166,6 +168,8 @@ class TurnEffects:
         """
         self.lock.retire(self.turn)
         self.log.close()
+        if pipes.reporter is not None:
+            pipes.reporter.retire()
         return not self.lock.process or processes.exited(self.lock.process, _DEATH_MILLISECONDS)
 
     def lease(self) -> tuple[float, float]:

@@ -54,6 +54,8 @@ def run(
     calls.set_title(f"singleton-run: keeper of {job.name}")
     if pipes.tracer is not None:
         pipes.tracer.become("keeper")
+    if pipes.reporter is not None:
+        pipes.reporter.become_keeper()
     front = Writer(tell)
     try:
         backend = open_backend()
@@ -122,6 +124,8 @@ class _Keeper:
         result = Result(began, calls.now(), value, error)
         if pipes.tracer is not None:
             pipes.tracer.operation(operation, result)
+        if pipes.reporter is not None:
+            pipes.reporter.operation(operation, result)
         self._listen()
         self.tell.flush()
         result.now = calls.now()
@@ -209,6 +213,8 @@ class _Keeper:
         self.page.reported = calls.now()
         if pipes.tracer is not None:
             pipes.tracer.lease(self.page.end, self.page.reported)
+        if pipes.reporter is not None:
+            pipes.reporter.lease(self.page.end, self.page.reported)
 
     def _tell(self, *message: Any) -> None:
         if message[0] == "trouble":

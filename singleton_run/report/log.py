@@ -56,6 +56,8 @@ class Log:
         if trouble and trouble == self._trouble:
             return
         self._trouble = trouble
+        if pipes.reporter is not None:
+            pipes.reporter.told(event, facts)
         if event == "acquired" and self._waited:
             level = "wait"
         if self._settings.verbosity < _LEAST_VERBOSITY[level] or (

@@ -11,15 +11,24 @@ if TYPE_CHECKING:
     from typing import Any
 
     from singleton_run.report.trace import Tracer
+    from singleton_run.reporter.channel import Channel
     from singleton_run.system.messages import Message
 
 tracer: Tracer | None = None
 """What is told of each message, request and decision with -vv (`report.trace`); None without."""
 
+reporter: Channel | None = None
+"""The way to the reporter (`reporter.channel`), where an option asks for one; None without."""
+
 
 def traced_to() -> list[int]:
     """The descriptor that the trace is written to, if there is one."""
     return [] if tracer is None else [tracer.descriptor]
+
+
+def reported_to() -> list[int]:
+    """The descriptor on which the reporter is told of events, if there is one."""
+    return [] if reporter is None or reporter.pipe < 0 else [reporter.pipe]
 
 
 def pipe() -> tuple[int, int]:

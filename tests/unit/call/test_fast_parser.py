@@ -137,7 +137,7 @@ def needed(option: Option) -> tuple[list[str], dict[str, str | int | None]]:
     argv: list[str] = []
     given = dict(NOTHING)
     for name in option.needs[:1]:
-        argv += ["--" + name, "given"]
+        argv += ["--" + name.replace("_", "-"), "given"]
         given[name] = "given"
     return [*argv, "--", "true"], given
 

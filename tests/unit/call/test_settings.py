@@ -74,6 +74,10 @@ def test_the_defaults() -> None:
         "lock_at_least_for": 0.0,
         "verbosity": 0,
         "log_format": "text",
+        "metrics_addr": None,
+        "metrics_file": None,
+        "ready_when": "started",
+        "reports": False,
         "command": ("true",),
     }
 

@@ -1,0 +1,270 @@
+"""The way to the reporter: forks it, and sends it events through a pipe that never blocks.
+
+Nothing here waits for the reporter, but `end` in a place where it would be killed with us. An event that
+doesn't fit into the pipe is dropped and counted. A reporter that ends is replaced.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+
+from singleton_run.api.lock_address import HELD, redact
+from singleton_run.reporter import vitals
+from singleton_run.reporter.translation import translated
+from singleton_run.reporter.vitals import Vitals
+from singleton_run.system import calls, fastjson, pipes, processes
+from singleton_run.system.forked import forked
+from singleton_run.system.processes import reap_one
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from singleton_run.call.settings import Settings
+    from singleton_run.front.turn_effects import TurnEffects
+    from singleton_run.keeper.operations import Operation, Result
+
+END = "end"
+"""The event after which the front ends: a keeper may still have the pipe."""
+LAST_WORDS = 5.0
+"""Where the reporter would be killed with us: how long we wait at our end for what it has to deliver."""
+_RETIRE_MILLISECONDS = 1000
+_FORK_AGAIN = 10.0
+_KILL, _CONTINUE = 9, 18
+_PHASES = {
+    "waiting": vitals.WAITING,
+    "acquired": vitals.HOLDING,
+    "lost": vitals.RESTING,
+    "released": vitals.RESTING,
+    "resting": vitals.RESTING,
+    "gave up": vitals.RESTING,
+}
+_STATES = ("waiting", "paused", "acquired", "started", "resting")
+"""What another reporter has to be told again."""
+
+
+class Channel:
+    """The front's end of the way to the reporter. `process` is the reporter's process id, 0 without one.
+
+    Every process that is forked from the front has it too, until it calls `leave`.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.vitals = Vitals()
+        self.process = 0
+        self.front = os.getpid()
+        self.pipe = -1
+        self._forked_at = -_FORK_AGAIN
+        self._effects: TurnEffects | None = None
+        self._states: dict[str, dict[str, Any]] = {}
+        self._told_over = False
+        self._waits_since = 0.0
+        self._released = True
+
+    def begin(self) -> None:
+        """Fork the reporter. Where the machine refuses that, it is tried again later."""
+        try:
+            self._fork()
+        except OSError:
+            self.process = 0
+
+    def _fork(self) -> None:
+        self._forked_at = calls.now()
+        read, write = pipes.pipe()
+        try:
+            self.process = forked(lambda: self._be_reporter(read))
+        except OSError:
+            os.close(read)
+            os.close(write)
+            raise
+        os.close(read)
+        self.pipe = write
+        for facts in self._states.values():
+            self._write({**facts, "again": True})
+
+    def _be_reporter(self, read: int) -> None:
+        pipes.tracer = pipes.reporter = None
+        calls.set_title(f"singleton-run: reporter for {self.settings.name}")
+        calls.keep_only([read])
+        calls.close_standard(0, 1)
+        os.setsid()
+        from singleton_run.reporter import process
+
+        process.run(self.settings, self.vitals, read, self.front)
+
+    # What the front tells.
+
+    def begin_turn(self, effects: TurnEffects) -> None:
+        """A turn begins."""
+        self._effects = effects
+        self._told_over = False
+        self._waits_since = 0.0
+        self._released = True
+        self.vitals.leased = effects.task.leased
+        self.vitals.end = 0.0
+
+    def told(self, event: str, facts: dict[str, Any]) -> None:
+        """The user is told of `event`, a word of `sentences`: so are others, if it is one of theirs."""
+        if event == "not released":
+            self._released = False
+        address = self.settings.lock_address
+        if facts.get("text"):  # a library's error may contain the lock's address, and with it a password
+            facts = {**facts, "text": facts["text"].replace(address, redact(address))}
+        for name, fields in translated(event, facts):
+            self.post(name, **fields)
+
+    def run_over(self) -> None:
+        """The command is gone, or could not be started. It is told once a turn."""
+        if self._effects is None or self._told_over or self._effects.turn.grant is None:
+            return
+        self._told_over = True
+        ending, page = self._effects.turn.ending, self._effects.page
+        outcome = ending.outcome
+        seconds = max(0.0, calls.now() - page.started_at) if page.started_at else None
+        event = "failed" if outcome == "lost" else outcome
+        self.post(event, status=ending.status, seconds=seconds, outcome=outcome)
+
+    def turn_over(self) -> None:
+        """The turn is over, and the lock given back if it could be."""
+        effects = self._effects
+        if effects is None:
+            return
+        self.run_over()
+        if effects.turn.grant is not None and not effects.turn.ending.lost and self._released:
+            self.post("released", seconds=max(0.0, time.time() - self.vitals.since))
+        self.vitals.keeper = 0
+        self._effects = None
+
+    def post(self, event: str, **facts: Any) -> None:
+        """Tell the reporter of `event`, one of `report.events`. It never waits."""
+        facts.update(event=event, name=self.settings.name, at=time.time())
+        self._add(event, facts)
+        if event in _PHASES:
+            self.vitals.phase = _PHASES[event]
+            self.vitals.reached = True
+        if event in _STATES:
+            self._states[event] = facts
+        if event in ("waiting", "resting", "acquired"):
+            for other in set(_STATES) - {event}:
+                self._states.pop(other, None)
+        if not self.process and calls.now() >= self._forked_at + _FORK_AGAIN:
+            self.begin()
+            if event in _STATES:
+                return
+        self._write(facts)
+        if event == "started" and facts["late"] is not None and facts["late"] > self._latest():
+            self.post("late", slot=facts["slot"], seconds=facts["late"])
+
+    def _latest(self) -> float:
+        from singleton_run.report.events import LATE
+
+        return LATE + self.settings.jitter
+
+    def _add(self, event: str, facts: dict[str, Any]) -> None:
+        """Add what the turn knows to the fields of an event."""
+        effects = self._effects
+        if event == "waiting":
+            self._waits_since = self._waits_since or facts["at"]
+        if effects is None or effects.turn.grant is None:
+            return
+        if event == "acquired":
+            waited = facts["at"] - self._waits_since if self._waits_since else 0.0
+            facts.update(waited=max(0.0, waited), since=facts["at"])
+            self.vitals.since = facts["at"]
+        if event in ("started", "succeeded", "failed", "interrupted"):
+            self.vitals.running = event == "started"
+            slot, attempt = effects.of_slot()
+            facts.update(slot=slot, attempt=attempt, run=effects.task.turn_id)
+            facts["late"] = max(0.0, facts["at"] - slot) if slot and attempt == 1 else None
+        if event in ("acquired", "started", "succeeded", "failed", "interrupted", "released"):
+            facts.update(token=effects.turn.grant.token, holder=effects.task.holder)
+
+    def _write(self, facts: dict[str, Any]) -> None:
+        """A line for the pipe. At most PIPE_BUF bytes are written whole or not at all (pipe(7))."""
+        line = fastjson.dumps(facts).encode() + b"\n"
+        if len(line) > select.PIPE_BUF:
+            facts = {fact: value[:300] if isinstance(value, str) else value for fact, value in facts.items()}
+            line = fastjson.dumps(facts).encode() + b"\n"
+        try:
+            if self.pipe >= 0 and len(line) <= select.PIPE_BUF:
+                os.write(self.pipe, line)
+                return
+        except (BlockingIOError, BrokenPipeError):
+            pass
+        self.vitals.dropped += 1
+
+    # What a keeper tells.
+
+    def become_keeper(self) -> None:
+        """This process is the keeper: it tells of renewals."""
+        self.vitals.keeper = os.getpid()
+
+    def lease(self, end: float, reported: float) -> None:
+        """The lease's end and the keeper's last report, by the boot clock."""
+        self.vitals.end, self.vitals.reported = end, reported
+
+    def operation(self, operation: Operation, result: Result) -> None:
+        """The keeper has done an operation."""
+        if operation.name != "renew":
+            return
+        how = "ok" if result.error is None else "lost" if type(result.error).__name__ == "Lost" else "failed"
+        remaining = max(0.0, self.vitals.end - result.began)
+        facts = {"event": "renewed", "name": self.settings.name, "at": time.time(), "result": how}
+        self._write({**facts, "seconds": result.now - result.began, "remaining": remaining})
+
+    # How it ends.
+
+    def leave(self) -> None:
+        """Close what a process that tells nothing has of it: the guard."""
+        if self.pipe >= 0:
+            os.close(self.pipe)
+        self.pipe = -1
+        pipes.reporter = None
+
+    def gone(self) -> None:
+        """The reporter has ended and was waited for. Another takes its place, unless it died in its youth."""
+        self.process = 0
+        if self.pipe >= 0:
+            os.close(self.pipe)
+        self.pipe = -1
+        if calls.now() >= self._forked_at + _FORK_AGAIN:
+            self.begin()
+
+    def retire(self) -> None:
+        """End the reporter: the kernel is asked for children. Another one is forked at the next event."""
+        if not self.process:
+            return
+        self._close()
+        if not reap_one(self.process, _RETIRE_MILLISECONDS):
+            processes.send(self.process, _KILL)
+            reap_one(self.process, _RETIRE_MILLISECONDS)
+        self.process = 0
+        self._forked_at = -_FORK_AGAIN
+
+    def end(self) -> None:
+        """We end. The reporter delivers what it has, and then ends too.
+
+        As process 1, or below another singleton-run, it would be killed with us: then we wait for it.
+        """
+        self._close()
+        if self.process and (self.front == 1 or os.environ.get(HELD)):
+            reap_one(self.process, int(LAST_WORDS * 1000))
+        self.process = 0
+        pipes.reporter = None
+
+    def _close(self) -> None:
+        if self.pipe >= 0:
+            self._write({"event": END, "name": self.settings.name, "at": time.time()})
+            os.close(self.pipe)
+        self.pipe = -1
+        if self.process:
+            processes.send(self.process, _CONTINUE)
+
+
+def begin(settings: Settings) -> None:
+    """Begin to tell others, in the front: it and every process that it forks from now on may."""
+    pipes.reporter = Channel(settings)
+    pipes.reporter.begin()

@@ -1,0 +1,126 @@
+"""The reporter's process: reads events from the pipe, and tells them to its sinks.
+
+It loads what its sinks need beside the command, and not before it: when the command has started, when we
+wait, or after a tenth of a second. It ends when the front has ended and everything is delivered, after
+LINGER seconds at the latest.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+
+from singleton_run.report.events import Event
+from singleton_run.report.log import Log
+from singleton_run.reporter.channel import END
+from singleton_run.reporter.loop import Loop
+from singleton_run.reporter.sinks import Place, wanted
+from singleton_run.system import calls, libc
+from singleton_run.system.pipes import Reader
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from singleton_run.call.settings import Settings
+    from singleton_run.reporter.sinks import Sink
+    from singleton_run.reporter.vitals import Vitals
+
+LINGER = 30.0
+"""How long after the front's end the reporter may deliver what is left, in seconds."""
+_AT_LEAST_AFTER = 0.1
+_LAST_OF_KEEPER = 1.0
+_LOAD_AT = ("started", "waiting", "resting", "succeeded", "failed", "interrupted", "gave up")
+
+
+def run(settings: Settings, vitals: Vitals, descriptor: int, front: int) -> None:
+    """Be the reporter of `front`, in a process forked for it, until everything is delivered."""
+    calls.become_subreaper()
+    calls.leave_directory()
+    loop = Loop()
+    log = Log(settings)
+    _Process(Place(settings, loop, log, vitals, front), Reader(descriptor)).run()
+    log.close()
+
+
+class _Process:
+    """The loop's state. `over` says that the front has ended."""
+
+    def __init__(self, place: Place, pipe: Reader) -> None:
+        self.place = place
+        self.loop = place.loop
+        self.pipe = pipe
+        self.sinks: list[Sink] = []
+        self.loaded = False
+        self.early: list[Event] = []
+        self.over = False
+        self.give_up_at = calls.FOREVER
+
+    def run(self) -> None:
+        """Go on until the front has ended, and nobody is busy any more."""
+        loop = self.loop
+        loop.watch(self.pipe.descriptor, select.EPOLLIN, lambda _: self._hear())
+        self._watch_front()
+        loop.at(calls.now() + _AT_LEAST_AFTER, self._load)
+        while not (self.over and not any(sink.busy() for sink in self.sinks)):
+            if calls.now() >= self.give_up_at:
+                return
+            loop.step()
+
+    def _watch_front(self) -> None:
+        """Notice the front's end, also if a keeper still has the pipe. A dead one was our parent."""
+        try:
+            descriptor = libc.pidfd_open(self.place.front)
+        except OSError:
+            descriptor = -1
+        if os.getppid() != self.place.front:
+            self.loop.at(0.0, self._front_ended)
+        elif descriptor >= 0:
+            self.loop.watch(descriptor, select.EPOLLIN, lambda _: self._died(descriptor))
+
+    def _died(self, descriptor: int) -> None:
+        """The front has died: a keeper may have more to tell, for a moment."""
+        self.loop.forget(descriptor)
+        self.loop.at(calls.now() + _LAST_OF_KEEPER, self._front_ended)
+
+    def _hear(self) -> None:
+        for told in self.pipe.read():
+            facts = dict(told)
+            event = str(facts.pop("event"))
+            if event == END:
+                self._front_ended()
+                return
+            again = bool(facts.pop("again", False))
+            self._tell(Event(event, facts.pop("name"), facts.pop("at"), facts, again=again))
+        if self.pipe.closed:
+            self._front_ended()
+
+    def _tell(self, event: Event) -> None:
+        if not self.loaded:
+            self.early.append(event)
+            if event.event in _LOAD_AT:
+                self._load()
+            return
+        for sink in self.sinks:
+            sink.hear(event)
+
+    def _load(self) -> None:
+        if self.loaded:
+            return
+        self.loaded = True
+        self.sinks = wanted(self.place, over=self.over)
+        early, self.early = self.early, []
+        for event in early:
+            self._tell(event)
+
+    def _front_ended(self) -> None:
+        if self.over:
+            return
+        self.over = True
+        self.loop.forget(self.pipe.descriptor)
+        os.close(self.pipe.descriptor)
+        self._load()
+        self.give_up_at = calls.now() + LINGER
+        self.loop.at(self.give_up_at, lambda: None)
+        self.place.log.close()
+        calls.close_standard(2)
+        for sink in self.sinks:
+            sink.finish()
