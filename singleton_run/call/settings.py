@@ -27,7 +27,7 @@ MOST_RETRIES = 100
 MOST_BACKOFF = 100.0
 
 _SLOTS = ("every", "cron")
-_REPORTS = ("metrics_addr", "metrics_file")
+_REPORTS = ("metrics_addr", "metrics_file", "on", "notify", "ping")
 
 _BY_NAME = {option.name: option for option in OPTIONS}
 _BLANKS = {"\n": "a newline", "\r": "a carriage return", "\t": "a tab"}
@@ -51,7 +51,8 @@ class Settings:
     long the lock is kept at least, from the command's start.
 
     `metrics_addr` and `metrics_file` are None if they were not given. `reports` says that there is anything
-    for the reporter to do (see `reporter`).
+    for the reporter to do (see `reporter`). `on` has the hooks, each as event and command, and `on_timeout`
+    how long one may run. `notify` and `ping` are URLs, None if they were not given.
     """
 
     __slots__ = (
@@ -71,7 +72,14 @@ class Settings:
         "metrics_file",
         "name",
         "named",
+        "notify",
+        "notify_secret",
+        "on",
+        "on_timeout",
         "once",
+        "ping",
+        "ping_log",
+        "ping_style",
         "ready_when",
         "reports",
         "retries",
@@ -123,6 +131,13 @@ class Settings:
     metrics_addr: str | None
     metrics_file: str | None
     ready_when: str
+    on: tuple[tuple[str, str], ...]
+    on_timeout: float
+    notify: str | None
+    notify_secret: str | None
+    ping: str | None
+    ping_style: str
+    ping_log: bool
     reports: bool
     command: tuple[str, ...]
 
@@ -360,8 +375,39 @@ def _reports(values: Values) -> dict[str, object]:
         "metrics_addr": options["metrics_addr"],
         "metrics_file": options["metrics_file"],
         "ready_when": _choice(values, "ready_when"),
+        "on": _hooks(values),
+        "on_timeout": _seconds(values, "on_timeout"),
+        "notify": _url(values, "notify"),
+        "notify_secret": options["notify_secret"],
+        "ping": _url(values, "ping"),
+        "ping_style": _choice(values, "ping_style"),
+        "ping_log": bool(options["ping_log"]),
         "reports": any(options[name] is not None for name in _REPORTS),
     }
+
+
+def _hooks(values: Values) -> tuple[tuple[str, str], ...]:
+    """The commands of --on, each with its event."""
+    if values.options["on"] is None:
+        return ()
+    from singleton_run.call import told_whom
+
+    try:
+        return told_whom.hooks(str(values.options["on"]))
+    except ValueError as error:
+        _refuse(f"{_flag('on')}: {error}")
+
+
+def _url(values: Values, name: str) -> str | None:
+    """The address of an option for http, None if it wasn't given."""
+    if values.options[name] is None:
+        return None
+    from singleton_run.call import told_whom
+
+    try:
+        return told_whom.checked_url(str(values.options[name]))
+    except ValueError as error:
+        _refuse(f"{_flag(name)}: {error}")
 
 
 def _loop(values: Values) -> bool:

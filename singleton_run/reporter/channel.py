@@ -247,11 +247,14 @@ class Channel:
     def end(self) -> None:
         """We end. The reporter delivers what it has, and then ends too.
 
-        As process 1, or below another singleton-run, it would be killed with us: then we wait for it.
+        As process 1, below systemd or another singleton-run, it would be killed with us: then we wait for it.
         """
         self._close()
-        if self.process and (self.front == 1 or os.environ.get(HELD)):
-            reap_one(self.process, int(LAST_WORDS * 1000))
+        dies_with_us = self.front == 1 or os.environ.get(HELD) or os.environ.get("INVOCATION_ID")
+        if self.process and dies_with_us:
+            settings = self.settings
+            seconds = max(LAST_WORDS, settings.on_timeout) if settings.on else LAST_WORDS
+            reap_one(self.process, int(seconds * 1000))
         self.process = 0
         pipes.reporter = None
 

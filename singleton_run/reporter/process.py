@@ -34,11 +34,17 @@ _LOAD_AT = ("started", "waiting", "resting", "succeeded", "failed", "interrupted
 def run(settings: Settings, vitals: Vitals, descriptor: int, front: int) -> None:
     """Be the reporter of `front`, in a process forked for it, until everything is delivered."""
     calls.become_subreaper()
-    calls.leave_directory()
     loop = Loop()
     log = Log(settings)
-    _Process(Place(settings, loop, log, vitals, front), Reader(descriptor)).run()
+    place = Place(settings, loop, log, vitals, front)
+    calls.leave_directory()
+    _Process(place, Reader(descriptor)).run()
     log.close()
+
+
+def linger(settings: Settings) -> float:
+    """How long after the front's end the reporter may deliver what is left, in seconds."""
+    return max(LINGER, settings.on_timeout) if settings.on else LINGER
 
 
 class _Process:
@@ -118,7 +124,7 @@ class _Process:
         self.loop.forget(self.pipe.descriptor)
         os.close(self.pipe.descriptor)
         self._load()
-        self.give_up_at = calls.now() + LINGER
+        self.give_up_at = calls.now() + linger(self.place.settings)
         self.loop.at(self.give_up_at, lambda: None)
         self.place.log.close()
         calls.close_standard(2)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Protocol
 
     from singleton_run.call.settings import Settings
@@ -41,16 +42,31 @@ class Place:
         self.log = log
         self.vitals = vitals
         self.front = front
+        try:
+            self.directory = os.getcwd()
+        except OSError:
+            self.directory = "/"
 
 
 def wanted(place: Place, *, over: bool) -> list[Sink]:
     """The sinks that the call asks for. `over` says that the front has ended already."""
+    return [*_tellers(place)]
+
+
+def _tellers(place: Place) -> list[Sink]:
+    """Those who tell others by themselves: hooks, webhook and pings."""
+    settings = place.settings
     made: list[Sink] = []
-    for make in _MAKERS:
-        sink = make(place, over)
-        if sink is not None:
-            made.append(sink)
+    if settings.on:
+        from singleton_run.reporter.hooks import Hooks
+
+        made.append(Hooks(place))
+    if settings.notify is not None:
+        from singleton_run.reporter.webhook import Webhook
+
+        made.append(Webhook(place, settings.notify))
+    if settings.ping is not None:
+        from singleton_run.reporter.pings import Pings
+
+        made.append(Pings(place, settings.ping))
     return made
-
-
-_MAKERS: tuple[Callable[[Place, bool], Sink | None], ...] = ()

@@ -77,6 +77,13 @@ def test_the_defaults() -> None:
         "metrics_addr": None,
         "metrics_file": None,
         "ready_when": "started",
+        "on": (),
+        "on_timeout": 30.0,
+        "notify": None,
+        "notify_secret": None,
+        "ping": None,
+        "ping_style": "healthchecks",
+        "ping_log": False,
         "reports": False,
         "command": ("true",),
     }
