@@ -6,6 +6,7 @@ import os
 
 from singleton_run.api import registry
 from singleton_run.call.settings import KILL_AFTER
+from singleton_run.errors import UNUSABLE, Failure, scarce
 from singleton_run.front.children import Children
 from singleton_run.front.decisions import Turn
 from singleton_run.front.guard_link import GuardLink
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from singleton_run.api.contract import KernelLock
     from singleton_run.call.settings import Settings
     from singleton_run.front.lock_handle import LockHandle
+    from singleton_run.guard.output import Output
     from singleton_run.schedule.slot_rules import Plan
     from singleton_run.system.calls import Signals
 
@@ -84,6 +86,8 @@ def front(
     decides = plan is not None or settings.once is not None
     terminal = Terminal()
     task = _task(settings, path, mask, terminal, leased=kernel_lock is None)
+    if settings.ping_log:
+        task.output = _output(task)
     link = GuardLink(task.page, log, pipes.pipe() if task.leased or decides else (-1, -1))
     now = calls.now() if since is None else min(since, calls.now())
     job = _job(task, now)
@@ -106,6 +110,19 @@ def _task(settings: Settings, path: str, mask: set[int], terminal: Terminal, *, 
     holder = f"{os.uname().nodename}:{os.getpid()}:{os.urandom(4).hex()}"
     grace = KILL_AFTER if settings.kill_after is None else settings.kill_after
     return Task(settings, command, Page(), holder, os.urandom(8).hex(), grace, leased=leased)
+
+
+def _output(task: Task) -> Output:
+    """Have the command's output pass through us. Raises Failure."""
+    from singleton_run.guard.output import Output
+
+    try:
+        output = Output(task.settings.name, task.turn_id)
+    except OSError as error:
+        raise Failure(UNUSABLE, scarce(str(error.strerror))) from None
+    if pipes.reporter is not None:
+        pipes.reporter.output_begun(output.process)
+    return output
 
 
 def _job(task: Task, now: float) -> Job:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from singleton_run.guard.decisions import Tell
     from singleton_run.guard.decisions import Tree as AnyTree
     from singleton_run.guard.job_control import Jobs
+    from singleton_run.guard.output import Output
     from singleton_run.system.messages import Message
     from singleton_run.system.shared_page import Page
 
@@ -35,7 +36,8 @@ class Task:
     """What a guard has to know of its turn. The front has it too, because it may take the guard's place.
 
     `leased` is false for a lock that the kernel frees when its last holder is gone. `grace` is how long
-    leftovers have between stop signal and SIGKILL, in seconds.
+    leftovers have between stop signal and SIGKILL, in seconds. `output` is the way of what the command
+    prints, None where that needs no help.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Task:
         self.grace = grace
         self.leased = leased
         self.front = os.getpid()
+        self.output: Output | None = None
 
     def jobs(self, poll: select.poll | None = None) -> Jobs | None:
         """The job control of the command's parent (see `job_control`); None without a terminal."""
@@ -140,6 +143,7 @@ class _Process:
         self.orphaned = orphaned
         self.proof = proof
         self.lock_descriptor = lock_descriptor
+        self.output = task.output
         self.signals = calls.Signals({int(_signal.SIGCHLD)})
         self.timer = calls.Timer()
         self.reader = Reader(orders)
@@ -198,8 +202,12 @@ class _Process:
         """Start the command, and close our copies of its descriptors."""
         told = of_slot((slot, attempt)) if attempt is not None else {}
         self.tree.environ = changed(self.tree.environ, {"SINGLETON_TOKEN": str(token), **told})
+        if self.output is not None:
+            self.output.begin()
         self.guard.start(calls.now())
         calls.close_standard(0, 1)
+        if self.output is not None:
+            self.output.begun()
         calls.leave_directory()
         ends = (self.reader.descriptor, self.front.descriptor, self.proof)
         own = (self.signals.descriptor, self.timer.descriptor, *self.listing)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import select
 import time
+from binascii import b2a_base64
 
 from singleton_run.api.lock_address import HELD, redact
 from singleton_run.reporter import vitals
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 
 END = "end"
 """The event after which the front ends: a keeper may still have the pipe."""
+OUTPUT = "output"
+"""What the command has printed, in parts, for the reporter alone."""
+_PART = 2400
+"""Bytes of output in one message: with the rest of it they fit into PIPE_BUF, in base 64."""
 LAST_WORDS = 5.0
 """Where the reporter would be killed with us: how long we wait at our end for what it has to deliver."""
 _RETIRE_MILLISECONDS = 1000
@@ -57,6 +62,7 @@ class Channel:
         self.process = 0
         self.front = os.getpid()
         self.pipe = -1
+        self._outputs: set[int] = set()
         self._forked_at = -_FORK_AGAIN
         self._effects: TurnEffects | None = None
         self._states: dict[str, dict[str, Any]] = {}
@@ -223,6 +229,31 @@ class Channel:
             os.close(self.pipe)
         self.pipe = -1
         pipes.reporter = None
+
+    def helpers(self) -> set[int]:
+        """The front's children that help with this: the reporter, and those that pass on output."""
+        return {self.process, *self._outputs}
+
+    def helper_ended(self, process: int) -> None:
+        """A child of the front's has ended and was waited for."""
+        self._outputs.discard(process)
+        if process == self.process:
+            self.gone()
+
+    def output_begun(self, process: int) -> None:
+        """That process passes on what the command prints (see `guard.output`)."""
+        self._outputs.add(process)
+
+    def output_ended(self, process: int) -> None:
+        """That process has ended and was waited for."""
+        self._outputs.discard(process)
+
+    def output(self, run: str, data: bytes) -> None:
+        """A run's command has printed its last: `data` is the end of it. Told by who has passed it on."""
+        parts = [data[start : start + _PART] for start in range(0, len(data), _PART)] or [b""]
+        for number, part in enumerate(parts, 1):
+            told = {"event": OUTPUT, "name": self.settings.name, "at": time.time(), "run": run}
+            self._write({**told, "data": b2a_base64(part).decode(), "more": number < len(parts)})
 
     def gone(self) -> None:
         """The reporter has ended and was waited for. Another takes its place, unless it died in its youth."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import os
+import select
+import shlex
 import signal
 import ssl
 from typing import TYPE_CHECKING, Any
@@ -14,8 +17,9 @@ import trustme
 
 from singleton_run.errors import USAGE
 from tests.support import schemas
-from tests.support.harness import Lab, environment, labs, send, until
+from tests.support.harness import Lab, environment, labs, python, send, until
 from tests.support.receiver import Checks, Receiver
+from tests.support.terminal import Terminal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -315,6 +319,85 @@ def test_other_monitors_are_told_in_their_way(
     assert len(series) == 1
     assert [one.query for one in got] == [{"m": "x", **words} for words in expected]
     assert {(one.method, one.path) for one in got} == {("GET", "/p/key")}
+
+
+# The output.
+
+BYTES = bytes(range(256)) * 400
+
+
+def test_the_output_is_passed_on_byte_for_byte_and_its_end_is_sent(lab: Lab, checks: Checks) -> None:
+    code = "import os; data = bytes(range(256)) * 400\nwhile data: data = data[os.write(1, data):]"
+    more = "os.write(2, b'and this')"
+    run = lab.start("--ping", checks.check, "--ping-log", command=python(f"{code}\n{more}"))
+    assert (run.wait(), run.out, run.said) == (0, BYTES, "and this")
+    kind, _, output = checks.pinged(2)[1]
+    assert (kind, len(output)) == ("0", 10_000)
+    assert (BYTES[-9_992:] + b"and this") == output
+
+
+@BOTH
+def test_the_output_of_each_run_is_sent_with_it(lab: Lab, checks: Checks) -> None:
+    count = lab.directory / "count"
+    script = f"echo x >> {count}; wc -l < {count}; exit 1"
+    run = lab.start("--ping", checks.check, "--ping-log", "--every", "1s", command=["sh", "-c", script])
+    pings = checks.pinged(6)
+    send(signal.SIGTERM, run.pid)
+    run.wait()
+    assert [(kind, output) for kind, _, output in pings] == [
+        *(("start", b""), ("1", b"1\n")),
+        *(("start", b""), ("1", b"2\n")),
+        *(("start", b""), ("1", b"3\n")),
+    ]
+    assert run.out.startswith(b"1\n2\n3\n")
+
+
+def test_both_streams_into_one_file_keep_their_order(lab: Lab, checks: Checks) -> None:
+    script = "for i in 1 2 3 4 5 6 7 8 9; do echo out $i; echo err $i >&2; done"
+    options = ("--ping", checks.check, "--ping-log")
+    run = lab.start(*options, command=["sh", "-c", script], via='exec "$@" 2>&1')
+    assert run.wait() == 0
+    assert run.out == b"".join(b"out %d\nerr %d\n" % (number, number) for number in range(1, 10))
+
+
+def test_at_a_terminal_the_output_comes_as_it_is(lab: Lab, checks: Checks, tmp_path: Path) -> None:
+    argv = lab.argv("--ping", checks.check, "--ping-log", command=["printf", "a\\033[1mb\\tc\\n"])
+    with Terminal(argv, tmp_path) as terminal:
+        terminal.shows("a\x1b[1mb\tc\r\n")
+        assert checks.pinged(2)[1][2] == b"a\x1b[1mb\tc\n"
+
+
+def test_a_reader_that_goes_away_is_noticed_by_the_command(lab: Lab, checks: Checks) -> None:
+    run = lab.start(
+        "--ping", checks.check, "--ping-log", command=["yes"], via='"$@" | head -n 2; exit 0', stdout=None
+    )
+    assert (run.wait(), run.out) == (0, b"y\ny\n")
+    assert checks.pinged(2)[1][0] == str(128 + signal.SIGPIPE)
+
+
+def test_output_that_nobody_reads_keeps_no_lock(lab: Lab, checks: Checks) -> None:
+    """What the command has printed is passed on later; the lock goes to the next one as if it was written."""
+    read, write = os.pipe()
+    while select.select([], [write], [], 0)[1]:
+        os.write(write, b"x" * 4096)
+    script = f"echo late; exec {shlex.join(lab.job())}"
+    run = lab.start("--ping", checks.check, "--ping-log", command=["sh", "-c", script], stdout=write)
+    os.close(write)
+    until(lambda: lab.evidence.count("end") == 1, "the command to end")
+    lab.next_one()
+    with os.fdopen(read, "rb") as reader:
+        assert reader.read().endswith(b"xlate\n")
+    assert run.wait() == 0
+
+
+def test_a_reporter_that_is_stopped_or_dead_holds_up_no_output(lab: Lab, checks: Checks) -> None:
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        end = lab.directory / f"end-{number}"
+        script = f"while [ ! -e {end} ]; do sleep 0.05; done; echo done"
+        run = lab.start("--ping", checks.check, "--ping-log", command=["sh", "-c", script])
+        send(number, run.one("reporter"))
+        end.touch()
+        assert (run.wait(), run.out) == (0, b"done\n")
 
 
 def test_a_plain_address_is_not_asked_for_after_a_failure(lab: Lab, receiver: Receiver) -> None:
