@@ -25,6 +25,7 @@ LONGEST_KEY = 256
 # MOST_BACKOFF to the power of MOST_RETRIES has to fit into a float.
 MOST_RETRIES = 100
 MOST_BACKOFF = 100.0
+_LONGEST_SOCKET = 107  # bytes in the path of a socket (unix(7))
 
 _SLOTS = ("every", "cron")
 _REPORTS = ("metrics_addr", "metrics_file", "on", "notify", "ping")
@@ -372,7 +373,7 @@ def _reports(values: Values) -> dict[str, object]:
     """The settings of the group "Telling others"."""
     options = values.options
     return {
-        "metrics_addr": options["metrics_addr"],
+        "metrics_addr": _metrics_addr(options["metrics_addr"]),
         "metrics_file": options["metrics_file"],
         "ready_when": _choice(values, "ready_when"),
         "on": _hooks(values),
@@ -408,6 +409,22 @@ def _url(values: Values, name: str) -> str | None:
         return told_whom.checked_url(str(values.options[name]))
     except ValueError as error:
         _refuse(f"{_flag(name)}: {error}")
+
+
+def _metrics_addr(given: object) -> str | None:
+    """The address, whose form is right: whether we can listen there is seen later."""
+    if given is None:
+        return None
+    text = str(given)
+    path = text.removeprefix("unix:")
+    host, colon, port = text.rpartition(":")
+    if path != text and path and len(path.encode(errors="surrogateescape")) <= _LONGEST_SOCKET:
+        return text
+    is_port = colon and port.isascii() and port.isdigit() and len(port) < 6 and int(port) < 65536
+    is_host = ":" not in host or (host.startswith("[") and host.endswith("]"))
+    if path == text and is_port and is_host:
+        return text
+    _refuse(f"--metrics-addr: {text!r} is no address such as :9090, 127.0.0.1:9090, [::1]:9090, unix:/run/x")
 
 
 def _loop(values: Values) -> bool:

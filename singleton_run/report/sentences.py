@@ -40,6 +40,7 @@ SENTENCES = {
     "guard hangs": "the guard of the command does not answer; it is woken, and then replaced",
     "unknown message": "{text} is not known to this version: was singleton-run replaced while it ran?",
     "undelivered": "{text}",
+    "untold": "{text}: others are not told what happens here",
     "unnamed": "without --name, lock {name!r} depends on the command's arguments: "
     "change one, and old and new run side by side",
     "gave up": "{text}",

@@ -13,6 +13,7 @@ from binascii import b2a_base64
 
 from singleton_run.api.lock_address import HELD, redact
 from singleton_run.reporter import vitals
+from singleton_run.reporter.preparing import prepare, stop_listening
 from singleton_run.reporter.translation import translated
 from singleton_run.reporter.vitals import Vitals
 from singleton_run.system import calls, fastjson, pipes, processes
@@ -36,7 +37,8 @@ _PART = 2400
 LAST_WORDS = 5.0
 """Where the reporter would be killed with us: how long we wait at our end for what it has to deliver."""
 _RETIRE_MILLISECONDS = 1000
-_FORK_AGAIN = 10.0
+_YOUTH = 10.0
+_MOST_DEATHS = 5
 _KILL, _CONTINUE = 9, 18
 _PHASES = {
     "waiting": vitals.WAITING,
@@ -56,14 +58,16 @@ class Channel:
     Every process that is forked from the front has it too, until it calls `leave`.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, listener: int) -> None:
         self.settings = settings
+        self.listener = listener
         self.vitals = Vitals()
         self.process = 0
         self.front = os.getpid()
         self.pipe = -1
         self._outputs: set[int] = set()
-        self._forked_at = -_FORK_AGAIN
+        self._forked_at = -_YOUTH
+        self._deaths = 0
         self._effects: TurnEffects | None = None
         self._states: dict[str, dict[str, Any]] = {}
         self._told_over = False
@@ -94,12 +98,12 @@ class Channel:
     def _be_reporter(self, read: int) -> None:
         pipes.tracer = pipes.reporter = None
         calls.set_title(f"singleton-run: reporter for {self.settings.name}")
-        calls.keep_only([read])
+        calls.keep_only([read] if self.listener < 0 else [read, self.listener])
         calls.close_standard(0, 1)
         os.setsid()
         from singleton_run.reporter import process
 
-        process.run(self.settings, self.vitals, read, self.front)
+        process.run(self.settings, self.vitals, read, self.front, self.listener)
 
     # What the front tells.
 
@@ -156,7 +160,7 @@ class Channel:
         if event in ("waiting", "resting", "acquired"):
             for other in set(_STATES) - {event}:
                 self._states.pop(other, None)
-        if not self.process and calls.now() >= self._forked_at + _FORK_AGAIN:
+        if not self.process and calls.now() >= self._forked_at + _YOUTH:
             self.begin()
             if event in _STATES:
                 return
@@ -225,9 +229,10 @@ class Channel:
 
     def leave(self) -> None:
         """Close what a process that tells nothing has of it: the guard."""
-        if self.pipe >= 0:
-            os.close(self.pipe)
-        self.pipe = -1
+        for descriptor in (self.pipe, self.listener):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self.pipe = self.listener = -1
         pipes.reporter = None
 
     def helpers(self) -> set[int]:
@@ -256,24 +261,33 @@ class Channel:
             self._write({**told, "data": b2a_base64(part).decode(), "more": number < len(parts)})
 
     def gone(self) -> None:
-        """The reporter has ended and was waited for. Another takes its place, unless it died in its youth."""
+        """The reporter has ended and was waited for. Another takes its place.
+
+        After some that died in their youth, only the next event brings another one.
+        """
         self.process = 0
         if self.pipe >= 0:
             os.close(self.pipe)
         self.pipe = -1
-        if calls.now() >= self._forked_at + _FORK_AGAIN:
+        self._deaths = 0 if calls.now() >= self._forked_at + _YOUTH else self._deaths + 1
+        if self._deaths <= _MOST_DEATHS:
             self.begin()
 
     def retire(self) -> None:
-        """End the reporter: the kernel is asked for children. Another one is forked at the next event."""
+        """End the reporter: the kernel is asked for children. Another one is forked at the next event.
+
+        Those that pass on output end by themselves, for nobody is left who prints; one that can't be rid of
+        it is ended.
+        """
+        for process in self._outputs:
+            _end(process)
+        self._outputs.clear()
         if not self.process:
             return
         self._close()
-        if not reap_one(self.process, _RETIRE_MILLISECONDS):
-            processes.send(self.process, _KILL)
-            reap_one(self.process, _RETIRE_MILLISECONDS)
+        _end(self.process)
         self.process = 0
-        self._forked_at = -_FORK_AGAIN
+        self._forked_at = -_YOUTH
 
     def end(self) -> None:
         """We end. The reporter delivers what it has, and then ends too.
@@ -281,6 +295,9 @@ class Channel:
         As process 1, below systemd or another singleton-run, it would be killed with us: then we wait for it.
         """
         self._close()
+        if self.listener >= 0:
+            stop_listening(self.listener, str(self.settings.metrics_addr))
+        self.listener = -1
         dies_with_us = self.front == 1 or os.environ.get(HELD) or os.environ.get("INVOCATION_ID")
         if self.process and dies_with_us:
             settings = self.settings
@@ -298,7 +315,17 @@ class Channel:
             processes.send(self.process, _CONTINUE)
 
 
+def _end(process: int) -> None:
+    """Wait for a child to end, and end it if it doesn't."""
+    if not reap_one(process, _RETIRE_MILLISECONDS):
+        processes.send(process, _KILL)
+        reap_one(process, _RETIRE_MILLISECONDS)
+
+
 def begin(settings: Settings) -> None:
-    """Begin to tell others, in the front: it and every process that it forks from now on may."""
-    pipes.reporter = Channel(settings)
+    """Begin to tell others, in the front: it and every process that it forks from now on may.
+
+    Raises Failure.
+    """
+    pipes.reporter = Channel(settings, prepare(settings))
     pipes.reporter.begin()

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import os
 import select
+import time
 
+from singleton_run.errors import describe_bug
 from singleton_run.report.events import Event
 from singleton_run.report.log import Log
 from singleton_run.reporter.channel import END
 from singleton_run.reporter.loop import Loop
 from singleton_run.reporter.sinks import Place, wanted
+from singleton_run.reporter.vitals import RESTING
 from singleton_run.system import calls, libc
 from singleton_run.system.pipes import Reader
 
@@ -27,16 +30,14 @@ if TYPE_CHECKING:
 LINGER = 30.0
 """How long after the front's end the reporter may deliver what is left, in seconds."""
 _AT_LEAST_AFTER = 0.1
-_LAST_OF_KEEPER = 1.0
 _LOAD_AT = ("started", "waiting", "resting", "succeeded", "failed", "interrupted", "gave up")
 
 
-def run(settings: Settings, vitals: Vitals, descriptor: int, front: int) -> None:
+def run(settings: Settings, vitals: Vitals, descriptor: int, front: int, listener: int) -> None:
     """Be the reporter of `front`, in a process forked for it, until everything is delivered."""
     calls.become_subreaper()
-    loop = Loop()
     log = Log(settings)
-    place = Place(settings, loop, log, vitals, front)
+    place = Place(settings, Loop(), log, vitals, front, listener)
     calls.leave_directory()
     _Process(place, Reader(descriptor)).run()
     log.close()
@@ -78,14 +79,25 @@ class _Process:
         except OSError:
             descriptor = -1
         if os.getppid() != self.place.front:
-            self.loop.at(0.0, self._front_ended)
+            self.loop.at(0.0, lambda: self._died(descriptor))
         elif descriptor >= 0:
             self.loop.watch(descriptor, select.EPOLLIN, lambda _: self._died(descriptor))
 
     def _died(self, descriptor: int) -> None:
-        """The front has died: a keeper may have more to tell, for a moment."""
+        """The front has ended without a word. If its command ran, the guard kills it."""
         self.loop.forget(descriptor)
-        self.loop.at(calls.now() + _LAST_OF_KEEPER, self._front_ended)
+        if not self.over:
+            self._hear()
+            self._ended_without_a_word()
+
+    def _ended_without_a_word(self) -> None:
+        vitals = self.place.vitals
+        vitals.phase = RESTING
+        if not self.over and vitals.running:
+            vitals.running = False
+            facts = {"status": None, "seconds": None, "outcome": "crashed"}
+            self._tell(Event("failed", self.place.settings.name, time.time(), facts, again=False))
+        self._front_ended()
 
     def _hear(self) -> None:
         for told in self.pipe.read():
@@ -96,8 +108,8 @@ class _Process:
                 return
             again = bool(facts.pop("again", False))
             self._tell(Event(event, facts.pop("name"), facts.pop("at"), facts, again=again))
-        if self.pipe.closed:
-            self._front_ended()
+        if self.pipe.closed and not self.over:
+            self._ended_without_a_word()
 
     def _tell(self, event: Event) -> None:
         if not self.loaded:
@@ -105,14 +117,24 @@ class _Process:
             if event.event in _LOAD_AT:
                 self._load()
             return
-        for sink in self.sinks:
-            sink.hear(event)
+        for sink in list(self.sinks):
+            try:
+                sink.hear(event)
+            except Exception as error:  # noqa: BLE001 - one who fails must not silence the others
+                self.sinks.remove(sink)
+                self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        self.place.log.say("error", "untold", text=f"the reporter failed: {describe_bug(error)}")
 
     def _load(self) -> None:
         if self.loaded:
             return
         self.loaded = True
-        self.sinks = wanted(self.place, over=self.over)
+        try:
+            self.sinks = wanted(self.place, over=self.over)
+        except Exception as error:  # noqa: BLE001 - a package may fail in any way
+            self._failed(error)
         early, self.early = self.early, []
         for event in early:
             self._tell(event)

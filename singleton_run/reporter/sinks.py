@@ -33,10 +33,14 @@ class Sink(Protocol):
 class Place:
     """What a sink works with: its `settings`, the `loop`, the `log` for the user, and the `vitals`.
 
-    `front` is the front's process id.
+    `front` is the front's process id, `listener` the descriptor of --metrics-addr (-1 without one), and
+    `directory` the one in which the call was made.
     """
 
-    def __init__(self, settings: Settings, loop: Loop, log: Log, vitals: Vitals, front: int) -> None:
+    def __init__(
+        self, settings: Settings, loop: Loop, log: Log, vitals: Vitals, front: int, listener: int
+    ) -> None:
+        self.listener = listener
         self.settings = settings
         self.loop = loop
         self.log = log
@@ -49,8 +53,32 @@ class Place:
 
 
 def wanted(place: Place, *, over: bool) -> list[Sink]:
-    """The sinks that the call asks for. `over` says that the front has ended already."""
-    return [*_tellers(place)]
+    """The sinks that the call asks for. `over` says that the front has ended already: nobody can ask us.
+
+    Each loads what it needs, which may fail in any way.
+    """
+    return [*_metrics(place, over=over), *_tellers(place)]
+
+
+def _metrics(place: Place, *, over: bool) -> list[Sink]:
+    settings = place.settings
+    serves = place.listener >= 0 and not over
+    if not serves and settings.metrics_file is None:
+        return []
+    from singleton_run.reporter.series import Series
+
+    series = Series()
+    series.add(settings.name, place.vitals)
+    made: list[Sink] = [series]
+    if serves:
+        from singleton_run.reporter.endpoints import Endpoints
+
+        made.append(Endpoints(place, place.listener, series))
+    if settings.metrics_file is not None:
+        from singleton_run.reporter.metrics_file import MetricsFile
+
+        made.append(MetricsFile(place, os.path.join(place.directory, settings.metrics_file), series))
+    return made
 
 
 def _tellers(place: Place) -> list[Sink]:

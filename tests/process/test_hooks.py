@@ -17,7 +17,7 @@ import trustme
 
 from singleton_run.errors import USAGE
 from tests.support import schemas
-from tests.support.harness import Lab, environment, labs, python, send, until
+from tests.support.harness import LONG, Lab, environment, labs, python, send, until
 from tests.support.receiver import Checks, Receiver
 from tests.support.terminal import Terminal
 
@@ -398,6 +398,20 @@ def test_a_reporter_that_is_stopped_or_dead_holds_up_no_output(lab: Lab, checks:
         send(number, run.one("reporter"))
         end.touch()
         assert (run.wait(), run.out) == (0, b"done\n")
+
+
+@BOTH
+def test_a_killed_guard_costs_neither_the_proof_nor_the_output(lab: Lab, checks: Checks) -> None:
+    script = f"echo before; {shlex.join(lab.long_job())}; echo after"
+    run = lab.start("--ping", checks.check, "--ping-log", "--ttl", LONG, command=["sh", "-c", script])
+    lab.ready()
+    send(signal.SIGKILL, run.one("guard"))
+    run.hears("the guard of the command was killed")
+    lab.finish()
+    assert run.wait() == 0
+    assert run.out == b"before\nafter\n"
+    lab.next_one()
+    lab.evidence.check(turns=2)
 
 
 def test_a_plain_address_is_not_asked_for_after_a_failure(lab: Lab, receiver: Receiver) -> None:

@@ -155,7 +155,10 @@ def below(process: int) -> list[int]:
 
 def ours(name: str) -> list[int]:
     """Every process of singleton-run under that lock name."""
-    titles = {f"singleton-run: {role} {name}" for role in ("front of", "guard of", "keeper of", "writer for")}
+    titles = {
+        f"singleton-run: {role} {name}"
+        for role in ("front of", "guard of", "keeper of", "writer for", "reporter for", "output of")
+    }
     return [process for process in parents() if title(process) in titles and not gone(process)]
 
 
@@ -311,7 +314,7 @@ class Run:
         until(lambda: text in self.said, f"{text!r} on stderr, which has {self.said!r}")
 
     def all(self, role: str) -> list[int]:
-        """The processes of one role below the front: guard, keeper, writer; "waiting" for the lock."""
+        """The processes of a role below the front: guard, keeper, writer, reporter; "waiting" for a lock."""
         start = f"singleton-run: {role} "
         return [process for process in below(self.pid) if title(process).startswith(start)]
 
