@@ -12,7 +12,8 @@ from singleton_run.errors import UNUSABLE, Failure, describe_bug, incomplete, sc
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
-    from typing import NoReturn
+    from collections.abc import Mapping
+    from typing import Any, NoReturn
 
     from singleton_run.call.fast_parser import Values
 else:
@@ -54,6 +55,10 @@ def _run() -> int:
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)  # if it is ignored, the kernel keeps no child's status
     mask = {int(number) for number in _signal.pthread_sigmask(_signal.SIG_BLOCK, [])}
     signals = calls.Signals(calls.catchable())
+    if sys.argv[1:2] == ["crontab"] and (given := _crontab()) is not None:
+        from singleton_run.commands import crontab
+
+        return crontab.start(given, os.environ, signals, mask)
     values = fast_parser.read(sys.argv[1:], os.environ) or _read_slowly(mask)
     asked = settings.check(values, os.environ)
     path = executable.find(asked.command[0], os.environ)
@@ -74,6 +79,14 @@ def _checked() -> bool:
     calls.reserve_standard()
     check.ensure(given, os.environ)
     return True
+
+
+def _crontab() -> Mapping[str, Any] | None:
+    """An ordinary call of `crontab`, read without click. None if click has to read it."""
+    from singleton_run.call import crontab_call
+
+    preload.load(preload.TURN)
+    return None if os.environ.get("_SINGLETON_RUN_COMPLETE") else crontab_call.read(sys.argv[2:])
 
 
 def _fail(failure: Failure) -> int:

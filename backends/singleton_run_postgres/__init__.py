@@ -1,8 +1,8 @@
 """The lock in a PostgreSQL database: one row for each name, one statement for each operation.
 
-The server's clock decides, and a sequence gives the fencing tokens. NOTIFY tells waiters of a release. Behind
-a pooler in transaction mode, where no notification ever arrives, they look every two seconds. They get their
-turn in no particular order.
+The server's clock decides, and a sequence gives the fencing tokens. Those who wait queue up for an advisory
+lock, and NOTIFY tells the first of them of a release. Behind a pooler in transaction mode, where no
+notification ever arrives, they look every two seconds, and get their turn in no particular order.
 """
 
 from __future__ import annotations
@@ -26,10 +26,9 @@ def open_backend(url: str, environ: Mapping[str, str]) -> PostgresBackend:
     (78).
     """
     try:
-        import psycopg  # noqa: F401 - only to see that it is there, and has its libpq
+        from singleton_run_postgres.address import Address
     except ImportError as error:
         raise missing_package("postgres", "psycopg", "postgres", error) from None
-    from singleton_run_postgres.address import Address
     from singleton_run_postgres.backend import PostgresBackend
 
     address = Address(url)

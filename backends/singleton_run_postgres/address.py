@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import os
 
-from psycopg import ProgrammingError, pq
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
-
 from singleton_run.api.deadline import Timeout
 from singleton_run.api.lock_address import parts, redact
 from singleton_run.api.resolve import Lookup
 from singleton_run.api.url import whole_number
 from singleton_run.errors import UNUSABLE, Refused, Unavailable
+from singleton_run_postgres.libpq import Error, PGconn, conninfo_of, options_of
 from singleton_run_postgres.statements import MARKS
 
 TYPE_CHECKING = False
@@ -83,16 +81,16 @@ class Address:
         if len(self._places) > 1 and self._attributes == "any":
             # Only one of several servers is the primary, where a lock can be taken.
             options["target_session_attrs"] = "read-write"
-        return _conninfo(options)
+        return conninfo_of(options)
 
     def _find_places(self) -> list[tuple[str, str, str]]:
         """(host, hostaddr, port) of each server. Raises Refused (78) if libpq can't use the options."""
         probe = {"host": "", "port": "", "hostaddr": _IMPOSSIBLE}
-        refused = pq.PGconn.connect_start(_conninfo({**self._options, **probe}))
+        refused = PGconn.connect_start(conninfo_of({**self._options, **probe}))
         error = refused.error_message.decode(errors="replace")
         if f'"{_IMPOSSIBLE}"' not in error:  # libpq comes to it only if all other options are right
             raise Refused(f"postgres: {' '.join(error.split())}: correct {self.shown} or PG*", UNUSABLE)
-        told = pq.PGconn.connect_start(_conninfo({**self._options, "sslmode": _IMPOSSIBLE})).info
+        told = PGconn.connect_start(conninfo_of({**self._options, "sslmode": _IMPOSSIBLE})).info
         found = {option.keyword: self._text(option.keyword, option.val) for option in told}
         self._attributes = found.get(b"target_session_attrs", "any")
         self.user = found.get(b"user", "")
@@ -172,10 +170,6 @@ def _is_port(text: str) -> bool:
     return not text or 0 < whole_number(text) < 1 << 16
 
 
-def _conninfo(options: dict[str, str]) -> bytes:
-    return make_conninfo("", **options).encode()
-
-
 def _split(url: str) -> tuple[str, dict[str, str]]:
     """The URL without our own parameters, and these. Raises Refused (78)."""
     scheme, separator, _ = url.partition("://")
@@ -219,11 +213,10 @@ def _named(url: str) -> str:
 def _parsed(url: str) -> dict[str, str]:
     """The options for libpq in `url`. Raises Refused (78), without a password in its text."""
     try:
-        found = conninfo_to_dict(url)
-    except ProgrammingError:
+        found = options_of(url)
+    except Error:
         raise Refused(f"{_named(url)} is no PostgreSQL URL: {_why(url)}", UNUSABLE) from None
-    options = {"fallback_application_name": "singleton-run", **found}
-    return {name: str(value) for name, value in options.items()}
+    return {"fallback_application_name": "singleton-run", **found}
 
 
 def _why(url: str) -> str:
@@ -233,7 +226,7 @@ def _why(url: str) -> str:
     if redact(bare) != bare:
         return "a parameter is unknown or has no value: in a password write & as %26, = as %3D and % as %25"
     try:
-        conninfo_to_dict(bare)
-    except ProgrammingError as error:
+        options_of(bare)
+    except Error as error:
         return " ".join(str(error).split())
     return "its user or password is wrongly encoded: write % itself as %25"

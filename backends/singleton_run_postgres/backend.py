@@ -42,6 +42,9 @@ _TELL_CONTROL = ("acquire", "renew", "look", "list")
 
 _TOO_SLOW = "postgres: the server was too slow"
 _LOOK_LIMIT = 5.0
+# How long after a lease's end those look who aren't the first to wait.
+_BEHIND = 2.0
+_LONGEST_QUEUE = 60.0
 _MOMENT = 0.005
 _LONGEST_CHANNEL = 63
 _LONGEST_KEY = 1000
@@ -70,14 +73,15 @@ class PostgresBackend:
         deadline = Deadline.after(limit)
         holder = _plain(holder)
         self._mine = (name, holder)
-        values: Values = [name, holder, ttl]
         while True:
-            ((_, token, record, other, since, left, current, control, missed),) = self._ask(
+            values: Values = [name, holder, ttl, str(self._session.queued).lower()]
+            ((_, token, record, other, since, left, current, control, missed, _),) = self._ask(
                 "acquire", values, deadline, change=True, make=_LOCKS
             )
             if missed == "t":
                 self._statements = self._with_controls
             if token is not None:
+                self._session.leave_queue()
                 self._told = (holder, token, control)
                 return Grant(
                     name, holder, int(token), ttl, {}, _loaded(record), control=_loaded_control(control)
@@ -92,7 +96,11 @@ class PostgresBackend:
             toolbox.wait(min(toolbox.now() + _MOMENT, deadline.until), [])
 
     def wait(self, held: Held, until: float, wake: int) -> None:
-        """Wait for a notification or the end of the lease; behind a pooler look every two seconds."""
+        """Wait for a notification or the end of the lease; behind a pooler look every two seconds.
+
+        Only the first of those who wait listens. The others wait for that place, and look by themselves some
+        time after the end of the lease: the first may hang.
+        """
         look_at = toolbox.now() if held.until is None else held.until
         try:
             self._wait(held.handle["name"], look_at, until, wake)
@@ -276,10 +284,14 @@ class PostgresBackend:
         while not deadline.passed():
             soon = deadline.within(_LOOK_LIMIT)
             session.connect(soon)
-            # Notifications from before the LISTEN are missed: look once more after it.
-            began = session.listen(_channel(name), soon)
-            if not began and session.pause(deadline.earlier(look_at)):
-                return
+            if not (session.is_first or session.pooled):
+                look_late = max(look_at, toolbox.now()) + _BEHIND
+                session.queue(f"{self._tables[0]} {name}", deadline.earlier(look_late).within(_LONGEST_QUEUE))
+            if session.is_first or session.pooled:
+                # Notifications from before the LISTEN are missed: look once more after it.
+                began = session.listen(_channel(name), deadline.within(_LOOK_LIMIT))
+                if not began and session.pause(deadline.earlier(look_at)):
+                    return
             if not deadline.passed():
                 seen = self._look(name, deadline.within(_LOOK_LIMIT))
                 if (

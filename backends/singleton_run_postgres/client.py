@@ -6,35 +6,45 @@ A call that didn't end in time leaves the connection in an unknown state: the co
 
 from __future__ import annotations
 
-from psycopg import Error, pq
-
 from singleton_run.api import toolbox
 from singleton_run.api.deadline import READ, WRITE, Deadline, Interrupted, Timeout
 from singleton_run.api.servers import ServerClock, in_turn, no_answer
 from singleton_run.api.url import authority
 from singleton_run.errors import DENIED, Failure, Refused, Unavailable
-from singleton_run_postgres.errors import READ_ONLY, ServerError, login_error, make_verbose, one_line
-from singleton_run_postgres.statements import HELLO, LOOK_EVERY, kind_of, quoted
+from singleton_run_postgres.errors import READ_ONLY, TOO_LONG, ServerError, login_error, one_line
+from singleton_run_postgres.libpq import (
+    BAD,
+    MESSAGE_PRIMARY,
+    OK,
+    READING,
+    SQLSTATE,
+    SUCCESSES,
+    VERBOSE,
+    WRITING,
+    Error,
+    PGconn,
+)
+from singleton_run_postgres.statements import HELLO, LOOK_EVERY, PATIENCE, QUEUE, kind_of, quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from psycopg.pq.abc import PGconn, PGresult
-
     from singleton_run_postgres.address import Address
+    from singleton_run_postgres.libpq_shared import PGresult
 
     Value = str | int | float
     Row = list[str | None]
 
-_BAD = pq.ConnStatus.BAD
+_MARGIN = 1.0
 
 
 class Session:
     """A connection that is made when it is needed, and again after it broke.
 
     `pooled`: a pooler is between us and the server, and gives each statement another session. `role` is the
-    user that the server knows us as. `clock` is the server's.
+    user that the server knows us as. `clock` is the server's. `queued`: this connection has been in a
+    queue; `is_first`: it is the first there.
     """
 
     def __init__(self, address: Address) -> None:
@@ -44,6 +54,7 @@ class Session:
         self.clock = ServerClock()
         self.pooled = False
         self.role = ""
+        self.queued = self.is_first = False
         self._channel = ""
         self._is_known = False
 
@@ -100,6 +111,28 @@ class Session:
         """Whether notifications on `channel` reach us, or never will, because a pooler is between."""
         return self.pooled or self._channel == channel
 
+    def queue(self, queue: str, deadline: Deadline) -> None:
+        """Wait until we are the first in that queue, or until the deadline; not behind a pooler.
+
+        Raises Interrupted, Unavailable, ServerError.
+        """
+        milliseconds = max(1, round((deadline.until - toolbox.now()) * 1000))
+        self._told(PATIENCE, [milliseconds], deadline.within(_MARGIN))
+        self.queued = True
+        # The server ends the wait. Our own limit is for a server that doesn't answer.
+        late = Deadline(deadline.until + _MARGIN, deadline.wake)
+        try:
+            self._told(QUEUE, [queue], late)
+        except ServerError as error:
+            if error.state != TOO_LONG:
+                raise
+        else:
+            self.is_first = True
+
+    def leave_queue(self) -> None:
+        """Note that the server has let us out of the queue."""
+        self.queued = self.is_first = False
+
     def pause(self, deadline: Deadline) -> bool:
         """Wait for a notification; false at the deadline, and behind a pooler after two seconds.
 
@@ -130,6 +163,7 @@ class Session:
         """Close the connection, without waiting for anything."""
         connection, self._connection = self._connection, None
         self._channel = ""
+        self.queued = self.is_first = False
         self._is_known = False
         if connection is not None:
             connection.finish()
@@ -147,9 +181,9 @@ class Session:
             return False
 
     def _open(self, route: bytes, deadline: Deadline, *, to_look: bool) -> None:
-        connection = pq.PGconn.connect_start(route)
+        connection = PGconn.connect_start(route)
         try:
-            make_verbose(connection)
+            connection.set_error_verbosity(VERBOSE)
             toolbox.request(
                 lambda: self._log_in(connection, deadline),
                 "connect",
@@ -166,7 +200,7 @@ class Session:
         except BaseException:
             connection.finish()
             raise
-        connection.nonblocking = 1
+        connection.make_nonblocking()
         self._connection = connection
         self.role = connection.user.decode(errors="replace")
         if not to_look:
@@ -186,16 +220,16 @@ class Session:
     @staticmethod
     def _log_in(connection: PGconn, deadline: Deadline) -> None:
         """Raises ServerError, Timeout, Interrupted."""
-        if connection.status != _BAD:
+        if connection.status != BAD:
             # libpq's manual: at first as if it had asked to write.
             deadline.wait(connection.socket, WRITE)
-        while connection.status != _BAD:
+        while connection.status != BAD:
             state = connection.connect_poll()
-            if state == pq.PollingStatus.OK:
+            if state == OK:
                 return
-            if state == pq.PollingStatus.READING:
+            if state == READING:
                 deadline.wait(connection.socket, READ)
-            elif state == pq.PollingStatus.WRITING:
+            elif state == WRITING:
                 deadline.wait(connection.socket, WRITE)
         raise login_error(connection)
 
@@ -232,7 +266,7 @@ class Session:
         try:
             return _rows(results)
         except ServerError as error:
-            if connection.status == _BAD or error.state in ("", READ_ONLY):
+            if connection.status == BAD or error.state in ("", READ_ONLY):
                 self.drop()
             raise
 
@@ -250,7 +284,7 @@ def _place(connection: PGconn) -> str:
 
 
 def _send(connection: PGconn, deadline: Deadline) -> None:
-    """Raises Timeout, Interrupted, psycopg.Error."""
+    """Raises Timeout, Interrupted, libpq.Error."""
     while connection.flush():
         deadline.wait(connection.socket, READ | WRITE)
         # The server may want to be read before it reads on.
@@ -258,7 +292,7 @@ def _send(connection: PGconn, deadline: Deadline) -> None:
 
 
 def _receive(connection: PGconn, deadline: Deadline) -> list[PGresult]:
-    """Every result of the query that was sent. Raises Timeout, Interrupted, psycopg.Error."""
+    """Every result of the query that was sent. Raises Timeout, Interrupted, libpq.Error."""
     results: list[PGresult] = []
     while True:
         while connection.is_busy():
@@ -274,9 +308,9 @@ def _rows(results: list[PGresult]) -> list[Row]:
     """The rows of the last result. Raises ServerError for the first that failed."""
     rows: list[Row] = []
     for result in results:
-        if result.status not in (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK):
-            state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
-            text = result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or result.error_message
+        if result.status not in SUCCESSES:
+            state = (result.error_field(SQLSTATE) or b"").decode()
+            text = result.error_field(MESSAGE_PRIMARY) or result.error_message
             raise ServerError(state, one_line(text))
         rows = [
             [_text(result.get_value(row, column)) for column in range(result.nfields)]

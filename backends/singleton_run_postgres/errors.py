@@ -1,7 +1,6 @@
 """The server's errors by kind, which the SQLSTATE decides, never the text.
 
-At a login libpq hides the SQLSTATE, unless it is set to be verbose before the answer comes. psycopg has no
-call for that, so we call the libpq that it has loaded. The executable that needs no Python has a call for it.
+At a login libpq hides the SQLSTATE, unless it is set to be verbose before the answer comes.
 """
 
 from __future__ import annotations
@@ -10,9 +9,7 @@ from singleton_run.errors import UNUSABLE, Failure, Refused, Unavailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from psycopg.pq.abc import PGconn
+    from singleton_run_postgres.libpq import PGconn
 
 AGAIN = ("40001", "40P01")  # serialization failure, deadlock: the same statement will do
 NO_TABLE = "42P01"
@@ -20,6 +17,7 @@ NO_SCHEMA = "3F000"
 MAY_NOT = "42501"
 EXISTS = ("42P07", "42710", "23505")  # another made the table at the same moment
 READ_ONLY = "25006"
+TOO_LONG = "57014"
 LOCAL = "local"
 
 # Classes of SQLSTATE that do not get better: login, privileges, names, missing objects.
@@ -33,7 +31,7 @@ _ADVICE = {
     LOCAL: "see sslmode, sslrootcert, sslcert and sslkey (in the URL or PGSSL*)",
     "53300": "the server has no connection left (max_connections)",
     "55P03": "another session has locked the row or the table",
-    "57014": "another session has locked the row or the table, or the server is very slow",
+    TOO_LONG: "another session has locked the row or the table, or the server is very slow",
 }
 # What libpq itself says of a connection that TLS, or a certificate's file, keeps from being made: of these
 # there is no SQLSTATE. Its texts are English, for this process sets no LC_MESSAGES.
@@ -57,7 +55,6 @@ _UNTRUSTED = (
     "unsupported protocol",
     "alert protocol version",
 )
-_VERBOSE = 2
 
 
 class ServerError(Exception):
@@ -87,7 +84,7 @@ def one_line(message: bytes | str) -> str:
 
 
 def login_error(connection: PGconn) -> ServerError:
-    """The error of a connection that could not be made. Call `make_verbose` before connecting."""
+    """The error of a connection that could not be made. It must have been set to be verbose."""
     text = one_line(connection.error_message)
     if connection.needs_password:  # libpq's own complaint, without a SQLSTATE
         return ServerError("28P01", text)
@@ -96,32 +93,3 @@ def login_error(connection: PGconn) -> ServerError:
     if gap and colon and len(state) == 5 and state.isalnum():
         return ServerError(state, f"{before}: {why}")
     return ServerError(LOCAL if any(words in text for words in _UNTRUSTED) else "", text)
-
-
-def make_verbose(connection: PGconn) -> None:
-    """Have the SQLSTATE in every message of this connection, where libpq can be called directly.
-
-    Where it can't, a wrong password is Unavailable: it is told, and tried again.
-    """
-    if hasattr(connection, "set_error_verbosity"):
-        connection.set_error_verbosity(_VERBOSE)
-        return
-    pointer: int | None = getattr(connection, "pgconn_ptr", None)  # for calls as this; not in its types
-    set_verbosity = _libpq_function("PQsetErrorVerbosity")
-    if pointer is not None and set_verbosity is not None:
-        set_verbosity(pointer, _VERBOSE)
-
-
-def _libpq_function(name: str) -> Callable[[int, int], object] | None:
-    """A function of the libpq that this process has loaded; None where it can't be found."""
-    import ctypes
-
-    try:
-        with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
-            paths = {line.split(maxsplit=5)[-1].rstrip("\n") for line in maps if "/libpq" in line}
-        function = getattr(ctypes.CDLL(min(paths)), name)
-    except (OSError, ValueError, AttributeError):
-        return None
-    function.argtypes = [ctypes.c_void_p, ctypes.c_int]
-    result: Callable[[int, int], object] = function
-    return result

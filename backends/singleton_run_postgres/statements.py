@@ -117,10 +117,25 @@ HELLO = """/* hello */
     SELECT extract(epoch FROM clock_timestamp())::numeric, pg_backend_pid() = $1::integer, current_user,
            CASE WHEN pg_backend_pid() = $1::integer THEN set_config('statement_timeout', '6s', false) END"""
 
-# $2 name $3 holder $4 ttl. The holder gets it again, because the answer before may have been lost. Of many
-# sessions that find it free one locks the row and the others skip it: else each would lock it in turn, and
-# write that down. The control is that of the statement's snapshot: one that was written before the statement
-# began is seen. Nobody gets a lock without a look at a table of controls that there is.
+# $1 the milliseconds for which QUEUE may wait. The server then looks every second whether a client that waits
+# is still there; before version 14 it can't.
+PATIENCE = """/* patience */
+    SELECT extract(epoch FROM clock_timestamp())::numeric, set_config('statement_timeout', $1, false),
+           set_config('lock_timeout', '0', false),
+           CASE WHEN current_setting('server_version_num')::integer >= 140000
+               THEN set_config('client_connection_check_interval', '1s', false) END"""
+
+# $1 the queue's name, of which an advisory lock is made: the first in the queue has it. So the server keeps
+# the order, wakes one, and passes over who has died.
+QUEUE = """/* queue */
+    SELECT extract(epoch FROM clock_timestamp())::numeric, pg_advisory_lock(hashtextextended($1, 0)),
+           set_config('statement_timeout', '6s', false)"""
+
+# $2 name $3 holder $4 ttl $5 whether we are in the queue, which we leave with the lock. The holder gets it
+# again, because the answer before may have been lost. Of many sessions that find it free one locks the row,
+# and the others skip it: else each would lock it in turn, and write that down. The control is that of the
+# statement's snapshot: one that was written before the statement began is seen. Nobody gets a lock without a
+# look at a table of controls that there is.
 _ACQUIRE = """/* acquire */
     WITH held AS (
         SELECT holder, since, {left} AS seconds, token FROM {table} AS lock WHERE name = $2 AND NOT {free}
@@ -139,7 +154,8 @@ _ACQUIRE = """/* acquire */
         RETURNING token, record
     )
     SELECT {now}, got.token, got.record, held.holder, extract(epoch FROM held.since)::numeric, held.seconds,
-           held.token, control.control, {missed}
+           held.token, control.control, {missed},
+           CASE WHEN $5::boolean AND got.token IS NOT NULL THEN pg_advisory_unlock_all() END
     FROM {once} LEFT JOIN got ON true LEFT JOIN held ON true
     LEFT JOIN {controls} AS control ON control.name = $2"""
 

@@ -16,9 +16,11 @@ _FORMS = {
     "rediss": "rediss://[USER:PASSWORD@]HOST:PORT/DATABASE?ssl_ca_certs=FILE",
     "unix": "unix://[USER:PASSWORD@]/PATH/OF/SOCKET?db=DATABASE",
     "redis+sentinel": "redis+sentinel://[USER:PASSWORD@]HOST:PORT,HOST:PORT/SERVICE?db=DATABASE",
+    "redis+cluster": "redis+cluster://[USER:PASSWORD@]HOST:PORT,HOST:PORT",
 }
 _LONGEST_PATH = 107
-_LOGIN = ("db", "username", "password")
+_MOST_REPLICAS = 5
+_LOGIN = ("db", "username", "password", "replicas")
 _SENTINEL_PORT = 26379
 _OF_SENTINEL = ("sentinel_username", "sentinel_password")
 _TLS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_server_name")
@@ -29,10 +31,11 @@ class Address:
 
     `host` and `port` say where it is; for a Unix socket `host` is the socket's path, and `port` 0. Where
     `sentinels` (their hosts and ports) tell that, `service` is the name by which they know it, `host` is
-    empty, and `sentinel_login` are our user and password with them. `user` and
-    `password` are empty without login. `tls`: TLS is spoken, and `ca`, `cert` and `key` are paths of files,
-    empty for none; `server_name` is the name that the certificate must have in place of the host's.
-    `insecure`: the certificate is not checked.
+    empty, and `sentinel_login` are our user and password with them. Where a cluster is meant, `nodes` are
+    hosts and ports of some of its nodes, and `host` is empty. `replicas`: how many of them must have what was
+    written before it counts. `user` and `password` are empty without login. `tls`: TLS is spoken, and `ca`,
+    `cert` and `key` are paths of files, empty for none; `server_name` is the name that the certificate must
+    have in place of the host's. `insecure`: the certificate is not checked.
     """
 
     __slots__ = (
@@ -42,8 +45,10 @@ class Address:
         "host",
         "insecure",
         "key",
+        "nodes",
         "password",
         "port",
+        "replicas",
         "sentinel_login",
         "sentinels",
         "server_name",
@@ -85,6 +90,10 @@ class Address:
         if self.key and not self.cert:
             raise ValueError("ssl_keyfile was given without ssl_certfile: give both")
         database = words.get("db", "")
+        self.replicas = whole_number(words.get("replicas", "0"))
+        if not 0 <= self.replicas <= _MOST_REPLICAS:
+            raise ValueError(f"replicas is not a number from 0 to {_MOST_REPLICAS}")
+        self.nodes: list[tuple[str, int]] = []
         self.sentinels: list[tuple[str, int]] = []
         self.service = ""
         self.sentinel_login = ("", "")
@@ -96,6 +105,8 @@ class Address:
                 raise ValueError(f"the socket's path can't be one: it has 1 to {_LONGEST_PATH} bytes")
         elif scheme == "redis+sentinel":
             self._read_sentinels(hosts, path, words)
+        elif scheme == "redis+cluster":
+            self._read_nodes(hosts, path)
         else:
             self.host, self.port = host_and_port(hosts or "127.0.0.1", _PORT)
             database = path.strip("/") or database
@@ -105,6 +116,8 @@ class Address:
         self.database = whole_number(database or "0")
         if self.database < 0:
             raise ValueError("the database is not a number")
+        if self.nodes and self.database:
+            raise ValueError("a cluster has no database but 0")
 
     def _read_sentinels(self, hosts: str, path: str, words: Mapping[str, str]) -> None:
         self.host, self.port = "", 0
@@ -113,6 +126,12 @@ class Address:
         self.sentinel_login = (words.get("sentinel_username", ""), words.get("sentinel_password", ""))
         if not self.service or not _is_utf8(self.service):
             raise ValueError("the name is missing by which the Sentinels know the primary")
+
+    def _read_nodes(self, hosts: str, path: str) -> None:
+        self.host, self.port = "", 0
+        self.nodes = [host_and_port(place, _PORT) for place in hosts.split(",")]
+        if path.strip("/"):
+            raise ValueError("nothing can follow the hosts of a cluster, which has no databases")
 
 
 def _is_utf8(text: str) -> bool:

@@ -69,6 +69,7 @@ class RedisBackend:
         self._session.forget_pushes()
         if how == "mine":
             token, record, control, self._version = rest
+            self._confirm(deadline)
             return Grant(name, holder, int(token), ttl, {}, _loaded(record), control=_loaded_control(control))
         if how == "worn":
             key = keys_of(name)[1]
@@ -97,8 +98,10 @@ class RedisBackend:
 
     def renew(self, grant: Grant, limit: float) -> Mapping[str, Any] | None:
         """Move the end of the key's life, if it has our token and holder and no later generation."""
-        control, self._version = self._hold("renew", grant, [_ms(grant.ttl)], limit)
+        deadline = Deadline.after(limit)
+        control, self._version = self._hold("renew", grant, [_ms(grant.ttl)], deadline)
         self._session.forget_pushes()
+        self._confirm(deadline)
         return _loaded_control(control)
 
     def hold(self, grant: Grant, until: float, wake: int) -> None:
@@ -121,11 +124,12 @@ class RedisBackend:
 
     def write(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
         """Put the record into its key."""
-        self._hold("write", grant, [toolbox.dumps(record)], limit)
+        self._hold("write", grant, [toolbox.dumps(record)], Deadline.after(limit))
 
     def release(self, grant: Grant, record: Mapping[str, Any], limit: float, keep: float = 0.0) -> None:
         """Delete the lock's key, at once or in `keep` seconds, put the record, and wake who is next."""
-        self._hold("release", grant, [toolbox.dumps(record), _ms(max(0.0, keep))], limit)
+        values = [toolbox.dumps(record), _ms(max(0.0, keep))]
+        self._hold("release", grant, values, Deadline.after(limit))
         self._place = None
 
     def read(self, name: str, limit: float) -> tuple[Held | None, Mapping[str, Any] | None]:
@@ -168,7 +172,9 @@ class RedisBackend:
 
     def mark(self, grant: Grant, key: str, mark: Mapping[str, Any], limit: float) -> None:
         """Put the mark into a field of its own."""
-        self._hold("mark", grant, [plain(key), toolbox.dumps(mark)], limit)
+        deadline = Deadline.after(limit)
+        self._hold("mark", grant, [plain(key), toolbox.dumps(mark)], deadline)
+        self._confirm(deadline)
 
     def forget(self, name: str, key: str, limit: float) -> bool:
         """Delete the key's field; false if there was none."""
@@ -219,13 +225,17 @@ class RedisBackend:
             raise error.failure() from None
 
     def _has_changed(self, grant: Grant, deadline: Deadline) -> bool:
-        """Listen; where that begins now, whether the control has changed since we last heard of it."""
+        """Listen; where that begins now, whether the control has changed since we last heard of it.
+
+        It begins anew where the node of a cluster that we ask names another one.
+        """
         soon = deadline.within(toolbox.request_limit(grant.ttl))
-        if not self._listen(grant.name, grant.holder, soon):
-            return False
         values = [grant.holder, str(grant.token), str(grant.generation)]
-        answer = self._ask("check", grant.name, ["", *values], soon)
-        return _lost(answer) is not None or answer[3] != self._version
+        while self._listen(grant.name, grant.holder, soon):
+            answer = self._ask("check", grant.name, ["", *values], soon)
+            if _lost(answer) is not None or answer[3] != self._version:
+                return True
+        return False
 
     def _look(self, operation: str, name: str, limit: float) -> Look:
         answer = self._ask(operation, name, ["", ""], Deadline.after(limit))
@@ -242,10 +252,10 @@ class RedisBackend:
             waiting=waiting,
         )
 
-    def _hold(self, operation: str, grant: Grant, values: Names, limit: float) -> tuple[Any, Any]:
+    def _hold(self, operation: str, grant: Grant, values: Names, deadline: Deadline) -> tuple[Any, Any]:
         """Do what only the holder may: the control and its version. Raises Lost, Unavailable, Refused."""
         mine = [grant.holder, str(grant.token), str(grant.generation)]
-        answer = self._change(operation, grant.name, [*mine, *values], Deadline.after(limit))
+        answer = self._change(operation, grant.name, [*mine, *values], deadline)
         lost = _lost(answer)
         if lost is not None:
             raise lost
@@ -259,12 +269,18 @@ class RedisBackend:
         """
         while True:
             self._session.connect(deadline)
-            not_after = f"{self._session.clock.at(deadline.until) * 1e6:.0f}"
-            answer = self._ask(operation, name, [not_after, *values], deadline)
+            answer = self._ask(operation, name, [self._session.not_after(deadline), *values], deadline)
             if answer[1] != "late":
                 return answer
             # It came too late by the server's clock, as we knew it. It may have leapt; we know it anew.
             deadline.check(_TOO_SLOW)
+
+    def _confirm(self, deadline: Deadline) -> None:
+        """Wait for the replicas that the address asks for. Raises Unavailable, Refused."""
+        try:
+            self._session.confirm(deadline)
+        except ServerError as error:
+            raise error.failure() from None
 
     def _ask(self, operation: str, name: str, values: Names, deadline: Deadline) -> Answer:
         self._session.connect(deadline)

@@ -13,7 +13,7 @@ from singleton_run.api.http.wire import Broken, Socket, Untrusted
 from singleton_run.api.resolve import AddressBook
 from singleton_run.api.servers import ServerClock, in_turn, no_answer
 from singleton_run.api.url import authority
-from singleton_run.errors import Unavailable
+from singleton_run.errors import UNUSABLE, Refused, Unavailable
 from singleton_run_redis.driver import Link
 from singleton_run_redis.errors import MOVED_ON, NO_SCRIPT, ServerError
 from singleton_run_redis.scripts import SCRIPT, SHA, keys_of
@@ -27,17 +27,23 @@ if TYPE_CHECKING:
     from singleton_run.api.http.tls import Tls
     from singleton_run.api.http.wire import Wire
     from singleton_run.api.resolve import Address as Place
+    from singleton_run.api.resolve import HostPort
     from singleton_run_redis.address import Address
+    from singleton_run_redis.cluster import Nodes
     from singleton_run_redis.driver import Command
     from singleton_run_redis.sentinel import Sentinels
 
     Result = TypeVar("Result")
 
+# Of the time of a call, the part in which replicas may confirm what was done.
+_FOR_REPLICAS = 0.8
+
 
 class Session:
-    """The connection to the server at `address`. `clock` is the server's.
+    """The connection to the server at `address`, or to the node of a cluster that has the lock's slot.
 
-    `hello` is what the server said of itself when we connected: its name, version, mode and role.
+    `clock` is that server's, `hello` what it said of itself when we connected: its name, version, mode
+    and role.
     """
 
     def __init__(self, address: Address) -> None:
@@ -52,6 +58,11 @@ class Session:
             from singleton_run_redis.sentinel import Sentinels
 
             self._sentinels = Sentinels(address.sentinels, address.service, address.sentinel_login)
+        self._nodes: Nodes | None = None
+        if address.nodes:
+            from singleton_run_redis.cluster import Nodes
+
+            self._nodes = Nodes(address.nodes)
         self.clock = ServerClock()
         self.hello: Mapping[str, str] = {}
 
@@ -61,26 +72,24 @@ class Session:
             self.drop()
         if self._link is not None:
             return
-        if self._sentinels is not None:
-            self._server = self._sentinels.primary(self._book, deadline.share(2))
-        try:
-            addresses = self._addresses(deadline)
-        except (LookupError, Timeout) as error:
-            raise no_answer("redis", {self._place: error}) from None
-        failure: Exception | None = None
-        for address, share in in_turn(addresses, deadline):
+        failures: dict[str, Exception] = {}
+        untrusted = False
+        for server, share in in_turn(self._servers(deadline), deadline):
+            self._server = server
             try:
-                self._open(address, share)
-            except (Broken, Timeout) as error:
-                failure = error
+                self._reach(share)
+            except (LookupError, Broken, Timeout) as error:
+                failures[self._place] = error
+                untrusted = isinstance(error, Untrusted)
             except ServerError as error:
-                raise error.failure() from None
+                failure = error.failure()
+                if self._nodes is None or isinstance(failure, Refused):
+                    raise failure from None
+                failures[self._place] = error
             else:
                 return
-        self._look_up_again()
-        raise no_answer(
-            "redis", {self._place: failure or Timeout()}, untrusted=isinstance(failure, Untrusted)
-        )
+            self._pass_over()
+        raise no_answer("redis", failures, untrusted=untrusted)
 
     def run(self, operation: str, name: str, values: Sequence[str], deadline: Deadline) -> list[Any]:
         """What the script answers, with its texts decoded. The connection must have been made.
@@ -88,34 +97,81 @@ class Session:
         Raises ServerError, Unavailable, Interrupted.
         """
         keys = keys_of(name)
-        words = [str(len(keys)), *keys, operation, *values]
+        not_after, *rest = values
 
-        def work() -> list[Any]:
-            try:
-                return self._ask([("EVALSHA", SHA, *words)], deadline)
-            except ServerError as error:
-                if error.code != NO_SCRIPT:
-                    raise
-            # The server was restarted, or somebody flushed the scripts: send the script, which it then keeps.
-            return self._ask([("EVAL", SCRIPT, *words)], deadline)
+        def run() -> list[Any]:
+            # A node that the last one named has a clock of its own.
+            limit = not_after and self.not_after(deadline)
+            words = [str(len(keys)), *keys, operation, limit, *rest]
 
-        sent = toolbox.now()
-        (found,) = toolbox.request(work, operation, lambda: name, lambda answers: _text(answers[0][1]))
-        self.clock.read(int(found[0]) / 1e6, sent, toolbox.now())
-        return [_text(value) if isinstance(value, bytes) else value for value in found]
+            def work() -> list[Any]:
+                try:
+                    return self._ask([("EVALSHA", SHA, *words)], deadline)
+                except ServerError as error:
+                    if error.code != NO_SCRIPT:
+                        raise
+                # It was restarted, or somebody flushed the scripts: send the script, which it then keeps.
+                return self._ask([("EVAL", SCRIPT, *words)], deadline)
+
+            sent = toolbox.now()
+            (found,) = toolbox.request(work, operation, lambda: name, lambda answers: _text(answers[0][1]))
+            self.clock.read(int(found[0]) / 1e6, sent, toolbox.now())
+            return [_text(value) if isinstance(value, bytes) else value for value in found]
+
+        return self._followed(run, deadline)
+
+    def not_after(self, deadline: Deadline) -> str:
+        """The server's time at the deadline, in µs, from which on a request must change nothing."""
+        return f"{self.clock.at(deadline.until) * 1e6:.0f}"
 
     def ask(self, command: Command, deadline: Deadline) -> Any:
         """The answer to another command, its texts as bytes. The connection must have been made.
 
         Raises ServerError, Unavailable, Interrupted.
         """
-        (answer,) = toolbox.request(
-            lambda: self._ask([command], deadline), command[0].lower(), lambda: "", lambda _: "done"
-        )
-        return answer
+
+        def work() -> Any:
+            (answer,) = toolbox.request(
+                lambda: self._ask([command], deadline), command[0].lower(), lambda: "", lambda _: "done"
+            )
+            return answer
+
+        return self._followed(work, deadline)
+
+    def confirm(self, deadline: Deadline) -> None:
+        """Wait until so many replicas as the address says have what this connection has written.
+
+        Raises ServerError, Unavailable, Interrupted.
+        """
+        wanted = self._address.replicas
+        if not wanted:
+            return
+        left = max(1, int((deadline.until - toolbox.now()) * 1000 * _FOR_REPLICAS))
+        have = int(self.ask(("WAIT", str(wanted), str(left)), deadline))
+        if have < wanted:
+            raise Unavailable(f"redis: {have} of {wanted} replicas have it in time: see INFO replication")
 
     def keys(self, pattern: str, deadline: Deadline) -> list[str]:
-        """The keys that match a pattern. Raises ServerError, Unavailable, Interrupted."""
+        """The keys that match a pattern, sorted: in a cluster of all nodes.
+
+        Raises ServerError, Unavailable, Interrupted.
+        """
+        if self._nodes is None:
+            return sorted(self._scan(pattern, deadline))
+        from singleton_run_redis import cluster
+
+        found: set[str] = set()
+        for node in cluster.masters(self.ask(cluster.MASTERS, deadline), self._server):
+            if node != self._server:
+                self.drop()
+                self._nodes.name(node)
+                self.connect(deadline)
+                if node != self._server:
+                    raise Unavailable(f"redis: the node {authority(*node)} of the cluster doesn't answer")
+            found |= self._scan(pattern, deadline)
+        return sorted(found)
+
+    def _scan(self, pattern: str, deadline: Deadline) -> set[str]:
         found: set[str] = set()
         cursor = "0"
         while True:
@@ -128,7 +184,7 @@ class Session:
             found |= {_text(key) for key in some}
             cursor = _text(after)
             if cursor == "0":
-                return sorted(found)
+                return found
 
     def listen(self, channels: Sequence[str], deadline: Deadline) -> bool:
         """Listen on these channels; true if that begins now.
@@ -185,6 +241,56 @@ class Session:
         """The server, for messages."""
         return authority(*self._server) if self._server[1] else self._server[0]
 
+    def _servers(self, deadline: Deadline) -> list[HostPort]:
+        """Where to connect, one after the other. Raises Unavailable, Refused, Interrupted."""
+        if self._nodes is not None:
+            return self._nodes.candidates()
+        if self._sentinels is not None:
+            return [self._sentinels.primary(self._book, deadline.share(2))]
+        return [self._server]
+
+    def _reach(self, deadline: Deadline) -> None:
+        """Connect to the server. Raises LookupError, Broken, Timeout, Interrupted, ServerError."""
+        failure: Exception = Timeout("no answer in time")
+        for address, share in in_turn(self._addresses(deadline), deadline):
+            try:
+                self._open(address, share)
+            except (Broken, Timeout) as error:
+                failure = error
+            else:
+                return
+        raise failure
+
+    def _pass_over(self) -> None:
+        """Connect elsewhere the next time, if there is another place."""
+        self._look_up_again()
+        if self._nodes is not None:
+            self._nodes.pass_over(self._server)
+
+    def _followed(self, work: Callable[[], Result], deadline: Deadline) -> Result:
+        """Do `work`, again and elsewhere as long as the nodes of a cluster say so.
+
+        Raises ServerError, Unavailable, Interrupted.
+        """
+        if self._nodes is None:
+            return work()
+        from singleton_run_redis import cluster
+
+        patience = cluster.Patience()
+        while True:
+            try:
+                result = work()
+            except ServerError as error:
+                if not cluster.is_redirection(error):
+                    raise
+                if self._nodes.follow(error, self._server):
+                    self.drop()
+                patience.pause(error, deadline)
+                self.connect(deadline)
+            else:
+                self._nodes.asking = False
+                return result
+
     def _addresses(self, deadline: Deadline) -> list[Place]:
         if not self._server[1]:
             import socket
@@ -221,6 +327,10 @@ class Session:
         if self._sentinels is not None and self.hello.get("role") != "master":
             wire.close()
             raise Broken("it is no primary any more: a fail-over is under way")
+        if self._nodes is not None and self.hello.get("mode") != "cluster":
+            wire.close()
+            # Servers that don't know each other would each give the lock to somebody.
+            raise Refused(f"redis: {self._place} is no node of a cluster: say redis://", UNUSABLE)
         self._link = link
         self.clock.read(int(seconds) + int(micros) / 1e6, sent, toolbox.now())
 
@@ -241,6 +351,8 @@ class Session:
     def _ask(self, commands: Sequence[Command], deadline: Deadline) -> list[Any]:
         """The answers. Raises ServerError, Unavailable, Interrupted."""
         link = self._linked()
+        if self._nodes is not None and self._nodes.asking:
+            return self._safely(lambda: _answers(link, [("ASKING",), *commands], deadline))[1:]
         return self._safely(lambda: _answers(link, commands, deadline))
 
     def _safely(self, work: Callable[[], Result]) -> Result:
@@ -253,10 +365,12 @@ class Session:
         except ServerError as error:
             if error.code in MOVED_ON:
                 self.drop()
-                self._look_up_again()
+                self._pass_over()
             raise
         except (Broken, Timeout) as error:
             self.drop()
+            if self._nodes is not None:
+                self._nodes.pass_over(self._server)
             raise no_answer("redis", {self._place: error}) from None
         except BaseException:
             self.drop()

@@ -53,7 +53,7 @@ return lacking
 def examine(session: Session, address: Address, name: str, limit: float) -> Iterator[Finding]:
     """See `contract.Backend`."""
     session.connect(Deadline.after(limit))
-    yield _server(session.hello)
+    yield _server(session.hello, clustered=bool(address.nodes))
     yield _rights(session, name or _ANY, limit)
     yield _channel(session, name or _ANY, limit)
     yield from _data(session, limit)
@@ -66,15 +66,23 @@ def setup(address: Address) -> str:
     user = address.user or _USER
     if not user.isprintable() or not {*user}.isdisjoint(" \"'\\"):
         raise Refused("redis: the name of the user has characters that redis-cli takes for its own", UNUSABLE)
-    return f"ACL SETUSER {user} on {RIGHTS}\n"
+    return f"ACL SETUSER {user} on {rights_of(address)}\n"
 
 
-def _server(hello: Mapping[str, str]) -> Finding:
+def rights_of(address: Address) -> str:
+    """What our user must be allowed, as ACL SETUSER takes it."""
+    more = (" +asking +cluster|slots" if address.nodes else "") + (" +wait" if address.replicas else "")
+    return RIGHTS + more
+
+
+def _server(hello: Mapping[str, str], *, clustered: bool) -> Finding:
     server = f"{hello.get('server', 'redis')} {hello.get('version', '(of an unknown version)')}"
     if hello.get("role") in ("replica", "slave"):
         return bad(f"{server} is a replica, which can't lock", "name the primary")
+    if clustered:
+        return good(f"{server} answers, and is the cluster's node for this lock")
     if hello.get("mode") == "cluster":
-        return bad(f"{server} is in a cluster", "give the locks a server of their own")
+        return bad(f"{server} is in a cluster", "say redis+cluster://")
     return good(f"{server} answers, and is a primary")
 
 
@@ -147,7 +155,7 @@ def _user(address: Address) -> Finding:
 def _encryption(address: Address) -> Finding:
     if address.tls:
         return good("TLS is spoken")
-    hosts = [host for host, _ in address.sentinels] or [address.host]
+    hosts = [host for host, _ in address.sentinels or address.nodes] or [address.host]
     if all(host[:1] == "/" or host in ("localhost", "::1") or host.startswith("127.") for host in hosts):
         return good("redis is on this machine, so TLS isn't needed")
     return warning("what we say to redis is not encrypted, nor is it sure who answers", "say rediss://")

@@ -14,6 +14,7 @@ RIGHTS = (
 )
 """What a user must be allowed, as ACL SETUSER takes it. Nothing else is needed."""
 _LOGIN = "check user and password (in the URL, REDIS_URL or REDISCLI_AUTH)"
+_CLUSTER = "it is a cluster: say redis+cluster://"
 _ADVICE = {
     "READONLY": "a replica can't lock, or a fail-over is under way: name the primary",
     "MASTERDOWN": "it is a replica that has lost its primary: name the primary",
@@ -29,9 +30,9 @@ _ADVICE = {
     "NOPERM": f"have an administrator run: ACL SETUSER USER {RIGHTS}",
     "NOPROTO": "Redis 6.0 or later is needed, or Valkey",
     "WRONGTYPE": "a key of the lock (docs/redis.md) is another program's: delete it, or take another name",
-    "CROSSSLOT": "it is a cluster: give the locks a server of their own",
-    "MOVED": "it is a cluster: give the locks a server of their own",
-    "ASK": "it is a cluster: give the locks a server of their own",
+    "CROSSSLOT": _CLUSTER,
+    "MOVED": _CLUSTER,
+    "ASK": _CLUSTER,
 }
 _DENIED = ("NOAUTH", "WRONGPASS", "NOPERM")
 _UNUSABLE = ("NOPROTO", "WRONGTYPE", "CROSSSLOT", "MOVED", "ASK")
@@ -41,7 +42,7 @@ _TEXTS = {
     _FULL: "raise its maxclients",
     "unknown command": "Redis 6.0 or later is needed, or Valkey, without renamed commands",
     "DB index is out of range": "give a number that the server has (databases)",
-    "SELECT is not allowed in cluster mode": "it is a cluster: give the locks a server of their own",
+    "SELECT is not allowed in cluster mode": _CLUSTER,
     "invalid password": _LOGIN,
     "AUTH <password> called without any password": _LOGIN,
 }

@@ -22,7 +22,7 @@ LEFT_OUT = {
     "etcd3": "etcd+grpc is refused by the registry",
     "grpc": "etcd+grpc is refused by the registry",
     "importlib.metadata": "nothing is installed: the registry knows",
-    "ctypes": "system/libc.py has the module _singleton_run instead",
+    "ctypes": "_singleton_run and _libpq are there",
     "_ctypes": "system/libc.py has the module _singleton_run instead",
     "hashlib": "_blake2 is there",
     "ssl": "_ssl is there",
@@ -30,9 +30,14 @@ LEFT_OUT = {
     "socket": "_socket is there",
 }
 OWN = ("singleton_run", "singleton_run_")
-NOT_OWN = ("singleton_run.testing", "singleton_run_etcd.grpc", "singleton_run_redis")
+NOT_OWN = (
+    "singleton_run.testing",
+    "singleton_run_etcd.grpc",
+    "singleton_run_postgres.libpq_shared",
+    "singleton_run_redis",
+)
 # Packages whose imports inside of functions are followed too. For the standard library, BESIDE lists these.
-FOLLOWED = ("click", "croniter", "dateutil", "kubernetes", "psycopg", "rich", "yaml")
+FOLLOWED = ("click", "croniter", "dateutil", "kubernetes", "rich", "yaml")
 # Imported by C code, by code with a computed name, or by functions of the standard library that we call.
 BESIDE = (
     "_strptime",

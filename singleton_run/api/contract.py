@@ -142,7 +142,7 @@ class Backend(Protocol):
 
     A backend may leave out `look`, `steer` and `free`, and tell no control: then nobody can pause its locks
     or order their release, and the commands for people say so. It may leave out `examine` and `setup` too,
-    which are for `doctor` alone, and `label_pod`.
+    which are for `doctor` alone.
     """
 
     def acquire(self, name: str, holder: str, ttl: float, limit: float) -> Grant | Held:
@@ -225,12 +225,6 @@ class Backend(Protocol):
     def forget(self, name: str, key: str, limit: float) -> bool:
         """Remove the mark of `key`; false if there was none."""
 
-    def label_pod(self, label: str, limit: float, *, on: bool) -> None:
-        """Set the label KEY=VALUE on the pod that we run in, or take it away. For k8s-lease alone.
-
-        It may be done twice. Raises Unavailable, Refused.
-        """
-
     def offset(self) -> tuple[float, float] | None:
         """How far the server's clock is ahead of our wall clock, and how exact that is, in seconds.
 
@@ -253,6 +247,16 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Drop every connection. The lock is not released. Never raises."""
+
+
+class InPods(Backend, Protocol):
+    """A backend that can label the pod that we run in (--label-pod): see `registry.IN_PODS`."""
+
+    def label_pod(self, label: str, limit: float, *, on: bool) -> None:
+        """Set the label KEY=VALUE on our pod, or take it away.
+
+        It may be done twice. Raises Unavailable, Refused.
+        """
 
 
 class KernelLock(Backend, Protocol):

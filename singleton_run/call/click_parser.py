@@ -155,6 +155,7 @@ def _command(subcommand: Subcommand, *, hidden: bool = False) -> click.Command:
         click.Argument(
             [argument.name],
             required=not argument.optional,
+            nargs=-1 if argument.many else 1,
             type=click.Choice(argument.choices) if argument.choices else click.UNPROCESSED,
             shell_complete=_lock_names if argument.name == "name" else None,
         )

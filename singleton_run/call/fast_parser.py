@@ -103,17 +103,17 @@ def _given(words: Sequence[str]) -> dict[str, Value] | None:
                 return None
             again = option.kind == "values" and option.name in given
             given[option.name] = f"{given[option.name]}{option.joint}{text}" if again else text
-        elif equals or not _switch(flag, given):
+        elif equals or not switch(flag, given):
             return None
     return given
 
 
-def _switch(word: str, given: dict[str, Value]) -> bool:
+def switch(word: str, given: dict[str, Value], flags: Mapping[str, Option] = _FLAGS) -> bool:
     """Read options without a value: `--quiet`, `-q`, `-vv`. False if the word is anything else."""
     if len(word) < 2 or word[0] != "-":
         return False
     for flag in [word] if word[1] == "-" else ["-" + letter for letter in word[1:]]:
-        option = _FLAGS.get(flag)
+        option = flags.get(flag)
         if option is None or option.kind in WITH_VALUE:
             return False
         given[option.name] = True if option.kind == "flag" else int(given.get(option.name) or 0) + 1

@@ -46,6 +46,7 @@ TOLD = (
     ),
     ("SINGLETON_TOKEN", "The fencing token: a number that grows with each holder of the lock."),
     ("SINGLETON_HOLDER", "This holder, under the name that others see: host, process id, a random part."),
+    ("SINGLETON_TTL", "--ttl in seconds, which counts for a lock with a lease."),
     ("SINGLETON_ID", "A random id of this run."),
     ("SINGLETON_SLOT", "With --every or --cron: the time of the schedule that this run is for."),
     (

@@ -211,6 +211,16 @@ OPTIONS = (
     ),
     Option(
         _SCHEDULE,
+        "--overlap",
+        "What to do with a time that is due while the last run still goes on: run it when that ends (the "
+        "newest, if there are several), pass it over, or stop that run for it. Forbid is skip.",
+        metavar="queue|skip|replace",
+        default="queue",
+        choices=("queue", "skip", "replace"),
+        needs="every cron",
+    ),
+    Option(
+        _SCHEDULE,
         "--no-loop",
         "Run for the time that is due now, and end: for crontabs and CronJobs.",
         kind="flag",

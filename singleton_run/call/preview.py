@@ -7,6 +7,7 @@ import sys
 import time
 from datetime import UTC, datetime
 from math import inf
+from operator import itemgetter
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
@@ -18,7 +19,7 @@ from singleton_run.schedule import slot_times, time_zones
 from singleton_run.schedule.slot_rules import last_slot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from singleton_run.call.settings import Settings
     from singleton_run.schedule.slot_times import Cron, Grid
@@ -41,12 +42,33 @@ def show(settings: Settings, number: int, environ: Mapping[str, str]) -> None:
     OSError if stdout can't be written.
     """
     slots, title = _slots(settings, environ)
-    rows = list(_rows(settings, slots, number, _zone(settings, environ)))
+    show_rows(
+        title, ("local time", "UTC", ""), list(_rows(settings, slots, number, _zone(settings, environ)))
+    )
+
+
+def show_of_all(all_settings: Sequence[Settings], number: int, environ: Mapping[str, str]) -> None:
+    """Print the next slots of several schedules together, each with the lock's name; see `show`."""
+    schedules = [
+        [(*row, settings.name) for row in _rows(settings, slots, number, _zone(settings, environ))]
+        for settings in all_settings
+        for slots, _ in [_slots(settings, environ)]
+    ]
+    first = sorted((row for rows in schedules for row in rows), key=itemgetter(1))[:number]
+    rows = [(local, utc, name, note) for local, utc, note, name in first]
+    show_rows("the next times of all lines", ("local time", "UTC", "name", ""), rows)
+
+
+def show_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows to stdout: as a table with a title at a terminal, else one on each line."""
     if os.isatty(1):
-        _table(title, rows)
+        _table(title, columns, rows)
         return
-    width = max((len(row[0]) for row in rows), default=0)
-    text = "".join(f"{local:{width}}  {utc}  {note}".rstrip() + "\n" for local, utc, note in rows)
+    widths = [max((len(row[place]) for row in rows), default=0) for place in range(len(columns))]
+    text = "".join(
+        "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() + "\n"
+        for row in rows
+    )
     with open(1, "w", encoding="utf-8", errors="replace", closefd=False) as stream:
         stream.write(text)
 
@@ -112,11 +134,11 @@ def _change(slots: Cron | Grid, at: float, local: datetime) -> str:
     return f"repeated hour: {'second' if local.fold else 'first'} time"
 
 
-def _table(title: str, rows: list[tuple[str, str, str]]) -> None:
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("local time", "UTC", "", title=title, title_justify="left")
+    table = Table(*columns, title=title, title_justify="left")
     for row in rows:
         table.add_row(*row)
     Console(file=sys.stdout).print(table)

@@ -31,6 +31,7 @@ _SLOTS = ("every", "cron")
 _REPORTS = ("metrics_addr", "metrics_file", "on", "notify", "ping")
 
 _BY_NAME = {option.name: option for option in OPTIONS}
+_OF_CRONJOBS = {"forbid": "skip", "replace": "replace"}
 _BLANKS = {"\n": "a newline", "\r": "a carriage return", "\t": "a tab"}
 _SCHEME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+-.")
 
@@ -47,9 +48,10 @@ class Settings:
 
     `scheduled` says that there are slots: by `every`, an interval, or by `cron`, an expression in its one
     spelling (`cron_expression`), in the time zone `zone`. `loop` says that we go on after a slot.
-    `start_deadline` None means until the next slot is due. `once` is the key of --once. The n-th retry,
-    counted from 0, comes `retry_delay * retry_backoff ** n` after the failure. `lock_at_least_for` is how
-    long the lock is kept at least, from the command's start.
+    `start_deadline` None means until the next slot is due. `overlap` is the word of --overlap: queue,
+    skip or replace. `once` is the key of --once. The n-th retry, counted from 0, comes `retry_delay *
+    retry_backoff ** n` after the failure. `lock_at_least_for` is how long the lock is kept at least, from
+    the command's start.
 
     `metrics_addr` and `metrics_file` are None if they were not given. `reports` says that there is anything
     for the reporter to do (see `reporter`). `on` has the hooks, each as event and command, and `on_timeout`
@@ -78,6 +80,7 @@ class Settings:
         "on",
         "on_timeout",
         "once",
+        "overlap",
         "ping",
         "ping_log",
         "ping_style",
@@ -122,6 +125,7 @@ class Settings:
     start_deadline: float | None
     loop: bool
     once: str | None
+    overlap: str
     retries: int
     retry_delay: float
     retry_backoff: float
@@ -361,6 +365,7 @@ def _schedule(values: Values, environ: Mapping[str, str]) -> dict[str, object]:
         "start_deadline": deadline,
         "loop": _loop(values),
         "once": _once(values),
+        "overlap": _overlap(values),
         "retries": _count(values, "retries"),
         "retry_delay": _seconds(values, "retry_delay"),
         "retry_backoff": _factor(values, "retry_backoff"),
@@ -456,6 +461,16 @@ def _zone(values: Values, environ: Mapping[str, str]) -> str:
     from singleton_run.schedule import time_zones
 
     return time_zones.local(environ) if values.options["tz"] is None else time_zones.find(_text(values, "tz"))
+
+
+def _overlap(values: Values) -> str:
+    text = _text(values, "overlap")
+    if text.lower() == "allow":
+        _refuse(
+            "--overlap: two runs at once are what a lock prevents: for Allow start the command without "
+            "singleton-run, or give each its own --name"
+        )
+    return _OF_CRONJOBS.get(text.lower()) or _choice(values, "overlap")
 
 
 def _once(values: Values) -> str | None:

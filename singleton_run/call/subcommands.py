@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from singleton_run.call import crontab_call
 from singleton_run.call.completion_scripts import SCRIPTS
 from singleton_run.call.options import OPTIONS, Option
 
@@ -18,21 +19,25 @@ if TYPE_CHECKING:
 
 
 class Argument:
-    """One word of a subcommand. `choices` are all possible values; none: any text."""
+    """One word of a subcommand, or `many`. `choices` are all possible values; none: any text."""
 
-    __slots__ = ("choices", "name", "optional")
+    __slots__ = ("choices", "many", "name", "optional")
 
-    def __init__(self, name: str, *, optional: bool = False, choices: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, name: str, *, optional: bool = False, choices: tuple[str, ...] = (), many: bool = False
+    ) -> None:
         self.name = name
         self.optional = optional
         self.choices = choices
+        self.many = many
 
 
 class Subcommand:
     """One subcommand. The module of that name in `commands/` has its `run(given, environ)`.
 
     `given` of that call has each argument and option by name: a text, a bool for a flag, None if it isn't
-    given. `aliases` are other words for the same. `examples` are calls, each with what it does.
+    given, a tuple of texts where there may be many. `aliases` are other words for the same. `examples` are
+    calls, each with what it does.
     """
 
     __slots__ = ("aliases", "arguments", "examples", "help", "name", "options")
@@ -89,9 +94,9 @@ SUBCOMMANDS = (
             Option(
                 "",
                 "--for",
-                "How much of the lease must be left: less than two thirds of --ttl.",
+                "How much of the lease must be left: less than two thirds of --ttl. "
+                "Default: 5s, or half of --ttl if that is less.",
                 metavar="DURATION",
-                default="5s",
                 variable=False,
             ),
             _LOCK,
@@ -105,6 +110,17 @@ SUBCOMMANDS = (
         "completion",
         "Print the completion script of a shell: bash, zsh or fish.",
         arguments=(Argument("shell", choices=tuple(SCRIPTS)),),
+    ),
+    Subcommand(
+        "crontab",
+        "Run the lines of crontabs, each under a lock of its own: once in the cluster, however many replicas "
+        "run the same crontab. The other options count for each line that doesn't say otherwise.",
+        arguments=(Argument("files", many=True),),
+        options=crontab_call.OPTIONS,
+        examples=(
+            ("singleton-run crontab /etc/crontab --lock etcd", "in an image"),
+            ("singleton-run crontab /etc/cron.d --system --lock postgres --watch", ""),
+        ),
     ),
     Subcommand(
         "doctor",

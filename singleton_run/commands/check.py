@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 LIMIT = 5.0
 """Seconds that the server may take to answer."""
-DEFAULT = "5s"
+DEFAULT = 5.0
+"""Seconds that must be left of a lease without --for; half of --ttl if that is less."""
 _HIDDEN = ("***", "…")
 """What `lock_address.redact` puts in the place of a password."""
 
@@ -62,10 +63,7 @@ def ensure(given: Mapping[str, Value], environ: Mapping[str, str]) -> None:
 
     Raises Lost (79) if it isn't, and Unavailable (69) if nobody can tell.
     """
-    try:
-        least = durations.seconds(str(given.get("for") or DEFAULT))
-    except ValueError as error:
-        raise Failure(USAGE, f"--for: {error}") from None
+    least = asked_for(str(given.get("for") or ""), environ)
     ours = asked_by(environ, str(given.get("lock") or ""))
     backend = registry.open_backend(ours.lock, environ)
     try:
@@ -75,6 +73,19 @@ def ensure(given: Mapping[str, Value], environ: Mapping[str, str]) -> None:
         judge(ours, seen, least, now(), leased=not registry.is_kernel_held(ours.lock.partition("://")[0]))
     finally:
         backend.close()
+
+
+def asked_for(text: str, environ: Mapping[str, str]) -> float:
+    """Seconds that must be left of the lease: `text`, the value of --for, or what fits --ttl if it is ''.
+
+    Raises Failure (2) for a text that is no duration.
+    """
+    try:
+        if text:
+            return durations.seconds(text)
+        return min(DEFAULT, float(environ.get("SINGLETON_TTL", "inf")) / 2)
+    except ValueError as error:
+        raise Failure(USAGE, f"{'--for' if text else 'SINGLETON_TTL'}: {error}") from None
 
 
 def asked_by(environ: Mapping[str, str], lock: str) -> Ours:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 WAITING, STARTING, RUNNING, SETTLING, OVER = "waiting", "starting", "running", "settling", "over"
 STOPPING = frozenset({1, 2, 3, 15})
-KILL = 9
+KILL, TERM = 9, 15
 
 
 def stops_us(number: int, rewrite: Mapping[int, int]) -> bool:
@@ -306,6 +306,16 @@ class Turn:
                 self.ending.signalled(number, now)
             if not heard:
                 self.guard.signal(to)
+
+    @property
+    def can_leave(self) -> bool:
+        """Whether we wait, and nothing has decided yet how the wait ends."""
+        return self.phase == WAITING and not self.wait.is_decided
+
+    def leave(self, now: float) -> None:
+        """Give up waiting, while `can_leave`: there are to be no more starts."""
+        self.stop_requested = True
+        self._leave(TERM, now)
 
     # What time does.
 

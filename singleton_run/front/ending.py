@@ -20,7 +20,8 @@ class Ending:
     status that replaces the command's own (0 for none). `lost` says that another may have the lock already.
     `stopped` and `killed` say that the command was stopped or killed because of the lease, or because the
     lock is taken away. `asked_to_stop` says that a signal asked the command to stop. `grace` is how long a
-    command has to end after --timeout, in seconds, before it is killed.
+    command has to end after --timeout, in seconds, before it is killed. `replaced` says that the command was
+    stopped because the next slot is due.
     """
 
     def __init__(self, effects: Effects, guard: GuardWatch, settings: Settings, grace: float) -> None:
@@ -39,6 +40,9 @@ class Ending:
         self._revoked = False
         self.timeout_at = FOREVER
         self.kill_at = FOREVER
+        self.next_slot_at = FOREVER
+        self.replaced = False
+        self._following = (FOREVER, 0.0)
 
     @property
     def outcome(self) -> str:
@@ -49,10 +53,15 @@ class Ending:
             return "succeeded"
         return "interrupted" if self.asked_to_stop else "failed"
 
+    def is_followed(self, at: float, slot: float) -> None:
+        """The next slot (Unix seconds) is due `at` that time: --overlap says what it does to the command."""
+        self._following = (at, slot)
+
     def started(self, at: float) -> None:
         """The command runs since `at` (boot clock)."""
         if self._settings.timeout is not None:
             self.timeout_at = at + self._settings.timeout
+        self.next_slot_at = self._following[0]
 
     def ended(self, status: int) -> None:
         """The command has ended: its exit status, or minus the signal that ended it."""
@@ -123,16 +132,30 @@ class Ending:
 
     def next_look(self) -> float:
         """When `look` has to be called next, by the boot clock."""
-        return min(self.timeout_at, self.kill_at)
+        return min(self.timeout_at, self.kill_at, self.next_slot_at)
 
     def look(self, now: float) -> None:
-        """Enforce --timeout and --kill-after."""
+        """Enforce --timeout, --overlap and --kill-after."""
         if now >= self.timeout_at:
             self.timeout_at = FOREVER
             self.impose(TIMED_OUT)
             self._effects.say("warning", "timeout")
             self.kill_at = min(self.kill_at, now + self._grace)
             self._guard.signal(self._settings.stop_signal)
+        if now >= self.next_slot_at:
+            self.next_slot_at = FOREVER
+            self._overlapped(now, self._following[1])
         if now >= self.kill_at:
             self.kill_at = FOREVER
             self.kill()
+
+    def _overlapped(self, now: float, slot: float) -> None:
+        """The next slot is due and the command, or what it left behind, still runs."""
+        if self._settings.overlap != "replace":
+            self._effects.say("warning", "overlapped", number=slot)
+            return
+        self.kill_at = min(self.kill_at, now + self._grace)
+        if not (self.stopped or self.asked_to_stop):
+            self.replaced = self.asked_to_stop = not self.command_ended
+            self._effects.say("warning", "replaced", number=slot)
+            self._guard.signal(self._settings.stop_signal)

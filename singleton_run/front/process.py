@@ -32,11 +32,19 @@ _ABANDON_MILLISECONDS = 5000
 class Front:
     """The loop of one turn. `keeps_open` says that another turn may follow, which needs descriptors 0 to 2.
 
-    It is also the `receivers.FrontActions` of the turn's messages.
+    `leave` is a descriptor at whose end-of-file we give up waiting for the lock, -1 without one; a command
+    that runs goes on. It is also the `receivers.FrontActions` of the turn's messages.
     """
 
     def __init__(
-        self, turn: Turn, effects: TurnEffects, signals: Signals, terminal: Terminal, *, keeps_open: bool
+        self,
+        turn: Turn,
+        effects: TurnEffects,
+        signals: Signals,
+        terminal: Terminal,
+        *,
+        keeps_open: bool,
+        leave: int = -1,
     ) -> None:
         self.turn = turn
         self.effects = effects
@@ -49,6 +57,7 @@ class Front:
         self.terminal = terminal
         self.timer = calls.Timer()
         self.keeps_open = keeps_open
+        self.leave = leave
         self.command = -1
         settings = self.task.settings
         verb = ", asked to end" if settings.leftovers == "kill" else ""
@@ -115,6 +124,7 @@ class Front:
         self._hear_command()
         self._hear_keeper()
         self.turn.look_at_lease(calls.now())
+        self._hear_leave()
         self._hear_signals()
         self.turn.look(now)
         if self.effects.own_guard is not None:
@@ -131,6 +141,7 @@ class Front:
             self.lock.descriptor,
             self.link.descriptor,
             self.command,
+            self.leave if self.turn.can_leave else -1,
         ):
             if descriptor >= 0:
                 poll.register(descriptor, select.POLLIN)
@@ -163,6 +174,10 @@ class Front:
     def _hear_keeper(self) -> None:
         for message in self.lock.messages():
             deliver(message, KeeperTells, self.keeper_receiver)
+
+    def _hear_leave(self) -> None:
+        if self.leave >= 0 and self.turn.can_leave and processes.readable(self.leave, 0):
+            self.turn.leave(calls.now())
 
     def _hear_signals(self) -> None:
         for number, code, sender in self.signals.read():

@@ -129,6 +129,10 @@ class KeeperReceiver:
         """The command will be started within milliseconds."""
         self._front.be_ready(unstarted)
 
+    def following(self, at: float, slot: float) -> None:
+        """The next slot is due then."""
+        self._turn.ending.is_followed(at, slot)
+
     def granted(self, grant: Mapping[str, Any]) -> None:
         """The lock is ours."""
         self._front.granted(Grant(**grant))

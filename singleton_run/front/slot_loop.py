@@ -28,17 +28,20 @@ if TYPE_CHECKING:
     from singleton_run.call.settings import Settings
     from singleton_run.front.decisions import Turn
     from singleton_run.front.process import Front
+    from singleton_run.supervisor.place import Place
     from singleton_run.system.calls import Signals
 else:
     import _signal
 
 
-def run(settings: Settings, path: str, signals: Signals, mask: set[int]) -> int:
+def run(settings: Settings, path: str, signals: Signals, mask: set[int], place: Place | None = None) -> int:
     """Make the turns that `settings` asks for. The exit status, or minus the signal that has to end us.
 
-    A schedule in a loop ends only by a signal, or by an error before the first answer of the server.
+    A schedule in a loop ends only by a signal, or by an error before the first answer of the server. `place`
+    is what the process of a crontab's line has around its turns: it also ends at end-of-file of
+    `place.leave`, when no command runs.
     """
-    return _TurnLoop(settings, path, signals, mask).run()
+    return _TurnLoop(settings, path, signals, mask, place).run()
 
 
 class _TurnLoop:
@@ -49,11 +52,14 @@ class _TurnLoop:
     a pause, 0 for none. `failures` counts the turns in a row that could not get at the lock.
     """
 
-    def __init__(self, settings: Settings, path: str, signals: Signals, mask: set[int]) -> None:
+    def __init__(
+        self, settings: Settings, path: str, signals: Signals, mask: set[int], place: Place | None
+    ) -> None:
         self.settings = settings
         self.path = path
         self.signals = signals
         self.mask = mask
+        self.place = place
         self.since = calls.now()
         self.waits_since = self.since
         self.reached_server = False
@@ -122,6 +128,7 @@ class _TurnLoop:
             keeps_open=self.settings.loop or self.settings.retries > 0,
             since=self.waits_since,
             goes_on=self._goes_on,
+            place=self.place,
         )
 
     def _plan(self, *, second_look: bool) -> Callable[[], Plan]:
@@ -175,6 +182,8 @@ class _TurnLoop:
         return slot_at
 
     def _tell(self, turn: Turn) -> None:
+        if turn.ending.replaced:
+            return
         if turn.grant is not None and turn.ending.outcome == "interrupted" and self.settings.scheduled:
             slot = ((turn.grant.record or {}).get("slot") or {}).get("slot")
             self.log.say("wait", "slot interrupted", slot=slot)
@@ -193,20 +202,25 @@ class _TurnLoop:
     def _rest(self, until: float) -> bool:
         """Wait until `until` (boot clock) or a change of the wall clock. False if we are asked to stop."""
         self.log.close()
+        leave = -1
+        if self.place is not None:
+            self.place.rest()
+            leave = self.place.leave
         timer = calls.Timer()
         timer.set(until)
         clock = calls.ClockSet()
         poll = select.poll()
-        for descriptor in (self.signals.descriptor, timer.descriptor, clock.descriptor):
-            poll.register(descriptor, select.POLLIN)
+        for descriptor in (self.signals.descriptor, timer.descriptor, clock.descriptor, leave):
+            if descriptor >= 0:
+                poll.register(descriptor, select.POLLIN)
         try:
             while calls.now() < until:
                 ready = {descriptor for descriptor, _ in poll.poll()}
                 if clock.descriptor in ready:
                     return True
-                if not self._hear():
+                if leave in ready or not self._hear():
                     return False
-            return self._hear()
+            return self._hear() and not (leave >= 0 and processes.readable(leave, 0))
         finally:
             os.close(timer.descriptor)
             os.close(clock.descriptor)

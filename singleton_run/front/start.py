@@ -22,13 +22,14 @@ from singleton_run.system.shared_page import Page
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from singleton_run.api.contract import KernelLock
     from singleton_run.call.settings import Settings
     from singleton_run.front.lock_handle import LockHandle
     from singleton_run.guard.output import Output
     from singleton_run.schedule.slot_rules import Plan
+    from singleton_run.supervisor.place import Place
     from singleton_run.system.calls import Signals
 
 _DECIDES_IN = 30.0
@@ -74,20 +75,20 @@ def front(
     keeps_open: bool = False,
     since: float | None = None,
     goes_on: Callable[[object], bool] | None = None,
+    place: Place | None = None,
 ) -> Front:
     """Make the front of one turn, ready to run. Raises Failure before it contacts a server.
 
     `plan` makes the plan of the slots; it is called in the keeper, and None for a turn without a schedule.
     `attempt` is the number of this attempt, from 1, or 0 for a plain turn. `keeps_open` says that another
     turn may follow, whose command needs our descriptors 0 to 2. `since` is when --wait began (boot clock),
-    by default now. `goes_on` says of an exit status whether another turn follows after it.
+    by default now. `goes_on` says of an exit status whether another turn follows after it. `place` is what
+    the process of a crontab's line has around its turns.
     """
     kernel_lock = registry.open_kernel_lock(settings.lock_address, os.environ)
     decides = plan is not None or settings.once is not None
     terminal = Terminal()
-    task = _task(settings, path, mask, terminal, leased=kernel_lock is None)
-    if settings.ping_log:
-        task.output = _output(task)
+    task = _task(settings, path, mask, terminal, place, leased=kernel_lock is None)
     link = GuardLink(task.page, log, pipes.pipe() if task.leased or decides else (-1, -1))
     now = calls.now() if since is None else min(since, calls.now())
     job = _job(task, now)
@@ -101,23 +102,41 @@ def front(
     calls.become_subreaper()
     processes.hold_listing()
     calls.set_title(f"singleton-run: front of {settings.name}")
-    return Front(turn, effects, signals, terminal, keeps_open=keeps_open)
+    leave = -1 if place is None else place.leave
+    return Front(turn, effects, signals, terminal, keeps_open=keeps_open, leave=leave)
 
 
-def _task(settings: Settings, path: str, mask: set[int], terminal: Terminal, *, leased: bool) -> Task:
+def _task(
+    settings: Settings, path: str, mask: set[int], terminal: Terminal, place: Place | None, *, leased: bool
+) -> Task:
     own, alone = not terminal.is_shared, settings.signal_command_only
-    command = Command(path, settings.command, mask, own_session=own, alone=alone)
+    turn_id = os.urandom(8).hex()
+    standard = () if place is None else place.open(turn_id)
+    output = _output(settings, turn_id, standard) if settings.ping_log else None
+    variables = {} if place is None else place.variables
+    user = None if place is None else place.user
+    command = Command(
+        path,
+        settings.command,
+        mask,
+        own_session=own,
+        alone=alone,
+        standard=standard if output is None else output.standard,
+        user=user,
+    )
     holder = f"{os.uname().nodename}:{os.getpid()}:{os.urandom(4).hex()}"
     grace = KILL_AFTER if settings.kill_after is None else settings.kill_after
-    return Task(settings, command, Page(), holder, os.urandom(8).hex(), grace, leased=leased)
+    task = Task(settings, command, Page(), holder, turn_id, grace, leased=leased, variables=variables)
+    task.output = output
+    return task
 
 
-def _output(task: Task) -> Output:
-    """Have the command's output pass through us. Raises Failure."""
+def _output(settings: Settings, turn_id: str, standard: Sequence[int]) -> Output:
+    """Have the command's output pass through us to `standard`, or to ours. Raises Failure."""
     from singleton_run.guard.output import Output
 
     try:
-        output = Output(task.settings.name, task.turn_id)
+        output = Output(settings.name, turn_id, standard or (0, 1, 2))
     except OSError as error:
         raise Failure(UNUSABLE, scarce(str(error.strerror))) from None
     if pipes.reporter is not None:

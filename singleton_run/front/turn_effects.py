@@ -75,7 +75,14 @@ class TurnEffects:
             pipes.reporter.run_over()
         ending = self.turn.ending
         status = None if ending.outcome == "lost" else ending.status
-        self.lock.settle(self.turn, record.ended(self._run_record, ending.outcome, status, time.time()))
+        self.lock.settle(self.turn, record.ended(self._run_record, ending.outcome, status, self._end()))
+
+    def _end(self) -> float:
+        """When the run ended (Unix seconds): by the time that slots go by, if it is of a slot."""
+        slot = record.slot_of_run(self._run_record) and self._run_record["slot"]
+        if not slot or not self.page.started_at:
+            return time.time()
+        return float(slot["start"]) + calls.now() - self.page.started_at
 
     def running(self) -> None:
         """Have it written down that the command runs, where that was not done before the start."""
@@ -184,4 +191,6 @@ class TurnEffects:
         """Tell the user, without waiting."""
         if event == "gave up" and self._goes_on is not None and self._goes_on(facts["status"]):
             level, event = "warning", "trouble"
+        if event == "overlapped":  # the next turn would tell it again
+            self.log.said.add((event, round(facts["number"])))  # type: ignore[call-overload]
         self.log.say(level, event, **facts)

@@ -57,6 +57,7 @@ def for_command(
         "SINGLETON_NAME": settings.name,
         "SINGLETON_TOKEN": str(token),
         "SINGLETON_HOLDER": holder,
+        "SINGLETON_TTL": f"{settings.ttl:g}",
         "SINGLETON_ID": turn_id,
         HELD: " ".join(dict.fromkeys(locks)),
     }

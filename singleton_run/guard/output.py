@@ -13,6 +13,10 @@ import select
 from singleton_run.system import calls, pipes, processes
 from singleton_run.system.forked import forked
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 KEPT = 10_000
 _PIECE = 65536
 _KILL = 9
@@ -21,51 +25,43 @@ _FLUSH_MILLISECONDS = 5000
 
 
 class Output:
-    """The pipes of one turn's output, and the `process` that passes it on. Raises OSError."""
+    """The pipes of one turn's output, and the `process` that passes it on to `goal`. Raises OSError.
 
-    def __init__(self, name: str, run: str) -> None:
+    `goal` and `standard` are three descriptors: what standard input, output and standard error would be
+    without us, and what they are for the command.
+    """
+
+    def __init__(self, name: str, run: str, goal: Sequence[int]) -> None:
         self._name = name
         self._run = run
-        self._stderr = -1
-        out_read, out_write = os.pipe()
-        self._reads, self._writes = [out_read], [out_write, out_write]
-        if not _is_same(1, 2):
-            err_read, self._writes[1] = os.pipe()
-            self._reads.append(err_read)
+        read, write = os.pipe()
+        self._targets = {read: goal[1]}
+        self._writes = {write}
+        self.standard = (goal[0], write, write)
+        if not _is_same(goal[1], goal[2]):
+            read, write = os.pipe()
+            self._targets[read] = goal[2]
+            self._writes.add(write)
+            self.standard = (*self.standard[:2], write)
         self.process = forked(self._be)
-        for descriptor in self._reads:
+        for descriptor in self._targets:
             os.close(descriptor)
 
     def _be(self) -> None:
         calls.set_title(f"singleton-run: output of {self._name}")
-        calls.keep_only([*self._reads, *pipes.reported_to()])
-        calls.close_standard(0)
+        targets = self._targets
+        calls.keep_only([*targets, *targets.values(), *pipes.reported_to()])
+        calls.close_standard(*{0, 1, 2}.difference(targets.values()))
         calls.leave_directory()
-        targets = dict(zip(self._reads, (1, 2), strict=False))
-        if len(targets) == 1:
-            calls.close_standard(2)
         last = passed_on(targets)
         if pipes.reporter is not None:
             pipes.reporter.output(self._run, last)
 
-    def begin(self) -> None:
-        """Have a command that is started now print into the pipes. Called in the guard."""
-        self._stderr = os.dup(2)
-        for number in (1, 2):
-            os.dup2(self._writes[number - 1], number)
-
-    def begun(self) -> None:
-        """The command is started: close our ends, and have our own standard error again."""
-        os.dup2(self._stderr, 2)
-        os.close(self._stderr)
-        calls.close_standard(1)
-        self.drop()
-
     def drop(self) -> None:
         """Close our ends for writing. It may be called again."""
-        for descriptor in set(self._writes):
+        for descriptor in self._writes:
             os.close(descriptor)
-        self._writes = []
+        self._writes = set()
 
     def finish(self, *, was_started: bool) -> None:
         """The turn is over: wait for what was printed to be passed on, for a while."""

@@ -16,7 +16,7 @@ from singleton_run.system.stderr import last_words
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from singleton_run.api.contract import Grant
     from singleton_run.call.settings import Settings
@@ -36,8 +36,8 @@ class Task:
     """What a guard has to know of its turn. The front has it too, because it may take the guard's place.
 
     `leased` is false for a lock that the kernel frees when its last holder is gone. `grace` is how long
-    leftovers have between stop signal and SIGKILL, in seconds. `output` is the way of what the command
-    prints, None where that needs no help.
+    leftovers have between stop signal and SIGKILL, in seconds. `variables` are put into the command's
+    environment before our own. `output` passes on what the command prints, None where that needs no help.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class Task:
         grace: float,
         *,
         leased: bool,
+        variables: Mapping[str, str],
     ) -> None:
         self.settings = settings
         self.command = command
@@ -58,6 +59,7 @@ class Task:
         self.turn_id = turn_id
         self.grace = grace
         self.leased = leased
+        self.variables = variables
         self.front = os.getpid()
         self.output: Output | None = None
 
@@ -82,7 +84,8 @@ class Task:
 
     def environ(self) -> list[bytes]:
         """The command's environment. The token is not known yet: it is 0."""
-        return for_command(given(), self.settings, token=0, holder=self.holder, turn_id=self.turn_id)
+        entries = changed(given(), self.variables) if self.variables else given()
+        return for_command(entries, self.settings, token=0, holder=self.holder, turn_id=self.turn_id)
 
 
 def run(
@@ -143,7 +146,6 @@ class _Process:
         self.orphaned = orphaned
         self.proof = proof
         self.lock_descriptor = lock_descriptor
-        self.output = task.output
         self.signals = calls.Signals({int(_signal.SIGCHLD)})
         self.timer = calls.Timer()
         self.reader = Reader(orders)
@@ -202,12 +204,8 @@ class _Process:
         """Start the command, and close our copies of its descriptors."""
         told = of_slot((slot, attempt)) if attempt is not None else {}
         self.tree.environ = changed(self.tree.environ, {"SINGLETON_TOKEN": str(token), **told})
-        if self.output is not None:
-            self.output.begin()
         self.guard.start(calls.now())
         calls.close_standard(0, 1)
-        if self.output is not None:
-            self.output.begun()
         calls.leave_directory()
         ends = (self.reader.descriptor, self.front.descriptor, self.proof)
         own = (self.signals.descriptor, self.timer.descriptor, *self.listing)

@@ -123,6 +123,7 @@ def _run(job: Job, orders: Orders, got: Leased) -> StepsToGrant:
     if result.error is None:
         grant.record = run
         job.unstarted = taken_back(run, earlier)
+        yield from _tell_following(job, decision, at, ahead)
         yield Operation("tell", *KeeperTells.ready(job.unstarted))
         result = yield Operation("sleep", start)
     if orders.over() or result.error is not None or result.now >= lease_times.stop_at(end, job.ttl):
@@ -132,6 +133,14 @@ def _run(job: Job, orders: Orders, got: Leased) -> StepsToGrant:
         return None
     yield from tell_granted(grant, end)
     return grant, end
+
+
+def _tell_following(job: Job, decision: Decision, at: float, ahead: float) -> Steps:
+    """Tell the front when the next slot starts, where that concerns a run that still goes on then."""
+    plan: Plan = job.plan  # type: ignore[assignment] # there is one, or we would not be here
+    if plan.overlap != "queue":
+        slot, start = plan.following(decision, at)
+        yield Operation("tell", *KeeperTells.following(start + ahead, slot))
 
 
 def _skipped(

@@ -50,11 +50,23 @@ SENTENCES = {
     "slot interrupted": "slot {when} of {name!r} was interrupted: --retry-interrupted would try it again",
     "once done": "{key!r} is done already under {name!r}",
     "skipped": "slot {when} of {name!r} is skipped: it could not start within --start-deadline",
+    "overlapped": "slot {when} of {name!r} is passed over: the last run still went on when it was due",
+    "replaced": "slot {when} of {name!r} is due, so the last run, which still goes on, is stopped",
     "slot paused": "slot {when} of {name!r} is skipped: the lock is {paused}",
     "unreadable": "the record of {name!r} can't be read: slot {when} may have been started and is left out, "
     "the next is not",
     "missed": "before this slot of {name!r} {number:.0f} were missed",
     "other schedule": "the last slot of {name!r}, {when}, was run by another schedule than ours",
+    "crontab": "runs {text}",
+    "passed over": "{text} is passed over: in a directory only names of letters, digits, _ and - count",
+    "unnamed line": "{text} has no name, so {line!r} is made of what it says: edit the line, and it is "
+    "another (# singleton-run: name=NAME above it gives it one)",
+    "crontab read": "the crontab is read again: {text}",
+    "crontab fault": "{text}",
+    "crontab kept": "the crontab of before stays, for the new one can't be taken: {text}",
+    "line died": "the process of line {line!r}: {text}; it is started again in {length}",
+    "output died": "the process that writes the commands' output: {text}; it is started again, and what runs "
+    "now has lost its output",
     "offset": "the server's clock is {ahead} that of this machine: slots go by the server's",
     "behind": "this machine's clock is {length} behind that of the last slot's: it sits out the slots "
     "until then; set the clock",
@@ -62,6 +74,7 @@ SENTENCES = {
 _OF_SLOTS = {
     "elsewhere": "it is run elsewhere",
     "skipped": "it is past its --start-deadline",
+    "overlapped": "the last run still went on when it was due",
     "paused": "it was skipped, because the lock was paused",
     "unreadable": "its record could not be read, so it may have been run",
     "none": "there has been none yet",

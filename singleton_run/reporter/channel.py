@@ -43,7 +43,7 @@ _KILL, _CONTINUE = 9, 18
 _PHASES = {
     "waiting": vitals.WAITING,
     "acquired": vitals.HOLDING,
-    "lost": vitals.RESTING,
+    "lost": vitals.LOST,
     "released": vitals.RESTING,
     "resting": vitals.RESTING,
     "gave up": vitals.RESTING,
@@ -145,6 +145,8 @@ class Channel:
         self.run_over()
         if effects.turn.grant is not None and not effects.turn.ending.lost and self._released:
             self.post("released", seconds=max(0.0, time.time() - self.vitals.since))
+        if self.vitals.phase in (vitals.HOLDING, vitals.LOST):
+            self.vitals.phase = vitals.RESTING
         self.vitals.keeper = 0
         self._effects = None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from singleton_run import lease_times
-from singleton_run.reporter.vitals import HOLDING
+from singleton_run.reporter.vitals import HOLDING, LOST
 from singleton_run.system import calls
 
 TYPE_CHECKING = False
@@ -28,7 +28,9 @@ def troubles(vitals: Vitals, ttl: float, front: int) -> list[str]:
         found.append("the front is stopped: it obeys nobody")
     if vitals.keeper and process_state(vitals.keeper) in _STOPPED:
         found.append("the keeper is stopped: it does not renew, and gets no lock")
-    if vitals.phase == HOLDING and vitals.leased:
+    if vitals.phase == LOST:
+        found.append("the lease was not renewed in time, or the lock is lost: the command is ended for it")
+    elif vitals.phase == HOLDING and vitals.leased:
         now = calls.now()
         if now >= lease_times.hangs_at(vitals.end, ttl, vitals.reported):
             found.append("the keeper hangs: it has begun no renewal in time")

@@ -148,36 +148,38 @@ def _text(value: object) -> str:
 
 
 def _spawn(directory: str, command: str, environ: list[bytes], told: dict[str, Any]) -> tuple[int, int]:
-    """Start the command in that directory. Its process id, and the descriptor that its output comes from.
+    """Start the command in that directory, with the event on standard input.
 
-    It has the event on standard input. It gets its descriptors from us: nobody else uses these meanwhile.
+    Its process id, and the descriptor that its output comes from.
     """
     given_to, write = os.pipe()
     output, taken_from = os.pipe()
-    kept = os.dup(2)
     os.set_blocking(write, False)
     os.set_blocking(output, False)
+    standard = (given_to, taken_from, taken_from)
+    how = processes.Command(
+        _SHELL, ["sh", "-c", command], set(), own_session=True, alone=False, standard=standard
+    )
     try:
         os.write(write, fastjson.dumps(told).encode() + b"\n")
-        os.dup2(given_to, 0)
-        os.dup2(taken_from, 1)
-        os.dup2(taken_from, 2)
-        try:
-            os.chdir(directory)
-        except OSError:
-            calls.leave_directory()
-        arguments = ["sh", "-c", command]
-        process = processes.Command(_SHELL, arguments, set(), own_session=True, alone=False).spawn(environ)
+        _go_to(directory)
+        process = how.spawn(environ)
     except OSError:
         os.close(output)
         raise
     finally:
         calls.leave_directory()
-        calls.close_standard(0, 1)
-        os.dup2(kept, 2)
-        for descriptor in (given_to, write, taken_from, kept):
+        for descriptor in (given_to, write, taken_from):
             os.close(descriptor)
     return process, output
+
+
+def _go_to(directory: str) -> None:
+    """Change to the directory, if it is still there."""
+    try:
+        os.chdir(directory)
+    except OSError:
+        calls.leave_directory()
 
 
 def _reap_orphans() -> None:

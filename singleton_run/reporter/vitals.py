@@ -10,7 +10,7 @@ import mmap
 
 _PHASE, _REACHED, _LEASED, _END, _REPORTED, _KEEPER, _DROPPED, _SINCE, _RUNNING = range(9)
 
-BEGINNING, WAITING, HOLDING, RESTING = range(4)
+BEGINNING, WAITING, HOLDING, LOST, RESTING = range(5)
 
 
 class Vitals:
@@ -23,7 +23,10 @@ class Vitals:
 
     @property
     def phase(self) -> int:
-        """BEGINNING before the first news of the lock, then WAITING, HOLDING or RESTING."""
+        """BEGINNING before the first news of the lock, then WAITING, HOLDING, LOST or RESTING.
+
+        LOST lasts until the command that is ended for it is gone.
+        """
         return self._numbers[_PHASE]
 
     @phase.setter

@@ -108,6 +108,7 @@ class Plan:
         self, settings: Settings, since: float, chance: Callable[[], float], *, second_look: bool = False
     ) -> None:
         self.loops = settings.loop
+        self.overlap = settings.overlap
         self.second_look = second_look
         self.offset = 0.0
         self._settings = settings
@@ -169,6 +170,17 @@ class Plan:
         """`run` with a slot that was not started because of a pause, and is not tried again."""
         return ended(self.started(run, decision, at), SKIPPED, None, at)
 
+    def following(self, decision: Decision, at: float) -> tuple[float, float]:
+        """The slot after that of `decision`, which starts at `at`, and its start; inf if there is none."""
+        text = _slots(self._settings, self._cron, 0.0).text
+        times = _Times(
+            self._settings, self._cron, {"schedule": text, "grid": decision.grid, "slot": decision.slot}, at
+        )
+        slot = times.next(decision.slot)
+        while times.start(slot) <= at:
+            slot = times.next(slot)
+        return slot, times.start(slot)
+
     def blind(self, now: float) -> float:
         """When the next slot starts, as far as that is known without a record."""
         times = _Times(self._settings, self._cron, None, now)
@@ -183,9 +195,12 @@ class Plan:
         skipped: Notes = []
         if due is not None and due > floor:
             deadline = self._deadline(times, due, upcoming)
-            if now <= deadline:
+            if self._is_overlapped(times, last, due, now, runs=runs):
+                skipped = [("overlapped", due)]
+            elif now <= deadline:
                 return self._start(due, times.start(due), deadline, now, held=held, runs=runs)
-            skipped = [("skipped", due)]
+            else:
+                skipped = [("skipped", due)]
         elif due is not None and last is not None and due <= last["slot"] + _HAIR:
             again = self._again(times, last, now, times.start(upcoming), held=held)
             if again is not None:
@@ -215,9 +230,22 @@ class Plan:
         if not self._waits:
             return Decision(REST, slot, start + _SETTLES_IN + _SPREAD * self._chance())
         decision = Decision(QUEUE, slot, start, deadline=deadline)
-        if not runs and now <= at + _SETTLES_IN:
+        passes_over = runs and self._settings.overlap == "skip"
+        if (not runs or passes_over) and now <= at + _SETTLES_IN:
             self._settle(decision)
         return decision
+
+    def _is_overlapped(
+        self, times: _Times, last: Record | None, slot: float, now: float, *, runs: bool
+    ) -> bool:
+        """Whether a slot is passed over because the run of the last one wasn't over at its start.
+
+        A moment after its start we wait and see: the run's end may have been just before.
+        """
+        if self._settings.overlap != "skip" or last is None:
+            return False
+        start = times.start(slot)
+        return now > start + _SETTLES_IN if runs else last["end"] is not None and start <= last["end"]
 
     def _settle(self, decision: Decision) -> None:
         """Wait only until shortly after the start: the lock's holder has written its attempt down by then."""
@@ -256,13 +284,19 @@ class Plan:
             again = self._again(times, last, now, max(until, now + _HAIR), held=held)
             return again or Decision(REST, last["slot"], None, why=_ending(last))
         deadline = self._deadline(times, slot, times.next(slot))
+        passes_over = runs and self._settings.overlap == "skip"
+        if (passes_over and self.second_look) or self._is_overlapped(times, last, slot, now, runs=runs):
+            return Decision(REST, slot, None, why="overlapped")
         if now > deadline:
             return Decision(REST, slot, None, why="skipped")
         at = max(now, times.start(slot)) if self._settings.jitter or self._cron is not None else now
         if at > now + self.lead:
             return self._ahead(slot, at)
         if held and self._waits:
-            return Decision(QUEUE, slot, at, deadline=deadline)
+            decision = Decision(QUEUE, slot, at, deadline=deadline)
+            if passes_over:
+                self._settle(decision)
+            return decision
         return Decision(RUN, slot, at, deadline=deadline)
 
     def _wait_for(self, slot: float, until: float) -> Decision:

@@ -49,9 +49,12 @@ def become_subreaper() -> None:
     checked(_prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl")
 
 
-def die_with(parent: int) -> None:
-    """Have the kernel kill us when `parent`, which forked us, ends (PR_SET_PDEATHSIG). At once if it has."""
-    checked(_prctl(_PR_SET_PDEATHSIG, int(_signal.SIGKILL), 0, 0, 0), "prctl")
+def die_with(parent: int, number: int = int(_signal.SIGKILL)) -> None:
+    """Have the kernel send us this signal when `parent`, which forked us, ends (PR_SET_PDEATHSIG).
+
+    If it has ended already, we end at once.
+    """
+    checked(_prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0), "prctl")
     if os.getppid() != parent:
         os._exit(1)
 

@@ -164,6 +164,11 @@ class KeeperTells:
         return "ready", unstarted
 
     @staticmethod
+    def following(at: float, slot: float) -> Message:
+        """The slot after the one that is about to be started is due `at` that time (boot clock)."""
+        return "following", at, slot
+
+    @staticmethod
     def granted(grant: Mapping[str, Any]) -> Message:
         """The lock is ours: start the command. `grant` is `Grant.as_dict()`."""
         return "granted", grant

@@ -19,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
     from collections.abc import Callable, Sequence
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
     from singleton_run.system.shared_page import Page
 else:
@@ -251,17 +251,28 @@ class Command:
 
     `own_session` starts it in a session of its own; it is false if the command shares our terminal. Signals
     go to its process group. With `alone`, or without a session of its own, they go to the command alone.
-    `mask` has the signals that are blocked in it.
+    `mask` has the signals that are blocked in it. `standard` has the descriptors that become its 0, 1 and 2;
+    without them it has ours. `user` is who it is run as: name, group and user id; None for us.
     """
 
     def __init__(
-        self, path: str, arguments: Sequence[str], mask: set[int], *, own_session: bool, alone: bool
+        self,
+        path: str,
+        arguments: Sequence[str],
+        mask: set[int],
+        *,
+        own_session: bool,
+        alone: bool,
+        standard: Sequence[int] = (),
+        user: tuple[str, int, int] | None = None,
     ) -> None:
         self.alone = alone or not own_session
         self.path = path
         self.arguments = list(arguments)
         self.mask = mask
         self.own_session = own_session
+        self.standard = standard
+        self.user = user
         self._group = os.getpgrp()
 
     @property
@@ -289,17 +300,19 @@ class Command:
         environ = _mapping(entries)
         if environ is None:
             return self._fork_and_exec(libc.to_exec(path, arguments, entries))
-        defaults = [_signal.SIGPIPE, _signal.SIGXFSZ]
+        if self.user is not None:
+            return self._fork_and_exec(lambda: os.execve(path, arguments, environ))
+        how: Any = {"setsigmask": self.mask, "setsigdef": [_signal.SIGPIPE, _signal.SIGXFSZ]}
+        if self.own_session:
+            how["setsid"] = True
+        elif self.leaves_group:
+            how["setpgroup"] = self._group
+        if self.standard:
+            how["file_actions"] = [
+                (os.POSIX_SPAWN_DUP2, given, number) for number, given in enumerate(self.standard)
+            ]
         try:
-            if self.own_session:
-                return os.posix_spawn(
-                    path, arguments, environ, setsid=True, setsigmask=self.mask, setsigdef=defaults
-                )
-            if not self.leaves_group:
-                return os.posix_spawn(path, arguments, environ, setsigmask=self.mask, setsigdef=defaults)
-            return os.posix_spawn(
-                path, arguments, environ, setpgroup=self._group, setsigmask=self.mask, setsigdef=defaults
-            )
+            return os.posix_spawn(path, arguments, environ, **how)
         except (AttributeError, NotImplementedError):  # this C library lacks posix_spawn or an option of it
             return self._fork_and_exec(lambda: os.execve(path, arguments, environ))
 
@@ -331,6 +344,13 @@ class Command:
                 _signal.signal(number, _signal.SIG_DFL)
             if callable(_signal.getsignal(_signal.SIGINT)):  # Python's own
                 _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+            for standard, given in enumerate(self.standard):
+                os.dup2(given, standard)
+            if self.user is not None:
+                name, group, user = self.user
+                os.initgroups(name, group)
+                os.setgid(group)
+                os.setuid(user)
             _signal.pthread_sigmask(_signal.SIG_SETMASK, self.mask)
             execute()
         except OSError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from signal import SIGCONT, SIGKILL, SIGSTOP
 from typing import TYPE_CHECKING
 
@@ -108,11 +107,9 @@ def test_while_the_server_is_away(pair: Pair, etcd_server: Etcd) -> None:
         standby.hears("waiting for lock")
         assert leader(pair.second)[0] == 200
         far.deafen(UP, DOWN)
-        said: list[tuple[float, int]] = []
 
         def unknown() -> bool:
             status, told = leader(pair.second)
-            said.append((time.monotonic(), status))
             if status == 503:
                 assert {**told, "error": None} == {**UNKNOWN, "error": None}
             return status == 503

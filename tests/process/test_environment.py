@@ -67,7 +67,8 @@ def test_every_entry_goes_on_as_it_was(lab: Lab, kind: str) -> None:
         entry for entry in entries if not is_ours(entry)
     ]
     ours = [entry.partition(b"=")[0].decode() for entry in got if is_ours(entry)]
-    assert sorted(ours) == [f"SINGLETON_{word}" for word in ("HELD", "HOLDER", "ID", "LOCK", "NAME", "TOKEN")]
+    told = ("HELD", "HOLDER", "ID", "LOCK", "NAME", "TOKEN", "TTL")
+    assert sorted(ours) == [f"SINGLETON_{word}" for word in told]
 
 
 def test_a_script_without_its_interpreter_gets_odd_entries_too(lab: Lab) -> None:

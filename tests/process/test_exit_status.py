@@ -327,6 +327,7 @@ def test_our_options_are_taken_out_of_the_environment_and_nothing_else(lab: Lab)
         "SINGLETON_NAME",
         "SINGLETON_TOKEN",
         "SINGLETON_HOLDER",
+        "SINGLETON_TTL",
         "SINGLETON_LOCK",
         "SINGLETON_ID",
         "SINGLETON_HELD",

@@ -89,7 +89,8 @@ def test_of_a_turn_each_message_is_told_at_both_ends(leased: Lab) -> None:
         | both("keeper", "front", "granted", "settled")
         | both("front", "keeper", "running", "settle")
     )
-    assert messages_of(run) == expected
+    # The keeper reads the proof itself once the front is gone, if it is still there then.
+    assert messages_of(run) - {("keeper", "heard", "gone")} == expected
     proofs = [line for line in lines_of(run) if line.get("what") == "gone"]
     assert {tuple(line.get("facts", {})) for line in proofs} == {("proved",), ()}
 

@@ -230,6 +230,28 @@ def test_zsh_is_offered_whole_names(environ: dict[str, str], tmp_path: Path, loc
     until(lambda: offered() == ["db\\:eu@1", "db\\:us"], "the names, whole")
 
 
+def test_fish_is_offered_options_names_and_programs(
+    environ: dict[str, str], tmp_path: Path, locks: Path
+) -> None:
+    if shutil.which("fish") is None:
+        pytest.skip("needs fish: apt-get install fish")
+    at = {**environ, "SINGLETON_RUN_LOCK": f"file://{locks}", "HOME": str(tmp_path)}
+    script = f"source {TREE}/completions/singleton-run.fish; complete -C $argv[1]"
+
+    def offered(line: str) -> set[str]:
+        result = subprocess.run(
+            ["fish", "--no-config", "-c", script, line],
+            cwd=tmp_path, env=at, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert result.stderr == ""
+        return {shown.partition("\t")[0] for shown in result.stdout.splitlines()}
+
+    assert offered("singleton-run --log-f") == {"--log-format"}
+    assert offered("singleton-run --log-format ") == {"text", "json"}
+    assert offered("singleton-run --name x -- zz-pro") == {"zz-program"}
+    until(lambda: offered("singleton-run resume db:") == {"db:eu@1", "db:us"}, "the names, whole")
+
+
 def test_a_name_completes_at_the_tab_key(environ: dict[str, str], tmp_path: Path, locks: Path) -> None:
     terminal = Terminal({**environ, "SINGLETON_RUN_LOCK": f"file://{locks}"}, tmp_path)
     try:

@@ -1,4 +1,4 @@
-"""`open_backend` with psycopg imported: where fifty processes are forked from one, once is enough."""
+"""`open_backend` with libpq loaded: where fifty processes are forked from one, once is enough."""
 
 from __future__ import annotations
 

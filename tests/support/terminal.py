@@ -85,7 +85,9 @@ class Terminal:
         while self.shown.count(text) < times:
             has_ended = self.popen.poll() is not None  # asked first, for what comes last is read after it
             more = self.read(0.1)
-            assert more or not has_ended, f"ended without {text!r}: {self.shown!r}"
+            assert more or not has_ended, (
+                f"ended with {self.popen.returncode} without {text!r}: {self.shown!r}"
+            )
             assert time.monotonic() < end, f"{text!r} isn't in {self.shown!r}"
 
     def wait(self) -> int:

@@ -1,9 +1,9 @@
-/* libpq for the backend `postgres`: the calls that it makes, by the names that psycopg.pq has for them. */
+/* libpq for the backend `postgres`: what its module libpq_shared does by ctypes where there is Python. */
 #include <Python.h>
 
 #include <libpq-fe.h>
 
-static PyObject *Error; /* psycopg.Error, handed over by `set_error` */
+static PyObject *Error; /* the class libpq.Error, handed over by `set_error` */
 static PyTypeObject Connection_type, Result_type;
 
 typedef struct {
@@ -79,6 +79,11 @@ static PyObject *listed(PQconninfoOption *options)
     return list;
 }
 
+/* libpq itself would write the server's notices to standard error. */
+static void ignore(void *unused, const char *notice)
+{
+}
+
 static PyObject *connect_start(PyObject *unused, PyObject *conninfo)
 {
     const char *text = PyBytes_AsString(conninfo);
@@ -92,6 +97,7 @@ static PyObject *connect_start(PyObject *unused, PyObject *conninfo)
     if (connection == NULL) {
         return PyErr_NoMemory();
     }
+    PQsetNoticeProcessor(connection, ignore, NULL);
     Connection *self = PyObject_New(Connection, &Connection_type);
     if (self == NULL) {
         PQfinish(connection);
@@ -142,7 +148,7 @@ static PyObject *consume_input(PyObject *self, PyObject *unused)
     Py_RETURN_NONE;
 }
 
-/* True for something that was notified. */
+/* Whether something was notified; that is taken away. */
 static PyObject *notifies(PyObject *self, PyObject *unused)
 {
     PGconn *connection = open_connection(self);
@@ -150,11 +156,8 @@ static PyObject *notifies(PyObject *self, PyObject *unused)
         return NULL;
     }
     PGnotify *notify = PQnotifies(connection);
-    if (notify == NULL) {
-        Py_RETURN_NONE;
-    }
     PQfreemem(notify);
-    Py_RETURN_TRUE;
+    return PyBool_FromLong(notify != NULL);
 }
 
 static PyObject *send_query_params(PyObject *self, PyObject *arguments)
@@ -235,6 +238,18 @@ static PyObject *set_error_verbosity(PyObject *self, PyObject *verbosity)
     return PyLong_FromLong(PQsetErrorVerbosity(connection, value));
 }
 
+static PyObject *make_nonblocking(PyObject *self, PyObject *unused)
+{
+    PGconn *connection = open_connection(self);
+    if (connection == NULL) {
+        return NULL;
+    }
+    if (PQsetnonblocking(connection, 1) < 0) {
+        return raise_of(connection);
+    }
+    Py_RETURN_NONE;
+}
+
 static PyObject *get_status(PyObject *self, void *unused)
 {
     /* As PQstatus has it: what is closed is bad. */
@@ -291,26 +306,6 @@ static PyObject *get_info(PyObject *self, void *unused)
     return options != NULL ? listed(options) : PyErr_NoMemory();
 }
 
-static PyObject *get_nonblocking(PyObject *self, void *unused)
-{
-    PGconn *connection = open_connection(self);
-    return connection != NULL ? PyLong_FromLong(PQisnonblocking(connection)) : NULL;
-}
-
-static int set_nonblocking(PyObject *self, PyObject *value, void *unused)
-{
-    PGconn *connection = open_connection(self);
-    int wanted = value != NULL ? PyObject_IsTrue(value) : -1;
-    if (connection == NULL || wanted < 0) {
-        return -1;
-    }
-    if (PQsetnonblocking(connection, wanted) < 0) {
-        raise_of(connection);
-        return -1;
-    }
-    return 0;
-}
-
 static PyMethodDef connection_methods[] = {
     {"connect_start", connect_start, METH_O | METH_STATIC, NULL},
     {"finish", finish, METH_NOARGS, NULL},
@@ -321,6 +316,7 @@ static PyMethodDef connection_methods[] = {
     {"flush", flush, METH_NOARGS, NULL},
     {"is_busy", is_busy, METH_NOARGS, NULL},
     {"get_result", get_result, METH_NOARGS, NULL},
+    {"make_nonblocking", make_nonblocking, METH_NOARGS, NULL},
     {"set_error_verbosity", set_error_verbosity, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };
@@ -336,7 +332,6 @@ static PyGetSetDef connection_fields[] = {
     {"backend_pid", get_backend_pid, NULL, NULL, NULL},
     {"needs_password", get_needs_password, NULL, NULL, NULL},
     {"info", get_info, NULL, NULL, NULL},
-    {"nonblocking", get_nonblocking, set_nonblocking, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -423,7 +418,7 @@ static PyTypeObject Result_type = {
     .tp_getset = result_fields,
 };
 
-/* parse(conninfo): the options that it names, or psycopg.Error with what is wrong with it. */
+/* parse(conninfo): the options that it names, or libpq.Error with what is wrong with it. */
 static PyObject *parse(PyObject *self, PyObject *conninfo)
 {
     const char *text = PyBytes_AsString(conninfo);

@@ -1,4 +1,4 @@
-"""The backend `redis` passes what every lock under a lease must: on one server, and behind Sentinels."""
+"""What holds a lock in Redis passes the suite for leases: one server, Sentinels, a cluster."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from singleton_run.errors import Refused, Unavailable
 from singleton_run.testing import Fault, LeasedConformance, Site
 from singleton_run_redis.errors import RIGHTS
-from tests.servers import redis
+from tests.servers import redis, redis_cluster
 from tests.support.commands import LeasedCommands
 
 if TYPE_CHECKING:
@@ -103,6 +103,37 @@ class TestSentinel(LeasedConformance):
                     Fault("no such service", Refused, f"redis+sentinel://{host}/none"),
                     Fault("no service", Refused, f"redis+sentinel://{host}"),
                     Fault("no port", Refused, "redis+sentinel://localhost:x/locks"),
+                ],
+                ttl=1.0,
+                fifo=True,
+                watches=True,
+                tells=True,
+            )
+
+
+class TestCluster(LeasedConformance):
+    """Three masters, which share the locks."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def site(cls) -> Iterator[Site]:
+        with redis_cluster.clustered() as cluster, redis.running() as single:
+            hosts = cluster.servers[0].address
+            yield Site(
+                opener=OPENER,
+                lock=cluster.url,
+                delete=cluster.delete_lock,
+                take=cluster.take_lock,
+                outage=cluster.stopped,
+                restart=cluster.restart,
+                faults=[
+                    Fault("nobody listens", Unavailable, "redis+cluster://127.0.0.1:1,127.0.0.1:2"),
+                    Fault("all are stopped", Unavailable, cluster.url, during=cluster.stopped),
+                    Fault("no cluster", Refused, f"redis+cluster://{single.address}"),
+                    Fault("wrong password", Refused, f"redis+cluster://app:{WRONG}@{hosts}", secret=WRONG),
+                    Fault("a database", Refused, f"{cluster.url}/1"),
+                    Fault("no host", Refused, "redis+cluster://"),
+                    Fault("no port", Refused, "redis+cluster://localhost:x"),
                 ],
                 ttl=1.0,
                 fifo=True,

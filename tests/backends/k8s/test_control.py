@@ -19,6 +19,17 @@ from singleton_run_k8s import open_backend
 from singleton_run_k8s.lease import CONTROL
 from singleton_run_k8s.objects import of_lock
 from tests.servers import kubeaccess, programs
+from tests.support.backend_calls import (
+    LIMIT,
+    LONG,
+    Opened,
+    holding,
+    pause,
+    paused_by_damage,
+    steer,
+    steered_by_many,
+    take,
+)
 from tests.support.harness import environment, until
 
 if TYPE_CHECKING:
@@ -28,11 +39,8 @@ if TYPE_CHECKING:
     from singleton_run_k8s.backend import LeaseBackend
     from tests.servers.kubeaccess import Cluster, Namespace, Pod
 
-    Open = Callable[[], LeaseBackend]
+    Open = Opened[LeaseBackend]
 
-LIMIT = 5.0
-TTL = 60.0
-LONG = 600.0
 AWHILE = 1.0
 
 
@@ -45,15 +53,8 @@ def pod(namespace: Namespace, tmp_path_factory: pytest.TempPathFactory) -> Pod:
 @pytest.fixture
 def opened(pod: Pod) -> Iterator[Open]:
     """Opens a backend in the pod and closes it at the end."""
-    backends: list[LeaseBackend] = []
-
-    def opened() -> LeaseBackend:
-        backends.append(opened_in(pod))
-        return backends[-1]
-
-    yield opened
-    for backend in backends:
-        backend.close()
+    with Opened(lambda: opened_in(pod)) as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -80,37 +81,8 @@ def opened_in(pod: Pod) -> LeaseBackend:
     return open_backend(f"k8s-lease://?service-account={pod.folder}", pod.environ)
 
 
-def take(backend: LeaseBackend, name: str, holder: str = "host:1:a", ttl: float = TTL) -> Grant:
-    got = backend.acquire(name, holder, ttl, LIMIT)
-    assert isinstance(got, Grant)
-    return got
-
-
-def pause(reason: str = "an upgrade") -> dict[str, Any]:
-    return controls.paused(None, by="ann@desk", at=1.0, until=None, reason=reason)
-
-
-def steer(backend: LeaseBackend, name: str, control: dict[str, Any]) -> None:
-    """Replace whatever control there is."""
-    assert backend.steer(name, backend.look(name, LIMIT).version, control, LIMIT)
-
-
 def told(seen: Look) -> tuple[str, str | None]:
     return seen.state, None if seen.holder is None else seen.holder.holder
-
-
-@contextmanager
-def holding(backend: LeaseBackend, grant: Grant, seconds: float = LONG) -> Iterator[Callable[[], None]]:
-    """Hold the lock in a thread; the function that is given returns when the hold ends by itself."""
-    never, end = os.pipe()
-    with ThreadPoolExecutor() as pool:
-        hold = pool.submit(backend.hold, grant, calls.now() + seconds, never)
-        try:
-            yield lambda: hold.result(4 * LIMIT)
-        finally:
-            os.write(end, b".")
-    os.close(never)
-    os.close(end)
 
 
 # The control.
@@ -127,7 +99,7 @@ def test_a_control_comes_with_each_answer_and_takes_no_request_more(
     grant = take(one, name)
     assert one.renew(grant, LIMIT) == pause()
     assert asked == ["GET", "PUT", "PUT"]
-    held = other.acquire(name, "host:2:b", TTL, LIMIT)
+    held = other.acquire(name, "host:2:b", LONG, LIMIT)
     assert isinstance(held, Held)
     assert held.token == grant.token
     assert grant.control == held.control == pause()
@@ -180,43 +152,15 @@ def test_of_many_who_steer_at_once_one_wins_each_time_and_renewals_go_on(opened:
     holder = opened()
     grant = take(holder, name)
     people = [opened() for _ in range(3)]
-
-    def push(number: int) -> None:
-        for _ in range(5):
-            done = False
-            while not done:
-                seen = people[number].look(name, LIMIT)
-                count = 0 if seen.control is None else seen.control["count"]
-                control = {**pause(), "count": count + 1}
-                done = people[number].steer(name, seen.version, control, LIMIT)
-
-    with ThreadPoolExecutor(len(people)) as pool:
-        pushes = [pool.submit(push, number) for number in range(len(people))]
-        last = 0
-        while not all(one.done() for one in pushes):
-            control = holder.renew(grant, LIMIT)
-            count = 0 if control is None else control["count"]
-            assert count >= last
-            last = count
-        for one in pushes:
-            one.result()
-    assert holder.renew(grant, LIMIT) == {**pause(), "count": 15}
+    steered_by_many(holder, grant, name, people, 5)
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"version": 2}', "x" * 5000])
 def test_a_damaged_control_pauses_the_lock_until_it_is_replaced(
     opened: Open, namespace: Namespace, name: str, damage: str
 ) -> None:
-    backend = opened()
-    steer(backend, name, pause())
-    namespace.change_lease(name, {"metadata": {"annotations": {CONTROL: damage}}})
-    grant = take(backend, name)
-    for control in (grant.control, backend.renew(grant, LIMIT), backend.look(name, LIMIT).control):
-        found = controls.pause_of(control, 2.0)
-        assert found is not None
-        assert "can't be read" in found["reason"]
-    steer(backend, name, controls.resumed(None))
-    assert controls.pause_of(backend.renew(grant, LIMIT), 2.0) is None
+    annotations = {"metadata": {"annotations": {CONTROL: damage}}}
+    paused_by_damage(opened(), name, lambda: namespace.change_lease(name, annotations))
 
 
 def test_a_steer_that_comes_late_changes_nothing_that_came_before_it(
@@ -326,7 +270,7 @@ def test_a_short_command_takes_no_watch_and_one_that_has_waited_no_second(
     asked.clear()
     with holding(holder, grant):
         pass
-    held = waiter.acquire(name, "host:2:b", TTL, LIMIT)
+    held = waiter.acquire(name, "host:2:b", LONG, LIMIT)
     assert isinstance(held, Held)
     never, end = os.pipe()
     with ThreadPoolExecutor() as pool:
@@ -419,7 +363,7 @@ def test_each_state_by_the_server_s_clock(opened: Open, namespace: Namespace, na
     assert seen.holder is not None
     # Neither a renewal nor a record has told it yet.
     assert seen.holder.token is None
-    assert seen.holder.until == pytest.approx(calls.now() + TTL, abs=LIMIT)
+    assert seen.holder.until == pytest.approx(calls.now() + LONG, abs=LIMIT)
     holder.write(grant, record_of(grant, "running"), LIMIT)
     seen = person.look(name, LIMIT)
     assert seen.holder is not None
@@ -563,7 +507,7 @@ def test_a_foreign_holder_is_taken_off_for_who_waits(
 
         def wait() -> Grant:
             while True:
-                got = waiter.acquire(name, "host:2:b", TTL, LIMIT)
+                got = waiter.acquire(name, "host:2:b", LONG, LIMIT)
                 if isinstance(got, Grant):
                     return got
                 waiter.wait(got, calls.now() + LONG, never)

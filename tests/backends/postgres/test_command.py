@@ -9,17 +9,13 @@ import pytest
 
 from singleton_run.errors import DENIED, HELD, UNAVAILABLE
 from tests.servers import postgres
-from tests.support.harness import LONG, Lab, environment, send
+from tests.support.harness import LONG, Lab, environment, send, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[postgres.Postgres]:
-    with postgres.running() as server:
-        yield server
+    from tests.support.harness import Run
 
 
 @pytest.fixture
@@ -93,3 +89,80 @@ def test_the_bare_name_takes_the_variables(server: postgres.Postgres, lab: Lab) 
     run = lab.start(command=lab.job(), environ=environment(**where, PGPASSWORD=postgres.PASSWORD))
     assert run.wait() == 0, run.said
     lab.evidence.check(1)
+
+
+# Who waits.
+
+
+def first_and_others(server: postgres.Postgres, lab: Lab) -> tuple[Run, list[Run]]:
+    """Three that wait: the first of them, and the others."""
+    waiters: list[Run] = []
+    while len(waiters) < 3:
+        waiters.append(lab.start("--ttl", LONG, command=lab.job()))
+        until(lambda: (listeners(server), queued(server)) == (1, len(waiters) - 1), "it waits")
+    return waiters[0], waiters[1:]
+
+
+def queued(server: postgres.Postgres) -> int:
+    found = server.run("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'advisory'")
+    return int(found[0][0])
+
+
+def listeners(server: postgres.Postgres) -> int:
+    """How many have got to the head of the queue."""
+    found = server.run("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted")
+    return int(found[0][0])
+
+
+@pytest.mark.parametrize("while_held", [True, False])
+def test_a_waiter_that_is_killed_is_passed_over(
+    server: postgres.Postgres, lab: Lab, *, while_held: bool
+) -> None:
+    """Also when it is at the head of the queue, and when it is the one that a release wakes."""
+    holder = lab.start("--ttl", LONG, command=lab.long_job())
+    lab.ready()
+    first, others = first_and_others(server, lab)
+    keeper = first.one("keeper")
+    if while_held:
+        send(signal.SIGKILL, first.pid, keeper)
+        until(lambda: (listeners(server), queued(server)) == (1, 1), "the next is the first")
+        lab.finish()
+    else:
+        send(signal.SIGSTOP, keeper)
+        lab.finish()
+        assert holder.wait() == 0
+        send(signal.SIGKILL, first.pid, keeper)
+    assert holder.wait() == 0
+    assert [run.wait() for run in others] == [0, 0], [run.said for run in others]
+    lab.evidence.check(3)
+
+
+def test_a_waiter_that_hangs_at_the_head_of_the_queue_keeps_nobody_waiting_for_ever(
+    server: postgres.Postgres, lab: Lab
+) -> None:
+    holder = lab.start("--ttl", "6s", command=lab.long_job())
+    lab.ready()
+    first = lab.start("--ttl", "6s", command=lab.job())
+    until(lambda: listeners(server) == 1, "it waits")
+    second = lab.start("--ttl", "6s", command=lab.job())
+    until(lambda: queued(server) == 1, "it waits")
+    for process in (first.pid, first.one("keeper")):
+        send(signal.SIGSTOP, process)
+    lab.finish()
+    assert holder.wait() == 0
+    assert second.wait() == 0, second.said
+    for process in (first.pid, first.one("keeper")):
+        send(signal.SIGCONT, process)
+    assert first.wait() == 0, first.said
+    lab.evidence.check(3)
+
+
+def test_who_goes_away_leaves_no_session_in_the_queue(server: postgres.Postgres, lab: Lab) -> None:
+    lab.start("--ttl", LONG, command=lab.long_job())
+    lab.ready()
+    _, others = first_and_others(server, lab)
+    for run in others:
+        send(signal.SIGTERM, run.pid)
+        assert run.wait() == 128 + signal.SIGTERM
+    until(lambda: queued(server) == 0, "their sessions end")
+    lab.finish()

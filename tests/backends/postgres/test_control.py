@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -12,56 +11,32 @@ import pytest
 from psycopg import sql
 
 from singleton_run.api import control as controls
-from singleton_run.api.contract import Grant, Held, Look
+from singleton_run.api.contract import Held, Look
 from singleton_run.errors import Lost, Refused, Unavailable
 from singleton_run.system import calls, pipes
-from singleton_run_postgres import open_backend
-from tests.servers import postgres
+from tests.support.backend_calls import (
+    LIMIT,
+    LONG,
+    holding,
+    pause,
+    paused_by_damage,
+    steer,
+    steered_by_many,
+    take,
+)
 from tests.support.harness import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from singleton_run_postgres.backend import PostgresBackend
+    from tests.servers import postgres
+    from tests.support.backend_calls import Opened
 
-    Open = Callable[[str], PostgresBackend]
+    Open = Opened[PostgresBackend]
 
-LIMIT = 5.0
-LONG = 600.0
 AWHILE = 1.0
 RECORD = {"version": 1, "state": "succeeded", "token": 1, "holder": "h", "runs": []}
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[postgres.Postgres]:
-    with postgres.running() as server:
-        server.make_role("stranger")
-        yield server
-
-
-@pytest.fixture(scope="module")
-def pooler(server: postgres.Postgres) -> Iterator[postgres.Pgbouncer]:
-    with postgres.pooled(server) as pooler:
-        yield pooler
-
-
-@pytest.fixture
-def opened() -> Iterator[Open]:
-    """Open backends; they are closed when the test is over."""
-    backends: list[PostgresBackend] = []
-
-    def opened(lock: str) -> PostgresBackend:
-        backends.append(open_backend(lock, os.environ))
-        return backends[-1]
-
-    yield opened
-    for backend in backends:
-        backend.close()
-
-
-@pytest.fixture
-def name() -> str:
-    return f"n{uuid4().hex}"
 
 
 @pytest.fixture
@@ -94,36 +69,6 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def at(server: postgres.Postgres, schema: str, user: str = "app") -> str:
     return f"{server.url_of(user)}?singleton_run_schema={schema}"
-
-
-def take(backend: PostgresBackend, name: str, holder: str = "host:1:a", ttl: float = LONG) -> Grant:
-    """The lock, which must be free."""
-    got = backend.acquire(name, holder, ttl, LIMIT)
-    assert isinstance(got, Grant)
-    return got
-
-
-def pause(reason: str = "an upgrade") -> dict[str, Any]:
-    return controls.paused(None, by="ann@desk", at=1.0, until=None, reason=reason)
-
-
-def steer(backend: PostgresBackend, name: str, control: dict[str, Any]) -> None:
-    """Replace whatever control there is."""
-    assert backend.steer(name, backend.look(name, LIMIT).version, control, LIMIT)
-
-
-@contextmanager
-def holding(backend: PostgresBackend, grant: Grant, seconds: float = LONG) -> Iterator[Callable[[], None]]:
-    """Hold the lock in a thread; the function that is given returns when the hold ends by itself."""
-    never, end = os.pipe()
-    with ThreadPoolExecutor() as pool:
-        hold = pool.submit(backend.hold, grant, calls.now() + seconds, never)
-        try:
-            yield lambda: hold.result(4 * LIMIT)
-        finally:
-            os.write(end, b".")
-    os.close(never)
-    os.close(end)
 
 
 def channels(server: postgres.Postgres) -> int:
@@ -197,43 +142,15 @@ def test_of_many_who_steer_at_once_one_wins_each_time_and_renewals_go_on(
     holder = opened(server.url)
     grant = take(holder, name)
     people = [opened(server.url) for _ in range(4)]
-
-    def push(number: int) -> None:
-        for _ in range(10):
-            done = False
-            while not done:
-                seen = people[number].look(name, LIMIT)
-                count = 0 if seen.control is None else seen.control["count"]
-                control = {**pause(), "count": count + 1}
-                done = people[number].steer(name, seen.version, control, LIMIT)
-
-    with ThreadPoolExecutor(len(people)) as pool:
-        pushes = [pool.submit(push, number) for number in range(len(people))]
-        last = 0
-        while not all(one.done() for one in pushes):
-            control = holder.renew(grant, LIMIT)
-            count = 0 if control is None else control["count"]
-            assert count >= last
-            last = count
-        for one in pushes:
-            one.result()
-    assert holder.renew(grant, LIMIT) == {**pause(), "count": 40}
+    steered_by_many(holder, grant, name, people, 10)
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"version": 2}', "x" * 5000])
 def test_a_damaged_control_pauses_the_lock_until_it_is_replaced(
     server: postgres.Postgres, opened: Open, name: str, damage: str
 ) -> None:
-    backend = opened(server.url)
-    steer(backend, name, pause())
-    server.run("UPDATE singleton_run_lock_control SET control = %s WHERE name = %s", [damage, name])
-    grant = take(backend, name)
-    for control in (grant.control, backend.renew(grant, LIMIT), backend.look(name, LIMIT).control):
-        found = controls.pause_of(control, 2.0)
-        assert found is not None
-        assert "can't be read" in found["reason"]
-    steer(backend, name, controls.resumed(None))
-    assert controls.pause_of(backend.renew(grant, LIMIT), 2.0) is None
+    update = "UPDATE singleton_run_lock_control SET control = %s WHERE name = %s"
+    paused_by_damage(opened(server.url), name, lambda: server.run(update, [damage, name]))
 
 
 def test_a_steer_that_was_given_up_while_the_server_was_stopped_changes_nothing_later(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
+import ctypes
 import os
 import re
+import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 from uuid import uuid4
@@ -22,51 +25,17 @@ from singleton_run.errors import UNUSABLE, Lost, Refused, Unavailable
 from singleton_run.system import calls
 from singleton_run_postgres import open_backend
 from tests.servers import postgres
+from tests.support.backend_calls import LIMIT, LONG, refused, take, waiting
 from tests.support.harness import TREE, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from singleton_run_postgres.backend import PostgresBackend
+    from tests.support.backend_calls import Opened
 
-    Open = Callable[[str], PostgresBackend]
+    Open = Opened[PostgresBackend]
 
 WAITS = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-LIMIT = 5.0
-LONG = 600.0
 RECORD = {"version": 1, "state": "succeeded", "token": 1, "holder": "h", "runs": []}
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[postgres.Postgres]:
-    with postgres.running() as server:
-        server.make_role("stranger")
-        yield server
-
-
-@pytest.fixture(scope="module")
-def pooler(server: postgres.Postgres) -> Iterator[postgres.Pgbouncer]:
-    with postgres.pooled(server) as pooler:
-        yield pooler
-
-
-@pytest.fixture
-def opened() -> Iterator[Open]:
-    """Open backends; they are closed when the test is over."""
-    backends: list[PostgresBackend] = []
-
-    def opened(lock: str) -> PostgresBackend:
-        backends.append(open_backend(lock, os.environ))
-        return backends[-1]
-
-    yield opened
-    for backend in backends:
-        backend.close()
-
-
-@pytest.fixture
-def name() -> str:
-    return f"n{uuid4().hex}"
 
 
 @pytest.fixture
@@ -75,34 +44,6 @@ def schema(server: postgres.Postgres) -> str:
     schema = f"s{uuid4().hex}"
     server.run(sql.SQL("CREATE SCHEMA {} AUTHORIZATION app").format(sql.Identifier(schema)))
     return schema
-
-
-def take(backend: PostgresBackend, name: str, holder: str = "host:1:a") -> Grant:
-    """The lock, which must be free."""
-    got = backend.acquire(name, holder, LONG, LIMIT)
-    assert isinstance(got, Grant)
-    return got
-
-
-def refused(backend: PostgresBackend, name: str, holder: str = "host:2:b") -> Held:
-    """Who has the lock."""
-    got = backend.acquire(name, holder, LONG, LIMIT)
-    assert isinstance(got, Held)
-    return got
-
-
-@contextmanager
-def waiting(backend: PostgresBackend, held: Held) -> Iterator[Callable[[], None]]:
-    """Wait for the lock in a thread; the function that is given ends with the wait."""
-    never, end = os.pipe()
-    with ThreadPoolExecutor() as pool:
-        wait = pool.submit(backend.wait, held, calls.now() + LONG, never)
-        try:
-            yield lambda: wait.result(4 * LIMIT)
-        finally:
-            os.write(end, b".")
-    os.close(never)
-    os.close(end)
 
 
 # The table.
@@ -589,11 +530,46 @@ def test_a_damaged_record_is_unreadable(server: postgres.Postgres, opened: Open,
         backend.leave(LIMIT)
 
 
-def test_without_psycopg_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_libpq_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(name: str) -> None:
+        raise OSError(name)
+
+    for module in ("address", "libpq", "libpq_shared"):
+        monkeypatch.delitem(sys.modules, f"singleton_run_postgres.{module}", raising=False)
     monkeypatch.setitem(sys.modules, "psycopg", None)
+    monkeypatch.setattr(ctypes, "CDLL", nothing)
     with pytest.raises(Refused, match=r"singleton-run\[postgres\]") as no:
         open_backend("postgres", os.environ)
     assert no.value.status == UNUSABLE
+
+
+@pytest.mark.parametrize("place", ["the wheel of psycopg", "where psycopg finds it"])
+def test_libpq_is_found(tmp_path: Path, place: str) -> None:
+    """In the second case only the loader knows the wheel's folder, and the system's libpq is broken."""
+    packages = Path(psycopg.__file__).parents[1]
+    libraries = packages / "psycopg_binary.libs"
+    if place != "the wheel of psycopg":
+        for name in ("psycopg", "psycopg_binary", "typing_extensions.py"):
+            (tmp_path / name).symlink_to(packages / name)
+        (tmp_path / "libpq.so.5").touch()
+        packages = tmp_path
+    program = (
+        "import sys; from singleton_run_postgres import libpq; print('psycopg' in sys.modules); "
+        "print(libpq.options_of('postgresql://app@example/a%20b?sslmode=disable'))"
+    )
+    paths = [str(TREE), str(TREE / "backends"), str(packages)]
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", program],
+        env={"PYTHONPATH": ":".join(paths), "LD_LIBRARY_PATH": f"{tmp_path}:{libraries}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    imported, options = done.stdout.splitlines()
+    assert (imported == "True") == (packages == tmp_path)
+    expected = {"user": "app", "host": "example", "dbname": "a b", "sslmode": "disable"}
+    assert ast.literal_eval(options) == expected
 
 
 def test_one_session_at_most(server: postgres.Postgres, opened: Open, name: str) -> None:

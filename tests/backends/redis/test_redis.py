@@ -13,25 +13,24 @@ from uuid import uuid4
 
 import pytest
 
-from singleton_run.api.contract import Grant, Held
+from singleton_run.api.contract import Held
 from singleton_run.errors import Lost, Unavailable
 from singleton_run.system import calls
 from singleton_run_redis import open_backend
 from singleton_run_redis.errors import RIGHTS
 from singleton_run_redis.scripts import keys_of
 from tests.servers import redis
+from tests.support.backend_calls import LIMIT, LONG, Opened, refused, take
 from tests.support.harness import until
 from tests.support.proxy import DOWN, proxy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from singleton_run_redis.backend import RedisBackend
 
-    Open = Callable[..., RedisBackend]
+    Open = Opened[RedisBackend]
 
-LIMIT = 5.0
-LONG = 600.0
 SLACK = 5.0
 RECORD = {"version": 1, "state": "succeeded", "token": 1, "holder": "h", "runs": []}
 
@@ -45,34 +44,13 @@ def server() -> Iterator[redis.Server]:
 @pytest.fixture
 def opened(server: redis.Server) -> Iterator[Open]:
     """Open backends; they are closed when the test is over."""
-    backends: list[RedisBackend] = []
-
-    def opened(lock: str = server.url) -> RedisBackend:
-        backends.append(open_backend(lock, {}))
-        return backends[-1]
-
-    yield opened
-    for backend in backends:
-        backend.close()
+    with Opened(lambda lock=server.url: open_backend(lock, {})) as opened:
+        yield opened
 
 
 @pytest.fixture
 def name() -> str:
     return f"n{uuid4().hex}"
-
-
-def take(backend: RedisBackend, name: str, holder: str = "host:1:a", ttl: float = LONG) -> Grant:
-    """The lock, which must be free."""
-    got = backend.acquire(name, holder, ttl, LIMIT)
-    assert isinstance(got, Grant), got.holder
-    return got
-
-
-def refused(backend: RedisBackend, name: str, holder: str = "host:2:b", ttl: float = LONG) -> Held:
-    """Who has the lock."""
-    got = backend.acquire(name, holder, ttl, LIMIT)
-    assert isinstance(got, Held)
-    return got
 
 
 class Waiting:

@@ -72,6 +72,7 @@ def test_the_defaults() -> None:
         "retry_backoff": 2.0,
         "retry_interrupted": False,
         "lock_at_least_for": 0.0,
+        "overlap": "queue",
         "verbosity": 0,
         "log_format": "text",
         "metrics_addr": None,
@@ -256,6 +257,9 @@ def test_settings_are_frozen() -> None:
         ("--stop-signal=", "--stop-signal"),
         ("--leftovers keep", "kill, wait, ignore"),
         ("--log-format xml", "text, json"),
+        ("--every 1m --overlap never", "queue, skip, replace"),
+        ("--every 1m --overlap Allow", "two runs at once are what a lock prevents"),
+        ("--overlap skip", "--overlap says nothing without --every or --cron"),
         ("--lock=", "--lock"),
         ("--lock /var/lock/x", "file://"),
         ("--lock ://x", "--lock"),
@@ -269,6 +273,20 @@ def test_what_can_not_be_read_or_contradicts_itself_is_refused(line: str, said: 
     failure = refusal(*line.split())
     assert failure.status == USAGE
     assert said in str(failure)
+
+
+@pytest.mark.parametrize(
+    ("word", "overlap"),
+    [
+        ("queue", "queue"),
+        ("skip", "skip"),
+        ("replace", "replace"),
+        ("Forbid", "skip"),
+        ("Replace", "replace"),
+    ],
+)
+def test_an_overlap_has_the_names_of_a_cronjob_too(word: str, overlap: str) -> None:
+    assert settings.check(values("--every", "1m", "--overlap", word), {}).overlap == overlap
 
 
 @pytest.mark.parametrize(
@@ -345,6 +363,7 @@ def test_the_command_is_told_of_its_turn_and_nothing_of_our_options() -> None:
         "SINGLETON_NAME": "x",
         "SINGLETON_TOKEN": "7",
         "SINGLETON_HOLDER": "host/1",
+        "SINGLETON_TTL": "30",
         "SINGLETON_ID": "t1",
     }
     assert len(held.split()) == 1

@@ -78,6 +78,16 @@ def test_the_address_is_the_one_that_the_command_was_told() -> None:
     assert check.asked_by(TURN, "etcd").lock == "etcd"
 
 
+def test_how_much_must_be_left_fits_a_short_lease() -> None:
+    assert check.asked_for("", {}) == check.asked_for("", {"SINGLETON_TTL": "30"}) == 5.0
+    assert check.asked_for("", {"SINGLETON_TTL": "6"}) == 3.0
+    assert check.asked_for("4s", {"SINGLETON_TTL": "6"}) == 4.0
+    for text, environ in (("soon", {}), ("", {"SINGLETON_TTL": "short"})):
+        with pytest.raises(Failure) as failure:
+            check.asked_for(text, environ)
+        assert failure.value.status == USAGE
+
+
 @pytest.mark.parametrize("told", ["postgres://u:***@h/d", "postgres://…", ""])
 def test_an_address_without_its_password_has_to_be_given(told: str) -> None:
     environ = {**TURN, "SINGLETON_LOCK": told}

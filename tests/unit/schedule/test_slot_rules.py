@@ -40,6 +40,7 @@ def asked(**wishes: Any) -> Settings:
         retry_backoff=1.0,
         retry_interrupted=False,
         lock_at_least_for=0.0,
+        overlap="queue",
         scheduled=True,
     )
     return Settings(**{**fields, **wishes})
@@ -361,6 +362,82 @@ def test_a_slot_waits_for_the_one_before_that_runs_too_long() -> None:
     told = decide(running, HOUR + 61.0, held=True, start_deadline=60.0)
     assert told.rests(2 * HOUR)
     assert told.notes == [("skipped", NOON + HOUR)]
+
+
+# A slot that is due while the last one still runs.
+
+
+def test_by_default_and_with_queue_the_newest_slot_waits_for_the_run_before() -> None:
+    running = last(state="running")
+    assert decide(running, HOUR + 100.0, held=True).queues(HOUR, 2 * HOUR)
+    assert decide(last(end=2 * HOUR + 99.0), 2 * HOUR + 100.0).starts(2 * HOUR, 2 * HOUR + 100.0)
+    assert decide(running, HOUR + 100.0, held=True, overlap="replace").queues(HOUR, 2 * HOUR)
+    assert once(running, HOUR + 100.0, held=True).queues(HOUR, 2 * HOUR)
+
+
+def test_with_skip_a_slot_is_passed_over_if_the_last_run_went_on_at_its_start() -> None:
+    told = decide(last(end=HOUR + 0.2), HOUR + 0.3, overlap="skip")
+    assert told.rests(2 * HOUR)
+    assert told.notes == [("overlapped", NOON + HOUR)]
+    assert decide(last(end=HOUR - 0.1), HOUR + 0.3, overlap="skip").starts(HOUR, HOUR + 0.3)
+    told = decide(last(end=HOUR + 0.2), 2 * HOUR + 0.3, overlap="skip")
+    assert told.starts(2 * HOUR, 2 * HOUR + 0.3)
+    told = decide(last(end=HOUR + 0.2), 2 * HOUR - 1.0, overlap="skip")
+    assert told.starts(2 * HOUR, 2 * HOUR)
+    assert told.decision.missed == 1
+    late = slot_times.jitter("lock", NOON + HOUR, 600.0)
+    told = decide(last(end=HOUR + late - 1.0), HOUR + late + 1.0, overlap="skip", jitter=600.0)
+    assert told.starts(HOUR, HOUR + late + 1.0)
+
+
+def test_with_skip_another_waits_only_as_long_as_the_run_may_end_before_the_start() -> None:
+    running = last(state="running")
+    assert decide(running, HOUR - 2.0, held=True, overlap="skip").waits_briefly(HOUR, HOUR + 1.0)
+    assert decide(running, HOUR + 0.4, held=True, overlap="skip").waits_briefly(HOUR, HOUR + 1.4)
+    told = decide(running, HOUR + 0.6, held=True, overlap="skip")
+    assert told.rests(2 * HOUR)
+    assert told.notes == [("overlapped", NOON + HOUR)]
+    assert decide(running, 2 * HOUR - 2.0, held=True, overlap="skip").waits_briefly(2 * HOUR, 2 * HOUR + 1)
+
+
+def test_with_skip_a_run_that_crashed_keeps_no_slot_from_its_start() -> None:
+    assert decide(last(state="running"), HOUR + 9.0, overlap="skip").starts(HOUR, HOUR + 9.0)
+
+
+def test_with_skip_who_holds_the_lock_for_another_reason_is_waited_for() -> None:
+    assert decide(last(), HOUR + 9.0, held=True, overlap="skip").queues(HOUR, 2 * HOUR)
+
+
+def test_with_skip_what_failed_is_not_tried_again_after_the_next_slot() -> None:
+    failed = last(state="failed", end=HOUR + 5.0)
+    assert decide(failed, HOUR + 6.0, retries=3, overlap="skip").rests(2 * HOUR)
+    failed = last(state="failed", end=20.0)
+    assert decide(failed, 500.0, retries=1, overlap="skip").starts(0.0, 500.0, attempt=2)
+
+
+def test_one_that_comes_once_passes_its_slot_over_with_skip() -> None:
+    running = last(state="running")
+    assert once(running, HOUR + 0.6, held=True, overlap="skip").ends("overlapped")
+    assert once(running, HOUR + 0.6, held=True, overlap="skip", wait=0.0).ends("overlapped")
+    assert once(last(end=HOUR + 5.0), HOUR + 6.0, overlap="skip").ends("overlapped")
+    assert once(last(end=HOUR - 1.0), HOUR + 6.0, overlap="skip").starts(HOUR, HOUR + 6.0)
+    assert once(running, HOUR, held=True, overlap="skip").waits_briefly(HOUR, HOUR + 1.0)
+    assert once(running, 100.0, held=True, overlap="skip").queues(0.0, HOUR)
+    # The nearest slot may be due in half an interval: the second look decides.
+    assert once(running, 0.7 * HOUR, held=True, overlap="skip").waits_briefly(HOUR, 0.7 * HOUR + 1.0)
+    plan = slot_rules.Plan(asked(every=HOUR, loop=False, overlap="skip"), NOON, lambda: 0.5, second_look=True)
+    assert Told(plan.decide(running, NOON + 0.7 * HOUR, held=True, exact=True)).ends("overlapped")
+
+
+def test_what_follows_a_slot() -> None:
+    plan = slot_rules.Plan(asked(every=HOUR), NOON, lambda: 0.5)
+    decision = plan.decide(last(), NOON + HOUR - 1.0, held=False, exact=True)
+    assert plan.following(decision, NOON + HOUR) == (NOON + 2 * HOUR, NOON + 2 * HOUR)
+    assert plan.following(decision, NOON + 3 * HOUR) == (NOON + 4 * HOUR, NOON + 4 * HOUR)
+    plan = slot_rules.Plan(asked(cron=CRON, zone="UTC", jitter=600.0), NOON, lambda: 0.5)
+    decision = plan.decide(by_cron(), NOON + HOUR, held=False, exact=True)
+    late = slot_times.jitter("lock", NOON + 2 * HOUR, 600.0)
+    assert plan.following(decision, NOON + HOUR) == (NOON + 2 * HOUR, NOON + 2 * HOUR + late)
 
 
 def test_far_from_a_slot_it_does_not_matter_who_has_the_lock() -> None:

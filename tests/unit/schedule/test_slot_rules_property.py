@@ -102,6 +102,7 @@ class Replica:
         self.trip = 0
         self.asked = False
         self.current: Run | None = None
+        self.following = float("inf")
         self.since = world.now + (0.0 if knows else offset)
         self.begin()
 
@@ -247,6 +248,10 @@ class Replica:
             self.world.runs.append(run)
             length = self.length()
             self.world.at(self.world.now + length, lambda: self.settle(run, trip))
+            if self.world.settings.overlap == "replace":
+                self.world.at(self.following + 1.0, lambda: self.settle(run, trip, "interrupted"))
+        elif event == "following":
+            self.following = facts[0]
         elif event == "rest" and facts[0] is not None:
             self.world.at(facts[0], self.begin)
         elif event == "gave_up":
@@ -295,10 +300,19 @@ class Replica:
         self.world.at(self.world.now + 5.0, self.kill)
 
 
-def _story(seed: int, *, knows: bool, retries: int, every: bool, jitter: float, pauses: int = 0) -> World:
+def _story(
+    seed: int,
+    *,
+    knows: bool,
+    retries: int,
+    every: bool,
+    jitter: float,
+    pauses: int = 0,
+    overlap: str = "queue",
+) -> World:
     chance = random.Random(~seed)  # noqa: S311 - the histories must be repeatable
     schedule: dict[str, Any] = {"every": HOUR} if every else {"cron": "0 * * * *", "zone": "UTC"}
-    world = World(seed, **schedule, retries=retries, jitter=jitter, retry_delay=30.0)
+    world = World(seed, **schedule, retries=retries, jitter=jitter, retry_delay=30.0, overlap=overlap)
 
     def length() -> float:
         return chance.choice([0.1, 2.0, 60.0, 600.0, 600.0, 4500.0])
@@ -383,6 +397,14 @@ def test_no_slot_runs_more_often_than_allowed_and_none_is_lost(
 ) -> None:
     """Counts the starts of every slot; and looks for slots that nobody started though somebody could."""
     world = _story(seed, knows=knows, retries=retries, every=every, jitter=jitter)
+    by_slot = _check(world, retries=retries)
+    first = min(by_slot, default=None)
+    if first is not None:
+        _none_is_lost(world, by_slot, first, jitter)
+
+
+def _check(world: World, *, retries: int) -> dict[float, list[Run]]:
+    """No slot was started more often than it may be, none after a later one, and no two at once."""
     by_slot: dict[float, list[Run]] = {}
     for run in world.runs:
         by_slot.setdefault(run.slot, []).append(run)
@@ -394,9 +416,66 @@ def test_no_slot_runs_more_often_than_allowed_and_none_is_lost(
     assert starts == sorted(starts)
     for earlier, later in itertools.pairwise(world.runs):
         assert earlier.end <= later.start
+    return by_slot
+
+
+@pytest.mark.parametrize("every", [True, False])
+@given(seed=st.integers(0, 2**32), knows=st.booleans(), retries=st.integers(0, 2))
+@settings(max_examples=100)
+def test_with_skip_no_slot_is_started_that_was_due_during_a_run(
+    *, every: bool, seed: int, knows: bool, retries: int
+) -> None:
+    """A run whose replica was lost says no end: a slot that was due in it may be started."""
+    world = _story(seed, knows=knows, retries=retries, every=every, jitter=0.0, overlap="skip")
+    by_slot = _check(world, retries=retries)
+    known = [run for run in world.runs if run.replica.died > run.end]
+    for run in world.runs:
+        assert not [other for other in known if other.slot < run.slot and other.start < run.slot < other.end]
+    first = min(by_slot, default=START + HOURS * HOUR)
+    for slot in [first + HOUR * number for number in range(1, HOURS)]:
+        overlapped = [run for run in world.runs if run.slot < slot <= run.end + 5 * TTL]
+        able = [one for one in world.replicas if one.is_right() and one.was_up(slot - 30, slot + HOUR)]
+        if able and slot + HOUR < START + HOURS * HOUR and not overlapped:
+            assert slot in by_slot or _lost_before_the_start(world, slot)
+
+
+@pytest.mark.parametrize("every", [True, False])
+@given(
+    seed=st.integers(0, 2**32),
+    knows=st.booleans(),
+    retries=st.integers(0, 2),
+    jitter=st.sampled_from([0.0, 60.0]),
+)
+@settings(max_examples=100)
+def test_with_replace_every_slot_is_started_soon_after_its_time(
+    *, every: bool, seed: int, knows: bool, retries: int, jitter: float
+) -> None:
+    """A run goes on for at most a second after the next slot's start, wherever it is."""
+    world = _story(seed, knows=knows, retries=retries, every=every, jitter=jitter, overlap="replace")
+    by_slot = _check(world, retries=retries)
+    for run in world.runs:
+        assert min(run.end, world.now) <= run.slot + HOUR + jitter + 1.001 or run.attempt > 1 or not knows
     first = min(by_slot, default=None)
     if first is not None:
         _none_is_lost(world, by_slot, first, jitter)
+
+
+def test_the_overlaps_of_the_stories_happen() -> None:
+    stories = {
+        overlap: [
+            _story(seed, knows=True, retries=0, every=True, jitter=0.0, overlap=overlap)
+            for seed in range(1, 20)
+        ]
+        for overlap in ("queue", "skip", "replace")
+    }
+    late = {
+        overlap: sum(run.start > run.slot + 60.0 for world in worlds for run in world.runs)
+        for overlap, worlds in stories.items()
+    }
+    lengths = [run.end - run.start for world in stories["replace"] for run in world.runs]
+    assert late["queue"] > late["skip"]
+    assert late["queue"] > late["replace"]
+    assert any(HOUR < length < HOUR + 2.0 for length in lengths)
 
 
 def _lost_before_the_start(world: World, slot: float) -> list[int]:

@@ -1,0 +1,90 @@
+"""The call of `crontab`: its options, a part of the table of subcommands, and the reader of a plain call."""
+
+from __future__ import annotations
+
+from singleton_run.call.fast_parser import WITH_VALUE, switch
+from singleton_run.call.options import OPTIONS as OF_A_COMMAND
+from singleton_run.call.options import Option
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from singleton_run.call.fast_parser import Value
+
+OUTPUTS = ("raw", "prefix", "json")
+NOT_OF_LINES = (
+    *("name", "wait", "no_wait", "conflict_exit_code", "every", "cron", "no_loop", "once", "plan"),
+    *("metrics_addr", "metrics_file", "ready_when"),
+)
+"""The options of a command that its line of the crontab stands for, or that mean nothing there."""
+OWN = (
+    Option(
+        "",
+        "--output",
+        "How the commands' output is written: as it comes, each line behind its job's name and run, or each "
+        "line as an object. Default: prefix at a terminal, else raw.",
+        metavar="raw|prefix|json",
+        choices=OUTPUTS,
+        variable=False,
+    ),
+    Option(
+        "",
+        "--check",
+        "Only say what is in the crontab, or list all that is wrong with it.",
+        kind="flag",
+        variable=False,
+    ),
+    next(option for option in OF_A_COMMAND if option.name == "plan"),
+    Option(
+        "",
+        "--system",
+        "A user stands before each command, as in /etc/crontab and /etc/cron.d.",
+        kind="flag",
+        variable=False,
+    ),
+    Option(
+        "",
+        "--reboot-once",
+        "Run the lines with @reboot until each has succeeded once for this key, on one of the replicas.",
+        metavar="KEY",
+        variable=False,
+    ),
+    Option(
+        "",
+        "--watch",
+        "Read the crontab again when it changes, as after SIGHUP.",
+        kind="flag",
+        variable=False,
+    ),
+)
+OPTIONS = (
+    *OWN,
+    *(option for option in OF_A_COMMAND if option.variable and option.name not in NOT_OF_LINES),
+)
+_FLAGS = {flag: option for option in OPTIONS for flag in option.flags}
+
+
+def read(words: Sequence[str]) -> dict[str, Value | tuple[str, ...]] | None:
+    """The options of a plain call, after the word `crontab`, and its files as `files`.
+
+    None where click has to read it.
+    """
+    given: dict[str, Value] = {}
+    files: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        if word[:1] != "-":
+            files.append(word)
+            continue
+        flag, equals, value = word.partition("=") if word[:2] == "--" else (word, "", "")
+        option = _FLAGS.get(flag)
+        if option is not None and option.kind in WITH_VALUE:
+            text = value if equals else next(rest, None)
+            if text is None:
+                return None
+            again = option.kind == "values" and option.name in given
+            given[option.name] = f"{given[option.name]},{text}" if again else text
+        elif equals or not switch(flag, given, _FLAGS):
+            return None
+    return {**given, "files": tuple(files)} if files and all(files) else None

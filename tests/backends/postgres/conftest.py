@@ -1,0 +1,46 @@
+"""A server of the module's own, with a pooler before it, and backends that are closed after each test."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pytest
+
+from singleton_run_postgres import open_backend
+from tests.servers import postgres
+from tests.support.backend_calls import Opened
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from singleton_run_postgres.backend import PostgresBackend
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[postgres.Postgres]:
+    """A server with a role that may do nothing with our tables."""
+    with postgres.running() as server:
+        server.make_role("stranger")
+        yield server
+
+
+@pytest.fixture(scope="module")
+def pooler(server: postgres.Postgres) -> Iterator[postgres.Pgbouncer]:
+    """A pgbouncer before it."""
+    with postgres.pooled(server) as pooler:
+        yield pooler
+
+
+@pytest.fixture
+def opened() -> Iterator[Opened[PostgresBackend]]:
+    """Opens backends at an address."""
+    with Opened(lambda lock: open_backend(lock, os.environ)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def name() -> str:
+    """A lock that nobody has had."""
+    return f"n{uuid4().hex}"
