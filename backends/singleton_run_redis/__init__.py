@@ -6,8 +6,6 @@ stands in a queue: whoever frees the lock wakes the first one that listens, by P
 
 from __future__ import annotations
 
-from singleton_run.api.toolbox import missing_package
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,14 +21,9 @@ def open_backend(url: str, environ: Mapping[str, str]) -> RedisBackend:
     Nobody is contacted. Raises Refused (78).
     """
     from singleton_run_redis.address import Address
+    from singleton_run_redis.backend import RedisBackend
 
     address = Address(url, environ)
-    try:
-        from singleton_run_redis.backend import RedisBackend
-    except ImportError as error:
-        if (error.name or "").partition(".")[0] != "redis":
-            raise
-        raise missing_package("redis", "redis", "redis", error) from None
     backend = RedisBackend(address)
     if address.insecure:
         text = "the certificate of redis is not checked: anybody may be answering in its place"

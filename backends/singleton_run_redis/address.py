@@ -89,10 +89,22 @@ class Address:
         self.insecure = _is_insecure(words.get("ssl_cert_reqs", "required"))
         if self.key and not self.cert:
             raise ValueError("ssl_keyfile was given without ssl_certfile: give both")
-        database = words.get("db", "")
         self.replicas = whole_number(words.get("replicas", "0"))
         if not 0 <= self.replicas <= _MOST_REPLICAS:
             raise ValueError(f"replicas is not a number from 0 to {_MOST_REPLICAS}")
+        database = self._read_place(scheme, hosts, path, words)
+        # The error's own text has a part of the password.
+        if not _is_utf8(self.user) or not _is_utf8(self.password):
+            raise ValueError("user or password is not UTF-8")
+        self.database = whole_number(database or "0")
+        if self.database < 0:
+            raise ValueError("the database is not a number")
+        if self.nodes and self.database:
+            raise ValueError("a cluster has no database but 0")
+
+    def _read_place(self, scheme: str, hosts: str, path: str, words: Mapping[str, str]) -> str:
+        """Where the server is; the database, if the URL has one. Raises ValueError."""
+        database = words.get("db", "")
         self.nodes: list[tuple[str, int]] = []
         self.sentinels: list[tuple[str, int]] = []
         self.service = ""
@@ -110,14 +122,7 @@ class Address:
         else:
             self.host, self.port = host_and_port(hosts or "127.0.0.1", _PORT)
             database = path.strip("/") or database
-        # The error's own text has a part of the password.
-        if not _is_utf8(self.user) or not _is_utf8(self.password):
-            raise ValueError("user or password is not UTF-8")
-        self.database = whole_number(database or "0")
-        if self.database < 0:
-            raise ValueError("the database is not a number")
-        if self.nodes and self.database:
-            raise ValueError("a cluster has no database but 0")
+        return database
 
     def _read_sentinels(self, hosts: str, path: str, words: Mapping[str, str]) -> None:
         self.host, self.port = "", 0

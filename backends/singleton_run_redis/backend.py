@@ -224,14 +224,21 @@ class RedisBackend:
         except ServerError as error:
             raise error.failure() from None
 
+    def _track(self, deadline: Deadline) -> bool:
+        try:
+            return self._session.track(deadline)
+        except ServerError as error:
+            raise error.failure() from None
+
     def _has_changed(self, grant: Grant, deadline: Deadline) -> bool:
         """Listen; where that begins now, whether the control has changed since we last heard of it.
 
-        It begins anew where the node of a cluster that we ask names another one.
+        It begins anew where the node of a cluster that we ask names another one. Who deletes the lock's key
+        by hand tells nobody: so the server is asked to tell of that.
         """
         soon = deadline.within(toolbox.request_limit(grant.ttl))
         values = [grant.holder, str(grant.token), str(grant.generation)]
-        while self._listen(grant.name, grant.holder, soon):
+        while any((self._listen(grant.name, grant.holder, soon), self._track(soon))):
             answer = self._ask("check", grant.name, ["", *values], soon)
             if _lost(answer) is not None or answer[3] != self._version:
                 return True

@@ -31,7 +31,7 @@ local asked = {
     {'pexpire', lock, '1'}, {'pexpire', queue, '1'}, {'pexpire', waiters, '1'},
     {'zadd', queue, '1', 'x'}, {'zrange', queue, '0', '0'},
     {'zrank', queue, 'x'}, {'zrem', queue, 'x'}, {'zscore', queue, 'x'}, {'publish', ARGV[1], 'x'},
-    {'evalsha', ARGV[2], '0'}, {'scan', '0'}, {'time'}, {'select', '0'},
+    {'evalsha', ARGV[2], '0'}, {'client', 'tracking', 'on'}, {'scan', '0'}, {'time'}, {'select', '0'},
 }
 for _, hash in ipairs({lock, record, control, waiters, once}) do
     table.insert(asked, {'hget', hash, 'x'})

@@ -15,8 +15,6 @@ are woken who wait or hold, on `singleton-run:{NAME}:wake:HOLDER` one of them.
 
 from __future__ import annotations
 
-import hashlib
-
 PREFIX = "singleton-run:{"
 _PARTS = ("lock", "token", "record", "control", "queue", "waiters", "once")
 _OF_A_LOCK = ("lock", "record", "control")
@@ -161,6 +159,7 @@ if op == 'check' or op == 'renew' or op == 'write' or op == 'mark' or op == 'rel
     if op == 'renew' then
         redis.call('HSET', lock, 'generation', generation)
         redis.call('PEXPIRE', lock, ARGV[6])
+        redis.call('PTTL', lock) -- the server tells of later changes to what was read last
     elseif op == 'write' then
         redis.call('HSET', record, 'text', ARGV[6])
     elseif op == 'mark' then
@@ -221,7 +220,8 @@ return redis.error_reply('ERR unknown operation')
 """
 
 SCRIPT = _COMMON + _TAKING + _HOLDING + _LOOKING
-SHA = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
+# By which the server knows it: a constant, for the import of hashlib costs each start milliseconds.
+SHA = "335db52729c5bbc21b0fa4f81bce598379af52bc"
 
 
 def keys_of(name: str) -> list[str]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from singleton_run.api.deadline import Deadline
     from singleton_run.api.resolve import AddressBook, HostPort
-    from singleton_run_redis.driver import Command
+    from singleton_run_redis.resp import Command
 
 
 class Sentinels:

@@ -66,7 +66,7 @@ LOADED_FIRST = {
 """The modules of a package on the way to the command, each after all that it imports (`preload`)."""
 # The executable that needs no Python (packaging/standalone) has no packages but those that are built in.
 _IS_ALONE = "_singleton_run" in sys.builtin_module_names
-_LEFT_OUT = ("etcd+grpc", "redis", "redis+cluster", "redis+sentinel", "rediss", "unix")
+_LEFT_OUT = ("etcd+grpc",)
 
 
 def usable() -> list[str]:

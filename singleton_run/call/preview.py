@@ -42,6 +42,8 @@ def show(settings: Settings, number: int, environ: Mapping[str, str]) -> None:
     OSError if stdout can't be written.
     """
     slots, title = _slots(settings, environ)
+    if settings.overlap != "queue":
+        title = f"{title}, --overlap {settings.overlap}"
     show_rows(
         title, ("local time", "UTC", ""), list(_rows(settings, slots, number, _zone(settings, environ)))
     )

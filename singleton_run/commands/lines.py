@@ -42,6 +42,7 @@ def status(facts: Facts) -> str:
         ("pause", _pause(facts)),
         *_waiters(facts["waiting"]),
         ("schedule", schedule.get("text")),
+        ("overlap", None if schedule.get("overlap") == "queue" else schedule.get("overlap")),
         ("next", schedule.get("next")),
         ("missed", schedule.get("missed")),
         *(("run", *_run(run)) for run in facts["runs"]),

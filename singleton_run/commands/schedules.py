@@ -42,6 +42,7 @@ def schedule_of(record: Mapping[str, Any] | None, now: float, *, runs: bool) -> 
         "next": _time(upcoming),
         "missed": _time(missed),
         "note": note,
+        "overlap": _overlap(last),
     }
 
 
@@ -63,6 +64,12 @@ def _missed(slots: Cron | Grid, last: float, now: float, upcoming: float) -> flo
         return None
     due = slots.latest(now - min((upcoming - due) / 2, LONGEST_DELAY))
     return due if due is not None and due > last + _HAIR else None
+
+
+def _overlap(last: Mapping[str, Any]) -> str:
+    """What happens if a slot is due while the last one still runs, as the word of --overlap."""
+    word = last.get("overlap")
+    return word if isinstance(word, str) and word else "queue"
 
 
 def _time(value: float | None) -> str | None:

@@ -84,6 +84,8 @@ def _of_others(told: Facts, zone: tzinfo) -> Iterable[Row]:
     schedule = told["schedule"]
     if schedule is not None:
         yield "schedule", plain(schedule["text"])
+        if schedule["overlap"] != "queue":
+            yield "overlap", plain(schedule["overlap"])
         slot = f"{wording.local(schedule['slot'], zone)}, {plain(schedule['state'])}"
         yield "last slot", Text(slot, STYLES.get(schedule["state"], ""))
         if schedule["missed"]:

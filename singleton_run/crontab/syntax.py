@@ -148,7 +148,8 @@ def _after(text: str, count: int) -> str:
 def _input_apart(text: str) -> tuple[str, str | None]:
     """The command, and its input: what follows the first `%`, where each further `%` is a newline.
 
-    A backslash makes a `%` an ordinary one. The input ends with a newline.
+    A backslash makes a `%` an ordinary one. In the command, two backslashes are one, which is not in
+    crontab(5), and is so in Debian's cron. The input ends with a newline.
     """
     command = ""
     rest = iter(text)
@@ -158,7 +159,7 @@ def _input_apart(text: str) -> tuple[str, str | None]:
         command += letter
         if letter == "\\":
             escaped = next(rest, "")
-            command = command[:-1] + escaped if escaped == "%" else command + escaped
+            command = command[:-1] + escaped if escaped in ("%", "\\") else command + escaped
     return command, None
 
 

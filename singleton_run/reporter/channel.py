@@ -55,13 +55,25 @@ _STATES = ("waiting", "paused", "acquired", "started", "resting")
 class Channel:
     """The front's end of the way to the reporter. `process` is the reporter's process id, 0 without one.
 
-    Every process that is forked from the front has it too, until it calls `leave`.
+    Every process that is forked from the front has it too, until it calls `leave`. A line of a crontab has
+    its `vitals` from the parent, and tells the parent's reporter too, by the pipe `shared`; with `has_own`
+    false it has no reporter of its own.
     """
 
-    def __init__(self, settings: Settings, listener: int) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        listener: int,
+        vitals: Vitals | None = None,
+        shared: int = -1,
+        *,
+        has_own: bool = True,
+    ) -> None:
         self.settings = settings
         self.listener = listener
-        self.vitals = Vitals()
+        self.vitals = vitals or Vitals()
+        self.shared = shared
+        self.has_own = has_own
         self.process = 0
         self.front = os.getpid()
         self.pipe = -1
@@ -76,6 +88,8 @@ class Channel:
 
     def begin(self) -> None:
         """Fork the reporter. Where the machine refuses that, it is tried again later."""
+        if not self.has_own:
+            return
         try:
             self._fork()
         except OSError:
@@ -162,9 +176,10 @@ class Channel:
         if event in ("waiting", "resting", "acquired"):
             for other in set(_STATES) - {event}:
                 self._states.pop(other, None)
-        if not self.process and calls.now() >= self._forked_at + _YOUTH:
+        if self.has_own and not self.process and calls.now() >= self._forked_at + _YOUTH:
             self.begin()
             if event in _STATES:
+                self._write(facts, shared_only=True)
                 return
         self._write(facts)
         if event == "started" and facts["late"] is not None and facts["late"] > self._latest():
@@ -194,19 +209,15 @@ class Channel:
         if event in ("acquired", "started", "succeeded", "failed", "interrupted", "released"):
             facts.update(token=effects.turn.grant.token, holder=effects.task.holder)
 
-    def _write(self, facts: dict[str, Any]) -> None:
-        """A line for the pipe. At most PIPE_BUF bytes are written whole or not at all (pipe(7))."""
+    def _write(self, facts: dict[str, Any], *, shared_only: bool = False) -> None:
+        """A line for the pipes. At most PIPE_BUF bytes are written whole or not at all (pipe(7))."""
         line = fastjson.dumps(facts).encode() + b"\n"
         if len(line) > select.PIPE_BUF:
             facts = {fact: value[:300] if isinstance(value, str) else value for fact, value in facts.items()}
             line = fastjson.dumps(facts).encode() + b"\n"
-        try:
-            if self.pipe >= 0 and len(line) <= select.PIPE_BUF:
-                os.write(self.pipe, line)
-                return
-        except (BlockingIOError, BrokenPipeError):
-            pass
-        self.vitals.dropped += 1
+        own = self.has_own and not shared_only
+        if not all([*([_sent(self.pipe, line)] if own else []), self.shared < 0 or _sent(self.shared, line)]):
+            self.vitals.dropped += 1
 
     # What a keeper tells.
 
@@ -223,7 +234,8 @@ class Channel:
         if operation.name != "renew":
             return
         how = "ok" if result.error is None else "lost" if type(result.error).__name__ == "Lost" else "failed"
-        remaining = max(0.0, self.vitals.end - result.began)
+        # A grant that came late is renewed before its lease was ever reported.
+        remaining = max(0.0, self.vitals.end - result.began) if self.vitals.end else None
         facts = {"event": "renewed", "name": self.settings.name, "at": time.time(), "result": how}
         self._write({**facts, "seconds": result.now - result.began, "remaining": remaining})
 
@@ -231,10 +243,10 @@ class Channel:
 
     def leave(self) -> None:
         """Close what a process that tells nothing has of it: the guard."""
-        for descriptor in (self.pipe, self.listener):
+        for descriptor in (self.pipe, self.listener, self.shared):
             if descriptor >= 0:
                 os.close(descriptor)
-        self.pipe = self.listener = -1
+        self.pipe = self.listener = self.shared = -1
         pipes.reporter = None
 
     def helpers(self) -> set[int]:
@@ -310,7 +322,7 @@ class Channel:
 
     def _close(self) -> None:
         if self.pipe >= 0:
-            self._write({"event": END, "name": self.settings.name, "at": time.time()})
+            _sent(self.pipe, end_of(self.settings.name))
             os.close(self.pipe)
         self.pipe = -1
         if self.process:
@@ -322,6 +334,19 @@ def _end(process: int) -> None:
     if not reap_one(process, _RETIRE_MILLISECONDS):
         processes.send(process, _KILL)
         reap_one(process, _RETIRE_MILLISECONDS)
+
+
+def _sent(pipe: int, line: bytes) -> bool:
+    """Whether the whole line went into the pipe."""
+    try:
+        return pipe >= 0 and len(line) <= select.PIPE_BUF and bool(os.write(pipe, line))
+    except (BlockingIOError, BrokenPipeError):
+        return False
+
+
+def end_of(name: str) -> bytes:
+    """The line after which a reporter ends."""
+    return fastjson.dumps({"event": END, "name": name, "at": time.time()}).encode() + b"\n"
 
 
 def begin(settings: Settings) -> None:

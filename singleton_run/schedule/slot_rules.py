@@ -6,7 +6,7 @@ read without the lock is good enough to leave a slot to another.
 
 All times are in Unix seconds (UTC). In the record, `slot` is an object: schedule (its text), grid (a point of
 the grid of --every), slot, attempt (from 1), state (as in `record`), start, end (null while it runs), missed
-(how many slots before this one were not started).
+(how many slots before this one were not started), overlap (the word of --overlap, if it isn't queue).
 """
 
 from __future__ import annotations
@@ -157,6 +157,8 @@ class Plan:
             "end": None,
             "missed": decision.missed,
         }
+        if self.overlap != "queue":
+            slot["overlap"] = self.overlap
         return {**run, "slot": slot}
 
     def mended(self, run: Record, decision: Decision) -> dict[str, Any]:

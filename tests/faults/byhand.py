@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.faults.fault import Fault, Strike
+from tests.faults.fault import REDIS, Fault, Strike
 
 if TYPE_CHECKING:
     from tests.faults.scene import Scene
@@ -21,7 +21,7 @@ def _do(name: str) -> Strike:
     return strike
 
 
-SERVERS = ("etcd", "etcd+grpc", "postgres", "pgbouncer", "k8s-lease")
+SERVERS = ("etcd", "etcd+grpc", "postgres", "pgbouncer", "k8s-lease", *REDIS)
 ROWS = [
     Fault(
         "lock deleted",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Strike = Callable[[Any], object]
+REDIS = ("redis", "redis+sentinel", "redis+cluster")
 
 
 @dataclass(frozen=True)

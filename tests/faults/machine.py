@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.faults.fault import Fault, Strike
+from tests.faults.fault import REDIS, Fault, Strike
 from tests.faults.sites.site import fill, need_root, small_disk, with_clock
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tests.faults.scene import Scene
 
-SERVERS = ("etcd", "etcd+grpc", "postgres", "pgbouncer", "k8s-lease")
+SERVERS = ("etcd", "etcd+grpc", "postgres", "pgbouncer", "k8s-lease", *REDIS)
 HELPERS = ("front", "guard", "keeper")
 
 

@@ -85,7 +85,7 @@ ROWS = [
         "names don't resolve",
         3,
         _forget_names,
-        on=("etcd", "etcd+grpc", "postgres", "pgbouncer"),
+        on=("etcd", "etcd+grpc", "postgres", "pgbouncer", "redis"),
         prepare=_know_names,
         heal=_know_names,
         waits_lease=True,

@@ -6,7 +6,7 @@ from itertools import combinations
 from signal import SIGCONT, SIGKILL, SIGSTOP
 from typing import TYPE_CHECKING
 
-from tests.faults.fault import Fault, Strike
+from tests.faults.fault import REDIS, Fault, Strike
 from tests.support.harness import below, send_if_there
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _kills() -> list[Fault]:
     return rows
 
 
-LEASED = ("etcd", "etcd+grpc", "postgres", "pgbouncer", "k8s-lease")
+LEASED = ("etcd", "etcd+grpc", "postgres", "pgbouncer", "k8s-lease", *REDIS)
 
 ROWS = [
     *_kills(),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.pace import SLOW
+from tests.faults.servers import FORGETS
 from tests.faults.table import ANYBODYS, FAULTS
 from tests.faults.tools import ALL_OURS, OURS, TOOLS
 
@@ -36,7 +37,9 @@ def wrong(result: Result) -> list[str]:
     found = []
     if result["overlaps"] and not result["excuse"]:
         found.append(f"{result['overlaps']} overlaps")
-    words = ["backward", "lost", "tracebacks", "silent", *OF_SLOTS]
+    words = ["backward", "tracebacks", "silent", *OF_SLOTS]
+    # Who forgets the lock forgets the record too.
+    words += [] if result["excuse"] == FORGETS else ["lost"]
     words += [] if result["excuse"] else ["left"]
     words += [] if is_slow(result) else OF_PACE
     found += [f"{word}: {result[word]}" for word in words if result.get(word)]

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 ETCD = ("etcd", "etcd+grpc")
 POSTGRES = ("postgres", "pgbouncer")
 SERVERS = (*ETCD, *POSTGRES, "k8s-lease", "redis")
+REPLICATED = ("redis+sentinel", "redis+cluster")
 LEAPS = "the server's clock leaps forward"
+FORGETS = "a fail-over forgets what it had acknowledged"
 
 
 def _lasting(name: str) -> Strike:
@@ -20,6 +22,17 @@ def _lasting(name: str) -> Strike:
 
     def strike(scene: Scene) -> None:
         getattr(scene.site, name)()
+        scene.hit += 1
+        scene.wait(scene.chance.choice((0.3, 2.0, scene.ttl + 1.5)))
+
+    return strike
+
+
+def _with_lock(name: str) -> Strike:
+    """The same with a method that is told the lock's name, because it strikes the server that has it."""
+
+    def strike(scene: Scene) -> None:
+        getattr(scene.site, name)(scene.name)
         scene.hit += 1
         scene.wait(scene.chance.choice((0.3, 2.0, scene.ttl + 1.5)))
 
@@ -63,6 +76,16 @@ ROWS = [
     _row("leader killed", _lasting("kill_leader"), ETCD, "cluster"),
     _row("leader stopped", _lasting("stop_leader"), ETCD, "cluster"),
     _row("leader moved", _lasting("move_leader"), ETCD, "cluster"),
-    _row("clock 1 h forward", _step(3600), POSTGRES, "own clock", LEAPS),
-    _row("clock 1 h back", _step(-3600), POSTGRES, "own clock"),
+    _row("read-only", _lasting("forbid_writes"), ("redis",)),
+    _row("too many connections", _lasting("refuse_connections"), ("redis",)),
+    _row("password changed", _lasting("change_password"), ("redis",), "users"),
+    _row("sessions ended", _lasting("end_sessions"), ("redis",)),
+    _row("memory full", _lasting("fill_memory"), ("redis",)),
+    _row("scripts flushed", _lasting("flush_scripts"), ("redis",)),
+    _row("leader killed", _with_lock("kill_leader"), REPLICATED, exception=FORGETS),
+    _row("leader stopped", _with_lock("stop_leader"), REPLICATED, exception=FORGETS),
+    _row("leader moved", _with_lock("move_leader"), REPLICATED, exception=FORGETS),
+    _row("slot moved", _with_lock("move_slot"), ("redis+cluster",)),
+    _row("clock 1 h forward", _step(3600), (*POSTGRES, "redis"), "own clock", LEAPS),
+    _row("clock 1 h back", _step(-3600), (*POSTGRES, "redis"), "own clock"),
 ]

@@ -39,6 +39,9 @@ CHOSEN = {
     "postgres": ["kill guard + keeper", "server stopped", "sessions ended", "a byte a second", "read-only"],
     "pgbouncer": ["kill wrapper's group", "pooler killed"],
     "k8s-lease": ["kill front + guard", "stop keeper", "black hole both ways"],
+    "redis": ["kill front + keeper", "stop keeper", "server killed", "memory full", "scripts flushed"],
+    "redis+sentinel": ["kill keeper", "leader killed"],
+    "redis+cluster": ["slot moved", "leader stopped"],
 }
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.faults.fault import REDIS
 from tests.faults.slots import INTERVAL
 from tests.servers import etcd
 from tests.support.harness import PROGRAM
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 KEY = "KEY"
 PEERS = Path(sys.prefix, "peers", "bin")
+LIBRARIES = Path(__file__).parent / "libraries"
 UNQUOTED = Path(__file__).with_name("unquoted.sh")
 KLOCK = os.environ.get("KLOCK_BIN") or "klock"
 
@@ -83,6 +85,15 @@ def _single_beat(lock: str, name: str, ttl: float, command: list[str]) -> list[s
     return ["env", *words, str(PEERS / "single-beat"), *command]
 
 
+def _by_library(script: str) -> Callable[[str, str, float, list[str]], list[str]]:
+    """A peer that is a library, as a script of a few lines uses it."""
+
+    def argv(lock: str, name: str, ttl: float, command: list[str]) -> list[str]:
+        return [str(PEERS / "python"), str(LIBRARIES / script), lock, name, str(ttl), *command]
+
+    return argv
+
+
 def _klock(lock: str, name: str, ttl: float, command: list[str]) -> list[str]:
     # Its login is the contender's KUBECONFIG; it quotes what it runs. The times are client-go's shares.
     times = [f"--lease-duration={ttl}s", f"--renew-deadline={ttl / 1.5}s", f"--retry-period={ttl / 7.5}s"]
@@ -91,7 +102,7 @@ def _klock(lock: str, name: str, ttl: float, command: list[str]) -> list[str]:
     return ["env", f"FAULTS_COMMAND={shlex.join(command)}", KLOCK, *options, "--", str(UNQUOTED)]
 
 
-SERVED = ("file", "etcd", "etcd+grpc", "postgres", "pgbouncer", "k8s-lease")
+SERVED = ("file", "etcd", "etcd+grpc", "postgres", "pgbouncer", "k8s-lease", *REDIS)
 OURS = Tool("singleton-run", _ours(), SERVED, ends_leftovers=True, has_records=True)
 _EVERY = ("--every", f"{INTERVAL:.0f}s")
 _AGAIN = ("--retries", "2", "--retry-delay", "100ms")
@@ -109,6 +120,8 @@ _ALL = [
     Tool("etcdctl lock", _etcdctl, ("etcd",)),
     Tool("dislock", _dislock, ("postgres",)),
     Tool("single-beat", _single_beat, ("redis",)),
+    Tool("redis-py Lock", _by_library("redis_py.py"), ("redis",)),
+    Tool("python-redis-lock", _by_library("python_redis_lock.py"), ("redis",)),
     Tool("klock", _klock, ("k8s-lease",)),
 ]
 TOOLS = {tool.name: tool for tool in _ALL}

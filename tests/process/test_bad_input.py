@@ -175,6 +175,7 @@ REDIS_URLS = [
     "rediss://127.0.0.1:{port}?ssl_cert_reqs=none&ssl_ca_certs=/nowhere&ssl_server_name=x",
     "unix://:word@/run/redis/socket?db=2",
     "redis+sentinel://user:word@127.0.0.1:{port},[::1]:{port}/name?sentinel_password=word&db=1",
+    "redis+cluster://user:word@127.0.0.1:{port},[::1]:{port}?replicas=1",
 ]
 
 
@@ -320,6 +321,7 @@ WRONG_PLACES = [
     *(f"{scheme}://{place}" for scheme in ("etcd", "etcd+grpc") for place in ETCD_PLACES.split(" ")),
     *(f"postgres://{place}" for place in POSTGRES_PLACES.split(" ")),
     *(f"redis://{place}" for place in REDIS_PLACES.split(" ")),
+    *(f"redis+cluster://{place}" for place in ("", "{place}/1", "{place}:x", "{place}?db=1", ",")),
     *(f"redis+sentinel://{place}" for place in ("{place}", "{place}/", "{place}:x/s", "{place}/%ff", ",/s")),
     *(f"unix://{place}" for place in ("", "/", "host/path", "/%00", f"/{'x' * 107}", "/path?db=x")),
     *(f"file://{place}" for place in FILE_PLACES.split(" ")),

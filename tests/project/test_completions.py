@@ -73,7 +73,7 @@ def test_options_complete(environ: dict[str, str], tmp_path: Path) -> None:
 
 
 def test_backends_complete(environ: dict[str, str], tmp_path: Path) -> None:
-    usable = set(BACKENDS) - ({"etcd+grpc", "redis", "redis+sentinel", "rediss", "unix"} if GIVEN else set())
+    usable = set(BACKENDS) - ({"etcd+grpc"} if GIVEN else set())
     assert completed(environ, tmp_path, "singleton-run", "--lock", "") == usable
     assert completed(environ, tmp_path, "singleton-run", "--lock", "fi") == {"file"}
     assert completed(environ, tmp_path, "singleton-run", "--lock", "=") == usable

@@ -53,7 +53,10 @@ def user(name: str, rights: str) -> list[str]:
 
 
 class Server(Process):
-    """One server, which writes down each change. `flags` are for its command line."""
+    """One server, which writes down each change. `flags` are for its command line.
+
+    `environ` is added to its environment.
+    """
 
     def __init__(
         self, folder: Path, flags: Sequence[str] = (), certificates: Certificates | None = None
@@ -72,6 +75,8 @@ class Server(Process):
             command += ["--port", "0", "--tls-port", str(self.port), "--tls-auth-clients", "optional"]
             command += ["--tls-cert-file", certificates.cert, "--tls-key-file", certificates.key]
             command += ["--tls-ca-cert-file", certificates.ca]
+        self.environ: dict[str, str] = {}
+        self._said = 0
         self.bus = 0
         if "--cluster-enabled" in flags:  # else its port of the cluster is one that nobody has asked for
             self.bus = free_port()
@@ -80,7 +85,8 @@ class Server(Process):
 
     def start(self) -> Server:
         """Start it, and wait until it serves."""
-        self.begin()
+        self._said = self._log.stat().st_size if self._log.exists() else 0
+        self.begin(env={**os.environ, **self.environ})
         until(self._serves, f"redis serves at port {self.port}; see {self._log}")
         return self
 
@@ -90,7 +96,7 @@ class Server(Process):
             # A password may be asked for: that is an answer.
             client.ping()
             return True
-        return b"Ready to accept connections" in self._log.read_bytes()
+        return b"Ready to accept connections" in self._log.read_bytes()[self._said :]
 
     def client(self, **how: Any) -> Redis:
         """A client of redis-py's, by the Unix socket."""
@@ -109,12 +115,11 @@ class Server(Process):
             client.publish(f"singleton-run:{{{name}}}:wake", "")
 
     def take_lock(self, name: str) -> None:
-        """Make the lock somebody else's, who never renews it."""
+        """Make the lock somebody else's, who never renews it; nobody is told."""
         key = f"singleton-run:{{{name}}}:lock"
         with self.client() as client:
             client.hset(key, mapping={"holder": "somebody", "token": "1"})
             client.pexpire(key, 100_000)
-            client.publish(f"singleton-run:{{{name}}}:wake", "")
 
 
 @contextmanager
@@ -198,6 +203,17 @@ class Watched:
             return sentinel.sees()
         except (RedisError, KeyError):
             return None
+
+    def wait(self) -> None:
+        """Until all Sentinels name one primary, and both replicas have all that it has."""
+
+        def whole() -> bool:
+            seen = {self._sees(sentinel) for sentinel in self.sentinels}
+            with suppress(RedisError), self.primary().client() as client:
+                return len(seen) == 1 and self._follow(client)
+            return False
+
+        until(whole, "all to follow one primary")
 
     def primary(self) -> Server:
         """The server that most Sentinels say is the primary."""

@@ -78,15 +78,19 @@ class RedisCluster:
         port = max(found, key=found.count)
         return next(server for server in self.servers if server.port == port)
 
+    def masters(self) -> list[Server]:
+        """The servers that are masters now."""
+        return [server for server in self.servers if server.runs() and _is_master(server)]
+
     def others(self, name: str) -> list[Server]:
         """The masters of other slots."""
         owner = self.owner(name)
-        return [server for server in self.servers[:MASTERS] if server is not owner]
+        return [server for server in self.masters() if server is not owner]
 
     def replicas_of(self, server: Server) -> list[Server]:
-        """Those that were made replicas of this one of the first masters."""
-        at = self.servers.index(server)
-        return [other for other in self.servers[MASTERS:] if self.servers.index(other) % MASTERS == at]
+        """Those with the same slots, whichever of them is the master now."""
+        at = self.servers.index(server) % MASTERS
+        return [other for other in self.servers[at::MASTERS] if other is not server]
 
     def begin_move(self, name: str, target: Server) -> Server:
         """Begin to move the lock's slot to `target`, none of its keys yet; the server where it is."""
@@ -109,10 +113,9 @@ class RedisCluster:
 
     def end_move(self, name: str, target: Server) -> None:
         """The slot is the target's, as all are told."""
-        for server in (target, *(server for server in self.servers[:MASTERS] if server is not target)):
-            if server.runs():
-                with server.client() as client:
-                    client.execute_command("CLUSTER", "SETSLOT", str(slot_of(name)), "NODE", _id(target))
+        for server in (target, *(server for server in self.masters() if server is not target)):
+            with server.client() as client:
+                client.execute_command("CLUSTER", "SETSLOT", str(slot_of(name)), "NODE", _id(target))
         until(lambda: self.owner(name) is target, "the slot to be moved")
 
     def move(self, name: str) -> Server:
@@ -174,6 +177,12 @@ def _id(server: Server) -> str:
 def _port_of(slots: Sequence[Any], slot: int) -> int:
     """The port of the slot's master, by CLUSTER SLOTS; 0 without one."""
     return next((int(master[1]) for low, high, master, *_ in slots if low <= slot <= high), 0)
+
+
+def _is_master(server: Server) -> bool:
+    with suppress(RedisError), server.client(socket_timeout=0.5) as client:
+        return bool(client.info("replication")["role"] == "master")
+    return False
 
 
 def _is_whole(server: Server) -> bool:

@@ -16,6 +16,7 @@ PARTS = (
     "backends/conformance/test_file.py::TestCommand",
     "backends/conformance/test_k8s.py::TestCommand",
     "backends/conformance/test_postgres.py::TestCommand",
+    "backends/conformance/test_redis.py::TestCommand",
     "backends/postgres/test_command.py",
     "backends/test_doctor.py",
     "backends/test_status.py",
@@ -33,13 +34,10 @@ _CLOCK = "libfaketime is loaded by a dynamic linker, and the file has none"
 _ETCD = "with etcd a waiter's place stays for its lease when its keeper is killed (docs/promises.md)"
 _MUSL = "musl does without that call"
 _GRPC = "python-etcd3 is in no file"
-_REDIS = "redis-py is in no file"
+_METRICS = "prometheus-client is in no file"
 # A test, or all of a module, and why it can't say anything of a file.
 UNFIT = {
     "backends/test_doctor.py::test_a_clock_of_ours_that_is_wrong": _CLOCK,
-    "backends/test_doctor.py::test_a_redis_that_is_a_replica_or_away_or_wants_another_password": _REDIS,
-    "backends/test_doctor.py::test_a_redis_that_is_well": _REDIS,
-    "backends/test_doctor.py::test_rights_that_are_missing_in_redis_and_what_is_printed": _REDIS,
     "backends/test_doctor.py::test_a_stranger_s_lock_is_looked_at_as_far_as_the_contract_goes": _STRANGER,
     "process/test_bad_input.py::test_a_command_that_is_none_is_not_found": _INSIDE,
     "process/test_bad_input.py::test_a_directory_is_understood_or_refused": _INSIDE,
@@ -62,6 +60,8 @@ UNFIT = {
     "process/test_logging.py::test_a_writer_that_gets_no_processor_is_waited_for": _PYTHON,
     "process/test_dead_guards.py": _PYTHON,
     "process/test_logging.py::test_errors_are_said_though_quiet": _STRANGER,
+    "process/test_metrics_page.py": _METRICS,
+    "process/test_reporter.py": _METRICS,
     "process/test_own_faults.py::test_a_fault_of_the_front_ends_the_command_before": _PYTHON,
     "process/test_own_faults.py::test_a_fault_of_the_front_is_one_line_and_78": _PYTHON,
     "process/test_own_faults.py::test_a_guard_that_fails_before_each_start_is_given_up": _PYTHON,
@@ -89,7 +89,7 @@ UNFIT = {
     "process/test_trace.py::test_of_trouble_a_refusal_a_loss_and_a_failed_start_too": _STRANGER,
 }
 # The same for a parameter, in whichever test.
-UNFIT_PARAMETERS = {"etcd+grpc": _GRPC, "redis": _REDIS, "queuefile": _STRANGER}
+UNFIT_PARAMETERS = {"etcd+grpc": _GRPC, "queuefile": _STRANGER}
 
 
 def select(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -32,6 +32,8 @@ else:
     except ImportError:
         import socket as _socket
 
+UNIX = int(_socket.AF_UNIX)
+"""The family of an address that is the path of a Unix socket."""
 _PIECE = 65536
 _KEEPALIVE = ((_socket.TCP_KEEPIDLE, 15), (_socket.TCP_KEEPINTVL, 5), (_socket.TCP_KEEPCNT, 3))
 

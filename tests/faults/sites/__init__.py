@@ -23,6 +23,8 @@ SITES: dict[str, Any] = {
     "pgbouncer": postgres,
     "k8s-lease": k8s,
     "redis": redis,
+    "redis+sentinel": redis,
+    "redis+cluster": redis,
 }
 PLAIN = "plain"
 

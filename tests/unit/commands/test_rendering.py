@@ -107,7 +107,7 @@ def test_whatever_anybody_wrote_a_line_is_a_line_and_a_column_a_column() -> None
             assert line.count("\t") == columns - 1
     for line in lines.status(told(look)).splitlines():
         assert line.replace("\t", "").isprintable()
-        assert line.partition("\t")[0] in {*facts.FIELDS, "next", "missed", "run", "note"}
+        assert line.partition("\t")[0] in {*facts.FIELDS, "next", "missed", "overlap", "run", "note"}
 
 
 # Tables.

@@ -67,6 +67,12 @@ def test_the_next_slot_is_told() -> None:
     assert NOW < following <= NOW + 86_400
 
 
+def test_what_happens_to_a_slot_that_overlaps_is_told() -> None:
+    assert told_of(slot_of())["overlap"] == "queue"
+    assert told_of(slot_of(overlap="replace"))["overlap"] == "replace"
+    assert told_of(slot_of(overlap=7))["overlap"] == "queue"
+
+
 def test_a_time_zone_that_is_not_known_here_is_named() -> None:
     told = told_of(slot_of("cron 0 11 * * * Europe/Nowhere"))
     assert (told["next"], told["missed"]) == (None, None)

@@ -15,7 +15,7 @@ from tests.support import schemas
 from tests.unit.commands.samples import EARLIER, HOLDER, NOW, TOKEN, held, record, seen, slot_of
 
 RUN = ["slot", "attempt", "start", "end", "duration", "state", "status", "holder", "host", "pid", "token"]
-SCHEDULE = ["text", "slot", "attempt", "state", "start", "end", "next", "missed", "note"]
+SCHEDULE = ["text", "slot", "attempt", "state", "start", "end", "next", "missed", "note", "overlap"]
 PAUSE = ["by", "at", "until", "reason"]
 # The fields that scripts may rely on. A field is added here when it is added there, and none is removed.
 GOLDEN = {

@@ -429,6 +429,13 @@ def test_one_that_comes_once_passes_its_slot_over_with_skip() -> None:
     assert Told(plan.decide(running, NOON + 0.7 * HOUR, held=True, exact=True)).ends("overlapped")
 
 
+def test_the_record_has_the_overlap_where_it_is_not_the_default() -> None:
+    for overlap, written in (("queue", None), ("skip", "skip"), ("replace", "replace")):
+        plan = slot_rules.Plan(asked(every=HOUR, overlap=overlap), NOON, lambda: 0.5)
+        decision = plan.decide(None, NOON, held=False, exact=True)
+        assert plan.started({}, decision, NOON)["slot"].get("overlap") == written
+
+
 def test_what_follows_a_slot() -> None:
     plan = slot_rules.Plan(asked(every=HOUR), NOON, lambda: 0.5)
     decision = plan.decide(last(), NOON + HOUR - 1.0, held=False, exact=True)
