@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from bench import (
+    crontab,
     etcd,
     handover,
     idle,
@@ -34,6 +35,7 @@ SECTIONS = {
     "postgres": postgres,
     "redis": redis,
     "slots": slots,
+    "crontab": crontab,
     "kubernetes": kubernetes,
     "standalone": standalone,
 }

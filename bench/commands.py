@@ -38,6 +38,8 @@ def advice(label: str) -> str:
         return "make standalone"
     if name in (DISLOCK.name, "redis-py", "python-redis-lock", "single-beat"):
         return "make peers"
+    if name == "supercronic":
+        return "go install github.com/aptible/supercronic@latest, in PATH"
     if name == "klock":
         return "see KLOCK_BIN"
     if name == "elector":

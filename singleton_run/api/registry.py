@@ -31,6 +31,7 @@ BUILT_IN = {
     "postgresql": "singleton_run_postgres",
     "redis": "singleton_run_redis",
     "redis+cluster": "singleton_run_redis",
+    "redis+quorum": "singleton_run_redis",
     "redis+sentinel": "singleton_run_redis",
     "rediss": "singleton_run_redis",
     "unix": "singleton_run_redis",

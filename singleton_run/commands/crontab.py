@@ -47,8 +47,14 @@ def start(given: Mapping[str, Any], environ: Mapping[str, str], signals: Signals
 
     All that is wrong with the files is listed at once, and the status is 2.
     """
-    options = {name: value for name, value in given.items() if value not in (None, False, 0, ())}
-    files = options.pop("files")
+    files = given["files"]
+    options = {
+        name: ",".join(value)
+        if isinstance(value, tuple)
+        else value  # click has a tuple of what may be repeated
+        for name, value in given.items()
+        if name != "files" and value not in (None, False, 0, ())
+    }
     own = {option.name: options.pop(option.name, None) for option in crontab_call.OWN}
     says = _of_parent(options, environ)
     options = {name: value for name, value in options.items() if name not in crontab_call.OF_THE_PARENT}

@@ -51,6 +51,8 @@ UNFIT = {
     "process/test_command_line.py::test_after_the_dashes_nothing_is_looked_at": _INSIDE,
     "process/test_deaths.py::test_over_the_length_of_a_lease": _STRANGER,
     "process/test_deaths.py::test_when_the_keeper_is_killed_while_it_waits_another_waits_on": _ETCD,
+    "process/test_crontab.py::test_a_reporter_of_the_parent_that_is_killed_is_replaced": _METRICS,
+    "process/test_crontab.py::test_the_parent_tells_of_all_lines": _METRICS,
     "process/test_exit_status.py::test_69_when_the_backend_breaks": _STRANGER,
     "process/test_exit_status.py::test_69_when_the_server_can_not_be_reached": _STRANGER,
     "process/test_exit_status.py::test_77_when_the_server_refuses": _STRANGER,

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -135,8 +136,8 @@ def test_while_the_slot_moves_nobody_is_let_in_and_the_holder_goes_on(
         source = cluster.begin_move(name, target)
         for moved in range(2):
             for act in (
-                lambda: other.acquire(name, "host:2:b", TTL, SHORT),
-                lambda: holder.renew(grant, SHORT),
+                partial(other.acquire, name, "host:2:b", TTL, SHORT),
+                partial(holder.renew, grant, SHORT),
             ):
                 with pytest.raises(Unavailable, match="TRYAGAIN"):
                     act()
