@@ -41,7 +41,7 @@ def message(event: Event, settings: Settings) -> dict[str, Any]:
         "id": os.urandom(16).hex(),
         "time": milli_time(event.at),
         "event": word(event.event),
-        "name": settings.name,
+        "name": event.name,
         "lock": redact(settings.lock_address),
         "sender": os.uname().nodename,
         **fields(event.facts),
