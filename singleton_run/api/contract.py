@@ -253,6 +253,16 @@ class Backend(Protocol):
         """Drop every connection. The lock is not released. Never raises."""
 
 
+class InPods(Backend, Protocol):
+    """A backend that can label the pod that we run in (--label-pod): see `registry.IN_PODS`."""
+
+    def label_pod(self, label: str, limit: float, *, on: bool) -> None:
+        """Set the label KEY=VALUE on our pod, or take it away.
+
+        It may be done twice. Raises Unavailable, Refused.
+        """
+
+
 class KernelLock(Backend, Protocol):
     """A backend whose locks the kernel holds, and frees when the last process that has them open has ended.
 
