@@ -91,7 +91,11 @@ class _Line:
 
 
 def _wakeups(tree: list[int]) -> int:
-    return sum(measure.wakeups(pid) for pid in tree)
+    """How often its processes have gone to sleep; -1 where one has ended, which the winner's may."""
+    try:
+        return sum(measure.wakeups(pid) for pid in tree)
+    except FileNotFoundError:
+        return -1
 
 
 def _commands(folder: Path, server: Server) -> None:
