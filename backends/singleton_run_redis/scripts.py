@@ -261,7 +261,7 @@ return redis.error_reply('ERR unknown operation')
 
 SCRIPT = _COMMON + _TAKING + _HOLDING + _LOOKING
 # By which the server knows it: a constant, for the import of hashlib costs each start milliseconds.
-SHA = "8b48a627ad7e69c4873799ec469cf9c29051bcca"
+SHA = "3453796fdfb32570fa22f9b449928eb1cba533af"
 
 
 def keys_of(name: str) -> list[str]:

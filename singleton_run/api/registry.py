@@ -38,6 +38,8 @@ BUILT_IN = {
 }
 OF_PATHS = ("file",)
 """Schemes whose address is a path on this machine, without a host."""
+IN_PODS = "k8s-lease"
+"""The scheme of the backend that can label the pod that we run in."""
 LOADED_FIRST = {
     "singleton_run_file": (
         "singleton_run_file.address",

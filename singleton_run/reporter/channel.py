@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import select
 import time
+from binascii import b2a_base64
 
 from singleton_run.api.lock_address import HELD, redact
 from singleton_run.reporter import vitals
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 
 END = "end"
 """The event after which the front ends: a keeper may still have the pipe."""
+OUTPUT = "output"
+"""What the command has printed, in parts, for the reporter alone."""
+_PART = 2400
+"""Bytes of output in one message: with the rest of it they fit into PIPE_BUF, in base 64."""
 LAST_WORDS = 5.0
 """Where the reporter would be killed with us: how long we wait at our end for what it has to deliver."""
 _RETIRE_MILLISECONDS = 1000
@@ -74,6 +79,7 @@ class Channel:
         self.process = 0
         self.front = os.getpid()
         self.pipe = -1
+        self._outputs: set[int] = set()
         self._forked_at = -_YOUTH
         self._deaths = 0
         self._effects: TurnEffects | None = None
@@ -246,6 +252,31 @@ class Channel:
         self.pipe = self.listener = self.shared = -1
         pipes.reporter = None
 
+    def helpers(self) -> set[int]:
+        """The front's children that help with this: the reporter, and those that pass on output."""
+        return {self.process, *self._outputs}
+
+    def helper_ended(self, process: int) -> None:
+        """A child of the front's has ended and was waited for."""
+        self._outputs.discard(process)
+        if process == self.process:
+            self.gone()
+
+    def output_begun(self, process: int) -> None:
+        """That process passes on what the command prints (see `guard.output`)."""
+        self._outputs.add(process)
+
+    def output_ended(self, process: int) -> None:
+        """That process has ended and was waited for."""
+        self._outputs.discard(process)
+
+    def output(self, run: str, data: bytes) -> None:
+        """A run's command has printed its last: `data` is the end of it. Told by who has passed it on."""
+        parts = [data[start : start + _PART] for start in range(0, len(data), _PART)] or [b""]
+        for number, part in enumerate(parts, 1):
+            told = {"event": OUTPUT, "name": self.settings.name, "at": time.time(), "run": run}
+            self._write({**told, "data": b2a_base64(part).decode(), "more": number < len(parts)})
+
     def gone(self) -> None:
         """The reporter has ended and was waited for. Another takes its place.
 
@@ -260,27 +291,35 @@ class Channel:
             self.begin()
 
     def retire(self) -> None:
-        """End the reporter: the kernel is asked for children. Another one is forked at the next event."""
+        """End the reporter: the kernel is asked for children. Another one is forked at the next event.
+
+        Those that pass on output end by themselves, for nobody is left who prints; one that can't be rid of
+        it is ended.
+        """
+        for process in self._outputs:
+            _end(process)
+        self._outputs.clear()
         if not self.process:
             return
         self._close()
-        if not reap_one(self.process, _RETIRE_MILLISECONDS):
-            processes.send(self.process, _KILL)
-            reap_one(self.process, _RETIRE_MILLISECONDS)
+        _end(self.process)
         self.process = 0
         self._forked_at = -_YOUTH
 
     def end(self) -> None:
         """We end. The reporter delivers what it has, and then ends too.
 
-        As process 1, or below another singleton-run, it would be killed with us: then we wait for it.
+        As process 1, below systemd or another singleton-run, it would be killed with us: then we wait for it.
         """
         self._close()
         if self.listener >= 0:
             stop_listening(self.listener, str(self.settings.metrics_addr))
         self.listener = -1
-        if self.process and (self.front == 1 or os.environ.get(HELD)):
-            reap_one(self.process, int(LAST_WORDS * 1000))
+        dies_with_us = self.front == 1 or os.environ.get(HELD) or os.environ.get("INVOCATION_ID")
+        if self.process and dies_with_us:
+            settings = self.settings
+            seconds = max(LAST_WORDS, settings.on_timeout) if settings.on else LAST_WORDS
+            reap_one(self.process, int(seconds * 1000))
         self.process = 0
         pipes.reporter = None
 
@@ -291,6 +330,13 @@ class Channel:
         self.pipe = -1
         if self.process:
             processes.send(self.process, _CONTINUE)
+
+
+def _end(process: int) -> None:
+    """Wait for a child to end, and end it if it doesn't."""
+    if not reap_one(process, _RETIRE_MILLISECONDS):
+        processes.send(process, _KILL)
+        reap_one(process, _RETIRE_MILLISECONDS)
 
 
 def _sent(pipe: int, line: bytes) -> bool:

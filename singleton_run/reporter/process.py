@@ -52,6 +52,11 @@ def run(
     log.close()
 
 
+def linger(settings: Settings) -> float:
+    """How long after the front's end the reporter may deliver what is left, in seconds."""
+    return max(LINGER, settings.on_timeout) if settings.on else LINGER
+
+
 class _Process:
     """The loop's state. `over` says that the front has ended."""
 
@@ -90,8 +95,9 @@ class _Process:
     def _died(self, descriptor: int) -> None:
         """The front has ended without a word. If its command ran, the guard kills it."""
         self.loop.forget(descriptor)
-        self._hear()
-        self._ended_without_a_word()
+        if not self.over:
+            self._hear()
+            self._ended_without_a_word()
 
     def _ended_without_a_word(self) -> None:
         vitals = self.place.vitals
@@ -147,7 +153,7 @@ class _Process:
         self.loop.forget(self.pipe.descriptor)
         os.close(self.pipe.descriptor)
         self._load()
-        self.give_up_at = calls.now() + LINGER
+        self.give_up_at = calls.now() + linger(self.place.settings)
         self.loop.at(self.give_up_at, lambda: None)
         self.place.log.close()
         calls.close_standard(2)

@@ -49,13 +49,16 @@ class Place:
         listener: int,
         lines: Lines | None = None,
     ) -> None:
-        self.directory = os.getcwd()
         self.listener = listener
         self.settings = settings
         self.loop = loop
         self.log = log
         self.vitals = vitals
         self.front = front
+        try:
+            self.directory = os.getcwd()
+        except OSError:
+            self.directory = "/"
         self.lines = lines
 
 
@@ -64,7 +67,7 @@ def wanted(place: Place, *, over: bool) -> list[Sink]:
 
     Each loads what it needs, which may fail in any way.
     """
-    return [*_metrics(place, over=over)]
+    return [*_metrics(place, over=over), *_tellers(place)]
 
 
 def _metrics(place: Place, *, over: bool) -> list[Sink]:
@@ -92,4 +95,23 @@ def _metrics(place: Place, *, over: bool) -> list[Sink]:
         from singleton_run.reporter.metrics_file import MetricsFile
 
         made.append(MetricsFile(place, os.path.join(place.directory, settings.metrics_file), series))
+    return made
+
+
+def _tellers(place: Place) -> list[Sink]:
+    """Those who tell others by themselves: hooks, webhook and pings."""
+    settings = place.settings
+    made: list[Sink] = []
+    if settings.on:
+        from singleton_run.reporter.hooks import Hooks
+
+        made.append(Hooks(place))
+    if settings.notify is not None:
+        from singleton_run.reporter.webhook import Webhook
+
+        made.append(Webhook(place, settings.notify))
+    if settings.ping is not None:
+        from singleton_run.reporter.pings import Pings
+
+        made.append(Pings(place, settings.ping))
     return made
