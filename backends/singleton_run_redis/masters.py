@@ -48,7 +48,7 @@ class Masters:
 
         Servers that kept up so far are waited for `linger` seconds longer. Raises Interrupted.
         """
-        fast = [not node.is_waiting() for node in self.nodes]
+        fast = [not node.is_behind(LINGER) for node in self.nodes]
         requests = [Request(make) for _ in self.nodes]
         for node, request in zip(self.nodes, requests, strict=True):
             node.submit(request, deadline)
@@ -69,26 +69,28 @@ class Masters:
             self._step()
         return True
 
-    def listen(self, channels: Sequence[str], deadline: Deadline) -> bool:
+    def listen(self, channels: Sequence[str], deadline: Deadline, *, tracks: bool = False) -> bool:
         """Listen on these channels of a majority; true if that begins now on some server.
 
-        Raises Unavailable, Refused, Interrupted.
+        With `tracks` they also tell of a lock's key that is read and then changed by somebody, where we may
+        ask for that. Raises Unavailable, Refused, Interrupted.
         """
         silent = [node for node in self.nodes if not node.listens]
         if not silent:
             return False
+        fast = [not node.is_behind(LINGER) for node in silent]
         requests = [Request(lambda _: ("SUBSCRIBE", *channels), len(channels)) for _ in silent]
         for node, request in zip(silent, requests, strict=True):
-            if not node.is_waiting():
-                node.submit(request, deadline)
-            else:
-                request.fail(Timeout("no answer in time"))
+            if tracks:
+                node.submit(Request(lambda _: ("CLIENT", "TRACKING", "ON", "NOLOOP")), deadline)
+            node.submit(request, deadline)
         self.go_on(
             lambda: all(request.done for request in requests) or self.listening() >= self.need, deadline
         )
         if self.listening() < self.need:
             raise self.trouble(requests, silent)
-        self.go_on(lambda: all(request.done for request in requests), deadline.within(LINGER))
+        others = [request for request, is_fast in zip(requests, fast, strict=True) if is_fast]
+        self.go_on(lambda: all(request.done for request in others), deadline.within(LINGER))
         return any(node.listens for node in silent)
 
     def listening(self) -> int:

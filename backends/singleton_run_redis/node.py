@@ -87,15 +87,16 @@ class Node:
         """Its connection's; -1 without one."""
         return -1 if self._socket is None else self._socket.fileno()
 
-    def is_waiting(self) -> bool:
-        """Whether something is without an answer."""
-        return bool(self._pending or self._later)
+    def is_behind(self, seconds: float) -> bool:
+        """Whether something has been without an answer for that long."""
+        if not self._pending and not self._later:
+            return False
+        since = self._pending[0].sent if self._pending else self._began
+        return toolbox.now() > since + seconds
 
     def submit(self, request: Request, deadline: Deadline) -> None:
         """Send a request, now or as soon as there is a connection. What is wrong is in the request."""
-        now = toolbox.now()
-        since = self._pending[0].sent if self._pending else self._began
-        if self.is_waiting() and now - since > _SILENT:
+        if self.is_behind(_SILENT):
             self.fail(Timeout("no answer in time"))
         self._later.append(request)
         if self._socket is None:

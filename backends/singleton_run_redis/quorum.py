@@ -362,7 +362,7 @@ class QuorumBackend:
     def _has_changed(self, grant: Grant, deadline: Deadline) -> bool:
         """Listen; where that begins now, whether the control has changed since we last heard of it."""
         soon = deadline.within(toolbox.request_limit(grant.ttl))
-        if not self._masters.listen(channels_of(grant.name, grant.holder), soon):
+        if not self._masters.listen(channels_of(grant.name, grant.holder), soon, tracks=True):
             return False
         answers = self._hold("check", grant, list, soon)
         return votes.latest(_controls(answers))[1] != self._version

@@ -14,6 +14,7 @@ import yaml
 
 from singleton_run.errors import DENIED, UNUSABLE
 from tests.servers import etcd, kubeaccess, postgres, redis, redis_cluster
+from tests.servers.redis_quorum import quorum
 from tests.support import clocks
 from tests.support.harness import LIMIT, PROGRAM, environment, until
 
@@ -562,6 +563,21 @@ def test_a_redis_cluster_and_a_node_of_one() -> None:
         assert told.has("ok", "is the cluster's node for this lock")
         told = Told("backup", "--lock", cluster.owner("backup").url)
         assert told.has("BAD", "is in a cluster: say redis+cluster://"), told.out
+
+
+def test_a_quorum_of_redis_whole_in_part_and_too_small() -> None:
+    with quorum() as three:
+        told = Told("--lock", three.url)
+        assert told.status == 0, told.out
+        assert told.has("ok", "3 of 3 servers can be used")
+        with three.killed(1):
+            told = Told("--lock", three.url)
+            assert told.status == 0, told.out
+            assert told.has("warn", f"{three.servers[1].address} is of no use")
+            with three.killed(2):
+                told = Told("--lock", three.url)
+                assert told.status == 78, told.out
+                assert told.has("BAD", "1 of 3 servers can be used")
 
 
 def test_a_redis_that_is_a_replica_or_away_or_wants_another_password(tmp_path: Path) -> None:

@@ -108,15 +108,17 @@ def test_a_stop_of_the_container_reaches_the_command(contained: Contained, root:
 
 @pytest.mark.parametrize("root", ["busybox", "debian"], indirect=True)
 def test_a_crontab_runs_as_process_1(contained: Contained, root: Root, tmp_path: Path) -> None:
-    file = tmp_path / "crontab"
-    orphan = "(setsid sh -c 'sleep 0.1' &)"
+    file = tmp_path / "shared" / "crontab"
+    file.parent.mkdir()
+    file.parent.chmod(0o755)
+    orphan = "(sleep 0.1 &)"
     file.write_text(
         f"# singleton-run: name=often leftovers=ignore\n* * * * * * {orphan}; echo $SINGLETON_SLOT\n"
         "# singleton-run: name=long\n* * * * * * trap 'echo stopped; exit' TERM; echo; sleep 600 & wait\n"
     )
     file.chmod(0o644)
     call = ["/singleton-run", "crontab", "/shared/crontab", "--lock", "file:///run/locks"]
-    there = ("tmpfs:/run", f"ro:{tmp_path}:/shared")
+    there = ("tmpfs:/run", f"ro:{file.parent}:/shared")
     run = contained.start(root, *call, "--output", "prefix", mounts=there)
     until(lambda: run.out.count(b"[often ") >= 3 and b"[long " in run.out, f"output; {run.said}")
     until(lambda: run.out.count(b"[often ") >= 5, f"more output; {run.said}")

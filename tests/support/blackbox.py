@@ -49,6 +49,7 @@ UNFIT = {
     "process/test_bad_input.py::test_an_option_s_value_is_understood_or_refused": _INSIDE,
     "process/test_bad_input.py::test_words_that_are_no_options_are_refused": _INSIDE,
     "process/test_command_line.py::test_after_the_dashes_nothing_is_looked_at": _INSIDE,
+    "process/test_crontab_of_debian.py": _INSIDE,
     "process/test_deaths.py::test_over_the_length_of_a_lease": _STRANGER,
     "process/test_deaths.py::test_when_the_keeper_is_killed_while_it_waits_another_waits_on": _ETCD,
     "process/test_crontab.py::test_a_reporter_of_the_parent_that_is_killed_is_replaced": _METRICS,

@@ -181,6 +181,32 @@ def renews(backend: QuorumBackend, grant: Grant) -> bool:
     return True
 
 
+def test_a_server_that_forgot_too_early_lets_another_in_whose_token_is_greater(
+    five: Quorum, opened: Open, name: str
+) -> None:
+    """docs/redis.md says so: such a server has to stay away for a ttl."""
+    holder, other = opened(), opened()
+    with five.swallowed(3, 4):
+        grant = take(holder, name)
+        with five.servers[2].client() as client:
+            client.flushall()
+    holder.close()
+    until(lambda: holders(five, name)[:2] == [grant.holder] * 2, "the lock on two servers")
+    with five.killed(0):
+        again = take(other, name, "host:2:b")
+    assert again.token > grant.token
+    with pytest.raises(Lost):
+        opened().renew(grant, LIMIT)
+
+
+def test_the_first_waiter_takes_over_when_the_lease_has_ended(five: Quorum, opened: Open, name: str) -> None:
+    grant = take(opened(), name, ttl=1.0)
+    waiter = opened()
+    held = refused(waiter, name, "host:2:b")
+    waiter.wait(held, calls.now() + LONG, -1)
+    assert take(waiter, name, "host:2:b").token > grant.token
+
+
 def test_a_lock_that_a_majority_has_lost_is_lost(five: Quorum, opened: Open, name: str) -> None:
     holder = opened()
     grant = take(holder, name)
@@ -190,6 +216,38 @@ def test_a_lock_that_a_majority_has_lost_is_lost(five: Quorum, opened: Open, nam
     with pytest.raises(Lost):
         holder.renew(grant, LIMIT)
     assert holders(five, name)[:3] == [None] * 3
+
+
+def test_a_lock_that_is_deleted_without_a_word_is_noticed_at_once(
+    five: Quorum, opened: Open, name: str
+) -> None:
+    holder = opened()
+    grant = take(holder, name)
+    wake, end = os.pipe()
+    with ThreadPoolExecutor(1) as pool:
+        hold = pool.submit(holder.hold, grant, calls.now() + LONG, wake)
+        try:
+            until(lambda: subscribed(five, name) == 5, "the holder to listen everywhere")
+            for server in five.servers:
+                with server.client() as client:
+                    client.delete(keys_of(name)[0])
+            until(hold.done, "the hold to return")
+        finally:
+            os.write(end, b".")
+    os.close(wake)
+    os.close(end)
+    with pytest.raises(Lost):
+        holder.renew(grant, LIMIT)
+
+
+def subscribed(five: Quorum, name: str) -> int:
+    """On how many servers somebody has been asked about the lock's key after he listened."""
+    count = 0
+    for server in five.servers:
+        with server.client() as client:
+            channel = f"singleton-run:{{{name}}}:wake"
+            count += client.pubsub_numsub(channel)[0][1] > 0 and int(client.info()["tracking_total_keys"]) > 0
+    return count
 
 
 def test_a_foreign_lock_on_a_majority_keeps_us_out_and_nothing_of_ours_is_left(

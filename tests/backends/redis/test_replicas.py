@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +15,7 @@ from tests.servers import redis
 from tests.support.harness import Lab, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 LIMIT = 5.0
@@ -87,12 +88,11 @@ def test_what_the_replica_has_not_does_not_count(pair: Pair) -> None:
         grant = backend.acquire("three", "host:1:a", TTL, LIMIT)
         assert isinstance(grant, Grant)
         with pair.replica.stopped():
-            acts: list[Callable[[], object]] = [
-                lambda: backend.acquire("four", "host:1:a", TTL, SHORT),
-                lambda: backend.renew(grant, SHORT),
-                lambda: backend.mark(grant, "k", MARK, SHORT),
-            ]
-            for act in acts:
+            for act in (
+                partial(backend.acquire, "four", "host:1:a", TTL, SHORT),
+                partial(backend.renew, grant, SHORT),
+                partial(backend.mark, grant, "k", MARK, SHORT),
+            ):
                 with pytest.raises(Unavailable, match="0 of 1 replicas"):
                     act()
         backend.renew(grant, LIMIT)
