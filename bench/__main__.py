@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from bench import (
+    crontab,
     etcd,
     handover,
     idle,
@@ -15,6 +16,8 @@ from bench import (
     measure,
     memory,
     postgres,
+    redis,
+    reporter,
     signals,
     slots,
     standalone,
@@ -26,10 +29,13 @@ SECTIONS = {
     "handover": handover,
     "memory": memory,
     "idle": idle,
+    "reporter": reporter,
     "signals": signals,
     "etcd": etcd,
     "postgres": postgres,
+    "redis": redis,
     "slots": slots,
+    "crontab": crontab,
     "kubernetes": kubernetes,
     "standalone": standalone,
 }

@@ -12,7 +12,9 @@ from tests.servers import programs
 PYTHON = sys.executable
 OURS = Path(sys.executable).with_name("singleton-run")
 STANDALONE = Path(__file__).parents[1] / "dist" / "singleton-run-linux-x86_64"
-DISLOCK = Path(sys.prefix, "peers", "bin", "dislock")
+PEERS = Path(sys.prefix, "peers", "bin")
+DISLOCK = PEERS / "dislock"
+LIBRARIES = {"redis-py Lock": "redis_py.py", "python-redis-lock": "python_redis_lock.py"}
 PACKAGES = {
     "flock": "util-linux",
     "timeout": "coreutils",
@@ -34,8 +36,10 @@ def advice(label: str) -> str:
         return "make venv"
     if name == STANDALONE.name:
         return "make standalone"
-    if name == DISLOCK.name:
+    if name in (DISLOCK.name, "redis-py", "python-redis-lock", "single-beat"):
         return "make peers"
+    if name == "supercronic":
+        return "go install github.com/aptible/supercronic@latest, in PATH"
     if name == "klock":
         return "see KLOCK_BIN"
     if name == "elector":
@@ -84,6 +88,22 @@ def dislock(url: str, name: str, *command: str) -> list[str] | None:
         return None
     settings = [f"DATABASE_URL={url}", f"LOCK_KEY={name}", "LOCK_STRATEGY=lease"]
     return [program("env") or "/usr/bin/env", *settings, str(DISLOCK), "DATABASE_URL", *command]
+
+
+def library(peer: str, url: str, name: str, *command: str) -> list[str] | None:
+    """What runs `command` under the lock of one of LIBRARIES, renewed; None if that is not installed."""
+    if not (PEERS / "single-beat").exists():
+        return None
+    script = Path(__file__).parents[1] / "tests" / "faults" / "libraries" / LIBRARIES[peer]
+    return [str(PEERS / "python"), str(script), url, name, "30", *command]
+
+
+def single_beat(url: str, name: str, *command: str) -> list[str] | None:
+    """What runs `command` behind single-beat; None if that is not installed."""
+    if not (PEERS / "single-beat").exists():
+        return None
+    settings = [f"SINGLE_BEAT_REDIS_SERVER={url}", f"SINGLE_BEAT_IDENTIFIER={name}"]
+    return [program("env") or "/usr/bin/env", *settings, str(PEERS / "single-beat"), *command]
 
 
 def klock(kubeconfig: str, namespace: str, name: str, *options: str) -> list[str] | None:

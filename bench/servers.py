@@ -12,6 +12,7 @@ from tests.servers import etcd as etcds
 from tests.servers import kube as kubes
 from tests.servers import kubeaccess
 from tests.servers import postgres as postgreses
+from tests.servers import redis as redises
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,6 +47,17 @@ def postgres(**settings: str) -> Iterator[postgreses.Postgres]:
     """One PostgreSQL that serves with these settings."""
     try:
         with postgreses.running(settings=settings) as server:
+            yield server
+    except pytest.skip.Exception as missing:
+        raise measure.Broken(str(missing)) from None
+
+
+@contextmanager
+def redis(folder: Path) -> Iterator[redises.Server]:
+    """One Redis that serves and writes down each change, its data in `folder`, which is made."""
+    folder.mkdir()
+    try:
+        with redises.running(folder) as server:
             yield server
     except pytest.skip.Exception as missing:
         raise measure.Broken(str(missing)) from None

@@ -19,12 +19,14 @@ class Job:
 
     `plan` has the slots of a schedule, `once` the key of --once; each is None if there is none. `unstarted`
     is the record to write when a slot was granted, but its command was not started. `command` is the name of
-    the program that is run.
+    the program that is run. `label_pod` is the label that our pod has while the lock is ours, as KEY=VALUE;
+    empty for none.
     """
 
     __slots__ = (
         "command",
         "holder",
+        "label_pod",
         "leased",
         "lock_at_least_for",
         "name",
@@ -48,6 +50,7 @@ class Job:
         once: str | None = None,
         lock_at_least_for: float = 0.0,
         waits: bool = True,
+        label_pod: str = "",
         leased: bool = True,
     ) -> None:
         self.name = name
@@ -60,4 +63,5 @@ class Job:
         self.once = once
         self.lock_at_least_for = lock_at_least_for
         self.waits = waits
+        self.label_pod = label_pod
         self.leased = leased

@@ -45,22 +45,25 @@ _NOT_OURS = "its key in etcd is gone, or is that of a later keeper"
 # A record that the release of the lock wrote ends in this.
 _RELEASED = "\n"
 
+_NEVER = float("-inf")
+
 
 class _Place:
     """A place in the queue: our key and its lease.
 
     `created` is the key's create revision, 0 until a request has shown that the key is there. `renewed` is
-    the boot clock's reading when the last successful request for the lease was sent.
+    the boot clock's reading when the last successful request for the lease was sent. A grant's time counts
+    from there, so that no renewal delays a command.
     """
 
     __slots__ = ("created", "key", "lease", "name", "renewed", "since")
 
-    def __init__(self, name: str, among: Keys) -> None:
+    def __init__(self, name: str, among: Keys, lease: int) -> None:
         self.name = name
-        self.lease = keys.new_lease()
+        self.lease = lease
         self.key = among.place(name, self.lease)
         self.since = round(time.time(), 3)
-        self.renewed = 0.0
+        self.renewed = _NEVER
         self.created = 0
 
 
@@ -77,6 +80,7 @@ class EtcdBackend:
         self._server = server
         self._keys = Keys(prefix)
         self._place: _Place | None = None
+        self._has_queued = False
         self._own_watch: tuple[str, Watch] | None = None
         # The revision at which our key was last seen, and the generation that its value was last seen to
         # have.
@@ -89,13 +93,13 @@ class EtcdBackend:
         self._keys.check(name)
         deadline = Deadline.after(limit)
         if self._place is None or self._place.name != name:
-            self._place = _Place(name, self._keys)
+            self._place = _Place(name, self._keys, self._first_lease(name, holder))
         try:
             return self._attempt(self._place, holder, ttl, deadline)
         except LeaseNotFound:
             # The lease of our place ended while nobody could renew it, or the key was deleted: queue up
             # again.
-            self._place = _Place(name, self._keys)
+            self._place = _Place(name, self._keys, keys.new_lease())
         try:
             return self._attempt(self._place, holder, ttl, deadline)
         except LeaseNotFound:
@@ -306,6 +310,18 @@ class EtcdBackend:
             self._empty_leases.clear()
         self._server.close()
 
+    def _first_lease(self, name: str, holder: str) -> int:
+        """The lease for a place in the queue.
+
+        For the first it follows from the holder: a keeper that takes the place of a killed one finds its key
+        there, so nobody waits until a dead keeper's place lapses. A later one is fresh, because the earlier
+        may still be revoked.
+        """
+        if self._has_queued:
+            return keys.new_lease()
+        self._has_queued = True
+        return keys.lease_of(holder, self._keys.queue(name))
+
     def _put_if_ours(self, grant: Grant, key: str, value: Mapping[str, Any], limit: float) -> None:
         self._handle_of(grant)
         put = Op("put", key, value=toolbox.dumps(value))
@@ -341,12 +357,21 @@ class EtcdBackend:
             others = [entry.key for some in newest for entry in some if entry.key != place.key]
             handle = {"ttl": ttl, "predecessor": others[0] if others else "", "revision": outcome.revision}
             return keys.dated(self._held(oldest[0], deadline, handle, control), record_of(record))
-        if place.renewed < began:
+        if place.renewed < began - ttl / 2:
             if not self._server.keep_lease_alive(place.lease, deadline):
                 raise LeaseNotFound
             place.renewed = began
         handle = {"lease": place.lease, "since": place.since, "known": self._server.known()}
-        return Grant(place.name, holder, place.created, ttl, handle, record_of(record), control=control)
+        return Grant(
+            place.name,
+            holder,
+            place.created,
+            ttl,
+            handle,
+            record_of(record),
+            control=control,
+            renewed=place.renewed,
+        )
 
     def _look(self, place: _Place, holder: str, ttl: float, deadline: Deadline) -> Outcome:
         """Our key, the oldest, the record, the control; where our key was just made, also the two newest."""

@@ -92,6 +92,11 @@ def new_lease() -> int:
     return int.from_bytes(os.urandom(8), "big") >> 1 or 1
 
 
+def lease_of(holder: str, queue: str) -> int:
+    """The lease id of a holder's first place in a queue: another process of the same turn goes on with it."""
+    return toolbox.hashed([holder, queue]) >> 17 or 1
+
+
 def generation_prefix(generation: int) -> str:
     """The beginning of a key's value while a keeper of this generation has it: it sorts by generation."""
     return f'{{"generation":"{generation:08}'

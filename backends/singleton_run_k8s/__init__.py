@@ -28,4 +28,5 @@ def open_backend(url: str, environ: Mapping[str, str]) -> LeaseBackend:
         from singleton_run_k8s.login_kubeconfig import KubeconfigLogin
 
         login = KubeconfigLogin(address, environ)
-    return LeaseBackend(Api(login, address.namespace), stamps=address.stamps)
+    pod = (address.pod, address.pod_namespace)
+    return LeaseBackend(Api(login, address.namespace), stamps=address.stamps, pod=pod)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from singleton_run.api.lock_address import parts, refuse
 from singleton_run.api.url import options, unquoted
 
@@ -20,10 +22,11 @@ class Address:
 
     `namespace` and `context` are empty where nothing names them. `account` is the folder of the service
     account to log in with. Where it is empty, `kubeconfig` has the paths of kubeconfigs, with colons between
-    them; it is empty for the user's own. `stamps`: the API server's clock may be used.
+    them; it is empty for the user's own. `stamps`: the API server's clock may be used. `pod` is the name of
+    the pod that we run in, and `pod_namespace` its namespace, empty for that of the login.
     """
 
-    __slots__ = ("account", "context", "kubeconfig", "namespace", "stamps")
+    __slots__ = ("account", "context", "kubeconfig", "namespace", "pod", "pod_namespace", "stamps")
 
     def __init__(self, url: str, environ: Mapping[str, str]) -> None:
         try:
@@ -40,6 +43,8 @@ class Address:
         self.context = words.get("context", "")
         self.stamps = _clock(words.get("clock", ""))
         self.kubeconfig = environ.get("KUBECONFIG", "")
+        self.pod = environ.get("POD_NAME") or environ.get("HOSTNAME") or os.uname().nodename
+        self.pod_namespace = environ.get("POD_NAMESPACE", "")
         by_file = bool(self.context or self.kubeconfig)
         in_pod = bool(environ.get("KUBERNETES_SERVICE_HOST"))
         self.account = words.get("service-account") or (ACCOUNT if in_pod and not by_file else "")

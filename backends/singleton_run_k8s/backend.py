@@ -41,10 +41,14 @@ _SAY_LIMIT, _SAY_SOON = 1.0, 0.2
 
 
 class LeaseBackend:
-    """Leases in one namespace. `stamps`: the API server's clock may be used. See `contract.Backend`."""
+    """Leases in one namespace. `stamps`: the API server's clock may be used. See `contract.Backend`.
 
-    def __init__(self, api: Api, *, stamps: bool) -> None:
+    `pod` is the name of the pod that we run in, and its namespace (empty: that of the login).
+    """
+
+    def __init__(self, api: Api, *, stamps: bool, pod: tuple[str, str] = ("", "")) -> None:
         self._api = api
+        self._pod = pod
         self._stamps = stamps
         self._events = Events(api)
         # The Lease that we try to get: its object's name, how we last saw it, and the watch on it.
@@ -269,13 +273,19 @@ class LeaseBackend:
         """Version, login, permissions, a Lease made as a dry run, the server's stamps, and the watch."""
         from singleton_run_k8s import doctor
 
-        yield from doctor.examine(self._api, name, limit, stamps=self._stamps)
+        yield from doctor.examine(self._api, name, limit, stamps=self._stamps, pod=self._pod)
 
     def setup(self, name: str, limit: float) -> str:
         """A Role and its RoleBinding as YAML, for whoever we are logged in as."""
         from singleton_run_k8s import doctor
 
         return doctor.setup(self._api, limit)
+
+    def label_pod(self, label: str, limit: float, *, on: bool) -> None:
+        """Set the label on our pod, or take it away, which needs the permission to patch pods."""
+        from singleton_run_k8s import pod
+
+        pod.label(self._api, *self._pod, label, Deadline.after(limit), on=on)
 
     def offset(self) -> tuple[float, float] | None:
         """By the Date of the last answer, which is in whole seconds."""

@@ -142,17 +142,19 @@ class Api:
         return access.client.request("POST", path, headers, body, deadline).status < 300
 
     def ask(
-        self, method: str, path: str, body: Mapping[str, Any] | None, deadline: Deadline
+        self, method: str, path: str, body: Mapping[str, Any] | None, deadline: Deadline, kind: str = ""
     ) -> tuple[int, Any]:
         """The status and the value of an answer to a request for something else than Leases.
 
-        `path` begins at the API server's root. The value is None if it isn't JSON. Raises Unavailable,
-        Refused (for the login alone), Interrupted.
+        `path` begins at the API server's root. `kind` is the body's media type, empty for that of JSON. The
+        value is None if it isn't JSON. Raises Unavailable, Refused (for the login alone), Interrupted.
         """
         data = b"" if body is None else toolbox.dumps(body).encode()
 
         def ask() -> tuple[int, Any]:
             access, headers = self._prepared(deadline)
+            if kind:
+                headers["Content-Type"] = kind
             sent = toolbox.now()
             answer = access.client.request(method, access.path + path, headers, data, deadline)
             self.clock.read(answer.headers.get("date"), sent, toolbox.now())
@@ -170,6 +172,10 @@ class Api:
     def namespace(self) -> str:
         """The namespace of the Leases; empty if the login decides it and wasn't made yet."""
         return self._namespace or (self._access.namespace if self._access is not None else "")
+
+    def own_namespace(self, deadline: Deadline) -> str:
+        """The namespace of the login: in a pod, that of the pod. Raises Unavailable, Refused, Interrupted."""
+        return self._prepared(deadline)[0].namespace
 
     def known(self) -> Any:
         """The server's addresses, for `recall` in a fresh process; survives JSON."""

@@ -42,8 +42,10 @@ _SOON = 60.0
 _LONGEST_NAME = 200
 
 
-def examine(api: Api, name: str, limit: float, *, stamps: bool) -> Iterator[Finding]:
-    """See `contract.Backend`. `stamps`: the API server's clock may be used."""
+def examine(
+    api: Api, name: str, limit: float, *, stamps: bool, pod: tuple[str, str] = ("", "")
+) -> Iterator[Finding]:
+    """See `contract.Backend`. `stamps`: the API server's clock may be used. `pod`: ours, its namespace."""
     user = _user(api, limit)
     yield _version(api, limit)
     yield good(f"we are logged in as {user or 'somebody'}, and lock in the namespace {api.namespace}")
@@ -56,6 +58,7 @@ def examine(api: Api, name: str, limit: float, *, stamps: bool) -> Iterator[Find
         if not allowed[verb] and (verb != "create" or found is None):
             yield _lacking(api, verb, grade, use, name)
     yield _events(api, limit)
+    yield _label(api, *pod, limit)
     if found is None and allowed["create"]:
         found = _made_dry(api, name or _DRY, limit)
         yield good(f"the namespace {api.namespace} takes a Lease (made as a dry run)")
@@ -98,6 +101,10 @@ rules:
   - apiGroups: [""]
     resources: ["events"]
     verbs: ["create"]
+  # For --label-pod alone. Who may patch pods may change every pod of the namespace.
+  # - apiGroups: [""]
+  #   resources: ["pods"]
+  #   verbs: ["patch"]
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
@@ -165,6 +172,10 @@ def _may(api: Api, verb: str, name: str, limit: float, resource: str = "leases",
     what = {"namespace": api.namespace, "verb": verb, "group": group, "resource": resource}
     if name and verb not in ("create", "list"):
         what["name"] = of_lock(name)
+    return _allowed(api, what, limit)
+
+
+def _allowed(api: Api, what: Mapping[str, str], limit: float) -> bool:
     body = {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SelfSubjectAccessReview",
@@ -187,6 +198,16 @@ def _events(api: Api, limit: float) -> Finding:
     if _may(api, "create", "", limit, "events", ""):
         return good(f"we may create events in {api.namespace}")
     return good("we may not create events, which is optional: kubectl describe lease tells less so")
+
+
+def _label(api: Api, pod: str, namespace: str, limit: float) -> Finding:
+    """Whether --label-pod would work; a doctor who doesn't run in a pod asks as if it did."""
+    place = namespace or api.own_namespace(Deadline.after(limit))
+    if _allowed(
+        api, {"namespace": place, "verb": "patch", "group": "", "resource": "pods", "name": pod}, limit
+    ):
+        return good(f"we may patch pods in {place}, which --label-pod needs")
+    return good(f"we may not patch pods in {place}, which is optional: without it there is no --label-pod")
 
 
 def _made_dry(api: Api, name: str, limit: float) -> Lease:

@@ -11,13 +11,24 @@ from singleton_run.api.record import parsed, parsed_mark
 from singleton_run.api.toolbox import digest
 from singleton_run.errors import Failure, Lost, Refused, Unavailable
 from singleton_run_postgres.client import Session
-from singleton_run_postgres.errors import AGAIN, EXISTS, MAY_NOT, NO_SCHEMA, NO_TABLE, ServerError
+from singleton_run_postgres.errors import (
+    AGAIN,
+    EXISTS,
+    MAY_NOT,
+    NO_OBJECT,
+    NO_SCHEMA,
+    NO_TABLE,
+    ServerError,
+)
 from singleton_run_postgres.statements import (
+    CHANNEL,
+    LONGEST_CHANNEL,
     Statements,
     controls_name,
     create,
     create_controls,
     create_marks,
+    create_triggers,
     for_administrator,
     marks_name,
     table_name,
@@ -46,7 +57,6 @@ _LOOK_LIMIT = 5.0
 _BEHIND = 2.0
 _LONGEST_QUEUE = 60.0
 _MOMENT = 0.005
-_LONGEST_CHANNEL = 63
 _LONGEST_KEY = 1000
 # A command that ends sooner is spared the LISTEN.
 _LISTEN_AFTER = 0.05
@@ -391,6 +401,16 @@ class PostgresBackend:
         if make in (_LOCKS, _CONTROLS):
             self._make_table(create_controls(controls), deadline)
             self._statements = self._with_controls
+        if make == _LOCKS:
+            self._make_triggers(deadline)
+
+    def _make_triggers(self, deadline: Deadline) -> None:
+        """Without these a holder finds out by its next renewal that its row was deleted by hand."""
+        try:
+            self._session.ask(create_triggers(self._address.schema, self._address.table), [], deadline)
+        except ServerError as error:
+            if error.state not in (*EXISTS, MAY_NOT, NO_OBJECT):
+                raise self._failure(error) from None
 
     def _make_table(self, statement: str, deadline: Deadline) -> None:
         try:
@@ -408,8 +428,7 @@ class PostgresBackend:
 
 def _channel(name: str) -> str:
     """The channel that tells of a release (see docs/postgres.md). Two locks may share one: it only wakes."""
-    channel = f"singleton_run:{name}"
-    return channel if len(channel) <= _LONGEST_CHANNEL else f"singleton_run:{digest([name])}"
+    return f"{CHANNEL}{name}"[:LONGEST_CHANNEL]
 
 
 def _plain(holder: str) -> str:

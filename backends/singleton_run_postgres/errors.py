@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 AGAIN = ("40001", "40P01")  # serialization failure, deadlock: the same statement will do
 NO_TABLE = "42P01"
 NO_SCHEMA = "3F000"
+NO_OBJECT = "42704"
 MAY_NOT = "42501"
 EXISTS = ("42P07", "42710", "23505")  # another made the table at the same moment
 READ_ONLY = "25006"

@@ -22,7 +22,10 @@ from __future__ import annotations
 import time
 
 LOOK_EVERY = 2.0
-MARKS, CONTROLS = "_once", "_control"
+MARKS, CONTROLS, TOLD = "_once", "_control", "_told"
+CHANNEL = "singleton_run:"
+LONGEST_CHANNEL = 63
+_TRIGGER = "singleton_run_told"
 _LONGEST_NAME = 63
 
 
@@ -77,6 +80,25 @@ def create_controls(controls: str) -> str:
     )
 
 
+def create_triggers(schema: str, table: str) -> str:
+    """The statement that has the server notify the holder of a live lease that is deleted or overwritten.
+
+    What it makes may be there already.
+    """
+    name, function = table_name(schema, table), table_name(schema, cut_off(f"{table}{TOLD}"))
+    return (
+        f"DO $do$ BEGIN BEGIN CREATE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql AS $told$ BEGIN "
+        f"PERFORM pg_notify(left('{CHANNEL}' || OLD.name, {LONGEST_CHANNEL}), ''); RETURN NULL; END $told$; "
+        "EXCEPTION WHEN duplicate_function OR unique_violation THEN NULL; END; "
+        f"CREATE TRIGGER {_TRIGGER}_delete AFTER DELETE ON {name} "
+        f"FOR EACH ROW EXECUTE FUNCTION {function}(); "
+        f"CREATE TRIGGER {_TRIGGER}_update AFTER UPDATE OF holder, token ON {name} FOR EACH ROW "
+        "WHEN (OLD.holder <> '' AND OLD.released <> OLD.token AND OLD.until > clock_timestamp() "
+        "AND (NEW.holder, NEW.token) IS DISTINCT FROM (OLD.holder, OLD.token)) "
+        f"EXECUTE FUNCTION {function}(); EXCEPTION WHEN duplicate_object THEN NULL; END $do$"
+    )
+
+
 def for_administrator(schema: str, table: str, role: str) -> list[str]:
     """The statements that an administrator runs once so that `role` can use the lock."""
     name, marks = table_name(schema, table), marks_name(schema, table)
@@ -85,6 +107,7 @@ def for_administrator(schema: str, table: str, role: str) -> list[str]:
         create(name),
         create_marks(marks),
         create_controls(controls),
+        create_triggers(schema, table),
         f"GRANT USAGE ON SCHEMA {quoted(schema)} TO {quoted(role)}",
         f"GRANT SELECT, INSERT, UPDATE ON {name} TO {quoted(role)}",
         f"GRANT SELECT, INSERT, UPDATE, DELETE ON {marks} TO {quoted(role)}",

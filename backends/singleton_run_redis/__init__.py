@@ -9,21 +9,25 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from singleton_run_redis.backend import RedisBackend
+    from typing import Any
 
 __all__ = ["open_backend"]
 
 
-def open_backend(url: str, environ: Mapping[str, str]) -> RedisBackend:
-    """The backend for `redis`, whose address is in REDIS_URL, or for a URL of redis, rediss or unix.
+def open_backend(url: str, environ: Mapping[str, str]) -> Any:
+    """The RedisBackend or QuorumBackend for `redis`, whose address is in REDIS_URL, or for a URL.
 
     Nobody is contacted. Raises Refused (78).
     """
     from singleton_run_redis.address import Address
-    from singleton_run_redis.backend import RedisBackend
 
     address = Address(url, environ)
+    if address.masters:
+        from singleton_run_redis.quorum import QuorumBackend
+
+        return QuorumBackend(address.masters)
+    from singleton_run_redis.backend import RedisBackend
+
     backend = RedisBackend(address)
     if address.insecure:
         text = "the certificate of redis is not checked: anybody may be answering in its place"

@@ -17,7 +17,9 @@ _FORMS = {
     "unix": "unix://[USER:PASSWORD@]/PATH/OF/SOCKET?db=DATABASE",
     "redis+sentinel": "redis+sentinel://[USER:PASSWORD@]HOST:PORT,HOST:PORT/SERVICE?db=DATABASE",
     "redis+cluster": "redis+cluster://[USER:PASSWORD@]HOST:PORT,HOST:PORT",
+    "redis+quorum": "redis+quorum://[USER:PASSWORD@]HOST:PORT,HOST:PORT,HOST:PORT/DATABASE",
 }
+_FEWEST_MASTERS = 3
 _LONGEST_PATH = 107
 _MOST_REPLICAS = 5
 _LOGIN = ("db", "username", "password", "replicas")
@@ -32,10 +34,11 @@ class Address:
     `host` and `port` say where it is; for a Unix socket `host` is the socket's path, and `port` 0. Where
     `sentinels` (their hosts and ports) tell that, `service` is the name by which they know it, `host` is
     empty, and `sentinel_login` are our user and password with them. Where a cluster is meant, `nodes` are
-    hosts and ports of some of its nodes, and `host` is empty. `replicas`: how many of them must have what was
-    written before it counts. `user` and `password` are empty without login. `tls`: TLS is spoken, and `ca`,
-    `cert` and `key` are paths of files, empty for none; `server_name` is the name that the certificate must
-    have in place of the host's. `insecure`: the certificate is not checked.
+    hosts and ports of some of its nodes, and `host` is empty. Where a majority of independent servers is
+    meant, `masters` has an Address for each of them, and `host` is empty. `replicas`: how many of them must
+    have what was written before it counts. `user` and `password` are empty without login. `tls`: TLS is
+    spoken, and `ca`, `cert` and `key` are paths of files, empty for none; `server_name` is the name that the
+    certificate must have in place of the host's. `insecure`: the certificate is not checked.
     """
 
     __slots__ = (
@@ -45,6 +48,7 @@ class Address:
         "host",
         "insecure",
         "key",
+        "masters",
         "nodes",
         "password",
         "port",
@@ -101,10 +105,13 @@ class Address:
             raise ValueError("the database is not a number")
         if self.nodes and self.database:
             raise ValueError("a cluster has no database but 0")
+        if scheme == "redis+quorum":
+            self._read_masters(hosts)
 
     def _read_place(self, scheme: str, hosts: str, path: str, words: Mapping[str, str]) -> str:
         """Where the server is; the database, if the URL has one. Raises ValueError."""
         database = words.get("db", "")
+        self.masters: list[Address] = []
         self.nodes: list[tuple[str, int]] = []
         self.sentinels: list[tuple[str, int]] = []
         self.service = ""
@@ -119,6 +126,9 @@ class Address:
             self._read_sentinels(hosts, path, words)
         elif scheme == "redis+cluster":
             self._read_nodes(hosts, path)
+        elif scheme == "redis+quorum":
+            self.host, self.port = "", 0
+            database = path.strip("/") or database
         else:
             self.host, self.port = host_and_port(hosts or "127.0.0.1", _PORT)
             database = path.strip("/") or database
@@ -137,6 +147,19 @@ class Address:
         self.nodes = [host_and_port(place, _PORT) for place in hosts.split(",")]
         if path.strip("/"):
             raise ValueError("nothing can follow the hosts of a cluster, which has no databases")
+
+    def _read_masters(self, hosts: str) -> None:
+        places = [host_and_port(place, _PORT) for place in hosts.split(",")]
+        if len(places) < _FEWEST_MASTERS or len({*places}) < len(places):
+            raise ValueError("a quorum is at least three servers, each named once")
+        if self.replicas:
+            raise ValueError("a quorum waits for no replicas: leave `replicas` out")
+        for host, port in places:
+            master = Address.__new__(Address)
+            for word in Address.__slots__:
+                setattr(master, word, getattr(self, word))
+            master.host, master.port, master.masters = host, port, []
+            self.masters.append(master)
 
 
 def _is_utf8(text: str) -> bool:

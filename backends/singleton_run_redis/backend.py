@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 _TOO_SLOW = "redis: the server was too slow"
 # A command that ends sooner is spared the subscription; what changed before it is asked for then.
-_LISTEN_AFTER = 0.05
+LISTEN_AFTER = 0.05
 # Each waiter looks this much later after the holder's end than the one before it, which takes the lock.
 _BEHIND = 0.05
-_LONGEST_PAUSE = 5.0
+LONGEST_PAUSE = 5.0
 _LONGEST_NUMBER = 20
 _LOST = {
     "gone": "its lease has ended, or its key was deleted",
@@ -38,7 +38,7 @@ _LOST = {
 }
 
 
-class _Place:
+class Place:
     """A place in the queue for the lock `name`: who stands there, and for how many seconds without a sign."""
 
     __slots__ = ("holder", "name", "stood", "ttl")
@@ -57,24 +57,24 @@ class RedisBackend:
         self.warning: tuple[str, str] | None = None
         self._address = address
         self._session = Session(address)
-        self._place: _Place | None = None
+        self._place: Place | None = None
         self._version: str | None = None
 
     def acquire(self, name: str, holder: str, ttl: float, limit: float) -> Grant | Held:
         """Take the lock if it is free and nobody who waits comes before, else a place in the queue."""
         deadline = Deadline.after(limit)
-        holder = _plain(holder)
-        self._place = _Place(name, holder, ttl)
-        _, how, *rest = self._change("take", name, [holder, _ms(ttl)], deadline)
+        holder = plain_holder(holder)
+        self._place = Place(name, holder, ttl)
+        _, how, *rest = self._change("take", name, [holder, in_ms(ttl)], deadline)
         self._session.forget_pushes()
         if how == "mine":
             token, record, control, self._version = rest
             self._confirm(deadline)
-            return Grant(name, holder, int(token), ttl, {}, _loaded(record), control=_loaded_control(control))
+            return Grant(name, holder, int(token), ttl, {}, loaded(record), control=loaded_control(control))
         if how == "worn":
             key = keys_of(name)[1]
             raise Refused(f"redis: the token in the key {key} can't grow: delete the key", UNUSABLE)
-        return _held(rest)
+        return held_by(rest)
 
     def wait(self, held: Held, until: float, wake: int) -> None:
         """Listen on our own channel, and look again when the lease ends, and every third of a ttl."""
@@ -83,7 +83,7 @@ class RedisBackend:
             return
         deadline = Deadline(until, wake)
         try:
-            self._wait(place, _look_at(held, place), deadline)
+            self._wait(place, look_at(held, place), deadline)
         except Interrupted:
             return
         except Unavailable:
@@ -99,15 +99,15 @@ class RedisBackend:
     def renew(self, grant: Grant, limit: float) -> Mapping[str, Any] | None:
         """Move the end of the key's life, if it has our token and holder and no later generation."""
         deadline = Deadline.after(limit)
-        control, self._version = self._hold("renew", grant, [_ms(grant.ttl)], deadline)
+        control, self._version = self._hold("renew", grant, [in_ms(grant.ttl)], deadline)
         self._session.forget_pushes()
         self._confirm(deadline)
-        return _loaded_control(control)
+        return loaded_control(control)
 
     def hold(self, grant: Grant, until: float, wake: int) -> None:
         """Listen on our own channel. While nobody can be listened to, try again less and less often."""
         deadline = Deadline(until, wake)
-        if not self._session.listens and toolbox.wait(deadline.within(_LISTEN_AFTER).until, [wake]):
+        if not self._session.listens and toolbox.wait(deadline.within(LISTEN_AFTER).until, [wake]):
             return
         pause = 0.1
         while not deadline.passed():
@@ -120,7 +120,7 @@ class RedisBackend:
                 self._session.drop()
                 if toolbox.wait(deadline.within(pause).until, [wake]):
                     return
-                pause = min(2 * pause, _LONGEST_PAUSE)
+                pause = min(2 * pause, LONGEST_PAUSE)
 
     def write(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
         """Put the record into its key."""
@@ -128,7 +128,7 @@ class RedisBackend:
 
     def release(self, grant: Grant, record: Mapping[str, Any], limit: float, keep: float = 0.0) -> None:
         """Delete the lock's key, at once or in `keep` seconds, put the record, and wake who is next."""
-        values = [toolbox.dumps(record), _ms(max(0.0, keep))]
+        values = [toolbox.dumps(record), in_ms(max(0.0, keep))]
         self._hold("release", grant, values, Deadline.after(limit))
         self._place = None
 
@@ -200,22 +200,22 @@ class RedisBackend:
         """Drop the connection."""
         self._session.drop()
 
-    def _wait(self, place: _Place, look_at: float, deadline: Deadline) -> None:
+    def _wait(self, place: Place, again: float, deadline: Deadline) -> None:
         """Return when the lock may be free, or at the deadline. Raises Interrupted, Unavailable, Refused."""
         while not deadline.passed():
             soon = deadline.within(toolbox.request_limit(place.ttl))
             began = self._listen(place.name, place.holder, soon)
             # What was said before we listened is missed: look once more after that.
-            if not began and self._session.pause(deadline.earlier(look_at)):
+            if not began and self._session.pause(deadline.earlier(again)):
                 return
             if not deadline.passed():
                 soon = deadline.within(toolbox.request_limit(place.ttl))
                 place.stood = toolbox.now()
-                answer = self._change("stand", place.name, [place.holder, _ms(place.ttl)], soon)
+                answer = self._change("stand", place.name, [place.holder, in_ms(place.ttl)], soon)
                 if answer[1] == "free":
                     return
                 self._session.forget_pushes()
-                look_at = _look_at(_held(answer[2:]), place)
+                again = look_at(held_by(answer[2:]), place)
 
     def _listen(self, name: str, holder: str, deadline: Deadline) -> bool:
         self._session.connect(deadline)
@@ -224,30 +224,37 @@ class RedisBackend:
         except ServerError as error:
             raise error.failure() from None
 
+    def _track(self, deadline: Deadline) -> bool:
+        try:
+            return self._session.track(deadline)
+        except ServerError as error:
+            raise error.failure() from None
+
     def _has_changed(self, grant: Grant, deadline: Deadline) -> bool:
         """Listen; where that begins now, whether the control has changed since we last heard of it.
 
-        It begins anew where the node of a cluster that we ask names another one.
+        It begins anew where the node of a cluster that we ask names another one. Who deletes the lock's key
+        by hand tells nobody: so the server is asked to tell of that.
         """
         soon = deadline.within(toolbox.request_limit(grant.ttl))
         values = [grant.holder, str(grant.token), str(grant.generation)]
-        while self._listen(grant.name, grant.holder, soon):
+        while any((self._listen(grant.name, grant.holder, soon), self._track(soon))):
             answer = self._ask("check", grant.name, ["", *values], soon)
-            if _lost(answer) is not None or answer[3] != self._version:
+            if lost_by(answer) is not None or answer[3] != self._version:
                 return True
         return False
 
     def _look(self, operation: str, name: str, limit: float) -> Look:
         answer = self._ask(operation, name, ["", ""], Deadline.after(limit))
         holder, since, left, token, kept, record, control, version, *queue = answer[2:]
-        held = None if holder is None else _held([holder, since, left, token, control, 0])
+        held = None if holder is None else held_by([holder, since, left, token, control, 0])
         state = Look.FREE if held is None else Look.KEPT if kept else Look.HELD
         waiting = [Held(who, since=int(at) / 1e6) for who, at in zip(queue[::2], queue[1::2], strict=True)]
         return Look(
             state,
             held,
-            _loaded(record),
-            control=_loaded_control(control),
+            loaded(record),
+            control=loaded_control(control),
             version=version or "",
             waiting=waiting,
         )
@@ -256,7 +263,7 @@ class RedisBackend:
         """Do what only the holder may: the control and its version. Raises Lost, Unavailable, Refused."""
         mine = [grant.holder, str(grant.token), str(grant.generation)]
         answer = self._change(operation, grant.name, [*mine, *values], deadline)
-        lost = _lost(answer)
+        lost = lost_by(answer)
         if lost is not None:
             raise lost
         control, version = (*answer[2:], None, None)[:2]
@@ -290,7 +297,7 @@ class RedisBackend:
             raise error.failure() from None
 
 
-def _look_at(held: Held, place: _Place) -> float:
+def look_at(held: Held, place: Place) -> float:
     """When a waiter looks again by itself (boot clock): at the holder's end, but the first waiter first."""
     regular = place.stood + place.ttl / 3
     if held.until is None:
@@ -298,7 +305,7 @@ def _look_at(held: Held, place: _Place) -> float:
     return min(regular, held.until + _BEHIND * int(held.handle.get("rank", 0)))
 
 
-def _held(answer: Answer) -> Held:
+def held_by(answer: Answer) -> Held:
     """Who has the lock, by the script's answer."""
     holder, since, left, token, control, rank = answer
     return Held(
@@ -308,7 +315,7 @@ def _held(answer: Answer) -> Held:
         until=toolbox.now() + (left + 1) / 1000 if left >= 0 else None,
         handle={"rank": rank},
         token=_whole(token),
-        control=_loaded_control(control),
+        control=loaded_control(control),
     )
 
 
@@ -324,26 +331,29 @@ def _number(text: str | None, unit: float) -> float | None:
     return int(text) / unit
 
 
-def _lost(answer: Answer) -> Lost | None:
+def lost_by(answer: Answer) -> Lost | None:
+    """The loss that the script's answer tells of; None without one."""
     if answer[1] != "lost":
         return None
     _, _, why, holder = answer
     return Lost(_LOST.get(why) or f"{holder or 'nobody'} holds it")
 
 
-def _ms(seconds: float) -> str:
+def in_ms(seconds: float) -> str:
     """Whole milliseconds, rounded up."""
     return str(int(-(-seconds * 1000 // 1)))
 
 
-def _plain(holder: str) -> str:
+def plain_holder(holder: str) -> str:
     """`holder` in ASCII."""
     return holder.encode("ascii", "backslashreplace").decode()
 
 
-def _loaded(record: str | None) -> Mapping[str, Any] | None:
+def loaded(record: str | None) -> Mapping[str, Any] | None:
+    """A record from its text."""
     return None if record is None else parsed(record)
 
 
-def _loaded_control(text: str | None) -> Mapping[str, Any] | None:
+def loaded_control(text: str | None) -> Mapping[str, Any] | None:
+    """A control from its text."""
     return None if text is None else controls.parsed(text)

@@ -51,6 +51,7 @@ class Session:
         self._link: Link | None = None
         self._book = AddressBook()
         self._channels: list[str] = []
+        self._tracks = False
         self._tls = _tls(address)
         self._server = (address.host, address.port)
         self._sentinels: Sentinels | None = None
@@ -203,6 +204,22 @@ class Session:
         self._channels = [*channels]
         return True
 
+    def track(self, deadline: Deadline) -> bool:
+        """Have the server tell of changes to all keys that are read from now on; true if that begins now.
+
+        Each key is told of once, and not when we change it. An older user of the server may lack the right:
+        then only the channels tell. Raises ServerError, Unavailable, Interrupted.
+        """
+        if self._tracks:
+            return False
+        try:
+            self.ask(("CLIENT", "TRACKING", "ON", "NOLOOP"), deadline)
+        except ServerError as error:
+            if error.code not in ("NOPERM", "ERR"):
+                raise
+        self._tracks = True
+        return True
+
     def pause(self, deadline: Deadline) -> bool:
         """Wait until a channel says something; false at the deadline.
 
@@ -233,6 +250,7 @@ class Session:
         """Close the connection, without waiting for anything."""
         link, self._link = self._link, None
         self._channels = []
+        self._tracks = False
         if link is not None:
             link.close()
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from singleton_run.api.deadline import Deadline
-from singleton_run.api.finding import bad, good, warning
-from singleton_run.errors import UNUSABLE, Refused
+from singleton_run.api.finding import Finding, bad, good, warning
+from singleton_run.api.url import authority
+from singleton_run.errors import UNUSABLE, Failure, Refused
+from singleton_run_redis.client import Session
 from singleton_run_redis.errors import RIGHTS, ServerError
 from singleton_run_redis.scripts import SHA, channels_of, keys_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from singleton_run.api.finding import Finding
     from singleton_run_redis.address import Address
-    from singleton_run_redis.client import Session
 
 _ANY = "doctor"
 _USER = "singleton-run"
@@ -31,7 +31,7 @@ local asked = {
     {'pexpire', lock, '1'}, {'pexpire', queue, '1'}, {'pexpire', waiters, '1'},
     {'zadd', queue, '1', 'x'}, {'zrange', queue, '0', '0'},
     {'zrank', queue, 'x'}, {'zrem', queue, 'x'}, {'zscore', queue, 'x'}, {'publish', ARGV[1], 'x'},
-    {'evalsha', ARGV[2], '0'}, {'scan', '0'}, {'time'}, {'select', '0'},
+    {'evalsha', ARGV[2], '0'}, {'client', 'tracking', 'on'}, {'scan', '0'}, {'time'}, {'select', '0'},
 }
 for _, hash in ipairs({lock, record, control, waiters, once}) do
     table.insert(asked, {'hget', hash, 'x'})
@@ -59,6 +59,28 @@ def examine(session: Session, address: Address, name: str, limit: float) -> Iter
     yield from _data(session, limit)
     yield _user(address)
     yield _encryption(address)
+
+
+def examine_all(addresses: Sequence[Address], name: str, limit: float) -> Iterator[Finding]:
+    """The same for each server of a quorum, each finding with the server that it is about."""
+    well = 0
+    for address in addresses:
+        place = authority(address.host, address.port)
+        session = Session(address)
+        try:
+            for found in examine(session, address, name, limit):
+                yield Finding(found.grade, f"{place}: {found.text}", found.todo)
+        except Failure as error:
+            yield warning(f"{place} is of no use: {error}", "mend it: a quorum lives on its spare servers")
+        else:
+            well += 1
+        finally:
+            session.drop()
+    need = len(addresses) // 2 + 1
+    if well < need:
+        yield bad(f"{well} of {len(addresses)} servers can be used, and {need} are needed", "mend the others")
+    else:
+        yield good(f"{well} of {len(addresses)} servers can be used, and {need} are needed")
 
 
 def setup(address: Address) -> str:

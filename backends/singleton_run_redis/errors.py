@@ -9,8 +9,8 @@ NO_SCRIPT = "NOSCRIPT"
 MOVED_ON = ("READONLY", "MASTERDOWN", "LOADING", "NOAUTH", "CLUSTERDOWN")
 
 RIGHTS = (
-    "~singleton-run:* &singleton-run:* +select +time +eval +evalsha +scan +subscribe +publish +get +set +del "
-    "+pexpire +pttl +hget +hmget +hset +hdel +zadd +zrange +zrank +zrem +zscore"
+    "~singleton-run:* &singleton-run:* +select +time +eval +evalsha +scan +subscribe +client|tracking "
+    "+publish +get +set +del +pexpire +pttl +hget +hmget +hset +hdel +zadd +zrange +zrank +zrem +zscore"
 )
 """What a user must be allowed, as ACL SETUSER takes it. Nothing else is needed."""
 _LOGIN = "check user and password (in the URL, REDIS_URL or REDISCLI_AUTH)"

@@ -91,10 +91,11 @@ end
 """
 
 _TAKING = """
--- ARGV: the ttl in ms
+-- ARGV: the ttl in ms. In a quorum also the time of arrival, and the token that is asked for: both are the
+-- same on all its servers.
 local function queue_up(ttl, listens)
     local lapse, state = place(me)
-    if not redis.call('ZSCORE', queue, me) then redis.call('ZADD', queue, clock, me) end
+    if not redis.call('ZSCORE', queue, me) then redis.call('ZADD', queue, ARGV[5] or clock, me) end
     if listens or state == 'l' then
         put(me, now + ttl * 1000, 'l')
     else
@@ -124,7 +125,7 @@ if op == 'take' or op == 'stand' then
     if op == 'stand' then return {clock, 'free'} end
     local last = tonumber(redis.call('GET', token) or '') or 0
     if last >= 9007199254740991 then return {clock, 'worn'} end
-    local fresh = text(math.max(last + 1, now))
+    local fresh = text(math.max(last + 1, tonumber(ARGV[6] or '') or now))
     redis.call('SET', token, fresh)
     drop(me)
     redis.call('DEL', lock)
@@ -137,6 +138,26 @@ end
 if op == 'leave' then
     drop(me)
     if holder == me and not kept then free() elseif not holder then wake_next() end
+    return {clock, 'done'}
+end
+
+-- What was taken isn't a majority: give it back, and wait in the old place.
+if op == 'yield' then
+    queue_up(tonumber(ARGV[4]), ARGV[6] == 'l')
+    if holder == me and not kept then free() end
+    return {clock, 'done'}
+end
+
+-- The lock is ours on a majority, with the token in ARGV: have it here too, for so many ms.
+if op == 'seal' or op == 'heal' then
+    local mine = holder == me and not kept and (tonumber(held[2] or '') or 0) <= tonumber(ARGV[4])
+    if not mine and (holder or op == 'seal') then return {clock, 'lost', 'other', holder} end
+    if (tonumber(redis.call('GET', token) or '') or 0) < tonumber(ARGV[4]) then
+        redis.call('SET', token, ARGV[4])
+    end
+    drop(me)
+    redis.call('HSET', lock, 'holder', me, 'token', ARGV[4], 'generation', ARGV[5], 'since', held[4] or clock)
+    redis.call('PEXPIRE', lock, ARGV[6])
     return {clock, 'done'}
 end
 """
@@ -159,6 +180,7 @@ if op == 'check' or op == 'renew' or op == 'write' or op == 'mark' or op == 'rel
     if op == 'renew' then
         redis.call('HSET', lock, 'generation', generation)
         redis.call('PEXPIRE', lock, ARGV[6])
+        redis.call('PTTL', lock) -- the server tells of later changes to what was read last
     elseif op == 'write' then
         redis.call('HSET', record, 'text', ARGV[6])
     elseif op == 'mark' then
@@ -213,6 +235,25 @@ if op == 'free' then
     return {clock, 'done'}
 end
 
+-- The control of a quorum is agreed on in two steps. ARGV: the ballot, the new text
+if op == 'prepare' or op == 'accept' then
+    local promised = tonumber(redis.call('HGET', control, 'promise') or '') or 0
+    local ballot = tonumber(ARGV[4])
+    if ballot < promised or (op == 'prepare' and ballot == promised) then
+        return {clock, 'changed', text(promised)}
+    end
+    redis.call('HSET', control, 'promise', ARGV[4])
+    if op == 'accept' then
+        redis.call('HSET', control, 'text', ARGV[5], 'version', ARGV[4])
+        if holder then redis.call('PUBLISH', wake .. ':' .. holder, '') end
+    end
+    return {clock, 'done', redis.call('HGET', control, 'version')}
+end
+
+if op == 'bury' then
+    redis.call('HSET', once, ARGV[4], ARGV[5])
+    return {clock, 'done'}
+end
 if op == 'done' then return {clock, 'seen', redis.call('HGET', once, ARGV[4])} end
 if op == 'forget' then return {clock, 'done', redis.call('HDEL', once, ARGV[4])} end
 return redis.error_reply('ERR unknown operation')
@@ -220,7 +261,7 @@ return redis.error_reply('ERR unknown operation')
 
 SCRIPT = _COMMON + _TAKING + _HOLDING + _LOOKING
 # By which the server knows it: a constant, for the import of hashlib costs each start milliseconds.
-SHA = "335db52729c5bbc21b0fa4f81bce598379af52bc"
+SHA = "3453796fdfb32570fa22f9b449928eb1cba533af"
 
 
 def keys_of(name: str) -> list[str]:

@@ -32,6 +32,13 @@ LEFT_OUT = {
 OWN = ("singleton_run", "singleton_run_")
 NOT_OWN = (
     "singleton_run.testing",
+    "singleton_run.reporter.endpoints",
+    "singleton_run.reporter.health",
+    "singleton_run.reporter.http_server",
+    "singleton_run.reporter.leader",
+    "singleton_run.reporter.metrics_file",
+    "singleton_run.reporter.series",
+    "singleton_run.reporter.text_format",
     "singleton_run_etcd.grpc",
     "singleton_run_postgres.libpq_shared",
 )
@@ -253,6 +260,16 @@ def own_modules(folder: str) -> set[str]:
     return names
 
 
+def newest_widths(folder: str) -> str:
+    """The newest version of Unicode of which rich knows how wide each character is.
+
+    Only that one is in the executable: rich takes another where UNICODE_VERSION names one.
+    """
+    named = [file for file in os.listdir(folder) if file.startswith("unicode")]
+    numbers = [file.removeprefix("unicode").removesuffix(".py").split("-") for file in named]
+    return ".".join(max(numbers, key=lambda parts: [int(part) for part in parts]))
+
+
 def write(found: dict[str, tuple[str, bool]], out: str) -> None:
     """Write OUT/modules.bin, OUT/modules.h and OUT/modules.txt."""
     places: dict[str, tuple[int, int]] = {}
@@ -288,12 +305,10 @@ static const struct _frozen modules[] = {"""
 def main(tree: str, out: str) -> None:
     """Find, compile and write the modules: see the top of this file."""
     needed = Needed(tree)
-    widths = {
-        f"rich._unicode_data.{file.removesuffix('.py')}"
-        for file in os.listdir(f"{tree}/packages/rich/_unicode_data")
-        if file.startswith("unicode")
-    }
-    needed.close(own_modules(f"{tree}/own") | set(BESIDE) | widths)
+    widths = newest_widths(f"{tree}/packages/rich/_unicode_data")
+    EMPTIED["rich._unicode_data._versions"] = f"VERSIONS = ({widths!r},)\n".encode()
+    table = f"rich._unicode_data.unicode{widths.replace('.', '-')}"
+    needed.close(own_modules(f"{tree}/own") | set(BESIDE) | {table})
     needed.found.pop("zipimport", None)  # CPython would load it at each start, and there is no such file
     needed.found["__main__"] = (f"{tree}/entry.py", False)
     for name, file in IMPORT_STATEMENT.items():

@@ -34,10 +34,12 @@ class Grant:
     `ttl` is in seconds. `handle` is the backend's own, and survives JSON. `record` is the one that earlier
     holders left (see `record`), None without one. `generation` counts the keepers that a turn has had:
     requests of an older one that are still under way must change nothing. `control` is what people ask of the
-    lock (see `control`), read in the same step as the lock was given; None without one.
+    lock (see `control`), read in the same step as the lock was given; None without one. `renewed` is the boot
+    clock's reading from which `ttl` counts, where a waiter's lease was renewed before it got the lock; None
+    where it counts from the `acquire`.
     """
 
-    __slots__ = ("control", "generation", "handle", "holder", "name", "record", "token", "ttl")
+    __slots__ = ("control", "generation", "handle", "holder", "name", "record", "renewed", "token", "ttl")
 
     def __init__(
         self,
@@ -49,9 +51,11 @@ class Grant:
         record: Mapping[str, Any] | None = None,
         generation: int = 0,
         control: Mapping[str, Any] | None = None,
+        renewed: float | None = None,
     ) -> None:
         self.control = control
         self.generation = generation
+        self.renewed = renewed
         self.name = name
         self.holder = holder
         self.token = token
@@ -247,6 +251,16 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Drop every connection. The lock is not released. Never raises."""
+
+
+class InPods(Backend, Protocol):
+    """A backend that can label the pod that we run in (--label-pod): see `registry.IN_PODS`."""
+
+    def label_pod(self, label: str, limit: float, *, on: bool) -> None:
+        """Set the label KEY=VALUE on our pod, or take it away.
+
+        It may be done twice. Raises Unavailable, Refused.
+        """
 
 
 class KernelLock(Backend, Protocol):

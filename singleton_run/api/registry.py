@@ -31,12 +31,15 @@ BUILT_IN = {
     "postgresql": "singleton_run_postgres",
     "redis": "singleton_run_redis",
     "redis+cluster": "singleton_run_redis",
+    "redis+quorum": "singleton_run_redis",
     "redis+sentinel": "singleton_run_redis",
     "rediss": "singleton_run_redis",
     "unix": "singleton_run_redis",
 }
 OF_PATHS = ("file",)
 """Schemes whose address is a path on this machine, without a host."""
+IN_PODS = "k8s-lease"
+"""The scheme of the backend that can label the pod that we run in."""
 LOADED_FIRST = {
     "singleton_run_file": (
         "singleton_run_file.address",

@@ -12,6 +12,12 @@ def rfc3339(seconds: float) -> str:
     return _to_the_second(whole) + fraction + "Z"
 
 
+def milli_time(seconds: float) -> str:
+    """Unix seconds as UTC, always with three digits after the point: `2026-11-22T05:46:15.000Z`."""
+    whole, thousandths = divmod(round(seconds * 1000), 1000)
+    return f"{_to_the_second(whole)}.{thousandths:03}Z"
+
+
 def micro_time(seconds: float) -> str:
     """Unix seconds as UTC with six digits after the point: Kubernetes' MicroTime."""
     micros = round(seconds * 1e6)

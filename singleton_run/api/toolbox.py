@@ -5,7 +5,7 @@ from __future__ import annotations
 from singleton_run import __version__ as version
 from singleton_run.errors import UNUSABLE, Refused
 from singleton_run.lease_times import LEAST_TTL, request_limit
-from singleton_run.names import digest
+from singleton_run.names import digest, hashed
 from singleton_run.system import pipes
 from singleton_run.system.calls import changes_of, die_with, file_system, is_nfs, now, outlive_parent, wait
 from singleton_run.system.fastjson import dumps, loads
@@ -25,6 +25,7 @@ __all__ = [
     "digest",
     "dumps",
     "file_system",
+    "hashed",
     "is_nfs",
     "last_words",
     "loads",

@@ -66,8 +66,16 @@ def _options(words: list[str], dashes: int, environ: Mapping[str, str]) -> dict[
             show(f"{NAME} {__version__}\n")
         if context.args:
             _subcommand(context, words, dashes - len(context.args))
-        given = {name: ",".join(of) if isinstance(of, tuple) else of for name, of in context.params.items()}
+        given = {
+            name: _joint(name).join(of) if isinstance(of, tuple) else of
+            for name, of in context.params.items()
+        }
         return {name: value for name, value in given.items() if value or context.params[name] in ("", ("",))}
+
+
+def _joint(name: str) -> str:
+    """What the values of a repeated option are joined by."""
+    return next(option.joint for option in OPTIONS if option.name == name)
 
 
 def _subcommand(context: click.Context, words: list[str], place: int) -> NoReturn:

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 OUTPUTS = ("raw", "prefix", "json")
 NOT_OF_LINES = (
     *("name", "wait", "no_wait", "conflict_exit_code", "every", "cron", "no_loop", "once", "plan"),
-    *("metrics_addr", "metrics_file", "ready_when"),
 )
+OF_THE_PARENT = ("metrics_addr", "metrics_file", "ready_when")
+"""The options that the parent has for all lines."""
 """The options of a command that its line of the crontab stands for, or that mean nothing there."""
 OWN = (
     Option(
@@ -62,6 +63,10 @@ OPTIONS = (
     *OWN,
     *(option for option in OF_A_COMMAND if option.variable and option.name not in NOT_OF_LINES),
 )
+VARIABLES = frozenset(
+    variable for option in OF_A_COMMAND if option.name in OF_THE_PARENT for variable in option.variables
+)
+"""The variables of `OF_THE_PARENT`, which no line sees."""
 _FLAGS = {flag: option for option in OPTIONS for flag in option.flags}
 
 

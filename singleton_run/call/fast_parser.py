@@ -102,7 +102,7 @@ def _given(words: Sequence[str]) -> dict[str, Value] | None:
             if text is None:
                 return None
             again = option.kind == "values" and option.name in given
-            given[option.name] = f"{given[option.name]},{text}" if again else text
+            given[option.name] = f"{given[option.name]}{option.joint}{text}" if again else text
         elif equals or not switch(flag, given):
             return None
     return given

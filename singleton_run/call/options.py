@@ -14,7 +14,7 @@ COMPLETE = "_SINGLETON_RUN_COMPLETE"
 class Option:
     """One option.
 
-    `kind` is "flag", "count", "value" or "values" (may be repeated; the values are joined by commas).
+    `kind` is "flag", "count", "value" or "values" (may be repeated; the values are joined by `joint`).
     `variable` is the environment variable that counts when the option isn't given. An option without a
     variable only prints something and ends. `variables` has one for each long name. `default` is the value if
     neither option nor variable is given. `choices` are all possible values, `hints` are examples of values.
@@ -29,6 +29,7 @@ class Option:
         "group",
         "help",
         "hints",
+        "joint",
         "kind",
         "metavar",
         "name",
@@ -51,6 +52,7 @@ class Option:
         hints: tuple[str, ...] = (),
         rivals: str = "",
         needs: str = "",
+        joint: str = ",",
         variable: bool = True,
     ) -> None:
         self.group = group
@@ -63,6 +65,7 @@ class Option:
         self.hints = hints
         self.rivals = tuple(rivals.split())
         self.needs = tuple(needs.split())
+        self.joint = joint
         words = [flag[2:].replace("-", "_") for flag in self.flags if flag.startswith("--")]
         self.name = words[0]
         self.variables = tuple("SINGLETON_RUN_" + word.upper() for word in words) if variable else ()
@@ -98,6 +101,12 @@ OPTIONS = (
         "How long the lock outlives a machine that is lost; at least 6s.",
         metavar="DURATION",
         default="30s",
+    ),
+    Option(
+        _LOCK,
+        "--label-pod",
+        "With k8s-lease: set this label on our own pod while we hold the lock, so that a Service finds it.",
+        metavar="KEY=VALUE",
     ),
     Option(
         _WAITING,
@@ -310,6 +319,60 @@ OPTIONS = (
         "--metrics-file",
         "Write the metrics to this file, for the textfile collector of node_exporter.",
         metavar="PATH",
+    ),
+    Option(
+        _REPORTS,
+        "--on",
+        "Run this command by sh when that happens, with the event in its environment and on its stdin: "
+        "waiting, acquired, started, late, succeeded, failed, interrupted, lost, revoked, killed, released, "
+        "skipped, paused, gave_up. May be repeated.",
+        kind="values",
+        joint="\n",
+        metavar="EVENT=COMMAND",
+    ),
+    Option(
+        _REPORTS,
+        "--on-timeout",
+        "How long a command of --on may run.",
+        metavar="DURATION",
+        default="30s",
+        needs="on",
+    ),
+    Option(
+        _REPORTS,
+        "--notify",
+        "Send each event to this address, as JSON by POST; it is tried again while we live.",
+        metavar="URL",
+    ),
+    Option(
+        _REPORTS,
+        "--notify-secret",
+        "Sign what --notify sends with this secret (HMAC-SHA256). Give it by its variable.",
+        metavar="SECRET",
+        needs="notify",
+    ),
+    Option(
+        _REPORTS,
+        "--ping",
+        "Tell a monitor of jobs when a run starts and how it ends. A ping that fails changes nothing.",
+        metavar="URL",
+    ),
+    Option(
+        _REPORTS,
+        "--ping-style",
+        "Whose address --ping has: that of healthchecks.io or its like, Cronitor, Dead Man's Snitch, or a "
+        "plain one that is asked for after a success.",
+        metavar="healthchecks|cronitor|snitch|plain",
+        default="healthchecks",
+        choices=("healthchecks", "cronitor", "snitch", "plain"),
+        needs="ping",
+    ),
+    Option(
+        _REPORTS,
+        "--ping-log",
+        "Send the last 10 kB of the command's output with the ping at its end. The output passes through us.",
+        kind="flag",
+        needs="ping",
     ),
     Option(_OUTPUT, "--version", "Print the version.", kind="flag", variable=False),
     Option(_OUTPUT, "-h --help", "Print this help.", kind="flag", variable=False),

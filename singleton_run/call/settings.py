@@ -28,7 +28,7 @@ MOST_BACKOFF = 100.0
 _LONGEST_SOCKET = 107  # bytes in the path of a socket (unix(7))
 
 _SLOTS = ("every", "cron")
-_REPORTS = ("metrics_addr", "metrics_file")
+_REPORTS = ("metrics_addr", "metrics_file", "on", "notify", "ping")
 
 _BY_NAME = {option.name: option for option in OPTIONS}
 _OF_CRONJOBS = {"forbid": "skip", "replace": "replace"}
@@ -40,11 +40,11 @@ class Settings:
     """The settings of a valid call. They are frozen: an assignment raises AttributeError.
 
     Times are in seconds. `lock_address` is the backend's name or URL as it was given; `scheme` is the part
-    that names the backend. `named` says that the lock's name was given, and not made from the command. `wait`
-    None means for ever. `timeout` and `kill_after` are None if they were not given; KILL_AFTER is the default
-    where a time is needed. `rewrite` maps a signal to the one that is sent instead, 0 for none. `verbosity`
-    is
-    -1 for quiet, else the number of -v.
+    that names the backend. `label_pod` is the label for our pod, KEY=VALUE, empty for none. `named` says that
+    the lock's name was given, and not made from the command. `wait` None means for ever. `timeout` and
+    `kill_after` are None if they were not given; KILL_AFTER is the default where a time is needed. `rewrite`
+    maps a signal to the one that is sent instead, 0 for none. `verbosity` is -1 for quiet, else the number of
+    -v.
 
     `scheduled` says that there are slots: by `every`, an interval, or by `cron`, an expression in its one
     spelling (`cron_expression`), in the time zone `zone`. `loop` says that we go on after a slot.
@@ -54,7 +54,8 @@ class Settings:
     the command's start.
 
     `metrics_addr` and `metrics_file` are None if they were not given. `reports` says that there is anything
-    for the reporter to do (see `reporter`).
+    for the reporter to do (see `reporter`). `on` has the hooks, each as event and command, and `on_timeout`
+    how long one may run. `notify` and `ping` are URLs, None if they were not given.
     """
 
     __slots__ = (
@@ -64,6 +65,7 @@ class Settings:
         "every",
         "jitter",
         "kill_after",
+        "label_pod",
         "leftovers",
         "lock_address",
         "lock_at_least_for",
@@ -73,8 +75,15 @@ class Settings:
         "metrics_file",
         "name",
         "named",
+        "notify",
+        "notify_secret",
+        "on",
+        "on_timeout",
         "once",
         "overlap",
+        "ping",
+        "ping_log",
+        "ping_style",
         "ready_when",
         "reports",
         "retries",
@@ -99,6 +108,7 @@ class Settings:
     name: str
     named: bool
     ttl: float
+    label_pod: str
     wait: float | None
     conflict_status: int
     timeout: float | None
@@ -126,6 +136,13 @@ class Settings:
     metrics_addr: str | None
     metrics_file: str | None
     ready_when: str
+    on: tuple[tuple[str, str], ...]
+    on_timeout: float
+    notify: str | None
+    notify_secret: str | None
+    ping: str | None
+    ping_style: str
+    ping_log: bool
     reports: bool
     command: tuple[str, ...]
 
@@ -160,6 +177,7 @@ def check(values: Values, environ: Mapping[str, str]) -> Settings:
         name=_name(values),
         named=options["name"] is not None,
         ttl=_ttl(values),
+        label_pod=_label_pod(values),
         wait=_wait(values),
         conflict_status=_status(values),
         timeout=_timeout(values),
@@ -300,6 +318,22 @@ def _ttl(values: Values) -> float:
     return ttl
 
 
+def _label_pod(values: Values) -> str:
+    """The label for our pod; empty for none."""
+    given = values.options["label_pod"]
+    if given is None:
+        return ""
+    from singleton_run.api.registry import IN_PODS
+    from singleton_run.call.pod_label import check_label
+
+    if _scheme(_text(values, "lock")) != IN_PODS:
+        _refuse(f"{_flag('label_pod')} is for --lock {IN_PODS} alone")
+    try:
+        return check_label(str(given))
+    except ValueError as error:
+        _refuse(f"{_flag('label_pod')}: {error}")
+
+
 def _wait(values: Values) -> float | None:
     if values.options["no_wait"]:
         return 0.0
@@ -347,8 +381,39 @@ def _reports(values: Values) -> dict[str, object]:
         "metrics_addr": _metrics_addr(options["metrics_addr"]),
         "metrics_file": options["metrics_file"],
         "ready_when": _choice(values, "ready_when"),
+        "on": _hooks(values),
+        "on_timeout": _seconds(values, "on_timeout"),
+        "notify": _url(values, "notify"),
+        "notify_secret": options["notify_secret"],
+        "ping": _url(values, "ping"),
+        "ping_style": _choice(values, "ping_style"),
+        "ping_log": bool(options["ping_log"]),
         "reports": any(options[name] is not None for name in _REPORTS),
     }
+
+
+def _hooks(values: Values) -> tuple[tuple[str, str], ...]:
+    """The commands of --on, each with its event."""
+    if values.options["on"] is None:
+        return ()
+    from singleton_run.call import told_whom
+
+    try:
+        return told_whom.hooks(str(values.options["on"]))
+    except ValueError as error:
+        _refuse(f"{_flag('on')}: {error}")
+
+
+def _url(values: Values, name: str) -> str | None:
+    """The address of an option for http, None if it wasn't given."""
+    if values.options[name] is None:
+        return None
+    from singleton_run.call import told_whom
+
+    try:
+        return told_whom.checked_url(str(values.options[name]))
+    except ValueError as error:
+        _refuse(f"{_flag(name)}: {error}")
 
 
 def _metrics_addr(given: object) -> str | None:

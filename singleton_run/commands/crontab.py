@@ -26,7 +26,7 @@ else:
     import _signal
 
 _FORMATS: dict[str, Format | None] = {"raw": None, "prefix": output.prefixed, "json": output.as_json}
-_OF_THE_PARENT = ("lock", "verbose", "quiet", "log_format")
+_OF_THE_PARENT = ("lock", "verbose", "quiet", "log_format", *crontab_call.OF_THE_PARENT)
 
 
 def run(given: Mapping[str, Any], environ: Mapping[str, str]) -> NoReturn:
@@ -47,17 +47,24 @@ def start(given: Mapping[str, Any], environ: Mapping[str, str], signals: Signals
 
     All that is wrong with the files is listed at once, and the status is 2.
     """
-    options = {name: value for name, value in given.items() if value not in (None, False, 0, ())}
-    files = options.pop("files")
+    files = given["files"]
+    options = {
+        name: ",".join(value)
+        if isinstance(value, tuple)
+        else value  # click has a tuple of what may be repeated
+        for name, value in given.items()
+        if name != "files" and value not in (None, False, 0, ())
+    }
     own = {option.name: options.pop(option.name, None) for option in crontab_call.OWN}
+    says = _of_parent(options, environ)
+    options = {name: value for name, value in options.items() if name not in crontab_call.OF_THE_PARENT}
+    of_lines = {name: text for name, text in environ.items() if name not in crontab_call.VARIABLES}
     call = lines.Call(
-        files, options, environ, user_column=bool(own["system"]), reboot_once=own["reboot_once"]
+        files, options, of_lines, user_column=bool(own["system"]), reboot_once=own["reboot_once"]
     )
     if own["check"] or own["plan"] is not None:
         return _preview(call, own["plan"], environ)
-    task = process.Task(
-        call, _of_parent(options, environ), form=_form(own["output"]), watches=bool(own["watch"])
-    )
+    task = process.Task(call, says, form=_form(own["output"]), watches=bool(own["watch"]))
     try:
         crontab = lines.read(call)
     except lines.Faults as faults:

@@ -69,8 +69,8 @@ class Children:
                 self._lock.process = 0
             elif process == self._log.process:
                 self._log.gone()
-            elif pipes.reporter is not None and process == pipes.reporter.process:
-                pipes.reporter.gone()
+            elif pipes.reporter is not None and process in pipes.reporter.helpers():
+                pipes.reporter.helper_ended(process)
             elif process == command or self.is_guard or (not command and self._is_new(process)):
                 self._ended.append((process, status))
         return none_left
@@ -119,9 +119,9 @@ class Children:
         return not self.command
 
     def _helpers(self) -> set[int]:
-        """The process ids of keeper, writer and reporter, 0 for each that isn't there."""
-        reporter = 0 if pipes.reporter is None else pipes.reporter.process
-        return {self._lock.process, self._log.process, reporter}
+        """The process ids of keeper, writer, reporter and its helpers, 0 for each that isn't there."""
+        reporters = set() if pipes.reporter is None else pipes.reporter.helpers()
+        return {self._lock.process, self._log.process, *reporters}
 
     def _is_new(self, process: int) -> bool:
         """Whether this child came after the start was begun: then it is the command of a dead guard."""

@@ -200,7 +200,7 @@ class Turn:
     def guard_late(self) -> None:
         """The guard has not started the command, because the lease was too old."""
         self.ending.impose(LOST)
-        self.effects.say("error", "late")
+        self.effects.say("error", "too late")
         self._gone()
 
     def guard_expired(self) -> None:

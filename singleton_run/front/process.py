@@ -89,6 +89,8 @@ class Front:
             raise
         self.task.page.over = True
         self.lock.close()
+        if self.task.output is not None:
+            self.task.output.finish(was_started=self.task.page.start_begun)
         if pipes.reporter is not None:
             pipes.reporter.turn_over()
         if self.keeps_open:
@@ -235,6 +237,8 @@ class Front:
             self.command = libc.pidfd_open(process)
         except OSError:  # the command has ended already; the guard says so
             self.command = -1
+        if self.task.output is not None:
+            self.task.output.drop()
         if not self.keeps_open:
             self._let_go()
         return self.task.page.started_at

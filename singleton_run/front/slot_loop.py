@@ -232,8 +232,8 @@ class _TurnLoop:
                 for process, _ in processes.reap()[0]:
                     if process == self.log.process:
                         self.log.gone()
-                    elif pipes.reporter is not None and process == pipes.reporter.process:
-                        pipes.reporter.gone()
+                    elif pipes.reporter is not None:
+                        pipes.reporter.helper_ended(process)
             elif stops_us(number, self.settings.rewrite):
                 self.stopped_by = number
                 return False

@@ -6,6 +6,7 @@ import os
 
 from singleton_run.api import registry
 from singleton_run.call.settings import KILL_AFTER
+from singleton_run.errors import UNUSABLE, Failure, scarce
 from singleton_run.front.children import Children
 from singleton_run.front.decisions import Turn
 from singleton_run.front.guard_link import GuardLink
@@ -21,11 +22,12 @@ from singleton_run.system.shared_page import Page
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from singleton_run.api.contract import KernelLock
     from singleton_run.call.settings import Settings
     from singleton_run.front.lock_handle import LockHandle
+    from singleton_run.guard.output import Output
     from singleton_run.schedule.slot_rules import Plan
     from singleton_run.supervisor.place import Place
     from singleton_run.system.calls import Signals
@@ -110,14 +112,36 @@ def _task(
     own, alone = not terminal.is_shared, settings.signal_command_only
     turn_id = os.urandom(8).hex()
     standard = () if place is None else place.open(turn_id)
+    output = _output(settings, turn_id, standard) if settings.ping_log else None
     variables = {} if place is None else place.variables
     user = None if place is None else place.user
     command = Command(
-        path, settings.command, mask, own_session=own, alone=alone, standard=standard, user=user
+        path,
+        settings.command,
+        mask,
+        own_session=own,
+        alone=alone,
+        standard=standard if output is None else output.standard,
+        user=user,
     )
     holder = f"{os.uname().nodename}:{os.getpid()}:{os.urandom(4).hex()}"
     grace = KILL_AFTER if settings.kill_after is None else settings.kill_after
-    return Task(settings, command, Page(), holder, turn_id, grace, leased=leased, variables=variables)
+    task = Task(settings, command, Page(), holder, turn_id, grace, leased=leased, variables=variables)
+    task.output = output
+    return task
+
+
+def _output(settings: Settings, turn_id: str, standard: Sequence[int]) -> Output:
+    """Have the command's output pass through us to `standard`, or to ours. Raises Failure."""
+    from singleton_run.guard.output import Output
+
+    try:
+        output = Output(settings.name, turn_id, standard or (0, 1, 2))
+    except OSError as error:
+        raise Failure(UNUSABLE, scarce(str(error.strerror))) from None
+    if pipes.reporter is not None:
+        pipes.reporter.output_begun(output.process)
+    return output
 
 
 def _job(task: Task, now: float) -> Job:
@@ -131,6 +155,7 @@ def _job(task: Task, now: float) -> Job:
         once=settings.once,
         lock_at_least_for=settings.lock_at_least_for,
         waits=settings.wait != 0,
+        label_pod=settings.label_pod,
         leased=task.leased,
     )
 

@@ -74,6 +74,9 @@ class TurnEffects:
         if pipes.reporter is not None:
             pipes.reporter.run_over()
         ending = self.turn.ending
+        if self.task.settings.log_format == "json" and ending.outcome != "lost":
+            seconds = calls.now() - self.page.started_at if self.page.started_at else None
+            self.say("info", ending.outcome, status=ending.status, seconds=seconds)
         status = None if ending.outcome == "lost" else ending.status
         self.lock.settle(self.turn, record.ended(self._run_record, ending.outcome, status, self._end()))
 
@@ -83,6 +86,17 @@ class TurnEffects:
         if not slot or not self.page.started_at:
             return time.time()
         return float(slot["start"]) + calls.now() - self.page.started_at
+
+    def _of_run(self, event: str) -> dict[str, object]:
+        """What programs are told of a run beside what people are told."""
+        grant = self.turn.grant
+        if event not in ("acquired", "started", "succeeded", "failed", "interrupted") or grant is None:
+            return {}
+        told = {"token": grant.token, "holder": self.task.holder}
+        if event == "acquired":
+            return told
+        slot, attempt = self.of_slot()
+        return {**told, "run": self.task.turn_id, "slot": slot, "attempt": attempt}
 
     def running(self) -> None:
         """Have it written down that the command runs, where that was not done before the start."""
@@ -191,6 +205,8 @@ class TurnEffects:
         """Tell the user, without waiting."""
         if event == "gave up" and self._goes_on is not None and self._goes_on(facts["status"]):
             level, event = "warning", "trouble"
+        if self.task.settings.log_format == "json":
+            facts.update(self._of_run(event))
         if event == "overlapped":  # the next turn would tell it again
             self.log.said.add((event, round(facts["number"])))  # type: ignore[call-overload]
         self.log.say(level, event, **facts)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from singleton_run.guard.decisions import Tell
     from singleton_run.guard.decisions import Tree as AnyTree
     from singleton_run.guard.job_control import Jobs
+    from singleton_run.guard.output import Output
     from singleton_run.system.messages import Message
     from singleton_run.system.shared_page import Page
 
@@ -36,7 +37,7 @@ class Task:
 
     `leased` is false for a lock that the kernel frees when its last holder is gone. `grace` is how long
     leftovers have between stop signal and SIGKILL, in seconds. `variables` are put into the command's
-    environment before our own.
+    environment before our own. `output` passes on what the command prints, None where that needs no help.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Task:
         self.leased = leased
         self.variables = variables
         self.front = os.getpid()
+        self.output: Output | None = None
 
     def jobs(self, poll: select.poll | None = None) -> Jobs | None:
         """The job control of the command's parent (see `job_control`); None without a terminal."""

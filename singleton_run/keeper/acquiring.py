@@ -46,6 +46,8 @@ def acquire(
         last = result.now >= until
         answer = result.value
         if isinstance(answer, Grant):
+            if answer.renewed is not None:
+                result.began = min(result.began, answer.renewed)
             result = yield from _in_time(answer, result, job.ttl, limit)
             if orders.over():
                 return None

@@ -40,6 +40,15 @@ _SHORT = 0.5
 
 def lifecycle(job: Job, orders: Orders, resumed: Leased | None) -> Steps:
     """The whole of a keeper's life. `resumed` is the grant to go on with, and its lease's end."""
+    steps = _lifecycle(job, orders, resumed)
+    if job.label_pod:
+        from singleton_run.keeper import labelling
+
+        steps = labelling.labelled(job, orders, steps, resumed=resumed is not None)
+    return steps
+
+
+def _lifecycle(job: Job, orders: Orders, resumed: Leased | None) -> Steps:
     leased = resumed or (yield from _acquire(job, orders))
     if leased is not None and job.leased:
         yield from _hold(job, orders, *leased)

@@ -36,7 +36,8 @@ class Operation:
     message | tells the front | | wake | – | sends SIGCONT to front and guard | | enforce | – | kills the
     command, because nobody else does | | clock | – | the time of slots, and how far our clock is behind it |
     | read | limit | the lock's holder and its record | | write | grant, record, limit | writes the record | |
-    done | key, limit | the mark of a key | | mark | grant, key, record, limit | marks a key as done |
+    done | key, limit | the mark of a key | | mark | grant, key, record, limit | marks a key as done | |
+    label | on, limit | sets the label on our pod, or takes it away |
     """
 
     __slots__ = ("arguments", "name")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from singleton_run.api.contract import Backend, Grant
+    from singleton_run.api.contract import Backend, Grant, InPods
     from singleton_run.job import Job
     from singleton_run.schedule.slot_rules import Plan
     from singleton_run.system.shared_page import Page
@@ -192,6 +192,10 @@ class _Keeper:
 
     def _mark(self, grant: Grant, key: str, record: Mapping[str, Any], limit: float) -> None:
         self.backend.mark(grant, key, mark_of(record), limit)
+
+    def _label(self, on: bool, limit: float) -> None:
+        backend: InPods = self.backend  # type: ignore[assignment]  # only such a backend is asked
+        backend.label_pod(self.job.label_pod, limit, on=on)
 
     def _clock(self) -> tuple[float, float | None]:
         """The time of slots, and how far our clock is behind it, in seconds; None if no server tells."""

@@ -53,6 +53,23 @@ EVENTS = {
 - gave up: the lock can't be had.
 """
 
+TOLD = (
+    "waiting",
+    "acquired",
+    "started",
+    "late",
+    "succeeded",
+    "failed",
+    "interrupted",
+    "lost",
+    "revoked",
+    "killed",
+    "released",
+    "skipped",
+    "paused",
+    "gave_up",
+)
+"""Those that hooks and webhooks are told, by the names that they have there."""
 LATE = 1.0
 """A start that is later than this counts as late, in seconds."""
 RUN_OVER = ("succeeded", "failed", "interrupted")

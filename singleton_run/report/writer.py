@@ -11,7 +11,6 @@ import os
 import select
 import time
 
-from singleton_run.api.timestamps import rfc3339
 from singleton_run.report.log import END, TRACE
 from singleton_run.report.sentences import sentence
 from singleton_run.system import fastjson
@@ -80,7 +79,9 @@ def _news(sources: list[Reader], poll: select.poll) -> list[Facts]:
 def _line(facts: Facts, waited: float | None, *, as_json: bool) -> None:
     text = _of_trace(facts) if facts["level"] == TRACE else sentence(facts, waited)
     if as_json:
-        line = fastjson.dumps({"time": rfc3339(int(time.time())), **facts, "waited": waited, "message": text})
+        from singleton_run.report.fields import as_object
+
+        line = fastjson.dumps(as_object(facts, waited, text))
     else:
         line = f"singleton-run: {text}"
     _write(line + "\n")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import select
 import time
+from binascii import b2a_base64
 
 from singleton_run.api.lock_address import HELD, redact
 from singleton_run.reporter import vitals
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 
 END = "end"
 """The event after which the front ends: a keeper may still have the pipe."""
+OUTPUT = "output"
+"""What the command has printed, in parts, for the reporter alone."""
+_PART = 2400
+"""Bytes of output in one message: with the rest of it they fit into PIPE_BUF, in base 64."""
 LAST_WORDS = 5.0
 """Where the reporter would be killed with us: how long we wait at our end for what it has to deliver."""
 _RETIRE_MILLISECONDS = 1000
@@ -50,16 +55,29 @@ _STATES = ("waiting", "paused", "acquired", "started", "resting")
 class Channel:
     """The front's end of the way to the reporter. `process` is the reporter's process id, 0 without one.
 
-    Every process that is forked from the front has it too, until it calls `leave`.
+    Every process that is forked from the front has it too, until it calls `leave`. A line of a crontab has
+    its `vitals` from the parent, and tells the parent's reporter too, by the pipe `shared`; with `has_own`
+    false it has no reporter of its own.
     """
 
-    def __init__(self, settings: Settings, listener: int) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        listener: int,
+        vitals: Vitals | None = None,
+        shared: int = -1,
+        *,
+        has_own: bool = True,
+    ) -> None:
         self.settings = settings
         self.listener = listener
-        self.vitals = Vitals()
+        self.vitals = vitals or Vitals()
+        self.shared = shared
+        self.has_own = has_own
         self.process = 0
         self.front = os.getpid()
         self.pipe = -1
+        self._outputs: set[int] = set()
         self._forked_at = -_YOUTH
         self._deaths = 0
         self._effects: TurnEffects | None = None
@@ -70,6 +88,8 @@ class Channel:
 
     def begin(self) -> None:
         """Fork the reporter. Where the machine refuses that, it is tried again later."""
+        if not self.has_own:
+            return
         try:
             self._fork()
         except OSError:
@@ -156,9 +176,10 @@ class Channel:
         if event in ("waiting", "resting", "acquired"):
             for other in set(_STATES) - {event}:
                 self._states.pop(other, None)
-        if not self.process and calls.now() >= self._forked_at + _YOUTH:
+        if self.has_own and not self.process and calls.now() >= self._forked_at + _YOUTH:
             self.begin()
             if event in _STATES:
+                self._write(facts, shared_only=True)
                 return
         self._write(facts)
         if event == "started" and facts["late"] is not None and facts["late"] > self._latest():
@@ -188,19 +209,15 @@ class Channel:
         if event in ("acquired", "started", "succeeded", "failed", "interrupted", "released"):
             facts.update(token=effects.turn.grant.token, holder=effects.task.holder)
 
-    def _write(self, facts: dict[str, Any]) -> None:
-        """A line for the pipe. At most PIPE_BUF bytes are written whole or not at all (pipe(7))."""
+    def _write(self, facts: dict[str, Any], *, shared_only: bool = False) -> None:
+        """A line for the pipes. At most PIPE_BUF bytes are written whole or not at all (pipe(7))."""
         line = fastjson.dumps(facts).encode() + b"\n"
         if len(line) > select.PIPE_BUF:
             facts = {fact: value[:300] if isinstance(value, str) else value for fact, value in facts.items()}
             line = fastjson.dumps(facts).encode() + b"\n"
-        try:
-            if self.pipe >= 0 and len(line) <= select.PIPE_BUF:
-                os.write(self.pipe, line)
-                return
-        except (BlockingIOError, BrokenPipeError):
-            pass
-        self.vitals.dropped += 1
+        own = self.has_own and not shared_only
+        if not all([*([_sent(self.pipe, line)] if own else []), self.shared < 0 or _sent(self.shared, line)]):
+            self.vitals.dropped += 1
 
     # What a keeper tells.
 
@@ -217,7 +234,8 @@ class Channel:
         if operation.name != "renew":
             return
         how = "ok" if result.error is None else "lost" if type(result.error).__name__ == "Lost" else "failed"
-        remaining = max(0.0, self.vitals.end - result.began)
+        # A grant that came late is renewed before its lease was ever reported.
+        remaining = max(0.0, self.vitals.end - result.began) if self.vitals.end else None
         facts = {"event": "renewed", "name": self.settings.name, "at": time.time(), "result": how}
         self._write({**facts, "seconds": result.now - result.began, "remaining": remaining})
 
@@ -225,11 +243,36 @@ class Channel:
 
     def leave(self) -> None:
         """Close what a process that tells nothing has of it: the guard."""
-        for descriptor in (self.pipe, self.listener):
+        for descriptor in (self.pipe, self.listener, self.shared):
             if descriptor >= 0:
                 os.close(descriptor)
-        self.pipe = self.listener = -1
+        self.pipe = self.listener = self.shared = -1
         pipes.reporter = None
+
+    def helpers(self) -> set[int]:
+        """The front's children that help with this: the reporter, and those that pass on output."""
+        return {self.process, *self._outputs}
+
+    def helper_ended(self, process: int) -> None:
+        """A child of the front's has ended and was waited for."""
+        self._outputs.discard(process)
+        if process == self.process:
+            self.gone()
+
+    def output_begun(self, process: int) -> None:
+        """That process passes on what the command prints (see `guard.output`)."""
+        self._outputs.add(process)
+
+    def output_ended(self, process: int) -> None:
+        """That process has ended and was waited for."""
+        self._outputs.discard(process)
+
+    def output(self, run: str, data: bytes) -> None:
+        """A run's command has printed its last: `data` is the end of it. Told by who has passed it on."""
+        parts = [data[start : start + _PART] for start in range(0, len(data), _PART)] or [b""]
+        for number, part in enumerate(parts, 1):
+            told = {"event": OUTPUT, "name": self.settings.name, "at": time.time(), "run": run}
+            self._write({**told, "data": b2a_base64(part).decode(), "more": number < len(parts)})
 
     def gone(self) -> None:
         """The reporter has ended and was waited for. Another takes its place.
@@ -245,37 +288,65 @@ class Channel:
             self.begin()
 
     def retire(self) -> None:
-        """End the reporter: the kernel is asked for children. Another one is forked at the next event."""
+        """End the reporter: the kernel is asked for children. Another one is forked at the next event.
+
+        Those that pass on output end by themselves, for nobody is left who prints; one that can't be rid of
+        it is ended.
+        """
+        for process in self._outputs:
+            _end(process)
+        self._outputs.clear()
         if not self.process:
             return
         self._close()
-        if not reap_one(self.process, _RETIRE_MILLISECONDS):
-            processes.send(self.process, _KILL)
-            reap_one(self.process, _RETIRE_MILLISECONDS)
+        _end(self.process)
         self.process = 0
         self._forked_at = -_YOUTH
 
     def end(self) -> None:
         """We end. The reporter delivers what it has, and then ends too.
 
-        As process 1, or below another singleton-run, it would be killed with us: then we wait for it.
+        As process 1, below systemd or another singleton-run, it would be killed with us: then we wait for it.
         """
         self._close()
         if self.listener >= 0:
             stop_listening(self.listener, str(self.settings.metrics_addr))
         self.listener = -1
-        if self.process and (self.front == 1 or os.environ.get(HELD)):
-            reap_one(self.process, int(LAST_WORDS * 1000))
+        dies_with_us = self.front == 1 or os.environ.get(HELD) or os.environ.get("INVOCATION_ID")
+        if self.process and dies_with_us:
+            settings = self.settings
+            seconds = max(LAST_WORDS, settings.on_timeout) if settings.on else LAST_WORDS
+            reap_one(self.process, int(seconds * 1000))
         self.process = 0
         pipes.reporter = None
 
     def _close(self) -> None:
         if self.pipe >= 0:
-            self._write({"event": END, "name": self.settings.name, "at": time.time()})
+            _sent(self.pipe, end_of(self.settings.name))
             os.close(self.pipe)
         self.pipe = -1
         if self.process:
             processes.send(self.process, _CONTINUE)
+
+
+def _end(process: int) -> None:
+    """Wait for a child to end, and end it if it doesn't."""
+    if not reap_one(process, _RETIRE_MILLISECONDS):
+        processes.send(process, _KILL)
+        reap_one(process, _RETIRE_MILLISECONDS)
+
+
+def _sent(pipe: int, line: bytes) -> bool:
+    """Whether the whole line went into the pipe."""
+    try:
+        return pipe >= 0 and len(line) <= select.PIPE_BUF and bool(os.write(pipe, line))
+    except (BlockingIOError, BrokenPipeError):
+        return False
+
+
+def end_of(name: str) -> bytes:
+    """The line after which a reporter ends."""
+    return fastjson.dumps({"event": END, "name": name, "at": time.time()}).encode() + b"\n"
 
 
 def begin(settings: Settings) -> None:

@@ -20,12 +20,25 @@ _STOPPED = ("T", "t")
 
 def troubles(vitals: Vitals, ttl: float, front: int) -> list[str]:
     """Why our promises can't be kept now, a sentence each; empty if all is well. To wait is no trouble."""
-    found = []
-    state = process_state(front)
-    if os.getppid() != front or state in ("", "Z", "X"):
+    found = of_front(front)
+    return found if is_gone(front) else [*found, *of_keeper(vitals, ttl)]
+
+
+def is_gone(front: int) -> bool:
+    """Whether the front has ended."""
+    return os.getppid() != front or process_state(front) in ("", "Z", "X")
+
+
+def of_front(front: int) -> list[str]:
+    """Why the front can't do its work."""
+    if is_gone(front):
         return ["the front is gone, and nobody tells this process anything"]
-    if state in _STOPPED:
-        found.append("the front is stopped: it obeys nobody")
+    return ["the front is stopped: it obeys nobody"] if process_state(front) in _STOPPED else []
+
+
+def of_keeper(vitals: Vitals, ttl: float) -> list[str]:
+    """Why a lock may not stay ours."""
+    found = []
     if vitals.keeper and process_state(vitals.keeper) in _STOPPED:
         found.append("the keeper is stopped: it does not renew, and gets no lock")
     if vitals.phase == LOST:

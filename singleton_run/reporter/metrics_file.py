@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 
-from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from singleton_run.reporter.text_format import rendered
 from singleton_run.system import calls
 
 TYPE_CHECKING = False
@@ -66,7 +66,7 @@ class MetricsFile:
         self._due = False
         self._written_at = calls.now()
         try:
-            replace(self._path, generate_latest(_Sum(self._series, self._before or {})))
+            replace(self._path, rendered(_Sum(self._series, self._before or {}).collect()))
         except OSError as error:
             self._place.log.say("warning", "untold", text=f"--metrics-file {self._path}: {error.strerror}")
 
@@ -97,7 +97,7 @@ def replace(path: str, data: bytes) -> None:
 
 
 class _Sum:
-    """What we have counted, and what the file had: for `generate_latest`."""
+    """What we have counted, and what the file had: as the text has it."""
 
     def __init__(self, series: Series, before: dict[Key, Sample]) -> None:
         self._series = series

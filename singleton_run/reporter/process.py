@@ -1,8 +1,8 @@
 """The reporter's process: reads events from the pipe, and tells them to its sinks.
 
-It loads what its sinks need beside the command, and not before it: when the command has started, when we
-wait, or after a tenth of a second. It ends when the front has ended and everything is delivered, after
-LINGER seconds at the latest.
+It loads what its sinks need beside the command, and not before it: when we wait, or after a tenth of a
+second. So a command that is over before has the processors for itself. The reporter ends when the front has
+ended and everything is delivered, after LINGER seconds at the latest.
 """
 
 from __future__ import annotations
@@ -24,23 +24,39 @@ from singleton_run.system.pipes import Reader
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from singleton_run.call.settings import Settings
+    from singleton_run.reporter.lines import Lines
     from singleton_run.reporter.sinks import Sink
     from singleton_run.reporter.vitals import Vitals
 
 LINGER = 30.0
 """How long after the front's end the reporter may deliver what is left, in seconds."""
 _AT_LEAST_AFTER = 0.1
-_LOAD_AT = ("started", "waiting", "resting", "succeeded", "failed", "interrupted", "gave up")
+_LOAD_AT = ("waiting", "paused", "resting")
 
 
-def run(settings: Settings, vitals: Vitals, descriptor: int, front: int, listener: int) -> None:
-    """Be the reporter of `front`, in a process forked for it, until everything is delivered."""
+def run(
+    settings: Settings,
+    vitals: Vitals,
+    descriptor: int,
+    front: int,
+    listener: int,
+    lines: Lines | None = None,
+) -> None:
+    """Be the reporter of `front`, in a process forked for it, until everything is delivered.
+
+    Where `front` is the parent of a crontab, `lines` has the vitals of its lines.
+    """
     calls.become_subreaper()
     log = Log(settings)
-    place = Place(settings, Loop(), log, vitals, front, listener)
+    place = Place(settings, Loop(), log, vitals, front, listener, lines)
     calls.leave_directory()
     _Process(place, Reader(descriptor)).run()
     log.close()
+
+
+def linger(settings: Settings) -> float:
+    """How long after the front's end the reporter may deliver what is left, in seconds."""
+    return max(LINGER, settings.on_timeout) if settings.on else LINGER
 
 
 class _Process:
@@ -81,8 +97,9 @@ class _Process:
     def _died(self, descriptor: int) -> None:
         """The front has ended without a word. If its command ran, the guard kills it."""
         self.loop.forget(descriptor)
-        self._hear()
-        self._ended_without_a_word()
+        if not self.over:
+            self._hear()
+            self._ended_without_a_word()
 
     def _ended_without_a_word(self) -> None:
         vitals = self.place.vitals
@@ -140,7 +157,7 @@ class _Process:
         self.loop.forget(self.pipe.descriptor)
         os.close(self.pipe.descriptor)
         self._load()
-        self.give_up_at = calls.now() + LINGER
+        self.give_up_at = calls.now() + linger(self.place.settings)
         self.loop.at(self.give_up_at, lambda: None)
         self.place.log.close()
         calls.close_standard(2)

@@ -7,7 +7,6 @@ is right however many events were lost.
 
 from __future__ import annotations
 
-from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics import Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.registry import CollectorRegistry
@@ -15,6 +14,7 @@ from prometheus_client.registry import CollectorRegistry
 from singleton_run import __version__
 from singleton_run.report.events import RUN_OVER
 from singleton_run.reporter.health import holds
+from singleton_run.reporter.text_format import rendered
 from singleton_run.reporter.vitals import WAITING
 
 TYPE_CHECKING = False
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from singleton_run.report.events import Event
     from singleton_run.reporter.vitals import Vitals
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 RESULTS = ("succeeded", "failed", "interrupted", "lost", "crashed")
 SKIPPED = ("deadline", "missed", "paused", "unreadable")
 KILLED = ("timeout", "lost", "revoked")
@@ -174,7 +173,7 @@ class Series:
 
     def text(self) -> bytes:
         """All series in Prometheus' text format."""
-        return generate_latest(self.registry)
+        return rendered(self.registry.collect())
 
     def finish(self) -> None:
         """Nothing more comes."""

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from singleton_run.call.settings import Settings
     from singleton_run.report.events import Event
     from singleton_run.report.log import Log
+    from singleton_run.reporter.lines import Lines
     from singleton_run.reporter.loop import Loop
     from singleton_run.reporter.vitals import Vitals
 else:
@@ -34,19 +35,31 @@ class Place:
     """What a sink works with: its `settings`, the `loop`, the `log` for the user, and the `vitals`.
 
     `front` is the front's process id, `listener` the descriptor of --metrics-addr (-1 without one), and
-    `directory` the one in which the call was made.
+    `directory` the one in which the call was made. `lines` has the vitals of a crontab's lines, None if we
+    report of one call.
     """
 
     def __init__(
-        self, settings: Settings, loop: Loop, log: Log, vitals: Vitals, front: int, listener: int
+        self,
+        settings: Settings,
+        loop: Loop,
+        log: Log,
+        vitals: Vitals,
+        front: int,
+        listener: int,
+        lines: Lines | None = None,
     ) -> None:
-        self.directory = os.getcwd()
         self.listener = listener
         self.settings = settings
         self.loop = loop
         self.log = log
         self.vitals = vitals
         self.front = front
+        try:
+            self.directory = os.getcwd()
+        except OSError:
+            self.directory = "/"
+        self.lines = lines
 
 
 def wanted(place: Place, *, over: bool) -> list[Sink]:
@@ -54,7 +67,7 @@ def wanted(place: Place, *, over: bool) -> list[Sink]:
 
     Each loads what it needs, which may fail in any way.
     """
-    return [*_metrics(place, over=over)]
+    return [*_metrics(place, over=over), *_tellers(place)]
 
 
 def _metrics(place: Place, *, over: bool) -> list[Sink]:
@@ -62,11 +75,18 @@ def _metrics(place: Place, *, over: bool) -> list[Sink]:
     serves = place.listener >= 0 and not over
     if not serves and settings.metrics_file is None:
         return []
+    from singleton_run.reporter import text_format
+
+    text_format.load_counting_modules()
     from singleton_run.reporter.series import Series
 
     series = Series()
-    series.add(settings.name, place.vitals)
     made: list[Sink] = [series]
+    if place.lines is None:
+        series.add(settings.name, place.vitals)
+    else:
+        place.lines.add_all(series)
+        made.insert(0, place.lines)
     if serves:
         from singleton_run.reporter.endpoints import Endpoints
 
@@ -75,4 +95,23 @@ def _metrics(place: Place, *, over: bool) -> list[Sink]:
         from singleton_run.reporter.metrics_file import MetricsFile
 
         made.append(MetricsFile(place, os.path.join(place.directory, settings.metrics_file), series))
+    return made
+
+
+def _tellers(place: Place) -> list[Sink]:
+    """Those who tell others by themselves: hooks, webhook and pings."""
+    settings = place.settings
+    made: list[Sink] = []
+    if settings.on:
+        from singleton_run.reporter.hooks import Hooks
+
+        made.append(Hooks(place))
+    if settings.notify is not None:
+        from singleton_run.reporter.webhook import Webhook
+
+        made.append(Webhook(place, settings.notify))
+    if settings.ping is not None:
+        from singleton_run.reporter.pings import Pings
+
+        made.append(Pings(place, settings.ping))
     return made

@@ -13,11 +13,19 @@ _PHASE, _REACHED, _LEASED, _END, _REPORTED, _KEEPER, _DROPPED, _SINCE, _RUNNING 
 BEGINNING, WAITING, HOLDING, LOST, RESTING = range(5)
 
 
-class Vitals:
-    """The shared values. Make it before the reporter is forked."""
+SIZE = 128
+"""The bytes of shared memory that the values take at most."""
 
-    def __init__(self) -> None:
-        memory = memoryview(mmap.mmap(-1, mmap.PAGESIZE))
+
+class Vitals:
+    """The shared values, in a page of their own or in SIZE bytes of `memory`.
+
+    Make it, or have that memory, before the reporter is forked.
+    """
+
+    def __init__(self, memory: memoryview | None = None) -> None:
+        if memory is None:
+            memory = memoryview(mmap.mmap(-1, mmap.PAGESIZE))
         self._seconds = memory.cast("d")
         self._numbers = memory.cast("q")
 

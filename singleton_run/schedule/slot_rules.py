@@ -209,6 +209,8 @@ class Plan:
                 return again
         if upcoming <= floor:
             upcoming = times.next(max(now, floor))
+        if last is not None and not runs and self._is_overlapped(times, last, upcoming, now, runs=False):
+            upcoming = times.next(last["end"])  # by its clock, which is ahead of ours
         at = times.start(upcoming)
         if at > now + self.lead:
             decision = self._ahead(upcoming, at)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from singleton_run.supervisor.crew import Member
     from singleton_run.supervisor.lines import Call, Crontab
     from singleton_run.supervisor.output import Channel, Format
+    from singleton_run.supervisor.reporting import Reporting
     from singleton_run.system.calls import Signals
 else:
     import _signal
@@ -56,6 +57,15 @@ def run(task: Task, crontab: Crontab, signals: Signals, mask: set[int]) -> int:
     return _Parent(task, signals, mask).run(crontab)
 
 
+def _reporting(says: Settings) -> Reporting | None:
+    """What the parent has of its reporter, None where no option asks for one. Raises Failure."""
+    if not says.reports:
+        return None
+    from singleton_run.supervisor.reporting import Reporting
+
+    return Reporting(says)
+
+
 class _Parent:
     """The parent's descriptors and its loop.
 
@@ -76,6 +86,7 @@ class _Parent:
         self.leaves: dict[Member, int] = {}
         self.resting: dict[int, Member] = {}
         self.channel: Channel | None = None if task.form is None else output.Channel()
+        self.reporting = _reporting(task.says)
         self.status = 0
         self.writer = 0
         self.writer_at = calls.FOREVER if task.form is None else 0.0
@@ -85,7 +96,7 @@ class _Parent:
         """Run until there is nothing left to do; see the function `run`."""
         calls.set_title(f"singleton-run: crontab {' '.join(self.task.files)}")
         worker.load(crontab.lines)
-        self.crew.take(crontab.lines)
+        self._take(crontab)
         self.log.say(
             "info", "crontab", text=f"{counted(len(crontab.lines), 'line')} of {' '.join(self.task.files)}"
         )
@@ -96,8 +107,15 @@ class _Parent:
             self._wait()
             self._hear()
         self._end_output()
+        if self.reporting is not None:
+            self.reporting.end()
         self.log.close(at_end=True)
         return self.status
+
+    def _take(self, crontab: Crontab) -> tuple[int, list[Member]]:
+        if self.reporting is not None:
+            self.reporting.take(crontab.lines)
+        return self.crew.take(crontab.lines)
 
     def _tell(self, crontab: Crontab) -> None:
         """Tell once what the user should know of the files."""
@@ -108,8 +126,8 @@ class _Parent:
                 self.log.say("wait", event, **facts)
 
     def _wait(self) -> None:
-        due = min(self.crew.next_look(calls.now()), self.writer_at, self.read_at)
-        self.timer.set(due)
+        report_at = calls.FOREVER if self.reporting is None else self.reporting.begin_at
+        self.timer.set(min(self.crew.next_look(calls.now()), self.writer_at, self.read_at, report_at))
         poll = select.poll()
         watched = [] if self.watch is None else self.watch.descriptors
         for descriptor in (self.signals.descriptor, self.timer.descriptor, *self.resting, *watched):
@@ -143,6 +161,8 @@ class _Parent:
     def _start(self, now: float) -> None:
         if now >= self.writer_at and not self.writer:
             self._start_output()
+        if self.reporting is not None and now >= self.reporting.begin_at:
+            self.reporting.begin()
         due = self.crew.due(now)
         if due:
             gc.collect()
@@ -168,7 +188,9 @@ class _Parent:
         try:
             process = os.fork()
             if not process:
-                worker.run(member.line, parent, self.signals, self.mask, leave, first_rest, sender)
+                worker.run(
+                    member.line, parent, self.signals, self.mask, leave, first_rest, sender, self.reporting
+                )
         except OSError:
             os.close(leaves)
             os.close(rested)
@@ -184,6 +206,8 @@ class _Parent:
         for process, status in processes.reap()[0]:
             if process == self.log.process:
                 self.log.gone()
+            elif self.reporting is not None and process == self.reporting.process:
+                self.reporting.gone()
             elif process == self.writer:
                 self._output_ended()
             elif member := self.crew.of(process):
@@ -191,6 +215,8 @@ class _Parent:
 
     def _ended(self, member: Member, status: int) -> None:
         self._leave(member)
+        if self.reporting is not None:
+            self.reporting.ended(member.line.name)
         pause = self.crew.ended(member, status, calls.now())
         if self.crew.is_hopeless:
             self.status = status
@@ -234,7 +260,7 @@ class _Parent:
             self.log.say("error", "crontab kept", text=str(failure))
             return
         self._tell(crontab)
-        new, leaving = self.crew.take(crontab.lines)
+        new, leaving = self._take(crontab)
         for member in leaving:
             self._leave(member)
         stay = len(crontab.lines) - new

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import NoReturn
 
+    from singleton_run.call.settings import Settings
     from singleton_run.supervisor.crew import Line
     from singleton_run.supervisor.output import Sender
+    from singleton_run.supervisor.reporting import Reporting
     from singleton_run.system.calls import Signals
 else:
     import _signal
@@ -32,6 +34,7 @@ def run(
     leave: int,
     first_rest: int,
     sender: Sender | None,
+    reporting: Reporting | None,
 ) -> NoReturn:
     """Be the process of a line, forked for it by `parent`, until it is asked to stop. See `Place`.
 
@@ -42,17 +45,12 @@ def run(
     try:
         os.setsid()
         own = [signals.descriptor, leave, first_rest]
-        calls.keep_only(own if sender is None else [*own, sender.socket.fileno()])
+        own += [] if sender is None else [sender.socket.fileno()]
+        own += [] if reporting is None else [reporting.write]
+        calls.keep_only(own)
         calls.close_standard(0)
         calls.die_with(parent, int(_signal.SIGTERM))
-        if line.settings.verbosity > 1:
-            from singleton_run.report import trace
-
-            trace.begin(line.settings)
-        if line.settings.reports:
-            from singleton_run.reporter import channel
-
-            channel.begin(line.settings)
+        _begin_to_tell(line.settings, reporting)
         user = _user(line)
         place = Place(line.name, line.variables, line.text, user, leave, first_rest, sender)
         status = slot_loop.run(line.settings, line.path, signals, mask, place)
@@ -66,6 +64,20 @@ def run(
         last_words(f"line {line.name!r} had to end, which is a fault of singleton-run: {describe_bug(error)}")
     finally:
         os._exit(UNUSABLE)
+
+
+def _begin_to_tell(settings: Settings, reporting: Reporting | None) -> None:
+    """Have the trace and the reporters that the call or the line asks for. Raises Failure."""
+    if settings.verbosity > 1:
+        from singleton_run.report import trace
+
+        trace.begin(settings)
+    if reporting is not None:
+        reporting.attach(settings)
+    elif settings.reports:
+        from singleton_run.reporter import channel
+
+        channel.begin(settings)
 
 
 def load(lines: Sequence[Line]) -> None:

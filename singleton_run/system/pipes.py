@@ -27,8 +27,8 @@ def traced_to() -> list[int]:
 
 
 def reported_to() -> list[int]:
-    """The descriptor on which the reporter is told of events, if there is one."""
-    return [] if reporter is None or reporter.pipe < 0 else [reporter.pipe]
+    """The descriptors on which reporters are told of events, if there are any."""
+    return [] if reporter is None else [each for each in (reporter.pipe, reporter.shared) if each >= 0]
 
 
 def pipe() -> tuple[int, int]:

@@ -55,7 +55,7 @@ class Peer:
     def __init__(self, link: socket.socket, site: Site, number: int) -> None:
         self.link = link
         self.site = site
-        self.holder = f"host{number}:{os.getpid()}:{number:08x}"
+        self.holder = f"host{number}:{os.getpid()}:{os.urandom(4).hex()}"
         self.began = 0.0
         self.ended = 0.0
         self.due = 0.0

@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from singleton_run.errors import DENIED, UNUSABLE
-from tests.servers import etcd, kubeaccess, postgres, redis
+from tests.servers import etcd, kubeaccess, postgres, redis, redis_cluster
+from tests.servers.redis_quorum import quorum
 from tests.support import clocks
 from tests.support.harness import LIMIT, PROGRAM, environment, until
 
@@ -544,6 +545,39 @@ def test_rights_that_are_missing_in_redis_and_what_is_printed(tmp_path: Path) ->
         assert told.of("warn") == []
         argv = [*PROGRAM, "--lock", lock, "--name", "backup", "--once", "k", "--", "true"]
         assert subprocess.run(argv, env=environment(), check=False).returncode == 0
+
+
+def test_a_redis_cluster_and_a_node_of_one() -> None:
+    some = "~singleton-run:* &singleton-run:* +eval +evalsha +time"
+    with redis_cluster.clustered(flags=redis.user("app", some)) as cluster:
+        lock = cluster.url.replace("://", f"://app:{redis.QUOTED}@")
+        told = Told("backup", "--lock", lock)
+        assert told.has("BAD", "our user lacks "), told.out
+        printed = Told("--setup", "--lock", f"{lock}?replicas=1")
+        assert printed.out.split()[-3:] == ["+asking", "+cluster|slots", "+wait"]
+        for server in cluster.servers:
+            with server.client() as client:
+                client.execute_command(*printed.out.split())
+        told = Told("backup", "--lock", lock)
+        assert told.is_well(), told.out
+        assert told.has("ok", "is the cluster's node for this lock")
+        told = Told("backup", "--lock", cluster.owner("backup").url)
+        assert told.has("BAD", "is in a cluster: say redis+cluster://"), told.out
+
+
+def test_a_quorum_of_redis_whole_in_part_and_too_small() -> None:
+    with quorum() as three:
+        told = Told("--lock", three.url)
+        assert told.status == 0, told.out
+        assert told.has("ok", "3 of 3 servers can be used")
+        with three.killed(1):
+            told = Told("--lock", three.url)
+            assert told.status == 0, told.out
+            assert told.has("warn", f"{three.servers[1].address} is of no use")
+            with three.killed(2):
+                told = Told("--lock", three.url)
+                assert told.status == 78, told.out
+                assert told.has("BAD", "1 of 3 servers can be used")
 
 
 def test_a_redis_that_is_a_replica_or_away_or_wants_another_password(tmp_path: Path) -> None:

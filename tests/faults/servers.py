@@ -14,7 +14,7 @@ POSTGRES = ("postgres", "pgbouncer")
 SERVERS = (*ETCD, *POSTGRES, "k8s-lease", "redis")
 REPLICATED = ("redis+sentinel", "redis+cluster")
 LEAPS = "the server's clock leaps forward"
-FORGETS = "a Redis primary fails before its replicas have the lock"
+FORGETS = "a fail-over forgets what it had acknowledged"
 
 
 def _lasting(name: str) -> Strike:

@@ -106,6 +106,30 @@ def test_a_stop_of_the_container_reaches_the_command(contained: Contained, root:
     assert run.wait() == root.status, run.said
 
 
+@pytest.mark.parametrize("root", ["busybox", "debian"], indirect=True)
+def test_a_crontab_runs_as_process_1(contained: Contained, root: Root, tmp_path: Path) -> None:
+    file = tmp_path / "shared" / "crontab"
+    file.parent.mkdir()
+    file.parent.chmod(0o755)
+    orphan = "(sleep 0.1 &)"
+    file.write_text(
+        f"# singleton-run: name=often leftovers=ignore\n* * * * * * {orphan}; echo $SINGLETON_SLOT\n"
+        "# singleton-run: name=long\n* * * * * * trap 'echo stopped; exit' TERM; echo; sleep 600 & wait\n"
+    )
+    file.chmod(0o644)
+    call = ["/singleton-run", "crontab", "/shared/crontab", "--lock", "file:///run/locks"]
+    there = ("tmpfs:/run", f"ro:{file.parent}:/shared")
+    run = contained.start(root, *call, "--output", "prefix", mounts=there)
+    until(lambda: run.out.count(b"[often ") >= 3 and b"[long " in run.out, f"output; {run.said}")
+    until(lambda: run.out.count(b"[often ") >= 5, f"more output; {run.said}")
+    parent = next(each for each in below(run.pid) if title(each).startswith("singleton-run: crontab"))
+    os.kill(parent, signal.SIGTERM)
+    assert run.wait() == 0, run.said
+    slots = [line.partition("] ")[2] for line in run.out.decode().splitlines() if "[often " in line]
+    assert len(slots) == len(set(slots))
+    assert "] stopped" in run.out.decode()
+
+
 @pytest.mark.servers
 def test_of_two_containers_one_runs(contained: Contained, root: Root, etcd_server: Etcd) -> None:
     lock = ["--lock", f"etcd://{etcd_server.address}", "--name", root.folder.parent.name, "-v"]

@@ -25,6 +25,8 @@ from tests.support.harness import (
     title,
     until,
 )
+from tests.support.ports import free_port
+from tests.support.scrape import get, scrape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -342,6 +344,46 @@ def test_watch_sees_a_file_that_is_written_and_one_that_is_replaced(table: Table
     table.started("third")
     assert stop(run) == 0
     assert run.said.count("is read again") == 2, run.said  # and not for the evidence beside it
+
+
+# Metrics.
+
+
+def test_the_parent_tells_of_all_lines(table: Table) -> None:
+    long = table.noted("long", SECOND, "sleep 600")
+    table.write(long, table.noted("short", SECOND), table.noted("bad", SECOND, "exit 3"))
+    address = f"127.0.0.1:{free_port()}"
+    run = table.start("--metrics-addr", address)
+    names = {word: table.name(word) for word in ("long", "short", "bad", "new")}
+    table.started("long")
+    until(lambda: scrape(address).count("runs_total", name=names["bad"], result="failed") >= 2, run.said)
+    until(lambda: scrape(address).count("runs_total", name=names["short"], result="succeeded") >= 2, run.said)
+    seen = scrape(address)
+    assert seen.count("running", name=names["long"]) == seen.count("held", name=names["long"]) == 1
+    assert seen.value("runs_total", name=names["bad"], result="succeeded") == 0
+    assert get(address, "/healthz") == (200, "ok\n")
+    until(lambda: get(address, "/readyz")[0] == 200, "all lines to have been at their locks")
+    assert get(address, "/leader")[0] == 404
+    send(signal.SIGKILL, table.front(run, "long"))
+    until(lambda: scrape(address).count("runs_total", name=names["long"], result="crashed") == 1, run.said)
+    table.write(long, table.noted("new", SECOND))
+    send(signal.SIGHUP, run.pid)
+    until(lambda: scrape(address).count("runs_total", name=names["new"], result="succeeded") >= 1, run.said)
+    assert scrape(address).count("runs_total", name=names["short"], result="succeeded") >= 2
+    assert stop(run) == 0
+
+
+def test_a_reporter_of_the_parent_that_is_killed_is_replaced(table: Table) -> None:
+    table.write(table.noted("one", SECOND))
+    address = f"127.0.0.1:{free_port()}"
+    run = table.start("--metrics-addr", address)
+    scrape(address)
+    send(signal.SIGKILL, run.one("reporter"))
+    table.started("one", len(table.starts("one")) + 2)
+    until(lambda: scrape(address).count("runs_total", result="succeeded") >= 1, run.said)
+    everyone = [run.pid, *below(run.pid)]
+    assert stop(run) == 0
+    until(lambda: not left_of(everyone), "the reporter to end")
 
 
 # The rest.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support import schemas
 from tests.support.harness import LONG, PROGRAM, Lab, Run, environment, labs, open_files, send, state, until
 
 if TYPE_CHECKING:
@@ -159,20 +161,22 @@ def test_json_is_one_object_a_line(lab: Lab) -> None:
     lab.ready()
     script = 'sh -c "sleep 60; :" "$1" & sleep 0'
     second = lab.start("--log-format", "json", "-vv", "--ttl", LONG, command=["sh", "-c", script, "sh", odd])
-    second.hears('"held"')
+    second.hears('"waiting"')
     third = lab.start("--log-format", "json", "-n", "--ttl", LONG, command=lab.job())
     assert third.wait() == 75
     lab.finish()
     assert (first.wait(), second.wait()) == (0, 0)
     said = [json.loads(line) for run in (first, second, third) for line in run.said.splitlines()]
     events = {one["event"] for one in said}
-    assert {"acquired", "started", "held", "leftover", "gave up"} <= events
+    assert {"acquired", "started", "succeeded", "waiting", "leftover", "gave_up"} <= events
     for one in said:
         assert one["name"] == lab.name
         assert one["level"] in ("info", "wait", "warning", "error", "final", "trace")
-        assert one["time"][-1] == "Z"
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", one["time"])
+        if one["level"] != "trace":
+            schemas.check("log", one)
         assert one["message"].isprintable() or one["event"] == "leftover"
-    held = next(one for one in said if one["event"] == "held")
+    held = next(one for one in said if one["event"] == "waiting")
     assert held["holder"].split(":")[1] == str(first.pid)
     assert {"host", "since"} <= held.keys()
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM
 from typing import TYPE_CHECKING
 
 import pytest
 
 from singleton_run.errors import HELD, UNUSABLE, USAGE
-from tests.support.harness import Lab, gone, labs, open_files, python, send, state, title, until
+from tests.support.harness import PROGRAM, Lab, gone, labs, open_files, python, send, state, title, until
 from tests.support.ports import free_port
 from tests.support.scrape import Scrape, get, scrape
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from tests.support.harness import Run
 
+NEW = ["unshare", "--mount", "--pid", "--fork", "--mount-proc"]
 BOTH = pytest.mark.parametrize("backend", ["file", "leasefile"])
 
 
@@ -341,4 +343,40 @@ def test_its_title_names_the_lock(files: Lab, address: str) -> None:
     run = files.start("--metrics-addr", address, command=python("input()"), stdin=-1)
     assert title(run.one("reporter")) == f"singleton-run: reporter for {files.name}"
     run.popen.communicate(b"\n")
+    assert run.wait() == 0
+
+
+def test_below_another_singleton_run_it_is_waited_for_and_left_to_nobody(files: Lab, tmp_path: Path) -> None:
+    file = tmp_path / "inner.prom"
+    inner = ["--lock", files.lock, "--name", f"{files.name}-inner", "--metrics-file", str(file), "--", "true"]
+    outer = files.start(command=[*PROGRAM, *inner])
+    assert outer.wait() == 0
+    assert outer.said == ""
+    assert Scrape(file.read_text()).value("runs_total", result="succeeded") == 1
+
+
+@pytest.mark.skipif(
+    subprocess.run([*NEW, "true"], check=False, stderr=subprocess.DEVNULL).returncode != 0,
+    reason="process namespaces need root and CAP_SYS_ADMIN: sudo, or docker run --privileged",
+)
+@BOTH
+def test_as_process_1_we_wait_for_what_it_has_to_write(lab: Lab, tmp_path: Path) -> None:
+    """The kernel kills every process of a container with its first one."""
+    file = tmp_path / "run.prom"
+    run = lab.start("--metrics-file", str(file), command=["false"], via=f'exec {" ".join(NEW)} "$@"')
+    assert run.wait() == 1
+    assert Scrape(file.read_text()).value("runs_total", result="failed") == 1
+
+
+@pytest.mark.skipif(
+    subprocess.run([*NEW, "true"], check=False, stderr=subprocess.DEVNULL).returncode != 0,
+    reason="process namespaces need root and CAP_SYS_ADMIN: sudo, or docker run --privileged",
+)
+def test_as_process_1_we_wait_no_longer_than_we_say(files: Lab, tmp_path: Path) -> None:
+    file = tmp_path / "run.prom"
+    options = ("--metrics-file", str(file))
+    run = files.start(*options, command=files.long_job(), via=f'exec {" ".join(NEW)} "$@"')
+    files.ready()
+    stop(run)  # it is continued once at our end: a debugger or a frozen cgroup would hold it for good
+    files.finish()
     assert run.wait() == 0

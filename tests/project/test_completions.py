@@ -68,8 +68,8 @@ def completed(environ: dict[str, str], cwd: Path, *words: str, before: str = "")
 def test_options_complete(environ: dict[str, str], tmp_path: Path) -> None:
     offered = completed(environ, tmp_path, "singleton-run", "--lo")
     assert offered == {"--lock", "--lock-at-least-for", "--lock-at-most-for", "--log-format"}
-    offered = completed(environ, tmp_path, "singleton-run", "--name", "x y", "--no-wait", "--n")
-    assert offered == {"--no-loop"}
+    offered = completed(environ, tmp_path, "singleton-run", "--name", "x y", "--no-wait", "--no")
+    assert offered == {"--no-loop", "--notify", "--notify-secret"}
 
 
 def test_backends_complete(environ: dict[str, str], tmp_path: Path) -> None:

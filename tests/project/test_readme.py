@@ -20,6 +20,8 @@ from singleton_run.call.options import OPTIONS
 from singleton_run.call.settings import check
 from singleton_run.call.subcommands import SUBCOMMANDS
 from singleton_run.guard.command_environment import for_command, of_slot
+from singleton_run.reporter.hooks import variables
+from tests.support import schemas
 from tests.support.harness import LIMIT, PROGRAM, environment, until
 from tests.support.terminal import Terminal
 
@@ -84,6 +86,11 @@ def command_variables() -> set[str]:
     )
     told = for_command([], settings, token=1, holder="h:1:a", turn_id="t")
     return {*(entry.partition(b"=")[0].decode() for entry in told), *of_slot([0.0, 1])}
+
+
+def hook_variables() -> set[str]:
+    """The variables that a command of --on gets."""
+    return set(variables(dict.fromkeys(schemas.schema("event")["properties"])))
 
 
 # What is listed.
@@ -163,18 +170,18 @@ def test_options_that_a_page_mentions_exist(page: Path) -> None:
 @each_page
 def test_variables_that_a_page_mentions_exist(page: Path) -> None:
     mentioned = set(re.findall(r"\bSINGLETON_\w+", TEXTS[page]))
-    assert mentioned - VARIABLES - command_variables() - {"SINGLETON_RUN_"} == set()
+    assert mentioned - VARIABLES - command_variables() - hook_variables() - {"SINGLETON_RUN_"} == set()
 
 
 def test_the_calls_for_crontabs_are_legal() -> None:
     checked = 0
     for _, language, text in blocks(ROOT / "docs" / "cron.md"):
         lines = text.splitlines() if language in ("crontab", "sh") else []
-        variables = dict(line.split("=", 1) for line in lines if re.match(r"SINGLETON_RUN_\w+=", line))
+        given = dict(line.split("=", 1) for line in lines if re.match(r"SINGLETON_RUN_\w+=", line))
         for line in lines:
             if " -- " in line and "$" not in line:
                 call = line[line.index("singleton-run ") :].replace("\\%", "%").partition(" || ")[0]
-                values = read(shlex.split(call)[1:], variables)
+                values = read(shlex.split(call)[1:], given)
                 assert values is not None, line
                 check(values, {})
                 checked += 1

@@ -202,6 +202,13 @@ def test_a_backend_that_is_left_out_is_refused(executable: Path, lock: str) -> N
     assert "isn't in this executable" in done.stderr
 
 
+@pytest.mark.parametrize("option", ["--metrics-addr=:9090", "--metrics-file=/tmp/x.prom"])
+def test_metrics_are_refused_before_anything_is_contacted(executable: Path, option: str) -> None:
+    done = run(executable, "--lock", "etcd://127.0.0.1:1", "--name", "a", option, "--", "/bin/true")
+    assert (done.returncode, done.stderr.count("\n")) == (78, 1), done.stderr
+    assert "isn't in this executable" in done.stderr
+
+
 def test_a_login_that_is_left_out_is_refused(executable: Path, tmp_path: Path) -> None:
     done = run(
         executable, "--lock", "k8s-lease", "--name", "a", "--", "/bin/true",

@@ -244,7 +244,6 @@ class Postgres(_OfUser):
     def delete_lock(self, name: str) -> None:
         """Delete a lock as docs/postgres.md says."""
         self.run("DELETE FROM singleton_run_lock WHERE name = %s", [name])
-        self.run("SELECT pg_notify(%s, '')", [f"singleton_run:{name}"])
 
     def take_lock(self, name: str) -> None:
         """Make the lock somebody else's, who never renews it."""

@@ -115,12 +115,11 @@ class Server(Process):
             client.publish(f"singleton-run:{{{name}}}:wake", "")
 
     def take_lock(self, name: str) -> None:
-        """Make the lock somebody else's, who never renews it."""
+        """Make the lock somebody else's, who never renews it; nobody is told."""
         key = f"singleton-run:{{{name}}}:lock"
         with self.client() as client:
             client.hset(key, mapping={"holder": "somebody", "token": "1"})
             client.pexpire(key, 100_000)
-            client.publish(f"singleton-run:{{{name}}}:wake", "")
 
 
 @contextmanager

@@ -34,6 +34,7 @@ _CLOCK = "libfaketime is loaded by a dynamic linker, and the file has none"
 _ETCD = "with etcd a waiter's place stays for its lease when its keeper is killed (docs/promises.md)"
 _MUSL = "musl does without that call"
 _GRPC = "python-etcd3 is in no file"
+_METRICS = "prometheus-client is in no file"
 # A test, or all of a module, and why it can't say anything of a file.
 UNFIT = {
     "backends/test_doctor.py::test_a_clock_of_ours_that_is_wrong": _CLOCK,
@@ -48,8 +49,11 @@ UNFIT = {
     "process/test_bad_input.py::test_an_option_s_value_is_understood_or_refused": _INSIDE,
     "process/test_bad_input.py::test_words_that_are_no_options_are_refused": _INSIDE,
     "process/test_command_line.py::test_after_the_dashes_nothing_is_looked_at": _INSIDE,
+    "process/test_crontab_of_debian.py": _INSIDE,
     "process/test_deaths.py::test_over_the_length_of_a_lease": _STRANGER,
     "process/test_deaths.py::test_when_the_keeper_is_killed_while_it_waits_another_waits_on": _ETCD,
+    "process/test_crontab.py::test_a_reporter_of_the_parent_that_is_killed_is_replaced": _METRICS,
+    "process/test_crontab.py::test_the_parent_tells_of_all_lines": _METRICS,
     "process/test_exit_status.py::test_69_when_the_backend_breaks": _STRANGER,
     "process/test_exit_status.py::test_69_when_the_server_can_not_be_reached": _STRANGER,
     "process/test_exit_status.py::test_77_when_the_server_refuses": _STRANGER,
@@ -59,6 +63,8 @@ UNFIT = {
     "process/test_logging.py::test_a_writer_that_gets_no_processor_is_waited_for": _PYTHON,
     "process/test_dead_guards.py": _PYTHON,
     "process/test_logging.py::test_errors_are_said_though_quiet": _STRANGER,
+    "process/test_metrics_page.py": _METRICS,
+    "process/test_reporter.py": _METRICS,
     "process/test_own_faults.py::test_a_fault_of_the_front_ends_the_command_before": _PYTHON,
     "process/test_own_faults.py::test_a_fault_of_the_front_is_one_line_and_78": _PYTHON,
     "process/test_own_faults.py::test_a_guard_that_fails_before_each_start_is_given_up": _PYTHON,

@@ -157,7 +157,7 @@ def ours(name: str) -> list[int]:
     """Every process of singleton-run under that lock name."""
     titles = {
         f"singleton-run: {role} {name}"
-        for role in ("front of", "guard of", "keeper of", "writer for", "reporter for")
+        for role in ("front of", "guard of", "keeper of", "writer for", "reporter for", "output of")
     }
     return [process for process in parents() if title(process) in titles and not gone(process)]
 

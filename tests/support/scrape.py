@@ -68,17 +68,22 @@ class Scrape:
         self.families = {family.name: family for family in text_string_to_metric_families(text)}
         self.samples = [sample for family in self.families.values() for sample in family.samples]
 
-    def value(self, name: str, **labels: str) -> float | None:
-        """The value of `singleton_run_NAME` with these labels beside `name`; None without one."""
+    def value(self, series: str, **labels: str) -> float | None:
+        """The value of `singleton_run_SERIES` with these labels; None without one.
+
+        If `name`, the lock's, is not among them, the first lock's counts.
+        """
         for sample in self.samples:
-            own = {label: value for label, value in sample.labels.items() if label != "name"}
-            if sample.name == f"singleton_run_{name}" and own == labels:
+            own = {
+                label: value for label, value in sample.labels.items() if label in labels or label != "name"
+            }
+            if sample.name == f"singleton_run_{series}" and own == labels:
                 return float(sample.value)
         return None
 
-    def count(self, name: str, **labels: str) -> float:
+    def count(self, series: str, **labels: str) -> float:
         """The same, 0 without one."""
-        return self.value(name, **labels) or 0.0
+        return self.value(series, **labels) or 0.0
 
 
 def scrape(address: str) -> Scrape:

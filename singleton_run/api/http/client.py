@@ -221,5 +221,6 @@ def _format(method: str, path: str, endpoint: Endpoint, headers: Headers, body: 
     for name, values in headers.items():
         lines += [f"{name}: {value}" for value in ([values] if isinstance(values, str) else values)]
     if body:
-        lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
+        typed = [] if "Content-Type" in headers else ["Content-Type: application/json"]
+        lines += [*typed, f"Content-Length: {len(body)}"]
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body

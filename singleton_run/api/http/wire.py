@@ -46,6 +46,45 @@ class Untrusted(Broken):
     """TLS failed for good: another attempt would end in the same way."""
 
 
+def connecting(address: Address) -> _socket.socket:
+    """A socket that doesn't block, and has begun to connect: it can be written when that is over.
+
+    Then `check_connected`. Raises Broken.
+    """
+    family, target = address
+    sock = _socket.socket(family, _socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        if family != _socket.AF_UNIX:
+            _tune(sock)
+        number = sock.connect_ex(target if isinstance(target, str) else tuple(target))
+    except OSError as error:
+        sock.close()
+        raise Broken(_reason(error)) from None
+    except BaseException:
+        sock.close()
+        raise
+    if number not in (0, errno.EINPROGRESS):
+        sock.close()
+        raise Broken(os.strerror(number).lower())
+    return sock
+
+
+def check_connected(sock: _socket.socket) -> None:
+    """Raise Broken if the connection couldn't be made."""
+    number = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
+    if number:
+        raise Broken(os.strerror(number).lower())
+
+
+def _tune(sock: _socket.socket) -> None:
+    sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+    # The kernel notices a path that died in silence: a NAT that forgot it, a lost machine.
+    sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1)
+    for option, value in _KEEPALIVE:
+        sock.setsockopt(_socket.IPPROTO_TCP, option, value)
+
+
 class Socket:
     """A connection by TCP, or by a Unix socket. See `Wire`.
 
@@ -53,39 +92,13 @@ class Socket:
     """
 
     def __init__(self, address: Address, deadline: Deadline) -> None:
-        family, target = address
-        self._socket = _socket.socket(family, _socket.SOCK_STREAM)
+        self._socket = connecting(address)
         try:
-            self._socket.setblocking(False)
-            if family != _socket.AF_UNIX:
-                self._tune()
-            self._connect(target, deadline)
+            deadline.wait(self._socket.fileno(), WRITE)
+            check_connected(self._socket)
         except BaseException:
             self._socket.close()
             raise
-
-    def _tune(self) -> None:
-        sock = self._socket
-        try:
-            sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
-            # The kernel notices a path that died in silence: a NAT that forgot it, a lost machine.
-            sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1)
-            for option, value in _KEEPALIVE:
-                sock.setsockopt(_socket.IPPROTO_TCP, option, value)
-        except OSError as error:
-            raise Broken(_reason(error)) from None
-
-    def _connect(self, target: tuple[object, ...] | str, deadline: Deadline) -> None:
-        sock = self._socket
-        try:
-            number = sock.connect_ex(target if isinstance(target, str) else tuple(target))
-            if number == errno.EINPROGRESS:
-                deadline.wait(sock.fileno(), WRITE)
-                number = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
-        except OSError as error:
-            raise Broken(_reason(error)) from None
-        if number:
-            raise Broken(os.strerror(number).lower())
 
     def send(self, data: bytes, deadline: Deadline) -> None:
         """Send all of `data`."""

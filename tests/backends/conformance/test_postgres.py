@@ -77,6 +77,7 @@ class Direct:
             restart=server.restart,
             faults=[*_faults(server), *wrong, *_bad_addresses()],
             ttl=2.0,
+            watches=True,
             tells=True,
         )
 

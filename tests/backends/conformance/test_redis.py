@@ -1,4 +1,4 @@
-"""What holds a lock in Redis passes the suite for leases: one server, Sentinels, a cluster."""
+"""What holds a lock in Redis passes the suite for leases: one server, Sentinels, a cluster, a quorum."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from singleton_run.errors import Refused, Unavailable
 from singleton_run.testing import Fault, LeasedConformance, Site
 from singleton_run_redis.errors import RIGHTS
 from tests.servers import redis, redis_cluster
+from tests.servers.redis_quorum import quorum
 from tests.support.commands import LeasedCommands
 
 if TYPE_CHECKING:
@@ -140,3 +141,46 @@ class TestCluster(LeasedConformance):
                 watches=True,
                 tells=True,
             )
+
+
+class Quorum:
+    """Three independent servers, as a user with no more rights than docs/redis.md asks for."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def site(cls) -> Iterator[Site]:
+        with quorum(3, redis.user("app", RIGHTS)) as three:
+            lock = f"redis+quorum://app:{redis.QUOTED}@{three.hosts}"
+            nobody = "redis+quorum://127.0.0.1:1,127.0.0.1:2,127.0.0.1:3"
+            yield Site(
+                opener=OPENER,
+                lock=lock,
+                delete=three.delete_lock,
+                take=three.take_lock,
+                outage=three.stopped,
+                restart=three.restart,
+                faults=[
+                    Fault("nobody listens", Unavailable, nobody),
+                    Fault("no such host", Unavailable, "redis+quorum://a.invalid,b.invalid,c.invalid"),
+                    Fault("all are stopped", Unavailable, lock, during=three.stopped),
+                    Fault(
+                        "wrong password", Refused, f"redis+quorum://app:{WRONG}@{three.hosts}", secret=WRONG
+                    ),
+                    Fault("no such database", Refused, f"{three.url}/99"),
+                    Fault("two servers", Refused, "redis+quorum://a,b"),
+                    Fault("one of them twice", Refused, "redis+quorum://a,b,a"),
+                    Fault("no port", Refused, "redis+quorum://a,b,localhost:x"),
+                ],
+                ttl=1.0,
+                fifo=True,
+                watches=True,
+                tells=True,
+            )
+
+
+class TestQuorum(Quorum, LeasedConformance):
+    """The backend by itself."""
+
+
+class TestQuorumCommand(Quorum, LeasedCommands):
+    """The whole program."""

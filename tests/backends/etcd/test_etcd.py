@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from singleton_run.testing.suite import record_of
 from singleton_run_etcd.address import Address
 from tests.servers import etcd
 from tests.support.crews import Crews
-from tests.support.harness import PROGRAM, Lab, environment, gone, until
+from tests.support.harness import PROGRAM, Lab, environment, gone, send, until
 from tests.support.proxy import DOWN, UP, Proxy, proxy
 
 if TYPE_CHECKING:
@@ -411,7 +412,9 @@ def test_an_acquire_whose_answer_was_lost_can_be_repeated(
     peer.renew(grant)
 
 
-def test_a_lease_lasts_its_whole_time_from_the_grant_on(crew: Crew, crew_at: Crews, between: Proxy) -> None:
+def test_a_lease_lasts_its_whole_time_from_when_the_grant_says(
+    crew: Crew, crew_at: Crews, between: Proxy
+) -> None:
     """Also for one who had waited, or whose first answer was lost: the lease is older than the grant."""
     name, ttl = crew.name(), 3.0
     holder, waiter, other = crew.peer(), crew.peer(), crew.peer()
@@ -419,8 +422,8 @@ def test_a_lease_lasts_its_whole_time_from_the_grant_on(crew: Crew, crew_at: Cre
     held = waiter.is_refused(name, ttl)
     waiter.wait(held, calls.now() + ttl / 3 - 0.1)
     holder.release(grant, record_of(grant))
-    waiter.takes(name, ttl)
-    granted = waiter.began
+    granted = waiter.takes(name, ttl).renewed
+    assert granted is not None
     waiter.crash()
     new = other.gets(name, LONG)
     assert other.ended >= granted + ttl * CLOCKS
@@ -428,8 +431,8 @@ def test_a_lease_lasts_its_whole_time_from_the_grant_on(crew: Crew, crew_at: Cre
     other.release(new, record_of(new))
     _lose_the_answer_of_acquire(unlucky, name, between, "/v3/kv/txn", ttl)
     between.mend()
-    unlucky.takes(name, ttl)
-    granted = unlucky.began
+    granted = unlucky.takes(name, ttl).renewed
+    assert granted is not None
     unlucky.crash()
     other.gets(name, LONG)
     assert other.ended >= granted + ttl * CLOCKS
@@ -565,6 +568,27 @@ def test_a_command_runs_on_while_the_leader_changes(cluster: Cluster, lab: Lab) 
     assert holding.wait() == 0, holding.said
     assert waiting.wait() == 0, waiting.said
     lab.evidence.check(2)
+
+
+def test_a_waiter_whose_keeper_is_killed_keeps_its_place_and_nobody_waits_for_the_dead_one(
+    lab: Lab, server: Etcd
+) -> None:
+    """Its lease is so long that the one behind it would never get the lock if the place were lost."""
+    holder = lab.start("--ttl", "600s", command=lab.long_job())
+    lab.ready()
+    first = lab.start("--ttl", "600s", command=lab.job())
+    until(lambda: len(server.keys(f"{lab.name}/")) == 2, "it waits")
+    second = lab.start("--ttl", "600s", command=lab.job())
+    until(lambda: len(server.keys(f"{lab.name}/")) == 3, "it waits")
+    places = server.keys(f"{lab.name}/")
+    keeper = first.one("keeper")
+    send(signal.SIGKILL, keeper)
+    first.one("keeper", but=keeper)
+    lab.finish()
+    assert [run.wait() for run in (holder, first, second)] == [0, 0, 0], first.said + second.said
+    assert len({*places}) == 3
+    lab.evidence.check(3)
+    assert server.keys(f"{lab.name}/") == []
 
 
 def test_a_member_that_has_lost_the_others_does_not_keep_a_waiter_in_silence(

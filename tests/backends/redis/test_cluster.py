@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -134,8 +136,8 @@ def test_while_the_slot_moves_nobody_is_let_in_and_the_holder_goes_on(
         source = cluster.begin_move(name, target)
         for moved in range(2):
             for act in (
-                lambda: other.acquire(name, "host:2:b", TTL, SHORT),
-                lambda: holder.renew(grant, SHORT),
+                partial(other.acquire, name, "host:2:b", TTL, SHORT),
+                partial(holder.renew, grant, SHORT),
             ):
                 with pytest.raises(Unavailable, match="TRYAGAIN"):
                     act()
@@ -168,20 +170,23 @@ def test_a_node_that_has_all_keys_already_is_asked(cluster: redis_cluster.RedisC
 def test_a_holder_hears_what_is_asked_of_it_after_a_move(
     cluster: redis_cluster.RedisCluster, name: str
 ) -> None:
-    """What a renewal has seen of another node, it listens there."""
+    """It asks the node that had the slot, which names another one: there it has to listen."""
     with closing(open_backend(cluster.url, {})) as holder, closing(open_backend(cluster.url, {})) as other:
         grant = taken(holder, name, "host:1:a")
-        cluster.move(name)
-        holder.renew(grant, LIMIT)
-        steer(other, name)
+        target = cluster.move(name)
         never, end = os.pipe()
+        listening = threading.Thread(target=holder.hold, args=(grant, calls.now() + TTL, never))
+        listening.start()
         try:
-            began = calls.now()
-            holder.hold(grant, began + TTL, never)
-            assert calls.now() < began + TTL
+            with target.client() as client:
+                until(lambda: client.pubsub_channels(f"*{name}*"), "the holder to listen there")
+            steer(other, name)
+            listening.join(LIMIT)
+            assert not listening.is_alive()
         finally:
-            os.close(never)
             os.close(end)
+            listening.join()
+            os.close(never)
 
 
 def test_every_node_is_asked_for_the_names(cluster: redis_cluster.RedisCluster) -> None:
@@ -228,7 +233,7 @@ def test_the_lock_outlives_its_node(replicated: redis_cluster.RedisCluster, name
         else:
             first.send(signal.SIGSTOP)
         until(lambda: renews(holder, grant), "the lock to be renewed on the replica")
-        assert replicated.owner(name) in replicated.replicas_of(first)
+        until(lambda: replicated.owner(name) in replicated.replicas_of(first), "the others to know it")
         until(lambda: isinstance(attempt(waiter, name, "host:2:b"), Held), "the waiter to be refused there")
         holder.release(grant, RECORD, LIMIT)
         assert taken(waiter, name, "host:2:b").token > grant.token

@@ -81,7 +81,7 @@ def spellings(draw: st.DrawFn) -> tuple[list[str], dict[str, str | int | None]]:
             joined = flag.startswith("--") and draw(st.booleans())
             argv += [f"{flag}={value}"] if joined else [flag, value]
             before = expected[option.name] if option.kind == "values" else None
-            expected[option.name] = value if before is None else f"{before},{value}"
+            expected[option.name] = value if before is None else f"{before}{option.joint}{value}"
         else:
             argv.append(flag)
             expected[option.name] = True if option.kind == "flag" else int(expected[option.name] or 0) + 1

@@ -6,8 +6,14 @@ import ast
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 import singleton_run
+from singleton_run.report.fields import as_object, name_of
 from singleton_run.report.sentences import SENTENCES, sentence
+from singleton_run.report.telling import fields, word
+from singleton_run.reporter.translation import translated
+from tests.support import schemas
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,3 +44,34 @@ def test_every_event_that_is_said_has_a_sentence() -> None:
 def test_an_event_without_a_sentence_is_a_plain_line() -> None:
     facts = {"event": "brand new", "level": "error", "name": "job", "pid": 7, "text": "all of it"}
     assert sentence(facts, None) == "lock 'job': brand new (pid 7, text all of it)"
+
+
+FACTS = {
+    "text": "no",
+    "number": 60.0,
+    "status": 1,
+    "pid": 7,
+    "by": "ada",
+    "command": "x",
+    "verb": "",
+    "key": "k",
+}
+SLOT = {"slot": 60.0, "token": 3, "line": "l", "since": 1.5, "paused_since": 1.5}
+
+
+@pytest.mark.parametrize("event", SENTENCES)
+def test_each_event_is_an_object_for_programs_as_the_schema_says(event: str) -> None:
+    line = as_object({"event": event, "level": "info", "name": "job", **FACTS, **SLOT}, 1.23456, "said")
+    schemas.check("log", line)
+    assert line["waited"] == 1.235
+    assert line["since"] == "1970-01-01T00:00:01.500Z"
+
+
+@pytest.mark.parametrize("event", SENTENCES)
+def test_an_event_has_one_name_in_the_log_and_for_hooks(event: str) -> None:
+    told = translated(event, {**FACTS, **SLOT})
+    assert not told or name_of(event) == word(told[0][0])
+    assert bool(told) or name_of(event) == word(event)
+    line = as_object({"event": event, "level": "info", "name": "job", **FACTS, **SLOT}, None, "")
+    for field in {"slot", "reason"} & set(told[0][1] if told else {}):
+        assert line[field] == fields(told[0][1])[field]

@@ -390,6 +390,13 @@ def test_with_skip_a_slot_is_passed_over_if_the_last_run_went_on_at_its_start() 
     assert told.starts(HOUR, HOUR + late + 1.0)
 
 
+def test_with_skip_a_run_that_ended_in_our_future_is_one_that_went_on() -> None:
+    ended = last(end=HOUR + 900.0)
+    for now in (100.0, HOUR - 1.0, HOUR + 1.0):
+        assert decide(ended, now, overlap="skip").rests(2 * HOUR)
+    assert decide(ended, HOUR - 1.0).starts(HOUR, HOUR)
+
+
 def test_with_skip_another_waits_only_as_long_as_the_run_may_end_before_the_start() -> None:
     running = last(state="running")
     assert decide(running, HOUR - 2.0, held=True, overlap="skip").waits_briefly(HOUR, HOUR + 1.0)

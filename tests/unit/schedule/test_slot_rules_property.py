@@ -421,6 +421,7 @@ def _check(world: World, *, retries: int) -> dict[float, list[Run]]:
 
 @pytest.mark.parametrize("every", [True, False])
 @given(seed=st.integers(0, 2**32), knows=st.booleans(), retries=st.integers(0, 2))
+@example(seed=205, knows=False, retries=0)  # the clock of the one who comes next is behind
 @settings(max_examples=100)
 def test_with_skip_no_slot_is_started_that_was_due_during_a_run(
     *, every: bool, seed: int, knows: bool, retries: int

@@ -1,0 +1,104 @@
+"""Independent Redis servers, a majority of which holds a lock."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.servers.redis import Server, program
+from tests.support.proxy import DOWN, UP, Proxy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+
+# A process that is killed loses nothing so, and several servers share a disk.
+_FLAGS = ("--appendfsync", "everysec")
+
+
+class Quorum:
+    """The servers, each behind a proxy that can swallow everything; both in one order."""
+
+    def __init__(self, folder: Path, count: int, flags: Sequence[str]) -> None:
+        self.servers = [Server(folder / str(number), [*_FLAGS, *flags]) for number in range(count)]
+        self.proxies = [Proxy(server.port) for server in self.servers]
+        self.hosts = ",".join(server.address for server in self.servers)
+        self.url = f"redis+quorum://{self.hosts}"
+        self.by_proxies = "redis+quorum://" + ",".join(between.address for between in self.proxies)
+
+    def delete_lock(self, name: str) -> None:
+        """Delete a lock by hand."""
+        for server in self._running():
+            server.delete_lock(name)
+
+    def take_lock(self, name: str) -> None:
+        """Make the lock somebody else's, who never renews it."""
+        for server in self._running():
+            server.take_lock(name)
+
+    def restart(self) -> None:
+        """All are killed, and are back with their data."""
+        for server in self.servers:
+            server.kill()
+        for server in self.servers:
+            server.start()
+
+    @contextmanager
+    def stopped(self, *numbers: int) -> Iterator[None]:
+        """These don't answer; without numbers none does."""
+        with ExitStack() as stack:
+            for server in self._some(numbers):
+                stack.enter_context(server.stopped())
+            yield
+
+    @contextmanager
+    def killed(self, *numbers: int) -> Iterator[None]:
+        """These are down; they come back with their data."""
+        for server in self._some(numbers):
+            server.kill()
+        try:
+            yield
+        finally:
+            for server in self._some(numbers):
+                server.start()
+
+    @contextmanager
+    def swallowed(self, *numbers: int) -> Iterator[None]:
+        """What goes to and comes from these by their proxies disappears."""
+        some = [self.proxies[number] for number in numbers]
+        for between in some:
+            between.deafen(UP, DOWN)
+        try:
+            yield
+        finally:
+            for between in some:
+                between.mend()
+
+    def close(self) -> None:
+        """End all."""
+        for between in self.proxies:
+            between.close()
+        for server in self.servers:
+            server.kill()
+
+    def _some(self, numbers: Sequence[int]) -> list[Server]:
+        return [self.servers[number] for number in numbers] if numbers else self.servers
+
+    def _running(self) -> list[Server]:
+        return [server for server in self.servers if server.runs()]
+
+
+@contextmanager
+def quorum(count: int = 3, flags: Sequence[str] = ()) -> Iterator[Quorum]:
+    """So many servers that serve."""
+    program()
+    with tempfile.TemporaryDirectory(prefix="singleton-run-") as own:
+        all_of_them = Quorum(Path(own), count, flags)
+        try:
+            for server in all_of_them.servers:
+                server.start()
+            yield all_of_them
+        finally:
+            all_of_them.close()
