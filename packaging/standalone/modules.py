@@ -68,6 +68,11 @@ EMPTIED = {
     "pickle": b"dumps = loads = None\n",
     "rich._emoji_codes": b"EMOJI = {}\n",
 }
+# Python's own import statement, under the names that CPython asks for. zipimport isn't among them.
+IMPORT_STATEMENT = {
+    "_frozen_importlib": "importlib/_bootstrap",
+    "_frozen_importlib_external": "importlib/_bootstrap_external",
+}
 # Only other systems, other kinds of terminals, or other programs import these.
 NEVER = (
     "_winapi",
@@ -304,8 +309,10 @@ def main(tree: str, out: str) -> None:
     EMPTIED["rich._unicode_data._versions"] = f"VERSIONS = ({widths!r},)\n".encode()
     table = f"rich._unicode_data.unicode{widths.replace('.', '-')}"
     needed.close(own_modules(f"{tree}/own") | set(BESIDE) | {table})
-    needed.found.pop("__main__", None)
+    needed.found.pop("zipimport", None)  # CPython would load it at each start, and there is no such file
     needed.found["__main__"] = (f"{tree}/entry.py", False)
+    for name, file in IMPORT_STATEMENT.items():
+        needed.found[name] = (f"{tree}/stdlib/{file}.py", False)
     write(needed.found, out)
 
 

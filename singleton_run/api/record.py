@@ -148,7 +148,7 @@ def unreadable() -> Record:
 
 def readable(value: object) -> Record | None:
     """`value` if it is a record that this version can use, else None."""
-    if not isinstance(value, dict) or value.get("version") != VERSION or not _is_plain(value, _DEEPEST):
+    if not isinstance(value, dict) or value.get("version") != VERSION or not _is_plain(value):
         return None
     runs = value.get("runs")
     whole = isinstance(runs, list) and len(runs) <= _EARLIER and all(_is_run(run) for run in runs)
@@ -157,24 +157,40 @@ def readable(value: object) -> Record | None:
 
 def moment(value: object) -> float | None:
     """`value` if it is a Unix time in the years 1970 to 9999, else None."""
-    return value if isinstance(value, int | float) and 0 <= value < _YEAR_10000 else None
+    return value if isinstance(value, _NUMBER) and 0 <= value < _YEAR_10000 else None
+
+
+# A turn reads 50 runs before its command starts: the two functions below are written for speed.
+_NUMBER = (int, float)
 
 
 def _is_run(value: object) -> bool:
     if not isinstance(value, dict):
         return False
-    texts = isinstance(value.get("state"), str) and isinstance(value.get("holder"), str)
-    times = all(value.get(word) is None or moment(value[word]) is not None for word in ("start", "end"))
-    numbers = isinstance(value.get("token"), int) and isinstance(value.get("status"), int | None)
-    return texts and times and numbers
+    word = value.get
+    start, end, status = word("start"), word("end"), word("status")
+    texts = isinstance(word("state"), str) and isinstance(word("holder"), str)
+    times = (start is None or moment(start) is not None) and (end is None or moment(end) is not None)
+    return texts and times and isinstance(word("token"), int) and (status is None or isinstance(status, int))
 
 
-def _is_plain(value: object, depth: int) -> bool:
-    """Whether `value` can be written again and shown: no infinite number, no long text, no deep nesting."""
-    if isinstance(value, dict):
-        return depth > 0 and all(_is_plain(part, depth - 1) for item in value.items() for part in item)
-    if isinstance(value, list):
-        return depth > 0 and all(_is_plain(part, depth - 1) for part in value)
-    if isinstance(value, str):
-        return len(value) <= LONGEST_WORD
-    return not isinstance(value, int | float) or abs(value) < 1 << 63
+def _is_plain(value: object) -> bool:
+    """Whether `value` can be written again and shown: no infinite number, no long text, no deep nesting.
+
+    It looks at level after level. The None below each object and list shows these where they are too deep.
+    """
+    parts = [value]
+    for _ in range(_DEEPEST + 1):
+        deeper: list[object] = []
+        for part in parts:
+            if isinstance(part, str):
+                if len(part) > LONGEST_WORD:
+                    return False
+            elif isinstance(part, dict):
+                deeper += [*part, *part.values(), None]
+            elif isinstance(part, list):
+                deeper += [*part, None]
+            elif isinstance(part, _NUMBER) and not abs(part) < 1 << 63:
+                return False
+        parts = deeper
+    return not parts

@@ -8,6 +8,23 @@
 PyMODINIT_FUNC PyInit__singleton_run(void);
 PyMODINIT_FUNC PyInit__libpq(void);
 
+/* All that CPython may import, in place of its own tables (Python/frozen.c), whose modules have texts for people too. */
+struct _module_alias {
+    const char *name, *original;
+};
+static const struct _frozen none[] = {{0, 0, 0, 0}};
+static const struct _module_alias aliases[] = {
+    {"_frozen_importlib", "importlib._bootstrap"},
+    {"_frozen_importlib_external", "importlib._bootstrap_external"},
+    {"os.path", "posixpath"},
+    {0, 0},
+};
+const struct _frozen *_PyImport_FrozenBootstrap = modules;
+const struct _frozen *_PyImport_FrozenStdlib = none;
+const struct _frozen *_PyImport_FrozenTest = none;
+const struct _module_alias *_PyImport_FrozenAliases = aliases;
+const struct _frozen *PyImport_FrozenModules = NULL;
+
 static void check(PyStatus status)
 {
     if (PyStatus_Exception(status)) {
@@ -46,7 +63,6 @@ static void initialize(int argc, char **argv)
     before.configure_locale = 0; /* musl knows no other than UTF-8 */
     check(Py_PreInitialize(&before));
 
-    PyImport_FrozenModules = modules;
     if (PyImport_AppendInittab("_singleton_run", PyInit__singleton_run) < 0 ||
         PyImport_AppendInittab("_libpq", PyInit__libpq) < 0) {
         exit(78);
@@ -61,7 +77,7 @@ static void initialize(int argc, char **argv)
     config.parse_argv = 0;
     config.use_frozen_modules = 1;
     config.optimization_level = 2;
-    config.code_debug_ranges = 0;
+    config.code_debug_ranges = 1; /* nothing has columns: to 0, CPython would write each function's table of lines anew */
     /* There is no folder of modules. */
     config.module_search_paths_set = 1;
     wchar_t **empty[] = {&config.program_name, &config.executable, &config.base_executable, &config.prefix,
