@@ -124,7 +124,7 @@ class LeaseBackend:
         try:
             written = self._change(grant, change, limit)
         except Lost:
-            self._events.note(f"{grant.holder} lost the lease", warning=True)
+            self._events.note("lost", f"{grant.holder} lost the lease", warning=True)
             # Send it now: the front ends this process as soon as the command is gone.
             self._events.send(Deadline.after(_SAY_SOON))
             raise
@@ -177,7 +177,7 @@ class LeaseBackend:
         self._change(grant, change, limit, once=True)
         self._close_own_watch()
         self._mine = None
-        self._events.note(f"{grant.holder} stopped leading")
+        self._events.note("released", f"{grant.holder} stopped leading")
 
     def read(self, name: str, limit: float) -> tuple[Held | None, Mapping[str, Any] | None]:
         """The holder, judged by the server's clock, and the record."""
@@ -234,7 +234,7 @@ class LeaseBackend:
             written = self._api.update(lease.freed(found, time.time()), deadline)
             if written is not None:
                 self._events.lease = written
-                self._events.note(f"{lease.holder_of(found)} was taken off the lease", warning=True)
+                self._events.note("freed", f"{lease.holder_of(found)} was taken off the lease", warning=True)
                 return True
             deadline.check(_CONTENDED)
         return False
@@ -411,7 +411,7 @@ class LeaseBackend:
                 "kubernetes: this API server's resourceVersions are no numbers, and make no token", UNUSABLE
             ) from None
         self._events.lease = written
-        self._events.note(f"{holder} became leader")
+        self._events.note("acquired", f"{holder} became leader")
         handle = {"acquired": written["spec"]["acquireTime"], "known": self._api.known()}
         control = lease.control_of(written)
         return Grant(name, holder, token, ttl, handle, lease.record_of(written), control=control)

@@ -30,8 +30,8 @@ class Events:
         self.lease: Lease | None = None
         self.pending: list[dict[str, Any]] = []
 
-    def note(self, message: str, *, warning: bool = False) -> None:
-        """Have an Event about the Lease sent when there is time."""
+    def note(self, event: str, message: str, *, warning: bool = False) -> None:
+        """Have an Event about the Lease sent when there is time. `event` is its name, as the log has it."""
         if self.lease is None or self._refused:
             return
         metadata = self.lease["metadata"]
@@ -49,6 +49,7 @@ class Events:
                     "resourceVersion": metadata["resourceVersion"],
                 },
                 "reason": "LeaderElection",
+                "action": event,
                 "message": message,
                 "type": "Warning" if warning else "Normal",
                 "source": {"component": "singleton-run"},
@@ -62,9 +63,10 @@ class Events:
         """Have Events sent about a pause that begins or ends with `control`, and an order to release."""
         pause, order = control.get("pause"), control.get("release")
         if pause != before.get("pause"):
-            self.note(f"paused by {pause['by'] or 'somebody'}" if pause else "resumed")
+            text = f"paused by {pause['by'] or 'somebody'}" if pause else "resumed"
+            self.note("paused" if pause else "resumed", text)
         if order and order != before.get("release"):
-            self.note(f"{order['holder']} is to release the lease, by {order['by']}", warning=True)
+            self.note("revoked", f"{order['holder']} is to release the lease, by {order['by']}", warning=True)
 
     def send(self, deadline: Deadline) -> None:
         """Send the pending Events. One that can't be sent now is dropped. Never raises."""

@@ -37,6 +37,8 @@ _PART = 2400
 LAST_WORDS = 5.0
 """Where the reporter would be killed with us: how long we wait at our end for what it has to deliver."""
 _RETIRE_MILLISECONDS = 1000
+_LOAD_AFTER_MILLISECONDS = 100
+"""A command that is over before that has the processors for itself: the reporter loads nothing before."""
 _YOUTH = 10.0
 _MOST_DEATHS = 5
 _KILL, _CONTINUE = 9, 18
@@ -115,6 +117,7 @@ class Channel:
         calls.keep_only([read] if self.listener < 0 else [read, self.listener])
         calls.close_standard(0, 1)
         os.setsid()
+        processes.exited(self.front, _LOAD_AFTER_MILLISECONDS)
         from singleton_run.reporter import process
 
         process.run(self.settings, self.vitals, read, self.front, self.listener)

@@ -1,8 +1,8 @@
 """The reporter's process: reads events from the pipe, and tells them to its sinks.
 
-It loads what its sinks need beside the command, and not before it: when we wait, or after a tenth of a
-second. So a command that is over before has the processors for itself. The reporter ends when the front has
-ended and everything is delivered, after LINGER seconds at the latest.
+It begins a tenth of a second after the front, or when that has ended, so a command that is over before has
+the processors for itself. It ends when the front has ended and everything is delivered, after LINGER seconds
+at the latest.
 """
 
 from __future__ import annotations
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 LINGER = 30.0
 """How long after the front's end the reporter may deliver what is left, in seconds."""
-_AT_LEAST_AFTER = 0.1
-_LOAD_AT = ("waiting", "paused", "resting")
 
 
 def run(
@@ -77,7 +75,7 @@ class _Process:
         loop = self.loop
         loop.watch(self.pipe.descriptor, select.EPOLLIN, lambda _: self._hear())
         self._watch_front()
-        loop.at(calls.now() + _AT_LEAST_AFTER, self._load)
+        loop.at(calls.now(), self._load)  # after what has come meanwhile: the front may have ended
         while not (self.over and not any(sink.busy() for sink in self.sinks)):
             if calls.now() >= self.give_up_at:
                 return
@@ -125,8 +123,6 @@ class _Process:
     def _tell(self, event: Event) -> None:
         if not self.loaded:
             self.early.append(event)
-            if event.event in _LOAD_AT:
-                self._load()
             return
         for sink in list(self.sinks):
             try:

@@ -93,10 +93,10 @@ def _hide(log: str, turn: str) -> int:
             os.write(write, str(hidden).encode())
             os._exit(0)
         os.execve(sys.executable, [sys.executable, "-I", "-S", __file__, "as", log, turn], {})
+    os.close(write)  # or the read would wait for ever, where the child could not fork
     os.wait()
     hidden = int(os.read(read, 20))
     os.close(read)
-    os.close(write)
     return hidden
 
 

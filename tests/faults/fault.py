@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Strike = Callable[[Any], object]
-REDIS = ("redis", "redis+sentinel", "redis+cluster")
+REDIS = ("redis", "redis+sentinel", "redis+cluster", "redis+quorum")
 
 
 @dataclass(frozen=True)

@@ -37,9 +37,9 @@ def wrong(result: Result) -> list[str]:
     found = []
     if result["overlaps"] and not result["excuse"]:
         found.append(f"{result['overlaps']} overlaps")
-    words = ["backward", "tracebacks", "silent", *OF_SLOTS]
+    words = ["backward", "tracebacks", "silent"]
     # Who forgets the lock forgets the record too.
-    words += [] if result["excuse"] == FORGETS else ["lost"]
+    words += [] if result["excuse"] == FORGETS else ["lost", *OF_SLOTS]
     words += [] if result["excuse"] else ["left"]
     words += [] if is_slow(result) else OF_PACE
     found += [f"{word}: {result[word]}" for word in words if result.get(word)]

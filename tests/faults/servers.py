@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 ETCD = ("etcd", "etcd+grpc")
 POSTGRES = ("postgres", "pgbouncer")
 SERVERS = (*ETCD, *POSTGRES, "k8s-lease", "redis")
+QUORUM = ("redis+quorum",)
 REPLICATED = ("redis+sentinel", "redis+cluster")
 LEAPS = "the server's clock leaps forward"
 FORGETS = "a fail-over forgets what it had acknowledged"
@@ -33,6 +34,17 @@ def _with_lock(name: str) -> Strike:
 
     def strike(scene: Scene) -> None:
         getattr(scene.site, name)(scene.name)
+        scene.hit += 1
+        scene.wait(scene.chance.choice((0.3, 2.0, scene.ttl + 1.5)))
+
+    return strike
+
+
+def _some(name: str, count: int) -> Strike:
+    """The same with a method that is told how many servers to strike."""
+
+    def strike(scene: Scene) -> None:
+        getattr(scene.site, name)(count)
         scene.hit += 1
         scene.wait(scene.chance.choice((0.3, 2.0, scene.ttl + 1.5)))
 
@@ -86,6 +98,9 @@ ROWS = [
     _row("leader stopped", _with_lock("stop_leader"), REPLICATED, exception=FORGETS),
     _row("leader moved", _with_lock("move_leader"), REPLICATED, exception=FORGETS),
     _row("slot moved", _with_lock("move_slot"), ("redis+cluster",)),
+    *(_row(f"{count} of 5 killed", _some("kill_some", count), QUORUM) for count in (2, 3)),
+    *(_row(f"{count} of 5 stopped", _some("stop_some", count), QUORUM) for count in (2, 3)),
+    *(_row(f"{count} of 5 black-holed", _some("swallow_some", count), QUORUM) for count in (2, 3)),
     _row("clock 1 h forward", _step(3600), (*POSTGRES, "redis"), "own clock", LEAPS),
     _row("clock 1 h back", _step(-3600), (*POSTGRES, "redis"), "own clock"),
 ]

@@ -42,6 +42,7 @@ CHOSEN = {
     "redis": ["kill front + keeper", "stop keeper", "server killed", "memory full", "scripts flushed"],
     "redis+sentinel": ["kill keeper", "leader killed"],
     "redis+cluster": ["slot moved", "leader stopped"],
+    "redis+quorum": ["kill front + keeper", "2 of 5 killed", "2 of 5 stopped", "3 of 5 black-holed"],
 }
 
 

@@ -386,6 +386,37 @@ def test_a_reporter_of_the_parent_that_is_killed_is_replaced(table: Table) -> No
     until(lambda: not left_of(everyone), "the reporter to end")
 
 
+def test_a_line_has_hooks_of_its_own(table: Table) -> None:
+    hook = f"'on=failed=echo $SINGLETON_NAME >> {table.directory}/hooked'"
+    table.write(table.noted("bad", SECOND, "exit 3", hook), table.noted("other", SECOND, "exit 3"))
+    run = table.start()
+    table.started("other", 3)
+    until((table.directory / "hooked").exists, f"the hook; {run.said}")
+    assert stop(run) == 0
+    assert set((table.directory / "hooked").read_text().split()) == {table.name("bad")}
+
+
+def test_a_line_is_paused_and_shown_by_its_name(table: Table) -> None:
+    def call(*words: str) -> str:
+        argv = [*PROGRAM, *words, table.name("one"), "--lock", table.lock]
+        return subprocess.run(
+            argv, env=environment(), capture_output=True, text=True, timeout=LIMIT, check=False
+        ).stdout
+
+    table.write(table.noted("one", SECOND), table.noted("two", SECOND))
+    run = table.start()
+    table.started("one")
+    call("pause", "--yes")
+    run.hears(f"of '{table.name('one')}' is skipped: the lock is paused")
+    number = len(table.starts("one"))
+    table.started("two", len(table.starts("two")) + 3)
+    assert len(table.starts("one")) == number
+    assert "succeeded" in call("status")
+    call("resume", "--yes")
+    table.started("one", number + 1)
+    assert stop(run) == 0
+
+
 # The rest.
 
 

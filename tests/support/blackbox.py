@@ -17,6 +17,7 @@ PARTS = (
     "backends/conformance/test_k8s.py::TestCommand",
     "backends/conformance/test_postgres.py::TestCommand",
     "backends/conformance/test_redis.py::TestCommand",
+    "backends/conformance/test_redis.py::TestQuorumCommand",
     "backends/postgres/test_command.py",
     "backends/test_doctor.py",
     "backends/test_status.py",

@@ -856,6 +856,9 @@ def test_a_turn_holding_and_waiting_take_as_few_requests_as_the_docs_say(
     os.close(write)
 
 
+EVENTS = {"became leader": "acquired", "stopped leading": "released", "lost the lease": "lost"}
+
+
 def test_events_tell_the_story_where_they_are_allowed(opened: Opened, namespace: Namespace, pod: Pod) -> None:
     """Each is given a moment and no second one, so on a busy machine it may take another turn."""
     read, write = os.pipe()
@@ -872,7 +875,9 @@ def test_events_tell_the_story_where_they_are_allowed(opened: Opened, namespace:
             backend.release(grant, record_of(grant), LIMIT)
         backend.close()
         about = [event for event in namespace.events() if event["involvedObject"]["name"] == name]
-        return sorted(event["message"].removeprefix(f"{grant.holder} ") for event in about)
+        names = {event["message"].removeprefix(f"{grant.holder} "): event["action"] for event in about}
+        assert names.items() <= EVENTS.items()
+        return sorted(names)
 
     until(lambda: story(lost=False) == ["became leader", "stopped leading"], "a turn to be told")
     until(lambda: story(lost=True) == ["became leader", "lost the lease"], "a loss to be told")

@@ -12,7 +12,9 @@ from redis import Redis
 def main() -> int:
     """Take the lock, run the command, give the lock back."""
     url, name, ttl, *command = sys.argv[1:]
-    with redis_lock.Lock(Redis.from_url(url), name, expire=round(float(ttl)), auto_renewal=True):
+    # It waits in one request for as long as the lock may last, which redis-py by default gives up after 5 s.
+    client = Redis.from_url(url, socket_timeout=None)
+    with redis_lock.Lock(client, name, expire=round(float(ttl)), auto_renewal=True):
         return subprocess.call(command)
 
 

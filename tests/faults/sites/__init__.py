@@ -25,6 +25,7 @@ SITES: dict[str, Any] = {
     "redis": redis,
     "redis+sentinel": redis,
     "redis+cluster": redis,
+    "redis+quorum": redis,
 }
 PLAIN = "plain"
 

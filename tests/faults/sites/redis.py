@@ -1,4 +1,4 @@
-"""Redis: one server behind four proxies; a primary that Sentinels watch over; a cluster of three masters."""
+"""Redis: one server behind four proxies; a primary with Sentinels; a cluster; five independent servers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from singleton_run_redis.errors import RIGHTS
 from tests.faults.contenders import CONTENDERS
 from tests.faults.sites.site import Site, with_clock
-from tests.servers import redis, redis_cluster
+from tests.servers import redis, redis_cluster, redis_quorum
 from tests.support.harness import until
 from tests.support.proxy import proxy
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tests.faults.sites.site import Record
     from tests.servers.redis import Server, Watched
     from tests.servers.redis_cluster import RedisCluster
+    from tests.servers.redis_quorum import Quorum
 
 USER = "app"
 PATIENCE = 1000
@@ -227,6 +228,57 @@ class ClusterSite(RedisSite):
         self.cluster.wait()
 
 
+class QuorumSite(Site):
+    """Five servers that don't know each other, each behind a proxy of its own; three are a majority."""
+
+    def __init__(self, name: str, five: Quorum) -> None:
+        super().__init__(name)
+        self.five = five
+        self.broken = ExitStack()
+
+    def lock(self, contender: int, round_directory: Path) -> str:
+        """All five, by their proxies."""
+        return self.five.by_proxies
+
+    def kill_some(self, count: int) -> None:
+        """SIGKILL."""
+        self.broken.enter_context(self.five.killed(*range(count)))
+
+    def stop_some(self, count: int) -> None:
+        """SIGSTOP."""
+        self.broken.enter_context(self.five.stopped(*range(count)))
+
+    def swallow_some(self, count: int) -> None:
+        """All that goes to them and comes from them disappears."""
+        self.broken.enter_context(self.five.swallowed(*range(count)))
+
+    def heal(self) -> None:
+        """All serve."""
+        self.broken.close()
+        self.broken = ExitStack()
+
+    def record(self, name: str, round_directory: Path) -> Record:
+        """The record of the latest token."""
+        found = []
+        for server in self.five.servers:
+            with server.client() as client:
+                text = client.hget(f"singleton-run:{{{name}}}:record", "text") or "0 {}"
+                token, _, record = text.partition(" ")
+                found.append((int(token), record))
+        return dict(json.loads(max(found)[1]))
+
+    def delete(self, name: str, round_directory: Path) -> None:
+        """Somebody deletes the lock by hand, on all servers."""
+        self.five.delete_lock(name)
+
+    def overwrite(self, name: str, round_directory: Path) -> None:
+        """Somebody makes the lock another's by hand, on all servers, for the time of a lease."""
+        self.five.take_lock(name)
+        for server in self.five.servers:
+            with server.client() as client:
+                client.pexpire(f"singleton-run:{{{name}}}:lock", 2000)
+
+
 @contextmanager
 def opened(name: str, world: str, folder: Path) -> Iterator[Site]:
     """The server, or servers, as `world` says."""
@@ -238,6 +290,10 @@ def opened(name: str, world: str, folder: Path) -> Iterator[Site]:
     if name == "redis+cluster":
         with redis_cluster.clustered(replicas=1, patience=PATIENCE) as cluster:
             yield ClusterSite(name, cluster, clock)
+        return
+    if name == "redis+quorum":
+        with redis_quorum.quorum(5) as five:
+            yield QuorumSite(name, five)
         return
     with ExitStack() as stack:
         flags = redis.user(USER, RIGHTS) if world == "users" else []
