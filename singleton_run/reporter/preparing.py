@@ -28,6 +28,7 @@ UNIX = "unix:"
 _TAKEN_FOR = 2.0
 _AGAIN_MILLISECONDS = 20
 _BACKLOG = 64
+_SHOWN = 200
 
 
 def prepare(settings: Settings) -> int:
@@ -69,9 +70,17 @@ def _remedy() -> str:
 
 
 def _check_file(path: str) -> None:
-    folder = os.path.dirname(os.path.abspath(path))
-    if os.path.isdir(path) or not os.access(folder, os.W_OK | os.X_OK):
-        raise Failure(UNUSABLE, f"--metrics-file: no file can be written as {path!r}: see its directory")
+    """Make a file beside `path`, as each write will, and remove it. Raises Failure."""
+    part = f"{path}.{os.getpid()}"
+    try:
+        if os.path.isdir(path):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        os.unlink(part)
+    except OSError as error:
+        shown = path if len(path) <= _SHOWN else f"{path[:_SHOWN]}…"
+        why = f"{error.strerror}: name a file in a directory that we may write to"
+        raise Failure(UNUSABLE, f"--metrics-file {shown!r}: {why}") from None
 
 
 def listen(address: str) -> _socket.socket:

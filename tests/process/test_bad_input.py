@@ -329,21 +329,32 @@ WRONG_PLACES = [
     f"postgres://{{place}}/app?singleton_run_table={'x' * 64}",
     f"file:///{'x' * 300}",
 ]
-OF_A_SCHEDULE = ["tz", "jitter", "start_deadline", "no_loop", "retries"]
-OF_RETRIES = ["retry_delay", "retry_backoff", "retry_interrupted"]
+# Without one of these an option's variable isn't looked at.
+BESIDE = {
+    "cron": {"SINGLETON_RUN_CRON": "@hourly"},
+    "retries": {"SINGLETON_RUN_CRON": "@hourly", "SINGLETON_RUN_RETRIES": "1"},
+    "metrics_addr": {"SINGLETON_RUN_METRICS_ADDR": "127.0.0.1:0"},
+    "on": {"SINGLETON_RUN_ON": "started=true"},
+    "ping": {"SINGLETON_RUN_PING": "http://127.0.0.1:9/"},
+}
+# Every text is a file's name, or a secret.
+ANY_TEXT = ["metrics_file", "notify_secret"]
 
 
 def beside(option: Option) -> dict[str, str]:
     """What must be there for an option's variable to be looked at."""
-    if option.name in OF_RETRIES:
-        return {"SINGLETON_RUN_CRON": "@hourly", "SINGLETON_RUN_RETRIES": "1"}
-    return {"SINGLETON_RUN_CRON": "@hourly"} if option.name in OF_A_SCHEDULE else {}
+    return next((BESIDE[name] for name in option.needs if name in BESIDE), {})
 
 
 HTTPS = {"SINGLETON_RUN_LOCK": "etcd", "ETCDCTL_ENDPOINTS": "https://e.example"}
 WRONG_VARIABLES: list[dict[str, str]] = [
-    *({option.variable: f"\x1b[2J\n{BYTE}", **beside(option)} for option in SETTABLE),
-    *({option.variable: "x" * 100_000, **beside(option)} for option in SETTABLE),
+    *(
+        {option.variable: text, **beside(option)}
+        for option in SETTABLE
+        for text in (f"\x1b[2J\n{BYTE}", "x" * 100_000)
+        if option.name not in ANY_TEXT
+    ),
+    *({"SINGLETON_RUN_METRICS_FILE": path} for path in ("x" * 100_000, "/proc/x.prom", "/", "/proc/nowhere/x")),
     *(
         {"SINGLETON_RUN_LOCK": "etcd", "ETCDCTL_ENDPOINTS": text}
         for text in ("{place}:1", "ftp://{place}", BYTE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,13 +16,14 @@ from tests.backends.conformance.test_leasefile import marked, site_in
 from tests.example_backends import broken
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.process
 
 MODULE = "tests.example_backends.broken"
 WRONG = "wrong"
+TRIES = 3
 
 NOT_HAD = "the lock was never had"
 NOT_LOST = "DID NOT RAISE Lost"
@@ -233,6 +235,16 @@ def crew(
     crew.leave()
 
 
+def caught_in(work: Callable[[], object]) -> str:
+    """What the suite says of the bug, empty if it says nothing: a slow machine can hide a busy loop once."""
+    for _ in range(TRIES):
+        try:
+            work()
+        except (AssertionError, Failure, pytest.fail.Exception) as error:
+            return str(error)
+    return ""
+
+
 @pytest.mark.parametrize(
     ("crew", "case", "said"),
     [(bug, case, said) for bug, cases in CATCHES.items() for case, said in cases.items()],
@@ -242,8 +254,7 @@ def test_the_bug_is_caught(crew: Crew, case: str, said: str, tmp_path: Path) -> 
     work = getattr(LeasedConformance(), f"test_{case}")
     words = {"crew": crew, "steered": crew, "tmp_path": tmp_path}
     asked = {word: words[word] for word in inspect.signature(work).parameters}
-    with pytest.raises((AssertionError, Failure, pytest.fail.Exception), match=said):
-        work(**asked)
+    assert re.search(said, caught_in(lambda: work(**asked)))
 
 
 def test_every_case_catches_something() -> None:
