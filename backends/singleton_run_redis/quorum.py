@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     Names = list[str]
 
 _DRIFT = 1.01, 0.002
-_ATTEMPTS = 3
 
 
 class QuorumBackend:
@@ -210,33 +209,20 @@ class QuorumBackend:
         )
 
     def steer(self, name: str, version: str, control: Mapping[str, Any], limit: float) -> bool:
-        """Agree on the control with a majority: promised under a ballot, then accepted under it.
+        """Agree on the control with a majority. See `steering`."""
+        from singleton_run_redis.steering import Proposer
 
-        A ballot that is not the greatest that a majority has promised changes nothing that counts.
-        """
         deadline = Deadline.after(limit)
+
+        def ask(operation: str, values: Callable[[], Names]) -> Answers:
+            linger = LINGER if operation == "accept" else 0.0
+            return self._ask(operation, name, values, self._any_way("done"), deadline, linger=linger)
+
+        def trouble() -> Failure:
+            return self._masters.trouble(self._asked)
+
         text = toolbox.dumps(control)
-        ballot: Names = []
-        least = votes.number(version) + 1
-
-        def values() -> Names:
-            if not ballot:
-                ballot.append(str(max(self._masters.time(), least)))
-            return ["", ballot[0], text]
-
-        for _ in range(_ATTEMPTS):
-            ballot.clear()
-            answers = self._ask("prepare", name, values, self._any_way("done"), deadline)
-            promised = [answer for answer in answers if answer is not None and answer[1] == "done"]
-            if len(promised) >= self._need:
-                if max(votes.number(answer[2]) for answer in promised) != votes.number(version):
-                    return False
-                return self._accept(name, values, deadline)
-            refused = [answer for answer in answers if answer is not None and answer[1] == "changed"]
-            if not refused:
-                break
-            least = max(votes.number(answer[2]) for answer in refused) + 1
-        raise self._masters.trouble(self._asked)
+        return Proposer(votes.number(version), text, self._masters, ask, trouble).steer(deadline)
 
     def free(self, name: str, seen: Look, limit: float) -> bool:
         """Delete the lock's keys where they are that holder's: true if it has no majority any more."""
@@ -366,14 +352,6 @@ class QuorumBackend:
             return False
         answers = self._hold("check", grant, list, soon)
         return votes.latest(_controls(answers))[1] != self._version
-
-    def _accept(self, name: str, values: Callable[[], Names], deadline: Deadline) -> bool:
-        answers = self._ask("accept", name, values, self._any_way("done"), deadline, linger=LINGER)
-        if sum(_is_done(answer) for answer in answers) >= self._need:
-            return True
-        if sum(bool(answer) and not _is_done(answer) for answer in answers) > self._few:
-            return False
-        raise self._masters.trouble(self._asked)
 
     def _mark(self, name: str, key: str, deadline: Deadline) -> tuple[int, str | None]:
         """The newest mark and its stamp; an empty one was taken back."""

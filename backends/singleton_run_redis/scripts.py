@@ -235,7 +235,8 @@ if op == 'free' then
     return {clock, 'done'}
 end
 
--- The control of a quorum is agreed on in two steps. ARGV: the ballot, the new text
+-- The control of a quorum is agreed on in two steps. ARGV: the ballot, the new text, and what is kept as its
+-- version (see `votes.Accepted`)
 if op == 'prepare' or op == 'accept' then
     local promised = tonumber(redis.call('HGET', control, 'promise') or '') or 0
     local ballot = tonumber(ARGV[4])
@@ -244,10 +245,11 @@ if op == 'prepare' or op == 'accept' then
     end
     redis.call('HSET', control, 'promise', ARGV[4])
     if op == 'accept' then
-        redis.call('HSET', control, 'text', ARGV[5], 'version', ARGV[4])
+        redis.call('HSET', control, 'text', ARGV[5], 'version', ARGV[6])
         if holder then redis.call('PUBLISH', wake .. ':' .. holder, '') end
     end
-    return {clock, 'done', redis.call('HGET', control, 'version')}
+    local beside = redis.call('HMGET', control, 'version', 'text')
+    return {clock, 'done', beside[1], beside[2]}
 end
 
 if op == 'bury' then
@@ -261,7 +263,7 @@ return redis.error_reply('ERR unknown operation')
 
 SCRIPT = _COMMON + _TAKING + _HOLDING + _LOOKING
 # By which the server knows it: a constant, for the import of hashlib costs each start milliseconds.
-SHA = "3453796fdfb32570fa22f9b449928eb1cba533af"
+SHA = "a0f46b8fda6552986a2eee6e74c78479c9e49cb9"
 
 
 def keys_of(name: str) -> list[str]:

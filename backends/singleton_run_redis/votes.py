@@ -10,11 +10,13 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from collections.abc import Set as AbstractSet
     from typing import Any
 
     Answer = Sequence[Any]
 
 _FOREVER = float("inf")
+_REMEMBERED = 16
 
 
 def stamped(stamp: int, text: str) -> str:
@@ -36,12 +38,56 @@ def newest(values: Iterable[str | None]) -> tuple[int, str | None]:
     return best
 
 
+class Accepted:
+    """What a server has accepted as the control: under which `ballot`, its `version`, and those `before` it.
+
+    It is kept as these numbers, `BALLOT VERSION BEFORE...`. Who finishes what another began leaves its
+    version as it is, so the ballot says which control is the latest. Of those before only the last are kept.
+    """
+
+    __slots__ = ("ballot", "before", "version")
+
+    def __init__(self, ballot: int, version: int, before: Sequence[int] = ()) -> None:
+        self.ballot = ballot
+        self.version = version
+        self.before = before
+
+    @classmethod
+    def of(cls, stored: str | None) -> Accepted:
+        """By what is kept; zeros where there is nothing."""
+        numbers = [number(word) for word in (stored or "").split()] or [0]
+        return cls(numbers[0], numbers[min(1, len(numbers) - 1)], numbers[2:])
+
+    def replaced(self, ballot: int) -> Accepted:
+        """The control that follows this one, under that ballot, which is also its version."""
+        return Accepted(ballot, ballot, [*self.before, self.version][-_REMEMBERED:])
+
+    def stored(self, ballot: int) -> str:
+        """What is kept when it is accepted under that ballot."""
+        return " ".join(map(str, [ballot, self.version, *self.before]))
+
+
+def outcome(accepted: Accepted, expected: int, own: AbstractSet[int]) -> bool | None:
+    """Whether one of our `own` versions followed `expected`, by what a majority has accepted.
+
+    None if so many came after that nobody knows.
+    """
+    if any(version in own for version in (accepted.version, *accepted.before)):
+        return True
+    return False if expected in accepted.before or not own else None
+
+
 def latest(pairs: Iterable[tuple[str | None, str | None]]) -> tuple[str | None, str | None]:
-    """The control with the greatest version among pairs of text and version; Nones without one."""
+    """The text and the version of the control that was accepted last; Nones without one.
+
+    A pair is a text, and what is kept as its version (see `Accepted`).
+    """
     best: tuple[str | None, str | None] = (None, None)
-    for text, version in pairs:
-        if version is not None and number(version) > number(best[1]):
-            best = text, version
+    last = 0
+    for text, stored in pairs:
+        accepted = Accepted.of(stored)
+        if accepted.ballot > last:
+            last, best = accepted.ballot, (text, str(accepted.version))
     return best
 
 

@@ -304,16 +304,16 @@ def test_of_many_who_steer_at_once_one_wins_each_round(five: Quorum, opened: Ope
         for _ in range(10):
             tries = [pool.submit(tries_to_steer, one, name, version) for one in people]
             won = [attempt.result() for attempt in tries]
-            assert won.count(True) <= 1
+            assert won.count(True) == 1 or (None in won and True not in won), won
             version = people[0].look(name, LIMIT).version
 
 
-def tries_to_steer(backend: QuorumBackend, name: str, version: str) -> bool:
-    """Whether this one's control was taken for sure."""
+def tries_to_steer(backend: QuorumBackend, name: str, version: str) -> bool | None:
+    """Whether this one's control was taken; None if it was not told in time."""
     try:
         return backend.steer(name, version, PAUSE, LIMIT)
     except Unavailable:
-        return False
+        return None
 
 
 # Many who want it.
