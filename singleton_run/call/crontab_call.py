@@ -16,9 +16,9 @@ OUTPUTS = ("raw", "prefix", "json")
 NOT_OF_LINES = (
     *("name", "wait", "no_wait", "conflict_exit_code", "every", "cron", "no_loop", "once", "plan"),
 )
+"""The options of a command that its line of the crontab stands for, or that mean nothing there."""
 OF_THE_PARENT = ("metrics_addr", "metrics_file", "ready_when")
 """The options that the parent has for all lines."""
-"""The options of a command that its line of the crontab stands for, or that mean nothing there."""
 OWN = (
     Option(
         "",

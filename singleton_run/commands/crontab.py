@@ -70,7 +70,7 @@ def start(given: Mapping[str, Any], environ: Mapping[str, str], signals: Signals
     except lines.Faults as faults:
         return _list(faults)
     if not crontab.lines:
-        raise Failure(USAGE, f"there is no line to run in {' '.join(files)}: is it the right file?")
+        raise _no_line(call)
     return process.run(task, crontab, signals, mask)
 
 
@@ -81,6 +81,8 @@ def _preview(call: lines.Call, number: str | None, environ: Mapping[str, str]) -
 
     try:
         jobs, passed_over = lines.jobs(call)
+        if not jobs:
+            raise _no_line(call)
         if number is None:
             crontab_preview.check(jobs, passed_over)
         else:
@@ -92,6 +94,10 @@ def _preview(call: lines.Call, number: str | None, environ: Mapping[str, str]) -
     except OSError:  # nobody reads our stdout any more
         return 1
     return 0
+
+
+def _no_line(call: lines.Call) -> Failure:
+    return Failure(USAGE, f"there is no line to run in {' '.join(call.files)}: is it the right file?")
 
 
 def _list(faults: lines.Faults) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from singleton_run.call import settings
-from singleton_run.call.crontab_call import NOT_OF_LINES
+from singleton_run.call.crontab_call import NOT_OF_LINES, OF_THE_PARENT
 from singleton_run.call.fast_parser import Values, fill
 from singleton_run.call.options import OPTIONS
 from singleton_run.crontab import syntax
@@ -156,6 +156,11 @@ class _Reader:
 
     def _comment(self, line: str) -> None:
         text = syntax.options_in(line)
+        if text is None and syntax.is_nearly_ours(line):
+            raise ValueError(
+                "this comment is not read as options: write '# singleton-run: name=NAME', in small letters "
+                "and with the colon, or begin the comment with another word"
+            )
         if text is not None:
             self._own_at = self._own_at or self._number
             self._own.update(_options(text))
@@ -233,7 +238,7 @@ def _options(text: str) -> Options:
     for word in words:
         name, equals, value = word.partition("=")
         option = _option(name)
-        if option.name in NOT_OF_LINES and option.name != "name":
+        if option.name in (*NOT_OF_LINES, *OF_THE_PARENT) and option.name != "name":
             raise ValueError(_not_for_a_line(option))
         if option.kind in _TEXT_OPTIONS and not equals:
             raise ValueError(f"{name} needs a value: write {name}={option.metavar.partition('|')[0]}")
@@ -256,6 +261,8 @@ def _not_for_a_line(option: Option) -> str:
     flag = option.flags[-1][2:]
     if option.name in _LINES_OWN:
         return f"{flag} can't be given to a line: its schedule stands before the command"
+    if option.name in OF_THE_PARENT:
+        return f"{flag} can't be given to a line: write --{flag} into the call, where it is for all lines"
     if option.name in _RUNS_ONCE:
         return f"{flag} can't be given to a line: lines wait for nothing but their times, again and again"
     return f"{flag} can't be given to a line: it is for all of them, or for none"

@@ -47,6 +47,17 @@ def options_in(comment: str) -> str | None:
     return text.removeprefix(_OURS) if text.startswith(_OURS) else None
 
 
+def is_nearly_ours(comment: str) -> bool:
+    """Whether a comment may be meant as one of ours: in other letters, or options without the colon.
+
+    A sentence that begins with our name is none: `# singleton-run runs these`.
+    """
+    words = list(_words(comment.lstrip("#").replace(":", " : ", 1), 3))
+    if not words or words[0].lower().replace("_", "-") != _OURS[:-1]:
+        return False
+    return len(words) > 1 and (words[1] == ":" or "=" in words[1])
+
+
 def assignment(line: str) -> tuple[str, str] | None:
     """The name and the value of `NAME=value`, each with or without quotes; None for any other line.
 

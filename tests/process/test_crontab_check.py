@@ -6,6 +6,8 @@ import re
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import pytest
+
 from singleton_run.errors import USAGE
 from tests.process.test_preview import run
 
@@ -88,3 +90,14 @@ def test_plan_and_check_with_a_fault_in_the_call(tmp_path: Path) -> None:
         assert (done.returncode, done.stdout) == (USAGE, "")
         assert said in done.stderr
         assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", [["--check"], ["--plan", "3"], []])
+def test_a_crontab_without_a_line_is_refused(option: list[str], tmp_path: Path) -> None:
+    table = tmp_path / "table"
+    table.write_text("# nothing\nA=1\n")
+    for place in (table, tmp_path / "folder"):
+        (tmp_path / "folder").mkdir(exist_ok=True)
+        done = run("crontab", str(place), "--lock", f"file://{tmp_path}", *option)
+        assert (done.returncode, done.stdout) == (USAGE, "")
+        assert done.stderr == f"singleton-run: there is no line to run in {place}: is it the right file?\n"

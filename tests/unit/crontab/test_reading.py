@@ -167,6 +167,32 @@ def test_all_faults_are_told_at_once() -> None:
     assert [fault.partition("soon'")[0].partition("never'")[0] for fault in found] == FAULTS
 
 
+@pytest.mark.parametrize("option", ["metrics-addr=:9", "metrics-file=/run/m", "ready-when=leader"])
+def test_what_is_the_parent_s_is_refused_on_a_line(option: str) -> None:
+    (fault,) = faults(f"# singleton-run: {option}\n@daily x")
+    flag = option.partition("=")[0]
+    said = f"{flag} can't be given to a line: write --{flag} into the call, where it is for all lines"
+    assert fault == f"etc/crontab:1: {said}"
+
+
+@pytest.mark.parametrize(
+    "comment",
+    ["singleton-run name=x", "Singleton-Run: name=x", "singleton-run : name=x", "singleton_run: name=x"],
+)
+def test_a_comment_that_is_nearly_one_of_ours_is_a_fault(comment: str) -> None:
+    (fault,) = faults(f"#{comment}\n@daily x")
+    assert fault.startswith(
+        "etc/crontab:1: this comment is not read as options: write '# singleton-run: name="
+    )
+
+
+@pytest.mark.parametrize(
+    "comment", ["singleton-run", "singleton-run runs these", "the name=x", "singleton-runs a=b"]
+)
+def test_any_other_comment_is_a_comment(comment: str) -> None:
+    assert len(jobs(f"# {comment}\n@daily x")) == 1
+
+
 def test_two_lines_with_one_name() -> None:
     named = "# singleton-run: name=a\n@daily x\n# singleton-run: name=a\n@hourly y"
     assert faults(named) == ["etc/crontab:4: etc/crontab:2 has the name a too: give each line its own"]
