@@ -1,12 +1,14 @@
-"""Three replicas of one crontab of twenty lines, on real servers, while what can be killed is killed.
+"""Three replicas of one crontab of six lines, on real servers, while what can be killed is killed.
 
-The lines start in the first five of each twelve seconds. A fault comes when all lines have run, and before
-anybody prepares the next slots: then no slot may be missing, and none may run twice. At last faults come in
-the middle of runs: then a run may be cut short, and still none may run twice.
+The lines start in the first three of each fifteen seconds. A fault comes when all lines have run, and before
+anybody prepares the next slots: then no slot may be missing, and none may run twice. A busy machine may miss
+a slot all the same: it has to say so, or the fault was not over in time. At last faults come in the middle of
+runs: then a run may be cut short, and still none may run twice.
 """
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from typing import TYPE_CHECKING
@@ -24,10 +26,13 @@ if TYPE_CHECKING:
     from tests.servers.postgres import Postgres
     from tests.support.harness import Run
 
-LINES = 20
-PERIOD = 12
-QUIET = 8.5
-"""Second of the period after which somebody may prepare the next slots: a quarter of the interval before."""
+LINES = 6
+SECONDS = 3
+PERIOD = 15
+QUIET = 10
+"""Until this second of the period a fault may begin."""
+PREPARES = 13.9
+"""From this second on somebody may prepare the next slots: a sixth of the ttl before the first of them."""
 
 
 class Replicas:
@@ -38,22 +43,37 @@ class Replicas:
         self.restart_server = restart_server
         self.words = [f"line{number}" for number in range(LINES)]
         lines = [
-            table.noted(word, f"{number % 5}-59/{PERIOD} * * * * *") for number, word in enumerate(self.words)
+            table.noted(word, f"{number % SECONDS}-59/{PERIOD} * * * * *")
+            for number, word in enumerate(self.words)
         ]
-        table.write(*lines, table.noted("long", "*/2 * * * * *", "sleep 600"))
+        table.write(*lines, table.noted("long", f"*/{PERIOD} * * * * *", "sleep 600"))
         self.runs = [self.start() for _ in range(3)]
+        for run in self.runs:
+            for word in self.words:
+                table.front(run, word)
         for word in self.words:
             table.started(word)
         self.since = _period() + PERIOD
+        self.hit: set[float] = set()
+        """The periods whose slots a fault may have hit, because it took too long."""
 
     def start(self) -> Run:
         """Start a replica."""
         return self.table.start("--ttl", "6s")
 
-    def when_quiet(self, fault: Callable[[], None]) -> None:
-        """Have a fault when all lines have run in this period, and nobody prepares the next."""
-        until(self._is_quiet, f"a quiet moment; {self.table.said()}")
-        fault()
+    def when_quiet(self, *faults: Callable[[], None]) -> None:
+        """Have each fault when all lines have run in a period, and nobody prepares the next."""
+        for fault in faults:
+            until(self._is_quiet, f"a quiet moment; {self.table.said()}")
+            start = _period()
+            fault()
+            periods = int((time.time() - start + PERIOD - PREPARES) // PERIOD)
+            self.hit.update(start + PERIOD * step for step in range(1, 1 + periods))
+
+    def next_period(self) -> None:
+        """Wait for the period after this one."""
+        start = _period()
+        until(lambda: _period() > start, "the next period")
 
     def _is_quiet(self) -> bool:
         start = _period()
@@ -65,15 +85,21 @@ class Replicas:
         return [start.slot for start in self.table.starts(word)]
 
     def check(self, *, whole: bool) -> None:
-        """No slot twice, and with `whole` each slot up to now."""
+        """No slot twice, and with `whole` each slot up to now, but for those that are said to be missed."""
         up_to = _period()
         for number, word in enumerate(self.words):
             slots = self.slots(word)
             assert len(slots) == len(set(slots)), (word, slots, self.table.said())
-            first = self.since + number % 5
+            first = self.since + number % SECONDS
             expected = {first + PERIOD * step for step in range(int(up_to - first) // PERIOD + 1)}
-            missing = expected - set(slots) if whole else set()
-            assert not missing, (word, sorted(missing), slots, self.table.said())
+            hit = {start + number % SECONDS for start in self.hit}
+            missing = expected - set(slots) - hit if whole else set()
+            assert len(missing) <= self._missed(word), (word, sorted(missing), slots, self.table.said())
+
+    def _missed(self, word: str) -> int:
+        """How many slots of a line are said to be missed."""
+        told = re.findall(f"slot of '{self.table.name(word)}' (\\d+) were missed", self.table.said())
+        return sum(map(int, told))
 
 
 def _period() -> float:
@@ -106,7 +132,7 @@ def test_of_three_replicas_each_line_runs_each_slot_once_whatever_is_killed(repl
 
     def kill_a_line() -> None:
         for run in runs:
-            send(signal.SIGKILL, table.front(run, "line7"))
+            send(signal.SIGKILL, table.front(run, "line4"))
 
     def kill_a_parent() -> None:
         send(signal.SIGKILL, runs[0].pid)
@@ -118,9 +144,11 @@ def test_of_three_replicas_each_line_runs_each_slot_once_whatever_is_killed(repl
         runs[1].popen.wait()
         runs[1] = replicas.start()
 
-    for fault in (kill_a_line, kill_a_parent, kill_a_replica, replicas.restart_server):
-        if fault is not None:
-            replicas.when_quiet(fault)
+    replicas.when_quiet(kill_a_line, kill_a_parent, kill_a_replica)
+    replicas.next_period()
+    if replicas.restart_server is not None:
+        replicas.when_quiet(replicas.restart_server)
+        replicas.next_period()
     replicas.when_quiet(lambda: replicas.check(whole=True))
 
     def kill_what_runs() -> None:
