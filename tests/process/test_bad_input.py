@@ -354,7 +354,10 @@ WRONG_VARIABLES: list[dict[str, str]] = [
         for text in (f"\x1b[2J\n{BYTE}", "x" * 100_000)
         if option.name not in ANY_TEXT
     ),
-    *({"SINGLETON_RUN_METRICS_FILE": path} for path in ("x" * 100_000, "/proc/x.prom", "/", "/proc/nowhere/x")),
+    *(
+        {"SINGLETON_RUN_METRICS_FILE": path}
+        for path in ("x" * 100_000, "/proc/x.prom", "/", "/proc/nowhere/x")
+    ),
     *(
         {"SINGLETON_RUN_LOCK": "etcd", "ETCDCTL_ENDPOINTS": text}
         for text in ("{place}:1", "ftp://{place}", BYTE)
