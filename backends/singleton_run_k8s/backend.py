@@ -148,12 +148,15 @@ class LeaseBackend:
         if self._own is not None and lease.is_paused(self._own) and lease.known_token(self._own) is None:
             return
         pause = 0.1
-        while self._watch_allowed and self._own is not None and not deadline.passed():
+        while self._watch_allowed and not deadline.passed():
             try:
                 self._hold_by_watch(grant, deadline)
             except (Timeout, Interrupted):
                 return
-            except (Broken, Gone, Failure):
+            except Gone:
+                self._close_own_watch()
+                self._own = None
+            except (Broken, Failure):
                 self._close_own_watch()
             except WatchForbidden:
                 self._watch_allowed = False
@@ -386,8 +389,15 @@ class LeaseBackend:
     def _hold_by_watch(self, grant: Grant, deadline: Deadline) -> None:
         """Return when the Lease is another's, or its control another than the holder was told.
 
-        Raises Timeout, Interrupted, Broken, Gone, WatchForbidden, Unavailable, Refused.
+        A watch tells what came after a version. Without one that we know to be ours, as after a write that
+        failed, the Lease is read first. Raises Timeout, Interrupted, Broken, Gone, WatchForbidden,
+        Unavailable, Refused.
         """
+        if self._own is None:
+            self._api.recall(grant.handle["known"])
+            soon = deadline.within(toolbox.request_limit(grant.ttl))
+            found = self._api.get(objects.of_lock(grant.name), soon)
+            self._own = found if found is not None and _is_the_grant_s(found, grant) else None
         while self._own is not None and lease.control_text(self._own) == self._told:
             if self._own_watch is None:
                 version = self._own["metadata"]["resourceVersion"]

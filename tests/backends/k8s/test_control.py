@@ -262,6 +262,25 @@ def test_a_holder_is_told_that_its_lease_is_gone(
         holder.renew(grant, LIMIT)
 
 
+@pytest.mark.parametrize("how", ["delete", "take"])
+def test_a_holder_is_told_what_a_write_of_its_record_found_out(
+    opened: Open, namespace: Namespace, name: str, how: str
+) -> None:
+    """Whoever writes the record goes on without it, so the hold has to end."""
+    holder = opened()
+    grant = take(holder, name)
+    if how == "delete":
+        namespace.delete_lease(name)
+    else:
+        namespace.take_lease(name)
+    with pytest.raises(Lost):
+        holder.write(grant, record_of(grant, "running"), LIMIT)
+    with holding(holder, grant) as ended:
+        ended()
+    with pytest.raises(Lost):
+        holder.renew(grant, LIMIT)
+
+
 def test_a_short_command_takes_no_watch_and_one_that_has_waited_no_second(
     opened: Open, name: str, asked: list[str]
 ) -> None:
