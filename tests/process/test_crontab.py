@@ -411,7 +411,8 @@ def test_a_line_is_paused_and_shown_by_its_name(table: Table) -> None:
     number = len(table.starts("one"))
     table.started("two", len(table.starts("two")) + 3)
     assert len(table.starts("one")) == number
-    assert "succeeded" in call("status")
+    assert "paused" in call("status")
+    assert "succeeded" in call("history", "-n", "50")
     call("resume", "--yes")
     table.started("one", number + 1)
     assert stop(run) == 0
