@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -231,7 +232,7 @@ def test_a_pause_is_told_of_and_what_runs_goes_on(lab: Asked) -> None:
     told = lab.told("status", lab.name)
     assert (told["state"], told["pause"]["until"]) == ("held", None)
     assert told["pause"]["by"].endswith(f"@{os.uname().nodename}")
-    assert told["pause"]["at"] <= told["at"]
+    assert datetime.fromisoformat(told["pause"]["at"]) <= datetime.fromisoformat(told["at"])
     assert facts.NO_CONTROL not in told["notes"]
     lab.finish()
     assert first.wait() == 0

@@ -12,7 +12,7 @@ import pytest
 from singleton_run.api import control, registry
 from tests.servers import etcd
 from tests.servers.kubeaccess import WATCHING
-from tests.support.harness import LONG, gone, send, until
+from tests.support.harness import LONG, gone, send, send_if_there, until
 from tests.support.steering import Steered
 
 if TYPE_CHECKING:
@@ -167,9 +167,10 @@ def test_an_order_ends_a_command_that_is_deaf_and_then_the_next_one_runs(lab: St
 
 def test_an_order_is_obeyed_though_the_keeper_is_killed_meanwhile(lab: Steered) -> None:
     first, second = one_runs_and_one_waits(lab, "ignore")
+    keeper = first.one("keeper")
     order(lab)
     first.hears("is taken away by bob@desk")
-    send(signal.SIGKILL, first.one("keeper"))
+    send_if_there(signal.SIGKILL, keeper)
     assert first.wait() == 79
     assert second.wait() == 0
     lab.evidence.check(2)

@@ -161,7 +161,7 @@ CATCHES = {
     "KnowsTheTimeAtOnce": {"the_server_s_time_is_that_of_its_answers": "before it has answered"},
     "TellsAnotherTime": {"the_server_s_time_is_that_of_its_answers": "the server is not"},
     "ListsLocksOnly": {"a_control_for_a_name_without_a_lock": "that has a control only is not listed"},
-    "SteersUncompared": {"of_two_that_steer_one_wins": "not exactly one of two"},
+    "SteersUncompared": {"of_two_that_steer_one_wins": "not exactly one of two|by an older version is done"},
     "NamesVersionsByContent": {"no_version_comes_twice": "a version came again"},
     "ReadsTheControlEarly": {
         "grant_and_renewal_have_the_control_of_that_moment": "grant has not the control"
