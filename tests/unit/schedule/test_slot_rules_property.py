@@ -32,6 +32,7 @@ TTL = 30.0
 HOUR = 3600.0
 START = 1_790_000_000.0 // HOUR * HOUR
 HOURS = 8
+LONGEST_OUTAGE = 8.0
 
 
 class Server:
@@ -117,6 +118,7 @@ class Replica:
         self.shown: dict[str, Any] | None = None
         plan = slot_rules.Plan(self.world.settings, self.since, self.world.chance.random)
         self.orders = Orders()
+        self.has_lost = False
         job = Job("lock", self.holder, TTL, float("inf"), plan=plan)
         self.steps = keeper_decisions.lifecycle(job, self.orders, None)
         self.grant: Grant | None = None
@@ -260,6 +262,10 @@ class Replica:
             self.world.at(facts[0], self.begin)
         elif event == "gave_up":
             self.world.at(self.world.now + 60.0, self.begin)
+        elif event == "lost":
+            self.has_lost = True
+        elif event == "settled" and self.orders.record is not None:
+            self.world.at(self.world.now + 0.2, self.begin)
 
     def settle(self, run: Run, trip: int, state: str | None = None) -> None:
         if self.trip != trip or self.died <= self.world.now or run.end != float("inf"):
@@ -272,7 +278,8 @@ class Replica:
         self.orders.record = record.ended(self.grant.record, outcome, 0, self.world.now)
         if self.waiting:
             self.waiting()
-        self.world.at(self.world.now + 0.2, self.begin)
+        if self.has_lost:
+            self.world.at(self.world.now + 0.2, self.begin)
 
     def kill(self) -> None:
         """All of it, as when a node is lost."""
@@ -344,7 +351,7 @@ def _story(
     for _ in range(pauses):
         _pause(world, chance)
     down = START + chance.uniform(0, HOURS * HOUR)
-    world.server.down = (down, down + chance.choice([0.0, 3.0, 8.0]))
+    world.server.down = (down, down + chance.choice([0.0, 3.0, LONGEST_OUTAGE]))
     world.run(START + HOURS * HOUR)
     return world
 
@@ -438,6 +445,7 @@ def test_with_skip_no_slot_is_started_that_was_due_during_a_run(
     by_slot = _check(world, retries=retries)
     known = [run for run in world.runs if (run.slot, run.attempt) in world.ends_told]
     for run in world.runs:
+        assert run in known or min(run.replica.died, world.now) < run.end + LONGEST_OUTAGE + TTL
         assert not [other for other in known if other.slot < run.slot and other.start < run.slot < other.end]
     first = min(by_slot, default=START + HOURS * HOUR)
     for slot in [first + HOUR * number for number in range(1, HOURS)]:
