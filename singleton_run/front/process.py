@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 
+from singleton_run.api.lock_address import HELD
 from singleton_run.errors import UNUSABLE, Failure, scarce
 from singleton_run.front.children import kill_all
 from singleton_run.front.decisions import OVER, RUNNING, STARTING
@@ -26,6 +27,7 @@ else:
     import _signal
 
 _ABANDON_MILLISECONDS = 5000
+_HELPERS_MILLISECONDS = 1000
 """How long a guard may take to kill the command, when an error ends the front."""
 
 
@@ -93,6 +95,8 @@ class Front:
             self.task.output.finish(was_started=self.task.page.start_begun)
         if pipes.reporter is not None:
             pipes.reporter.turn_over()
+        if os.environ.get(HELD):
+            self._see_helpers_end()
         if self.keeps_open:
             self._close()
         else:
@@ -101,6 +105,11 @@ class Front:
             return self.task.settings.conflict_status
         ending = self.turn.ending
         return -ending.raised if ending.raised == _signal.SIGINT else ending.status
+
+    def _see_helpers_end(self) -> None:
+        """Wait for guard and keeper: the call around us would say that its command left them behind."""
+        for process in {self.task.page.guard, self.lock.process} - {0, os.getpid()}:
+            processes.exited(process, _HELPERS_MILLISECONDS)
 
     def _abandon(self) -> None:
         """End the command before an error ends us.

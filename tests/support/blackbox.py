@@ -61,6 +61,7 @@ UNFIT = {
     "process/test_exit_status.py::test_78_where_there_is_no_linux_and_the_docs_say_how": _INSIDE,
     "process/test_exit_status.py::test_a_server_that_comes_back_within_the_wait_is_enough": _STRANGER,
     "process/test_exit_status.py::test_as_process_1_an_interrupted_command_is_told_by_number": _INSIDE,
+    "process/test_exit_status.py::test_a_call_under_another_leaves_nothing_behind": _PYTHON,
     "process/test_logging.py::test_a_writer_that_gets_no_processor_is_waited_for": _PYTHON,
     "process/test_dead_guards.py": _PYTHON,
     "process/test_logging.py::test_errors_are_said_though_quiet": _STRANGER,
