@@ -15,7 +15,7 @@ from singleton_run.api.lock_address import redact
 from singleton_run.call import from_flock
 from singleton_run.call.fast_parser import WITH_VALUE, Values, fill
 from singleton_run.call.help_texts import EXAMPLE, EXAMPLES, INTRODUCTION, STATUSES, VARIABLES, described
-from singleton_run.call.options import COMPLETE, OPTIONS, Option
+from singleton_run.call.options import COMPLETE, OPTIONS, Option, joint
 from singleton_run.call.output import NAME, quoted, refuse, show
 from singleton_run.call.subcommands import SUBCOMMANDS, Subcommand, module_of
 
@@ -67,15 +67,9 @@ def _options(words: list[str], dashes: int, environ: Mapping[str, str]) -> dict[
         if context.args:
             _subcommand(context, words, dashes - len(context.args))
         given = {
-            name: _joint(name).join(of) if isinstance(of, tuple) else of
-            for name, of in context.params.items()
+            name: joint(name).join(of) if isinstance(of, tuple) else of for name, of in context.params.items()
         }
         return {name: value for name, value in given.items() if value or context.params[name] in ("", ("",))}
-
-
-def _joint(name: str) -> str:
-    """What the values of a repeated option are joined by."""
-    return next(option.joint for option in OPTIONS if option.name == name)
 
 
 def _subcommand(context: click.Context, words: list[str], place: int) -> NoReturn:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from singleton_run.call.fast_parser import WITH_VALUE, switch
+from singleton_run.call.fast_parser import given_in
 from singleton_run.call.options import OPTIONS as OF_A_COMMAND
 from singleton_run.call.options import Option
 
@@ -75,21 +75,6 @@ def read(words: Sequence[str]) -> dict[str, Value | tuple[str, ...]] | None:
 
     None where click has to read it.
     """
-    given: dict[str, Value] = {}
     files: list[str] = []
-    rest = iter(words)
-    for word in rest:
-        if word[:1] != "-":
-            files.append(word)
-            continue
-        flag, equals, value = word.partition("=") if word[:2] == "--" else (word, "", "")
-        option = _FLAGS.get(flag)
-        if option is not None and option.kind in WITH_VALUE:
-            text = value if equals else next(rest, None)
-            if text is None:
-                return None
-            again = option.kind == "values" and option.name in given
-            given[option.name] = f"{given[option.name]},{text}" if again else text
-        elif equals or not switch(flag, given, _FLAGS):
-            return None
-    return {**given, "files": tuple(files)} if files and all(files) else None
+    given = given_in(words, _FLAGS, files)
+    return {**given, "files": tuple(files)} if given is not None and files and all(files) else None

@@ -50,7 +50,7 @@ def read(argv: Sequence[str], environ: Mapping[str, str]) -> Values | None:
         return None
     dashes = argv.index("--")
     command = list(argv[dashes + 1 :])
-    given = _given(argv[:dashes])
+    given = given_in(argv[:dashes])
     if not command or given is None:
         return None
     try:
@@ -90,25 +90,33 @@ def lacking(option: Option, options: Mapping[str, Value]) -> bool:
     return bool(option.needs) and all(options[name] in (None, False) for name in option.needs)
 
 
-def _given(words: Sequence[str]) -> dict[str, Value] | None:
-    """The options in the words before the `--`; None if there is anything else."""
+def given_in(
+    words: Sequence[str], flags: Mapping[str, Option] = _FLAGS, others: list[str] | None = None
+) -> dict[str, Value] | None:
+    """The options in `words`; None if there is anything else.
+
+    With `others`, words that are no options are allowed, and put there.
+    """
     given: dict[str, Value] = {}
     rest = iter(words)
     for word in rest:
+        if others is not None and word[:1] != "-":
+            others.append(word)
+            continue
         flag, equals, value = word.partition("=") if word[:2] == "--" else (word, "", "")
-        option = _FLAGS.get(flag)
+        option = flags.get(flag)
         if option is not None and option.kind in WITH_VALUE:
             text = value if equals else next(rest, None)
             if text is None:
                 return None
             again = option.kind == "values" and option.name in given
             given[option.name] = f"{given[option.name]}{option.joint}{text}" if again else text
-        elif equals or not switch(flag, given):
+        elif equals or not _switch(flag, given, flags):
             return None
     return given
 
 
-def switch(word: str, given: dict[str, Value], flags: Mapping[str, Option] = _FLAGS) -> bool:
+def _switch(word: str, given: dict[str, Value], flags: Mapping[str, Option]) -> bool:
     """Read options without a value: `--quiet`, `-q`, `-vv`. False if the word is anything else."""
     if len(word) < 2 or word[0] != "-":
         return False

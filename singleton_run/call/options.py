@@ -377,3 +377,8 @@ OPTIONS = (
     Option(_OUTPUT, "--version", "Print the version.", kind="flag", variable=False),
     Option(_OUTPUT, "-h --help", "Print this help.", kind="flag", variable=False),
 )
+
+
+def joint(name: str) -> str:
+    """What the values of a repeated option of a command are joined by."""
+    return next(option.joint for option in OPTIONS if option.name == name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 
 from singleton_run.call import crontab_call, fast_parser, settings
+from singleton_run.call.options import joint
 from singleton_run.errors import USAGE, Failure
 from singleton_run.supervisor import lines, output, process
 from singleton_run.system import calls
@@ -49,9 +50,8 @@ def start(given: Mapping[str, Any], environ: Mapping[str, str], signals: Signals
     """
     files = given["files"]
     options = {
-        name: ",".join(value)
-        if isinstance(value, tuple)
-        else value  # click has a tuple of what may be repeated
+        # click has a tuple of what may be repeated
+        name: joint(name).join(value) if isinstance(value, tuple) else value
         for name, value in given.items()
         if name != "files" and value not in (None, False, 0, ())
     }

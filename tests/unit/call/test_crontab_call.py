@@ -7,6 +7,7 @@ import pytest
 
 from singleton_run.call import crontab_call
 from singleton_run.call.click_parser import _program
+from singleton_run.call.options import joint
 from singleton_run.call.subcommands import Subcommand
 
 CALLS = (
@@ -15,6 +16,7 @@ CALLS = (
     "--lock=etcd one --output json -v",
     "one -vv --watch --system --check",
     "one --rewrite-signal TERM:INT --rewrite-signal HUP:0 --reboot-once v1",
+    "one --on started=a,b --on=failed=c",
     "one --plan 3 -q",
     "one --timeout 5m two --lock-at-most-for 6m",
 )
@@ -35,7 +37,7 @@ def test_both_readers_read_the_same(call: str, monkeypatch: pytest.MonkeyPatch) 
         with command.make_context("crontab", call.split(), parent=context) as inner:
             command.invoke(inner)
     by_click = {
-        name: ",".join(value) if isinstance(value, tuple) and name != "files" else value
+        name: joint(name).join(value) if isinstance(value, tuple) and name != "files" else value
         for name, value in seen.items()
         if value not in (None, False, 0, ())
     }
