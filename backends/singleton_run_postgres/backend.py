@@ -56,6 +56,7 @@ _LOOK_LIMIT = 5.0
 # How long after a lease's end those look who aren't the first to wait.
 _BEHIND = 2.0
 _LONGEST_QUEUE = 60.0
+_LONGEST_PAUSE = 5.0
 _MOMENT = 0.005
 _LONGEST_KEY = 1000
 # A command that ends sooner is spared the LISTEN.
@@ -145,7 +146,7 @@ class PostgresBackend:
         return _loaded_control(control)
 
     def hold(self, grant: Grant, until: float, wake: int) -> None:
-        """Wait for a notification; behind a pooler, or where the connection breaks, just wait."""
+        """Wait for a notification; behind a pooler just wait. Connect again where the connection breaks."""
         session, channel = self._session, _channel(grant.name)
         if not session.listens(channel) and toolbox.wait(min(until, toolbox.now() + _LISTEN_AFTER), [wake]):
             return
@@ -153,16 +154,21 @@ class PostgresBackend:
         if session.pooled or toolbox.now() + limit > until:
             toolbox.wait(until, [wake])
             return
-        try:
-            soon = Deadline.after(limit, wake)
-            # Notifications from before the LISTEN are missed: look once after it.
-            began = session.listen(channel, soon)
-            if not began or not self._has_changed(grant, soon):
-                session.pause(Deadline(until, wake))
-        except Interrupted:
-            return
-        except (Failure, ServerError):
-            toolbox.wait(until, [wake])
+        deadline, pause = Deadline(until, wake), 0.1
+        while not deadline.passed():
+            try:
+                soon = deadline.within(limit)
+                session.connect(soon)
+                # Notifications from before the LISTEN are missed: look once after it.
+                began = session.listen(channel, soon)
+                if (began and self._has_changed(grant, soon)) or session.pause(deadline):
+                    return
+            except Interrupted:
+                return
+            except (Failure, ServerError):
+                if toolbox.wait(deadline.within(pause).until, [wake]):
+                    return
+                pause = min(2 * pause, _LONGEST_PAUSE)
 
     def write(self, grant: Grant, record: Mapping[str, Any], limit: float) -> None:
         """Put the record into the row."""
@@ -401,7 +407,6 @@ class PostgresBackend:
         if make in (_LOCKS, _CONTROLS):
             self._make_table(create_controls(controls), deadline)
             self._statements = self._with_controls
-        if make == _LOCKS:
             self._make_triggers(deadline)
 
     def _make_triggers(self, deadline: Deadline) -> None:

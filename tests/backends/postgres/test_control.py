@@ -279,6 +279,39 @@ def test_a_session_that_is_ended_does_not_end_the_hold(
     holder.renew(grant, LIMIT)
 
 
+def test_a_holder_is_told_of_a_deletion_though_a_pause_made_the_table(
+    server: postgres.Postgres, opened: Open, name: str
+) -> None:
+    schema = f"s{uuid4().hex}"
+    server.run(sql.SQL("CREATE SCHEMA {} AUTHORIZATION app").format(sql.Identifier(schema)))
+    holder = opened(at(server, schema))
+    steer(holder, name, pause())
+    grant = take(holder, name)
+    with holding(holder, grant) as ended:
+        until(lambda: channels(server) > 0, "the holder listens")
+        server.run(f"DELETE FROM {schema}.singleton_run_lock")  # noqa: S608 - a name of ours
+        ended()
+
+
+@pytest.mark.parametrize("when", ["before the hold", "during it"])
+def test_a_holder_whose_session_was_ended_is_told_all_the_same(
+    server: postgres.Postgres, opened: Open, name: str, when: str
+) -> None:
+    holder = opened(server.url)
+    grant = take(holder, name)
+    if when == "before the hold":
+        server.end_sessions()
+    with holding(holder, grant) as ended:
+        until(lambda: channels(server) > 0, "the holder listens")
+        if when == "during it":
+            server.end_sessions()
+            until(lambda: channels(server) > 0, "the holder listens again")
+        server.delete_lock(name)
+        ended()
+    with pytest.raises(Lost):
+        holder.renew(grant, LIMIT)
+
+
 def _within(ended: Callable[[], None]) -> None:
     with ThreadPoolExecutor() as pool:
         waiting = pool.submit(ended)
