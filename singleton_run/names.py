@@ -6,12 +6,12 @@ A legal name has 1 to 200 characters: ASCII letters, digits and `. _ - : @ +`. I
 
 from __future__ import annotations
 
-import os
-
 try:
     from _blake2 import blake2b
 except ImportError:  # an interpreter built without it has it from elsewhere
     from hashlib import blake2b
+
+from singleton_run.system.texts import fsencode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def hashed(words: Sequence[str]) -> int:
     """
     state = blake2b(digest_size=10)
     for word in words:
-        data = os.fsencode(word)
+        data = fsencode(word)
         state.update(b"%d:" % len(data))
         state.update(data)
     return int.from_bytes(state.digest(), "big")

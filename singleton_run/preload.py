@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import _imp
 import marshal
-import os
+import posix as os
 import sys
 from _frozen_importlib import FrozenImporter, ModuleSpec
 from _frozen_importlib_external import MAGIC_NUMBER, SourceFileLoader
@@ -32,12 +32,13 @@ CALL = (
     "singleton_run.call.options",
     "singleton_run.call.fast_parser",
     "singleton_run.call.executable",
+    "singleton_run.system.__init__",
+    "singleton_run.system.texts",
     "singleton_run.names",
     "singleton_run.api.lock_address",
     "singleton_run.durations",
     "singleton_run.lease_times",
     "singleton_run.call.settings",
-    "singleton_run.system.__init__",
     "singleton_run.system.libc",
     "singleton_run.system.calls",
 )
@@ -82,8 +83,8 @@ KEEPER = (
     "singleton_run.keeper.decisions",
     "singleton_run.keeper.process",
 )
-_ROOT = os.path.dirname(os.path.dirname(globals().get("__file__", "")))
-_IS_FROZEN = not _ROOT  # a module of the executable that needs no Python has no file
+_ROOT = globals().get("__file__", "").rpartition("/")[0].rpartition("/")[0]
+_IS_FROZEN = "__file__" not in globals()  # a module of the executable that needs no Python has no file
 _CACHED = f".{sys.implementation.cache_tag}.pyc"
 _HEAD = MAGIC_NUMBER + bytes(4)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from tests.servers.etcd import Etcd
     from tests.servers.kubeaccess import Cluster, Namespace
-    from tests.servers.postgres import Postgres
+    from tests.servers.postgres import Pgbouncer, Postgres
     from tests.servers.redis import Server as Redis
 
 pytest_plugins = ["tests.support.session"]
@@ -79,11 +79,21 @@ def etcd_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
 
 @pytest.fixture(scope="module")
 def postgres_server() -> Iterator[Postgres]:
-    """A server for a module's tests."""
+    """A server for a module's tests, with a role that may do nothing with our tables."""
     from tests.servers import postgres
 
     with postgres.running() as server:
+        server.make_role("stranger")
         yield server
+
+
+@pytest.fixture(scope="module")
+def postgres_pooler(postgres_server: Postgres) -> Iterator[Pgbouncer]:
+    """A pgbouncer before it."""
+    from tests.servers import postgres
+
+    with postgres.pooled(postgres_server) as pooler:
+        yield pooler
 
 
 @pytest.fixture(scope="module")

@@ -39,6 +39,8 @@ _LONGEST_PAUSE = 5.0
 # A command that ends sooner is spared the watch, which sees changes made before it was opened too.
 _WATCH_AFTER = 0.05
 _REVOKE_LIMIT = 1.0
+# A released lock goes to the next in the queue meanwhile, whose requests would wait behind what is tidied up.
+_CLOSE_AFTER = 0.05
 _ENDED_AT_ONCE = "etcd: the lease ended as soon as it was made"
 _LEASE_ENDED = "its lease in etcd has ended"
 _NOT_OURS = "its key in etcd is gone, or is that of a later keeper"
@@ -82,6 +84,8 @@ class EtcdBackend:
         self._place: _Place | None = None
         self._has_queued = False
         self._own_watch: tuple[str, Watch] | None = None
+        # The watch of the last wait. To end it costs the server work, which a grant need not wait for.
+        self._spent_watch: Watch | None = None
         # The revision at which our key was last seen, and the generation that its value was last seen to
         # have.
         self._seen = 0
@@ -121,12 +125,10 @@ class EtcdBackend:
                     if not predecessor:
                         return
                 opened = toolbox.now()
-                watch = self._server.watch(predecessor, revision + 1, step)
-                try:
-                    if self._watch_predecessor(watch, place, ttl, deadline):
-                        return
-                finally:
-                    watch.close()
+                self._close_spent_watch()
+                self._spent_watch = watch = self._server.watch(predecessor, revision + 1, step)
+                if self._watch_predecessor(watch, place, ttl, deadline):
+                    return
             except Interrupted:
                 return
             except Unavailable:
@@ -141,6 +143,11 @@ class EtcdBackend:
         if self._place is not None:
             self._server.revoke_lease(self._place.lease, Deadline.after(limit))
             self._place = None
+
+    def take_back(self, name: str, holder: str, limit: float) -> None:
+        """Revoke the lease of the holder's first place in the queue; a later one ends by itself."""
+        lease = keys.lease_of(holder, self._keys.queue(name))
+        self._server.revoke_lease(lease, Deadline.after(limit))
 
     def renew(self, grant: Grant, limit: float) -> Mapping[str, Any] | None:
         """Keep the lease alive, see that the key is there, and read the control.
@@ -171,6 +178,7 @@ class EtcdBackend:
         self._handle_of(grant)
         if self._own_watch is None and toolbox.wait(min(until, toolbox.now() + _WATCH_AFTER), [wake]):
             return
+        self._close_spent_watch()
         deadline = Deadline(until, wake)
         pause = 0.1
         while not deadline.passed():
@@ -301,6 +309,9 @@ class EtcdBackend:
 
         That takes a second at most: nobody waits for these leases, and they end by themselves.
         """
+        if self._empty_leases:
+            toolbox.wait(toolbox.now() + _CLOSE_AFTER, [])
+        self._close_spent_watch()
         self._close_watch()
         deadline = Deadline.after(_REVOKE_LIMIT)
         try:
@@ -368,7 +379,7 @@ class EtcdBackend:
             place.created,
             ttl,
             handle,
-            record_of(record),
+            record[0].value if record else None,
             control=control,
             renewed=place.renewed,
         )
@@ -445,6 +456,11 @@ class EtcdBackend:
             revision = max(self._seen, grant.token) + 1
             self._own_watch = key, self._server.watch(key, revision, deadline, puts=True)
         return self._own_watch[1]
+
+    def _close_spent_watch(self) -> None:
+        if self._spent_watch is not None:
+            self._spent_watch.close()
+            self._spent_watch = None
 
     def _close_watch(self) -> None:
         if self._own_watch is not None:

@@ -8,7 +8,7 @@ singleton-run/once/PREFIX/NAME/KEY  the mark of a key that is done
 
 from __future__ import annotations
 
-import os
+import posix as os
 
 from singleton_run.api import toolbox
 from singleton_run.api.contract import Held

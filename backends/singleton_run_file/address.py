@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import posix as os
 
 from singleton_run.errors import UNUSABLE, Refused
 
@@ -44,7 +44,7 @@ def default_directory() -> str:
             f"user {user} has no entry in the password database, so no directory for locks: {ASK}",
             UNUSABLE,
         ) from None
-    return os.path.join(home, ".local/state/singleton-run")
+    return home.rstrip("/") + "/.local/state/singleton-run"
 
 
 def is_hidden(owner: int) -> bool:

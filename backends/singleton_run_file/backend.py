@@ -8,7 +8,7 @@ callers could hold two files of one name.
 from __future__ import annotations
 
 import fcntl
-import os
+import posix as os
 import stat
 
 from singleton_run.api import toolbox
@@ -17,7 +17,7 @@ from singleton_run.api.record import LONGEST, parsed, parsed_mark, unreadable
 from singleton_run.errors import SCARCE, UNUSABLE, Lost, Refused, Unavailable, scarce
 from singleton_run_file import lock_file
 from singleton_run_file.address import ASK
-from singleton_run_file.directory import DIRECTORY, reason
+from singleton_run_file.directory import DIRECTORY, MEND, reason
 from singleton_run_file.lock_file import TO_READ
 
 TYPE_CHECKING = False
@@ -191,8 +191,9 @@ class FileBackend:
             os.close(probe)
 
     def list(self, limit: float) -> list[str]:
-        """The names that have a lock file or a control, sorted."""
-        files = [file.rpartition(".") for file in os.listdir(self._directory)]
+        """The names that have a lock file or a control, sorted. Something else of such a name is no lock."""
+        with os.scandir(self._directory) as entries:
+            files = [entry.name.rpartition(".") for entry in entries if entry.is_file(follow_symlinks=False)]
         return sorted({name for name, _, kind in files if name and kind in ("lock", "control")})
 
     def look(self, name: str, limit: float) -> Look:
@@ -262,7 +263,9 @@ class FileBackend:
         except FileNotFoundError:
             return False
         except OSError as error:
-            raise Unavailable(f"{self._path}/{name}.once can't be written ({reason(error)})") from None
+            raise Refused(
+                f"{self._path}/{name}.once can't be written ({reason(error)}): {MEND}", UNUSABLE
+            ) from None
         return True
 
     def examine(self, name: str, ttl: float, limit: float) -> Iterator[Finding]:
@@ -312,7 +315,8 @@ class FileBackend:
             found = os.stat(f"{name}.lock", dir_fd=self._directory, follow_symlinks=False)
         except FileNotFoundError:
             return False
-        return os.path.samestat(found, os.fstat(self.descriptor))
+        opened = os.fstat(self.descriptor)
+        return (found.st_ino, found.st_dev) == (opened.st_ino, opened.st_dev)
 
     def _is_held(self, grant: Grant) -> bool:
         return self.descriptor >= 0 and lock_file.last_token(self.descriptor) == grant.token

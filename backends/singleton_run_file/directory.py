@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-import os
+import posix as os
 import stat
 
 from singleton_run.api import toolbox
@@ -12,6 +12,8 @@ from singleton_run_file.address import ASK, is_hidden
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 """The flags for opening a directory."""
+MEND = "mend that, and call again"
+"""What to do about a lock that is there and can't be written."""
 _MOST_LINKS = 40  # as the kernel allows
 
 
@@ -48,6 +50,11 @@ def reason(error: OSError) -> str:
     return error.strerror or str(error)
 
 
+def above(path: str) -> str:
+    """The directory that an absolute path is in."""
+    return path.rpartition("/")[0] or "/"
+
+
 def _fault(descriptor: int) -> str:
     """What is wrong with an open directory, as the end of a sentence; empty if nothing is."""
     found = os.fstat(descriptor)
@@ -72,7 +79,7 @@ def _weakness(directory: str) -> str:
         part = parts.pop()
         if part in {"", "."}:
             continue
-        path = os.path.dirname(place) if part == ".." else os.path.join(place, part)
+        path = above(place) if part == ".." else f"{place.rstrip('/')}/{part}"
         try:
             found = os.lstat(path)
         except (OSError, ValueError):
@@ -86,7 +93,7 @@ def _weakness(directory: str) -> str:
             parts += target.split("/")[::-1]
         else:
             place = path
-        roots = os.path.dirname(path) == "/" and is_hidden(found.st_uid)
+        roots = above(path) == "/" and is_hidden(found.st_uid)
         if path != "/" and not roots and found.st_uid not in (os.geteuid(), 0):
             return f"{path} {_stranger(found.st_uid)}"
         if parts and stat.S_ISDIR(found.st_mode) and _is_open_to_others(found):
@@ -109,10 +116,12 @@ def _is_open_to_others(directory: os.stat_result) -> bool:
 
 
 def _make(directory: str) -> None:
+    from os import makedirs
+
     mask = os.umask(0o022)
     os.umask(mask | 0o022)  # a directory that others can write would be refused at the next start
     try:
-        os.makedirs(os.path.dirname(directory), exist_ok=True)
+        makedirs(above(directory), exist_ok=True)
         os.mkdir(directory, 0o700)
     except FileExistsError:
         return

@@ -12,7 +12,7 @@ shows it.
 from __future__ import annotations
 
 import fcntl
-import os
+import posix as os
 import sys
 import time
 

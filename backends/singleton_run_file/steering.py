@@ -12,10 +12,10 @@ import time
 
 from singleton_run.api import toolbox
 from singleton_run.api.contract import Held, Look
-from singleton_run.errors import Refused, Unavailable
+from singleton_run.errors import UNUSABLE, Refused, Unavailable
 from singleton_run_file import lock_file
 from singleton_run_file.backend import control_in, read_control, replace
-from singleton_run_file.directory import DIRECTORY, reason
+from singleton_run_file.directory import DIRECTORY, MEND, reason
 from singleton_run_file.lock_file import TO_READ
 
 TYPE_CHECKING = False
@@ -55,7 +55,7 @@ def steer(directory: int, path: str, name: str, version: str, control: str, limi
         finally:
             os.close(alone)
     except OSError as error:
-        raise Unavailable(f"{path} can't be written ({reason(error)})") from None
+        raise _unwritable(path, error) from None
 
 
 def free(directory: int, path: str, name: str, seen: Look) -> bool:
@@ -67,7 +67,7 @@ def free(directory: int, path: str, name: str, seen: Look) -> bool:
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise Unavailable(f"{path}/{name}.lock can't be opened ({reason(error)})") from None
+        raise Refused(f"{path}/{name}.lock can't be opened ({reason(error)}): {MEND}", UNUSABLE) from None
     try:
         is_same = seen.holder.token == lock_file.last_token(descriptor)
         is_kept = lock_file.kept_until(descriptor) > 0 and not lock_file.is_shown(descriptor)
@@ -77,10 +77,15 @@ def free(directory: int, path: str, name: str, seen: Look) -> bool:
         elif (is_same or seen.holder.token is None) and not is_kept and lock_file.is_held(descriptor):
             raise _held_by_a_process(name, seen.holder)
     except OSError as error:
-        raise Unavailable(f"{path}/{name}.lock can't be written ({reason(error)})") from None
+        raise _unwritable(f"{path}/{name}.lock", error) from None
     finally:
         os.close(descriptor)
     return is_same and is_kept
+
+
+def _unwritable(path: str, error: OSError) -> Refused:
+    """The error for a disk that is full or fails: a run ends with the same status there."""
+    return Refused(f"{path} can't be written ({reason(error)}): {MEND}", UNUSABLE)
 
 
 def _held_by_a_process(name: str, holder: Held) -> Refused:

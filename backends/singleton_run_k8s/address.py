@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import posix as os
 
 from singleton_run.api.lock_address import parts, refuse
 from singleton_run.api.url import options, unquoted

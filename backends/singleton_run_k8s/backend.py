@@ -6,7 +6,7 @@ watch. A waiter takes the Lease as the watch has told it, without another read.
 
 from __future__ import annotations
 
-import os
+import posix as os
 import time
 
 from singleton_run.api import timestamps, toolbox
@@ -311,7 +311,8 @@ class LeaseBackend:
     def _look(self, deadline: Deadline) -> Observation:
         """Read the Lease."""
         found = self._api.get(self._name, deadline)
-        return self._see(found, self._api.clock.told())
+        is_held = found is not None and lease.holder_of(found)
+        return self._see(found, self._api.clock.told() if is_held else None)
 
     def _see(self, found: Lease | None, date: float | None = None) -> Observation:
         stamp = date if self._stamps else None
@@ -424,7 +425,7 @@ class LeaseBackend:
         self._events.note("acquired", f"{holder} became leader")
         handle = {"acquired": written["spec"]["acquireTime"], "known": self._api.known()}
         control = lease.control_of(written)
-        return Grant(name, holder, token, ttl, handle, lease.record_of(written), control=control)
+        return Grant(name, holder, token, ttl, handle, lease.record_text(written), control=control)
 
     def _held(self, seen: Observation) -> Held:
         found = seen.lease

@@ -182,8 +182,13 @@ def is_later(lease: Lease, other: Lease) -> bool:
 
 def record_of(lease: Lease) -> Mapping[str, Any] | None:
     """The record beside it, if there is one."""
-    text = _note(lease, RECORD)
+    text = record_text(lease)
     return parsed(text) if text else None
+
+
+def record_text(lease: Lease) -> str | None:
+    """The same as text."""
+    return _note(lease, RECORD) or None
 
 
 def mark_of(lease: Lease) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from singleton_run.api.http.tls import Tls
 from singleton_run.api.url import authority
 from singleton_run.errors import UNUSABLE, Refused
 from singleton_run_k8s.login import Access, proxy_for
@@ -32,8 +33,6 @@ class PodLogin:
     def access(self, deadline: Deadline) -> Access:
         """The way to the server that the environment names, with the folder's authority and namespace."""
         if self._access is None:
-            from singleton_run.api.http.tls import Tls
-
             host = self._environ["KUBERNETES_SERVICE_HOST"]
             port = self._environ.get("KUBERNETES_SERVICE_PORT_HTTPS") or self._environ.get(
                 "KUBERNETES_SERVICE_PORT", "443"
@@ -74,7 +73,7 @@ class PodLogin:
 
 def _text(path: str) -> str:
     try:
-        with open(path, encoding="ascii") as file:
-            return file.read().strip()
+        with open(path, "rb") as file:  # as text it would take the import of a codec
+            return file.read().decode("ascii").strip()
     except (OSError, UnicodeError):
         return ""

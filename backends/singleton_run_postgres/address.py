@@ -26,6 +26,8 @@ _OURS = "singleton_run_"
 _DEFAULTS = {"schema": "public", "table": "singleton_run_lock"}
 # The server cuts longer names off at 63 bytes. The table of the marks has the other's name with a suffix.
 _LONGEST = {"schema": 63, "table": 63 - len(MARKS)}
+_FILES = (b"sslcert", b"sslkey", b"sslrootcert", b"sslcrl")
+"""Of an sslkey ENGINE:KEY has a colon, and the authorities can be the `system`'s."""
 _IMPOSSIBLE = "?"
 _IN_ADDRESSES = frozenset("0123456789abcdefABCDEF:.")
 _NOT_IN_PLACES = frozenset("@/= ?#\\")
@@ -106,6 +108,8 @@ class Address:
             raise Refused(f"postgres: {self.shown}: give one port, or one for each host", UNUSABLE)
         columns = (column * (count // len(column)) for column in (hosts, addresses, ports))
         places = list(zip(*columns, strict=True))
+        if mode != "disable" and not all(_is_local(hostaddr or host) for host, hostaddr, _ in places):
+            _check_files(found)
         self.is_here = all(_is_here(hostaddr or host) for host, hostaddr, _ in places)
         if not (self.is_here or _is_checked(mode, found)):
             self.unchecked = mode
@@ -164,6 +168,19 @@ def _is_checked(mode: str, options: Mapping[bytes, str]) -> bool:
     if mode == "require":
         return os.path.exists(options.get(b"sslrootcert") or os.path.expanduser("~/.postgresql/root.crt"))
     return mode not in ("allow", "prefer")
+
+
+def _check_files(options: Mapping[bytes, str]) -> None:
+    """Raise Refused (78) for a file of TLS that is named and isn't there: libpq would go on without it."""
+    for word in _FILES:
+        path = options.get(word, "")
+        is_elsewhere = (
+            path == "system" if word == b"sslrootcert" else ":" in path and not path.startswith("/")
+        )
+        if path and not is_elsewhere and not os.path.exists(path):
+            raise Refused(
+                f"postgres: {word.decode()}: there is no file {path}: see the URL and PGSSL*", UNUSABLE
+            )
 
 
 def _is_port(text: str) -> bool:

@@ -26,9 +26,9 @@ from singleton_run_postgres.statements import (
     Statements,
     controls_name,
     create,
+    create_all,
     create_controls,
     create_marks,
-    create_triggers,
     for_administrator,
     marks_name,
     table_name,
@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 _LOCKS, _MARKS, _CONTROLS = 1, 2, 3
 # The statements that do without the table of the controls where it is missing.
 _TELL_CONTROL = ("acquire", "renew", "look", "list")
+# Those of them that tell, without it, that the table has come. Whoever only looks tries anew each time.
+_MISS_CONTROLS = ("acquire", "renew")
 
 _TOO_SLOW = "postgres: the server was too slow"
 _LOOK_LIMIT = 5.0
@@ -94,9 +96,7 @@ class PostgresBackend:
             if token is not None:
                 self._session.leave_queue()
                 self._told = (holder, token, control)
-                return Grant(
-                    name, holder, int(token), ttl, {}, _loaded(record), control=_loaded_control(control)
-                )
+                return Grant(name, holder, int(token), ttl, {}, record, control=_loaded_control(control))
             if other is not None:
                 self._mine = None
                 return _held(name, other, since, left, current, control)
@@ -366,32 +366,27 @@ class PostgresBackend:
         `make` (_LOCKS, _MARKS or _CONTROLS) makes a missing table. With `change` the statement changes
         something, and its first value is the server's time from which on it must change nothing.
         """
+        statements = self._statements
         while True:
             try:
                 self._session.connect(deadline, to_look=not (change or make))
                 not_after: Values = [self._session.clock.at(deadline.until)] if change else []
-                statement: str = getattr(self._statements, kind)
+                statement: str = getattr(statements, kind)
                 return self._session.ask(statement, [*not_after, *values], deadline)
             except ServerError as error:
                 if error.state in AGAIN and toolbox.now() < deadline.until:
                     continue
-                if self._may_do_without(kind, error.state):
-                    self._statements = self._without_controls
+                if statements is self._with_controls and _may_do_without(kind, error.state):
+                    statements = self._without_controls
+                    if kind in _MISS_CONTROLS:
+                        self._statements = statements
                     continue
                 if error.state not in (NO_TABLE, NO_SCHEMA):
                     raise self._failure(error) from None
                 if not make:
                     return []
             self._make_tables(make, deadline)
-
-    def _may_do_without(self, kind: str, state: str) -> bool:
-        """Whether the error may be about the controls' table, and the statement has a form without it.
-
-        Who may not read that table gets no lock; who has one keeps it.
-        """
-        if self._statements is self._without_controls or kind not in _TELL_CONTROL:
-            return False
-        return state == NO_TABLE or (state == MAY_NOT and kind == "renew")
+            statements = self._statements
 
     def _make_tables(self, make: int, deadline: Deadline) -> None:
         """Make the missing tables.
@@ -400,22 +395,25 @@ class PostgresBackend:
         without the locks' table nobody would see a control.
         """
         locks, marks, controls = self._tables
-        if make in (_LOCKS, _CONTROLS):
-            self._make_table(create(locks), deadline)
-        if make in (_LOCKS, _MARKS):
+        if make == _MARKS:
             self._make_table(create_marks(marks), deadline)
-        if make in (_LOCKS, _CONTROLS):
-            self._make_table(create_controls(controls), deadline)
-            self._statements = self._with_controls
-            self._make_triggers(deadline)
+            return
+        if not self._make_all(deadline):
+            # Without triggers a holder finds out by its next renewal that its row was deleted by hand.
+            for statement in (create(locks), create_marks(marks), create_controls(controls)):
+                self._make_table(statement, deadline)
+        self._statements = self._with_controls
 
-    def _make_triggers(self, deadline: Deadline) -> None:
-        """Without these a holder finds out by its next renewal that its row was deleted by hand."""
+    def _make_all(self, deadline: Deadline) -> bool:
+        """Make tables and triggers at once; false if our role may not, or the server has no PL/pgSQL."""
         try:
-            self._session.ask(create_triggers(self._address.schema, self._address.table), [], deadline)
+            self._session.ask(create_all(self._address.schema, self._address.table), [], deadline)
         except ServerError as error:
-            if error.state not in (*EXISTS, MAY_NOT, NO_OBJECT):
+            if error.state in (MAY_NOT, NO_OBJECT):
+                return False
+            if error.state not in EXISTS:
                 raise self._failure(error) from None
+        return True
 
     def _make_table(self, statement: str, deadline: Deadline) -> None:
         try:
@@ -453,6 +451,14 @@ def _key(key: str) -> str:
 
 def _loaded_mark(text: str, name: str, key: str) -> Mapping[str, Any]:
     return parsed_mark(text, f"postgres: the row with name = {name!r} and key = {_key(key)!r}")
+
+
+def _may_do_without(kind: str, state: str) -> bool:
+    """Whether the error may be about the controls' table, and the statement has a form without it.
+
+    Who may not read that table gets no lock; who has one keeps it.
+    """
+    return (state == NO_TABLE and kind in _TELL_CONTROL) or (state == MAY_NOT and kind == "renew")
 
 
 def _loaded_control(text: str | None) -> Mapping[str, Any] | None:

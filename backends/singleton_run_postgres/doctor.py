@@ -46,6 +46,12 @@ _TABLE = """/* doctor */
     FROM (SELECT) AS once
     LEFT JOIN pg_class AS c ON c.relname = $2
         AND c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1)"""
+# $1 schema $2 table: how many of the triggers are there and fire.
+_TRIGGERS = """/* doctor */
+    SELECT {clock}, count(t.oid) FROM (SELECT) AS once
+    LEFT JOIN pg_trigger AS t ON t.tgname IN ('singleton_run_told_delete', 'singleton_run_told_update')
+        AND t.tgenabled IN ('O', 'A') AND t.tgrelid = (SELECT oid FROM pg_class WHERE relname = $2
+        AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1))"""
 _NOTIFY = "/* doctor */ SELECT {clock}, pg_notify($1, '')"
 
 _RIGHTS = ("SELECT", "INSERT", "UPDATE", "DELETE")
@@ -153,7 +159,12 @@ def _tables(session: Session, address: Address, limit: float) -> Iterator[Findin
         name = cut_off(f"{address.table}{table.suffix}")
         row = _row(session, _TABLE, [address.schema, name], limit)
         if row[1] == "t" or not table.if_there:
-            yield _table(f"{address.schema}.{name}", table, row, may_create=may_create == "t")
+            found = _table(f"{address.schema}.{name}", table, row, may_create=may_create == "t")
+            yield found
+            if table is _TABLES[0] and row[1] == "t" and found.grade == Finding.GOOD:
+                yield _triggers(
+                    f"{address.schema}.{name}", _row(session, _TRIGGERS, [address.schema, name], limit)
+                )
 
 
 def _table(name: str, table: _Table, row: Row, *, may_create: bool) -> Finding:
@@ -170,6 +181,15 @@ def _table(name: str, table: _Table, row: Row, *, may_create: bool) -> Finding:
         what = f"our role lacks {', '.join(lacking)} on {name}, which is for {table.use}"
         return Finding(table.grade, what, _TODO)
     return good(f"our role may {', '.join(table.rights)} on {name}")
+
+
+def _triggers(name: str, row: Row) -> Finding:
+    if row[1] != "2":
+        return warning(
+            f"{name} lacks a trigger, so who deletes a lock by hand is noticed at the next renewal only",
+            _TODO,
+        )
+    return good(f"{name} has the triggers that tell of a lock that is deleted by hand")
 
 
 def _notifications(session: Session, limit: float) -> Finding:

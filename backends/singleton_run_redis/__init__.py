@@ -25,10 +25,11 @@ def open_backend(url: str, environ: Mapping[str, str]) -> Any:
     if address.masters:
         from singleton_run_redis.quorum import QuorumBackend
 
-        return QuorumBackend(address.masters)
-    from singleton_run_redis.backend import RedisBackend
+        backend: Any = QuorumBackend(address.masters)
+    else:
+        from singleton_run_redis.backend import RedisBackend
 
-    backend = RedisBackend(address)
+        backend = RedisBackend(address)
     if address.insecure:
         text = "the certificate of redis is not checked: anybody may be answering in its place"
         backend.warning = "error", text

@@ -16,8 +16,11 @@ _FORMS = {
     "rediss": "rediss://[USER:PASSWORD@]HOST:PORT/DATABASE?ssl_ca_certs=FILE",
     "unix": "unix://[USER:PASSWORD@]/PATH/OF/SOCKET?db=DATABASE",
     "redis+sentinel": "redis+sentinel://[USER:PASSWORD@]HOST:PORT,HOST:PORT/SERVICE?db=DATABASE",
+    "rediss+sentinel": "rediss+sentinel://[USER:PASSWORD@]HOST:PORT,HOST:PORT/SERVICE?ssl_ca_certs=FILE",
     "redis+cluster": "redis+cluster://[USER:PASSWORD@]HOST:PORT,HOST:PORT",
+    "rediss+cluster": "rediss+cluster://[USER:PASSWORD@]HOST:PORT,HOST:PORT?ssl_ca_certs=FILE",
     "redis+quorum": "redis+quorum://[USER:PASSWORD@]HOST:PORT,HOST:PORT,HOST:PORT/DATABASE",
+    "rediss+quorum": "rediss+quorum://[USER:PASSWORD@]HOST:PORT,HOST:PORT,HOST:PORT/DATABASE?ssl_ca_certs=FILE",
 }
 _FEWEST_MASTERS = 3
 _LONGEST_PATH = 107
@@ -37,8 +40,9 @@ class Address:
     hosts and ports of some of its nodes, and `host` is empty. Where a majority of independent servers is
     meant, `masters` has an Address for each of them, and `host` is empty. `replicas`: how many of them must
     have what was written before it counts. `user` and `password` are empty without login. `tls`: TLS is
-    spoken, and `ca`, `cert` and `key` are paths of files, empty for none; `server_name` is the name that the
-    certificate must have in place of the host's. `insecure`: the certificate is not checked.
+    spoken to all of them, Sentinels too, and `ca`, `cert` and `key` are paths of files, empty for none;
+    `server_name` is the name that each certificate must have in place of the host's. `insecure`: no
+    certificate is checked. `scheme` is the URL's.
     """
 
     __slots__ = (
@@ -53,6 +57,7 @@ class Address:
         "password",
         "port",
         "replicas",
+        "scheme",
         "sentinel_login",
         "sentinels",
         "server_name",
@@ -81,11 +86,14 @@ class Address:
         Raises ValueError, with no password in its text.
         """
         _, login, hosts, path, query = parts(url)
-        words = options(query, _LOGIN + {"rediss": _TLS, "redis+sentinel": _OF_SENTINEL}.get(scheme, ()))
+        self.scheme = scheme
+        self.tls = scheme.startswith("rediss")
+        kind = scheme.partition("+")[2]
+        known = _LOGIN + (_TLS if self.tls else ()) + (_OF_SENTINEL if kind == "sentinel" else ())
+        words = options(query, known)
         user, _, password = login.partition(":")
         self.user = unquoted(user) or words.get("username", "")
         self.password = unquoted(password) or words.get("password", "") or spare
-        self.tls = scheme == "rediss"
         self.ca, self.cert, self.key = (
             words.get(word, "") for word in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
         )
@@ -96,7 +104,7 @@ class Address:
         self.replicas = whole_number(words.get("replicas", "0"))
         if not 0 <= self.replicas <= _MOST_REPLICAS:
             raise ValueError(f"replicas is not a number from 0 to {_MOST_REPLICAS}")
-        database = self._read_place(scheme, hosts, path, words)
+        database = self._read_place(kind, hosts, path, words)
         # The error's own text has a part of the password.
         if not _is_utf8(self.user) or not _is_utf8(self.password):
             raise ValueError("user or password is not UTF-8")
@@ -105,10 +113,10 @@ class Address:
             raise ValueError("the database is not a number")
         if self.nodes and self.database:
             raise ValueError("a cluster has no database but 0")
-        if scheme == "redis+quorum":
+        if kind == "quorum":
             self._read_masters(hosts)
 
-    def _read_place(self, scheme: str, hosts: str, path: str, words: Mapping[str, str]) -> str:
+    def _read_place(self, kind: str, hosts: str, path: str, words: Mapping[str, str]) -> str:
         """Where the server is; the database, if the URL has one. Raises ValueError."""
         database = words.get("db", "")
         self.masters: list[Address] = []
@@ -116,17 +124,17 @@ class Address:
         self.sentinels: list[tuple[str, int]] = []
         self.service = ""
         self.sentinel_login = ("", "")
-        if scheme == "unix":
+        if self.scheme == "unix":
             self.host, self.port = unquoted(path), 0
             if hosts or not self.host.strip("/"):
                 raise ValueError("the socket's path is missing, or does not begin with a slash")
             if "\0" in self.host or len(self.host.encode()) > _LONGEST_PATH:
                 raise ValueError(f"the socket's path can't be one: it has 1 to {_LONGEST_PATH} bytes")
-        elif scheme == "redis+sentinel":
+        elif kind == "sentinel":
             self._read_sentinels(hosts, path, words)
-        elif scheme == "redis+cluster":
+        elif kind == "cluster":
             self._read_nodes(hosts, path)
-        elif scheme == "redis+quorum":
+        elif kind == "quorum":
             self.host, self.port = "", 0
             database = path.strip("/") or database
         else:

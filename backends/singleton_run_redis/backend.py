@@ -15,7 +15,7 @@ from singleton_run_redis.scripts import PREFIX, channels_of, keys_of, name_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
     from singleton_run.api.finding import Finding
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     Names = list[str]
 
 _TOO_SLOW = "redis: the server was too slow"
-# A command that ends sooner is spared the subscription; what changed before it is asked for then.
+# A command that ends sooner is spared the subscription, and the start of a command that waited is not held
+# up; what changed before it is asked for then.
 LISTEN_AFTER = 0.05
 # Each waiter looks this much later after the holder's end than the one before it, which takes the lock.
 _BEHIND = 0.05
@@ -70,7 +71,7 @@ class RedisBackend:
         if how == "mine":
             token, record, control, self._version = rest
             self._confirm(deadline)
-            return Grant(name, holder, int(token), ttl, {}, loaded(record), control=loaded_control(control))
+            return Grant(name, holder, int(token), ttl, {}, record, control=loaded_control(control))
         if how == "worn":
             key = keys_of(name)[1]
             raise Refused(f"redis: the token in the key {key} can't grow: delete the key", UNUSABLE)
@@ -78,17 +79,8 @@ class RedisBackend:
 
     def wait(self, held: Held, until: float, wake: int) -> None:
         """Listen on our own channel, and look again when the lease ends, and every third of a ttl."""
-        place = self._place
-        if place is None:
-            return
-        deadline = Deadline(until, wake)
-        try:
-            self._wait(place, look_at(held, place), deadline)
-        except Interrupted:
-            return
-        except Unavailable:
-            if not deadline.passed():
-                raise
+        if self._place is not None:
+            wait_in(self._place, held, Deadline(until, wake), self._wait)
 
     def leave(self, limit: float) -> None:
         """Give up the place in the queue, and a lock that `acquire` may have got."""
@@ -107,7 +99,7 @@ class RedisBackend:
     def hold(self, grant: Grant, until: float, wake: int) -> None:
         """Listen on our own channel. While nobody can be listened to, try again less and less often."""
         deadline = Deadline(until, wake)
-        if not self._session.listens and toolbox.wait(deadline.within(LISTEN_AFTER).until, [wake]):
+        if not self._session.tracks and toolbox.wait(deadline.within(LISTEN_AFTER).until, [wake]):
             return
         pause = 0.1
         while not deadline.passed():
@@ -184,7 +176,7 @@ class RedisBackend:
         """Version, role, rights, eviction, durability, channels, login, TLS."""
         from singleton_run_redis import doctor
 
-        yield from doctor.examine(self._session, self._address, name, limit)
+        yield from doctor.examine(self._session, self._address, name, lambda: Deadline.after(limit))
 
     def setup(self, name: str, limit: float) -> str:
         """The command that gives our user its rights. Nobody is contacted."""
@@ -295,6 +287,22 @@ class RedisBackend:
             return self._session.run(operation, name, values, deadline)
         except ServerError as error:
             raise error.failure() from None
+
+
+def wait_in(
+    place: Place, held: Held, deadline: Deadline, wait: Callable[[Place, float, Deadline], None]
+) -> None:
+    """Wait in the queue by `wait`, which is told when to look again by itself (boot clock).
+
+    It may raise Interrupted, and Unavailable at the deadline: then the wait has ended in the ordinary way.
+    """
+    try:
+        wait(place, look_at(held, place), deadline)
+    except Interrupted:
+        return
+    except Unavailable:
+        if not deadline.passed():
+            raise
 
 
 def look_at(held: Held, place: Place) -> float:

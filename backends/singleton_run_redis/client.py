@@ -17,6 +17,7 @@ from singleton_run.errors import UNUSABLE, Refused, Unavailable
 from singleton_run_redis.driver import Link
 from singleton_run_redis.errors import MOVED_ON, NO_SCRIPT, ServerError
 from singleton_run_redis.scripts import SCRIPT, SHA, keys_of
+from singleton_run_redis.security import no_greeting, secured, settings, why
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from typing import Any, TypeVar
 
     from singleton_run.api.deadline import Deadline
-    from singleton_run.api.http.tls import Tls
     from singleton_run.api.http.wire import Wire
     from singleton_run.api.resolve import Address as Place
     from singleton_run.api.resolve import HostPort
@@ -52,13 +52,13 @@ class Session:
         self._book = AddressBook()
         self._channels: list[str] = []
         self._tracks = False
-        self._tls = _tls(address)
+        self._tls = settings(address)
         self._server = (address.host, address.port)
         self._sentinels: Sentinels | None = None
         if address.sentinels:
             from singleton_run_redis.sentinel import Sentinels
 
-            self._sentinels = Sentinels(address.sentinels, address.service, address.sentinel_login)
+            self._sentinels = Sentinels(address, self._tls)
         self._nodes: Nodes | None = None
         if address.nodes:
             from singleton_run_redis.cluster import Nodes
@@ -74,22 +74,24 @@ class Session:
         if self._link is not None:
             return
         failures: dict[str, Exception] = {}
-        untrusted = False
         for server, share in in_turn(self._servers(deadline), deadline):
             self._server = server
             try:
                 self._reach(share)
             except (LookupError, Broken, Timeout) as error:
                 failures[self._place] = error
-                untrusted = isinstance(error, Untrusted)
+                self._pass_over(error)
             except ServerError as error:
                 failure = error.failure()
                 if self._nodes is None or isinstance(failure, Refused):
                     raise failure from None
                 failures[self._place] = error
+                self._pass_over(error)
             else:
                 return
-            self._pass_over()
+        if self._nodes is not None and deadline.passed() and (missed := self._nodes.failure()):
+            raise missed
+        untrusted = all(isinstance(error, Untrusted) for error in failures.values())
         raise no_answer("redis", failures, untrusted=untrusted)
 
     def run(self, operation: str, name: str, values: Sequence[str], deadline: Deadline) -> list[Any]:
@@ -237,9 +239,9 @@ class Session:
         return True
 
     @property
-    def listens(self) -> bool:
-        """Whether there are channels on which we are told something."""
-        return bool(self._channels)
+    def tracks(self) -> bool:
+        """Whether the server was asked to tell of changes to keys."""
+        return self._tracks
 
     def forget_pushes(self) -> None:
         """Forget what the channels have said: an answer that came later has it in it."""
@@ -274,16 +276,16 @@ class Session:
             try:
                 self._open(address, share)
             except (Broken, Timeout) as error:
-                failure = error
+                failure = why(failure, error)
             else:
                 return
         raise failure
 
-    def _pass_over(self) -> None:
+    def _pass_over(self, why: Exception) -> None:
         """Connect elsewhere the next time, if there is another place."""
         self._look_up_again()
         if self._nodes is not None:
-            self._nodes.pass_over(self._server)
+            self._nodes.pass_over(self._server, why)
 
     def _followed(self, work: Callable[[], Result], deadline: Deadline) -> Result:
         """Do `work`, again and elsewhere as long as the nodes of a cluster say so.
@@ -300,13 +302,13 @@ class Session:
                 result = work()
             except ServerError as error:
                 if not cluster.is_redirection(error):
-                    raise
+                    raise self._nodes.failure(error) or error from None
                 if self._nodes.follow(error, self._server):
                     self.drop()
-                patience.pause(error, deadline)
+                patience.pause(error, self._nodes, deadline)
                 self.connect(deadline)
             else:
-                self._nodes.asking = False
+                self._nodes.asked()
                 return result
 
     def _addresses(self, deadline: Deadline) -> list[Place]:
@@ -323,8 +325,7 @@ class Session:
         """Connect and greet the server. Raises Broken, Timeout, Interrupted, ServerError."""
         wire: Wire = Socket(address, deadline)
         try:
-            if self._tls is not None:
-                wire = _secured(self._tls, wire, self._address.host, deadline)
+            wire = secured(self._tls, wire, self._server[0], deadline)
             link = Link(wire)
             sent = toolbox.now()
             answers = toolbox.request(
@@ -346,7 +347,10 @@ class Session:
         if self._nodes is not None and self.hello.get("mode") != "cluster":
             wire.close()
             # Servers that don't know each other would each give the lock to somebody.
-            raise Refused(f"redis: {self._place} is no node of a cluster: say redis://", UNUSABLE)
+            raise Refused(
+                f"redis: {self._place} is no node of a cluster: say {'rediss' if self._tls else 'redis'}://",
+                UNUSABLE,
+            )
         self._link = link
         self.clock.read(int(seconds) + int(micros) / 1e6, sent, toolbox.now())
 
@@ -361,8 +365,7 @@ class Session:
         try:
             return _answers(link, [*commands, ("TIME",)], deadline)
         except Broken as error:
-            hint = "is it Redis, and speaks TLS?" if self._tls else "is it Redis, and without TLS?"
-            raise Broken(f"{error}: {hint}") from None
+            raise no_greeting(error, tls=self._tls is not None) from None
 
     def _ask(self, commands: Sequence[Command], deadline: Deadline) -> list[Any]:
         """The answers. Raises ServerError, Unavailable, Interrupted."""
@@ -381,12 +384,12 @@ class Session:
         except ServerError as error:
             if error.code in MOVED_ON:
                 self.drop()
-                self._pass_over()
+                self._pass_over(error)
             raise
         except (Broken, Timeout) as error:
             self.drop()
             if self._nodes is not None:
-                self._nodes.pass_over(self._server)
+                self._nodes.pass_over(self._server, error)
             raise no_answer("redis", {self._place: error}) from None
         except BaseException:
             self.drop()
@@ -396,24 +399,6 @@ class Session:
         if self._link is None:
             raise Unavailable("redis: the connection is closed")
         return self._link
-
-
-def _tls(address: Address) -> Tls | None:
-    """The settings of TLS, None without. Raises Refused (78) for files that can't be used."""
-    if not address.tls:
-        return None
-    from singleton_run.api.http.tls import Tls
-
-    return Tls(address.ca, address.cert, address.key, address.server_name, insecure=address.insecure)
-
-
-def _secured(tls: Tls, wire: Wire, host: str, deadline: Deadline) -> Wire:
-    """TLS on the wire. Raises Broken, Interrupted."""
-    try:
-        return tls.wrap(wire, host, deadline)
-    except Timeout:
-        # Redis waits for more where TLS is spoken to a port without it.
-        raise Broken("no answer to the TLS handshake in time: is TLS spoken there?") from None
 
 
 def _answers(link: Link, commands: Sequence[Command], deadline: Deadline) -> list[Any]:

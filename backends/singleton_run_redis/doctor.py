@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from singleton_run.api.deadline import Deadline
+from singleton_run.api.background import Background
+from singleton_run.api.deadline import Deadline, Timeout
 from singleton_run.api.finding import Finding, bad, good, warning
 from singleton_run.api.url import authority
-from singleton_run.errors import UNUSABLE, Failure, Refused
+from singleton_run.errors import UNUSABLE, Failure, Refused, Unavailable
 from singleton_run_redis.client import Session
 from singleton_run_redis.errors import RIGHTS, ServerError
 from singleton_run_redis.scripts import SHA, channels_of, keys_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from singleton_run_redis.address import Address
+
+    Limit = Callable[[], Deadline]
 
 _ANY = "doctor"
 _USER = "singleton-run"
 _MAY_NOT = "NOPERM"
+# By so much a thread may notice later than its deadline that time is up.
+_MOMENT = 1.0
 _TODO = "`singleton-run doctor --setup` with the same --lock prints the command for an administrator"
 
 # KEYS are those of a lock; ARGV: a channel, and the digest of the lock's script. It answers with the commands
@@ -50,10 +55,10 @@ return lacking
 """
 
 
-def examine(session: Session, address: Address, name: str, limit: float) -> Iterator[Finding]:
-    """See `contract.Backend`."""
-    session.connect(Deadline.after(limit))
-    yield _server(session.hello, clustered=bool(address.nodes))
+def examine(session: Session, address: Address, name: str, limit: Limit) -> Iterator[Finding]:
+    """See `contract.Backend`. `limit` gives the deadline of each request."""
+    session.connect(limit())
+    yield _server(session.hello, clustered=bool(address.nodes), tls=address.tls)
     yield _rights(session, name or _ANY, limit)
     yield _channel(session, name or _ANY, limit)
     yield from _data(session, limit)
@@ -62,25 +67,51 @@ def examine(session: Session, address: Address, name: str, limit: float) -> Iter
 
 
 def examine_all(addresses: Sequence[Address], name: str, limit: float) -> Iterator[Finding]:
-    """The same for each server of a quorum, each finding with the server that it is about."""
+    """The same for all servers of a quorum at once, within one limit: what is found in each, one by one."""
+    deadline = Deadline.after(limit)
     well = 0
-    for address in addresses:
-        place = authority(address.host, address.port)
-        session = Session(address)
+    for look in [_Look(address, name, deadline) for address in addresses]:
         try:
-            for found in examine(session, address, name, limit):
-                yield Finding(found.grade, f"{place}: {found.text}", found.todo)
-        except Failure as error:
-            yield warning(f"{place} is of no use: {error}", "mend it: a quorum lives on its spare servers")
+            look.wait(Deadline(deadline.until + _MOMENT))
+        except Timeout:
+            failure: Failure | None = Unavailable(f"redis: {look.place}: no answer in time")
         else:
-            well += 1
-        finally:
-            session.drop()
+            failure = look.failure
+            look.close()
+        for found in [*look.findings]:
+            yield Finding(found.grade, f"{look.place}: {found.text}", found.todo)
+        if failure is not None:
+            text = f"{look.place} is of no use: {failure}"
+            yield warning(text, "mend it: a quorum lives on its spare servers")
+        well += failure is None
     need = len(addresses) // 2 + 1
     if well < need:
         yield bad(f"{well} of {len(addresses)} servers can be used, and {need} are needed", "mend the others")
     else:
         yield good(f"{well} of {len(addresses)} servers can be used, and {need} are needed")
+
+
+class _Look(Background):
+    """A look at one server in a thread: what was found, and why no more was."""
+
+    def __init__(self, address: Address, name: str, deadline: Deadline) -> None:
+        self.place = authority(address.host, address.port)
+        self.findings: list[Finding] = []
+        self.failure: Failure | None = None
+        super().__init__(lambda: self._look(address, name, deadline))
+
+    def _look(self, address: Address, name: str, deadline: Deadline) -> None:
+        try:
+            session = Session(address)
+        except Failure as error:
+            self.failure = error
+            return
+        try:
+            self.findings.extend(examine(session, address, name, lambda: deadline))
+        except Failure as error:
+            self.failure = error
+        finally:
+            session.drop()
 
 
 def setup(address: Address) -> str:
@@ -97,22 +128,22 @@ def rights_of(address: Address) -> str:
     return RIGHTS + more
 
 
-def _server(hello: Mapping[str, str], *, clustered: bool) -> Finding:
+def _server(hello: Mapping[str, str], *, clustered: bool, tls: bool) -> Finding:
     server = f"{hello.get('server', 'redis')} {hello.get('version', '(of an unknown version)')}"
     if hello.get("role") in ("replica", "slave"):
         return bad(f"{server} is a replica, which can't lock", "name the primary")
     if clustered:
         return good(f"{server} answers, and is the cluster's node for this lock")
     if hello.get("mode") == "cluster":
-        return bad(f"{server} is in a cluster", "say redis+cluster://")
+        return bad(f"{server} is in a cluster", f"say {'rediss' if tls else 'redis'}+cluster://")
     return good(f"{server} answers, and is a primary")
 
 
-def _rights(session: Session, name: str, limit: float) -> Finding:
+def _rights(session: Session, name: str, limit: Limit) -> Finding:
     keys = keys_of(name)
     words = ["EVAL", _RIGHTS, str(len(keys)), *keys, channels_of(name, _ANY)[1], SHA]
     try:
-        lacking = session.ask(words, Deadline.after(limit))
+        lacking = session.ask(words, limit())
     except ServerError as error:
         if error.code != _MAY_NOT:
             raise error.failure() from None
@@ -127,9 +158,9 @@ def _rights(session: Session, name: str, limit: float) -> Finding:
     return good(f"our user may do all that the lock {name} takes")
 
 
-def _channel(session: Session, name: str, limit: float) -> Finding:
+def _channel(session: Session, name: str, limit: Limit) -> Finding:
     try:
-        session.listen(channels_of(name, _ANY), Deadline.after(limit))
+        session.listen(channels_of(name, _ANY), limit())
     except ServerError as error:
         if error.code != _MAY_NOT:
             raise error.failure() from None
@@ -137,10 +168,10 @@ def _channel(session: Session, name: str, limit: float) -> Finding:
     return good("channels can be subscribed to: who waits is told at once")
 
 
-def _data(session: Session, limit: float) -> Iterator[Finding]:
+def _data(session: Session, limit: Limit) -> Iterator[Finding]:
     """What the server does with its data, where our user may see it."""
     try:
-        text = session.ask(["INFO"], Deadline.after(limit)).decode(errors="replace")
+        text = session.ask(["INFO"], limit()).decode(errors="replace")
     except ServerError as error:
         if error.code != _MAY_NOT:
             raise error.failure() from None
@@ -175,9 +206,17 @@ def _user(address: Address) -> Finding:
 
 
 def _encryption(address: Address) -> Finding:
+    if address.insecure:
+        return warning(
+            "TLS is spoken, and no certificate is checked: it isn't sure who answers",
+            "name the authority in ssl_ca_certs, and leave ssl_cert_reqs out",
+        )
     if address.tls:
-        return good("TLS is spoken")
+        return good("TLS is spoken, and the server's certificate is checked")
     hosts = [host for host, _ in address.sentinels or address.nodes] or [address.host]
     if all(host[:1] == "/" or host in ("localhost", "::1") or host.startswith("127.") for host in hosts):
         return good("redis is on this machine, so TLS isn't needed")
-    return warning("what we say to redis is not encrypted, nor is it sure who answers", "say rediss://")
+    return warning(
+        "what we say to redis is not encrypted, nor is it sure who answers",
+        f"say {address.scheme.replace('redis', 'rediss')}://",
+    )

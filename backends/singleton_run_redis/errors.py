@@ -14,7 +14,7 @@ RIGHTS = (
 )
 """What a user must be allowed, as ACL SETUSER takes it. Nothing else is needed."""
 _LOGIN = "check user and password (in the URL, REDIS_URL or REDISCLI_AUTH)"
-_CLUSTER = "it is a cluster: say redis+cluster://"
+_CLUSTER = "it is a cluster: say redis+cluster://, or rediss+cluster:// for TLS"
 _ADVICE = {
     "READONLY": "a replica can't lock, or a fail-over is under way: name the primary",
     "MASTERDOWN": "it is a replica that has lost its primary: name the primary",

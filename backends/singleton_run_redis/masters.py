@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import select
 
 from singleton_run.api import toolbox
 from singleton_run.api.deadline import READ, Timeout
+from singleton_run.api.http.wire import Untrusted
 from singleton_run.api.resolve import AddressBook
 from singleton_run.api.servers import no_answer
 from singleton_run.errors import Refused
 from singleton_run_redis.errors import ServerError
 from singleton_run_redis.node import Node, Request
 from singleton_run_redis.scripts import SHA, keys_of
+from singleton_run_redis.security import settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,26 +31,39 @@ LINGER = 0.05
 
 
 class Masters:
-    """The servers at `addresses`. `need` is how many of them are a majority."""
+    """The servers at `addresses`. `need` is how many of them are a majority.
+
+    The constructor raises Refused (78) for files of TLS that can't be used.
+    """
 
     def __init__(self, addresses: Sequence[Address]) -> None:
         self.need = len(addresses) // 2 + 1
         self._poll = select.epoll()
         book = AddressBook()
-        self.nodes = [Node(address, book, self._poll) for address in addresses]
+        tls = settings(addresses[0])
+        self.nodes = [Node(address, book, self._poll, tls) for address in addresses]
 
     def time(self) -> int:
         """What the clock of theirs that is furthest ahead shows at the least, in µs; 0 before an answer."""
         now = toolbox.now()
         return int(max((node.clock.at(now) for node in self.nodes if node.clock.told()), default=0) * 1e6)
 
-    def ask(self, make: Make, enough: Enough, deadline: Deadline, linger: float = 0.0) -> list[Request]:
+    def ask(
+        self,
+        make: Make,
+        enough: Enough,
+        deadline: Deadline,
+        linger: float = 0.0,
+        *,
+        tells_all: bool = False,
+    ) -> list[Request]:
         """Ask all: the requests, in the servers' order, once that is `enough`, all are done, or time is up.
 
-        Servers that kept up so far are waited for `linger` seconds longer. Raises Interrupted.
+        Servers that kept up so far are waited for `linger` seconds longer. Where an answer `tells_all`, what
+        its server has pushed before is forgotten. Raises Interrupted.
         """
         fast = [not node.is_behind(LINGER) for node in self.nodes]
-        requests = [Request(make) for _ in self.nodes]
+        requests = [Request(make, tells_all=tells_all) for _ in self.nodes]
         for node, request in zip(self.nodes, requests, strict=True):
             node.submit(request, deadline)
         self.go_on(lambda: all(request.done for request in requests) or enough(requests), deadline)
@@ -75,14 +89,14 @@ class Masters:
         With `tracks` they also tell of a lock's key that is read and then changed by somebody, where we may
         ask for that. Raises Unavailable, Refused, Interrupted.
         """
-        silent = [node for node in self.nodes if not node.listens]
+        silent = [node for node in self.nodes if not node.listens or (tracks and not node.tracks)]
         if not silent:
             return False
         fast = [not node.is_behind(LINGER) for node in silent]
         requests = [Request(lambda _: ("SUBSCRIBE", *channels), len(channels)) for _ in silent]
         for node, request in zip(silent, requests, strict=True):
             if tracks:
-                node.submit(Request(lambda _: ("CLIENT", "TRACKING", "ON", "NOLOOP")), deadline)
+                node.submit(Request(_track), deadline)
             node.submit(request, deadline)
         self.go_on(
             lambda: all(request.done for request in requests) or self.listening() >= self.need, deadline
@@ -92,6 +106,10 @@ class Masters:
         others = [request for request, is_fast in zip(requests, fast, strict=True) if is_fast]
         self.go_on(lambda: all(request.done for request in others), deadline.within(LINGER))
         return any(node.listens for node in silent)
+
+    def tracks(self) -> bool:
+        """Whether a server was asked to tell of changes to keys."""
+        return any(node.tracks for node in self.nodes)
 
     def listening(self) -> int:
         """How many servers tell us."""
@@ -108,13 +126,9 @@ class Masters:
                 raise no_answer("redis", {node.place: Timeout("the connection broke") for node in self.nodes})
             return False
         self.go_on(lambda: sum(node.pushed for node in self.nodes) >= self.need, deadline.within(LINGER))
-        self.forget_pushes()
-        return True
-
-    def forget_pushes(self) -> None:
-        """Forget what the channels have said: an answer that came later has it in it."""
         for node in self.nodes:
             node.pushed = False
+        return True
 
     def drop(self) -> None:
         """Close all connections, without waiting for anything."""
@@ -126,25 +140,31 @@ class Masters:
         failures: dict[str, Exception] = {}
         refusals: list[Refused] = []
         for node, request in zip(nodes or self.nodes, requests, strict=True):
-            failure = request.failure or Timeout("no answer in time")
+            failure = request.failure or node.silence()
             if request.done and request.failure is None:
                 continue
             if isinstance(failure, ServerError):
                 meant = failure.failure()
                 if isinstance(meant, Refused):
                     refusals.append(meant)
-            elif isinstance(failure, OSError):
-                failure = OSError(os.strerror(failure.errno or 0).lower())
             failures[node.place] = failure
-        if len(refusals) > len(self.nodes) - self.need:
+        untrusted = sum(isinstance(failure, Untrusted) for failure in failures.values())
+        is_final = len(refusals) + untrusted > len(self.nodes) - self.need
+        if is_final and refusals:
             return refusals[0]
-        return no_answer(f"redis: fewer than {self.need} of {len(self.nodes)} servers answer", failures)
+        text = f"redis: fewer than {self.need} of {len(self.nodes)} servers answer"
+        return no_answer(text, failures, untrusted=is_final)
 
     def _step(self) -> None:
         for descriptor, events in self._poll.poll(0):
             for node in self.nodes:
                 if node.descriptor == descriptor:
                     node.handle(events)
+
+
+def _track(node: Node) -> Sequence[str]:
+    node.tracks = True
+    return ("CLIENT", "TRACKING", "ON", "NOLOOP")
 
 
 def script(operation: str, name: str, values: Callable[[Node], Sequence[str]]) -> Make:

@@ -10,21 +10,22 @@ from __future__ import annotations
 import select
 
 from singleton_run.api import toolbox
-from singleton_run.api.deadline import Timeout
-from singleton_run.api.http.wire import Broken, check_connected, connecting
+from singleton_run.api.deadline import Deadline, Timeout
+from singleton_run.api.http.wire import Broken, Untrusted
 from singleton_run.api.servers import ServerClock
 from singleton_run.api.url import authority
 from singleton_run_redis.errors import MOVED_ON, NO_SCRIPT, ServerError
 from singleton_run_redis.resp import NotYet, Push, Reader, packed
 from singleton_run_redis.scripts import SCRIPT
+from singleton_run_redis.security import NO_HANDSHAKE, no_greeting
+from singleton_run_redis.stream import Stream
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket as _socket
     from collections.abc import Callable
     from typing import Any
 
-    from singleton_run.api.deadline import Deadline
+    from singleton_run.api.http.tls import SecureWire, Tls
     from singleton_run.api.resolve import AddressBook
     from singleton_run_redis.address import Address
     from singleton_run_redis.resp import Command
@@ -33,20 +34,23 @@ if TYPE_CHECKING:
 
 _SILENT = 5.0
 _LOOKUP = 0.5
-_PIECE = 65536
+# A stream never waits, so it needs no time.
+_AT_ONCE = Deadline(0.0)
 
 
 class Request:
     """A command for one server: its `answer`, or why it has none (`failure`).
 
-    `make` gives the command when the server can take it. `confirmations` is how many pushes answer it.
+    `make` gives the command when the server can take it. `confirmations` is how many pushes answer it. The
+    answer of one that `tells_all` has in it all that the server had pushed before.
     """
 
-    __slots__ = ("answer", "command", "confirmations", "done", "failure", "make", "sent")
+    __slots__ = ("answer", "command", "confirmations", "done", "failure", "make", "sent", "tells_all")
 
-    def __init__(self, make: Make, confirmations: int = 0) -> None:
+    def __init__(self, make: Make, confirmations: int = 0, *, tells_all: bool = False) -> None:
         self.make = make
         self.confirmations = confirmations
+        self.tells_all = tells_all
         self.command: Command = ()
         self.sent = 0.0
         self.answer: Any = None
@@ -60,32 +64,35 @@ class Request:
 
 
 class Node:
-    """The server at `address`. `clock` is its clock, by its last answer.
+    """The server at `address`, spoken to with these settings of TLS, None for none.
 
-    `listens`: all channels that were asked for are confirmed. `pushed`: one of them has said something since
-    this was set to False.
+    `clock` is its clock, by its last answer. `listens`: all channels that were asked for are confirmed.
+    `pushed`: one of them has said something since this was set to False. `tracks`: it was asked to tell of
+    changes to keys.
     """
 
-    def __init__(self, address: Address, book: AddressBook, poll: select.epoll) -> None:
+    def __init__(self, address: Address, book: AddressBook, poll: select.epoll, tls: Tls | None) -> None:
         self.place = authority(address.host, address.port)
         self.clock = ServerClock()
         self.listens = False
         self.pushed = False
+        self.tracks = False
         self._address = address
         self._book = book
         self._poll = poll
-        self._socket: _socket.socket | None = None
+        self._tls = tls
+        self._stream: Stream | None = None
+        self._secure: SecureWire | None = None
         self._stage = "closed"
         self._began = 0.0
         self._reader = Reader()
-        self._out = b""
         self._pending: list[Request] = []
         self._later: list[Request] = []
 
     @property
     def descriptor(self) -> int:
         """Its connection's; -1 without one."""
-        return -1 if self._socket is None else self._socket.fileno()
+        return -1 if self._stream is None else self._stream.descriptor
 
     def is_behind(self, seconds: float) -> bool:
         """Whether something has been without an answer for that long."""
@@ -97,36 +104,39 @@ class Node:
     def submit(self, request: Request, deadline: Deadline) -> None:
         """Send a request, now or as soon as there is a connection. What is wrong is in the request."""
         if self.is_behind(_SILENT):
-            self.fail(Timeout("no answer in time"))
+            self.fail(self.silence())
         self._later.append(request)
-        if self._socket is None:
+        if self._stream is None:
             self._connect(deadline)
         elif self._stage == "open":
             self._send_later()
+
+    def silence(self) -> Exception:
+        """Why there is no answer, where none has come in time."""
+        return Broken(NO_HANDSHAKE) if self._stage == "shaking hands" else Timeout("no answer in time")
 
     def handle(self, events: int) -> None:
         """Go on: the descriptor is ready for `events` of epoll."""
         try:
             if self._stage == "connecting":
-                if self._socket is not None:
-                    check_connected(self._socket)
-                self._greet()
+                self._connected()
             if events & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
                 self._receive()
             self._flush()
-        except (Broken, OSError) as error:
+        except Broken as error:
+            if self._stage == "greeting" or isinstance(error, Untrusted):
+                error = no_greeting(error, tls=self._tls is not None)
             self.fail(error)
 
     def fail(self, failure: Exception) -> None:
         """Close the connection. What has no answer yet gets none."""
-        sock, self._socket = self._socket, None
+        stream, self._stream, self._secure = self._stream, None, None
         self._stage = "closed"
-        self.listens = False
-        self._out = b""
+        self.listens = self.tracks = False
         self._reader = Reader()
-        if sock is not None:
-            self._poll.unregister(sock.fileno())
-            sock.close()
+        if stream is not None:
+            self._poll.unregister(stream.descriptor)
+            stream.close()
         unanswered = [*self._pending, *self._later]
         self._pending.clear()
         self._later.clear()
@@ -138,14 +148,33 @@ class Node:
         try:
             addresses = self._book.find(where, deadline.within(_LOOKUP))
             addresses.append(addresses.pop(0))  # the next attempt is at the next one
-            self._socket = connecting(addresses[-1])
+            self._stream = Stream(addresses[-1])
         except (LookupError, Broken, Timeout) as error:
             self._book.refresh(where)
             self.fail(error)
             return
         self._began = toolbox.now()
         self._stage = "connecting"
-        self._poll.register(self._socket.fileno(), select.EPOLLOUT)
+        self._poll.register(self._stream.descriptor, select.EPOLLOUT)
+
+    def _connected(self) -> None:
+        if self._stream is None:
+            return
+        self._stream.check()
+        if self._tls is None:
+            self._greet()
+        else:
+            self._stage = "shaking hands"
+            self._secure = self._tls.begin(self._stream, self._address.host)
+            self._shake_hands()
+
+    def _shake_hands(self) -> None:
+        if self._secure is not None:
+            try:
+                self._secure.agree(_AT_ONCE)
+            except BlockingIOError:
+                return
+            self._greet()
 
     def _greet(self) -> None:
         self._stage = "greeting"
@@ -163,37 +192,38 @@ class Node:
             self._send(self._later.pop(0))
         try:
             self._flush()
-        except (Broken, OSError) as error:
+        except Broken as error:
             self.fail(error)
 
     def _send(self, request: Request) -> None:
         request.command = request.make(self)
         request.sent = toolbox.now()
         self._pending.append(request)
-        self._out += packed([request.command])
+        wire = self._secure or self._stream
+        if wire is not None:
+            wire.send(packed([request.command]), _AT_ONCE)
 
     def _flush(self) -> None:
-        if self._socket is None or self._stage == "connecting":
+        if self._stream is None or self._stage == "connecting":
             return
-        try:
-            while self._out:
-                self._out = self._out[self._socket.send(self._out) :]
-        except BlockingIOError:
-            pass
-        mask = select.EPOLLIN | (select.EPOLLOUT if self._out else 0)
-        self._poll.modify(self._socket.fileno(), mask)
+        self._stream.flush()
+        mask = select.EPOLLIN | (select.EPOLLOUT if self._stream.is_full else 0)
+        self._poll.modify(self._stream.descriptor, mask)
 
     def _receive(self) -> None:
-        while self._socket is not None:
+        if self._stage == "shaking hands":
+            self._shake_hands()
+        while self._stage in ("greeting", "open"):
+            wire = self._secure or self._stream
             try:
-                data = self._socket.recv(_PIECE)
+                data = b"" if wire is None else wire.receive(_AT_ONCE)
             except BlockingIOError:
                 return
             if not data:
                 raise Broken("the server closed the connection")
             self._reader.feed(data)
             try:
-                while self._socket is not None:
+                while self._stream is not None:
                     self._take(self._reader.next())
             except NotYet:
                 continue
@@ -235,6 +265,7 @@ class Node:
     def _answered(self, request: Request, value: Any) -> None:
         request.answer = value
         request.done = True
+        self.pushed = self.pushed and not request.tells_all
         now = toolbox.now()
         if self._stage == "greeting":
             if request.command[0] == "TIME":

@@ -13,7 +13,7 @@ from singleton_run.api.contract import Grant, Held, Look
 from singleton_run.api.deadline import Deadline, Interrupted
 from singleton_run.api.keys import plain
 from singleton_run.api.record import parsed_mark
-from singleton_run.errors import UNUSABLE, Failure, Lost, Refused, Unavailable
+from singleton_run.errors import UNUSABLE, Failure, Lost, Refused
 from singleton_run_redis import votes
 from singleton_run_redis.backend import (
     LISTEN_AFTER,
@@ -26,6 +26,7 @@ from singleton_run_redis.backend import (
     look_at,
     lost_by,
     plain_holder,
+    wait_in,
 )
 from singleton_run_redis.masters import LINGER, Masters, script
 from singleton_run_redis.scripts import PREFIX, channels_of, keys_of, name_of
@@ -80,7 +81,6 @@ class QuorumBackend:
         if any(answer is not None and answer[1] == "worn" for answer in answers):
             raise Refused(f"redis: a token in a key {keys_of(name)[1]} can't grow: delete it", UNUSABLE)
         mine = [answer for answer in answers if answer and answer[1] == "mine"]
-        self._masters.forget_pushes()
         if len(mine) >= self._need:
             return self._granted(self._place, mine, deadline)
         self._give_back(self._place, answers, deadline)
@@ -91,17 +91,8 @@ class QuorumBackend:
 
     def wait(self, held: Held, until: float, wake: int) -> None:
         """Listen on our own channels, and look again when a majority may be free, as on one server."""
-        place = self._place
-        if place is None:
-            return
-        deadline = Deadline(until, wake)
-        try:
-            self._wait(place, look_at(held, place), deadline)
-        except Interrupted:
-            return
-        except Unavailable:
-            if not deadline.passed():
-                raise
+        if self._place is not None:
+            wait_in(self._place, held, Deadline(until, wake), self._wait)
 
     def leave(self, limit: float) -> None:
         """Give up the places in the queues, and what `acquire` may have got."""
@@ -116,19 +107,15 @@ class QuorumBackend:
         """Renew on a majority, and take the lock where a server has lost it, so that it has all again."""
         deadline = Deadline.after(limit)
         length = in_ms(_lengthened(grant.ttl))
-        answers = self._hold("renew", grant, lambda: [length], deadline)
+        answers = self._hold("renew", grant, lambda: [length], deadline, linger=LINGER)
         text, self._version = votes.latest(_controls(answers))
-        self._masters.forget_pushes()
-        if any(answer and answer[1] == "lost" for answer in answers):
-            again = [grant.holder, str(grant.token), str(grant.generation), length]
-            self._ask("heal", grant.name, lambda: again, lambda _: True, deadline)
+        self._heal(grant, answers, deadline)
         return loaded_control(text)
 
     def hold(self, grant: Grant, until: float, wake: int) -> None:
         """Listen on our own channels. While no majority can be listened to, try less and less often."""
         deadline = Deadline(until, wake)
-        listens = self._masters.listening()
-        if not listens and toolbox.wait(deadline.within(LISTEN_AFTER).until, [wake]):
+        if not self._masters.tracks() and toolbox.wait(deadline.within(LISTEN_AFTER).until, [wake]):
             return
         pause = 0.1
         while not deadline.passed():
@@ -294,7 +281,7 @@ class QuorumBackend:
         text, self._version = votes.latest((answer[4], answer[5]) for answer in mine)
         handle = {"stamp": max(stamp + 1, token), "began": toolbox.now()}
         control = loaded_control(text)
-        return Grant(place.name, place.holder, token, place.ttl, handle, loaded(record), control=control)
+        return Grant(place.name, place.holder, token, place.ttl, handle, record, control=control)
 
     def _give_back(self, place: Place, answers: Answers, deadline: Deadline) -> None:
         """Free what isn't a majority on all servers, but in this order: our place in the queue stays."""
@@ -346,12 +333,25 @@ class QuorumBackend:
             again = look_at(self._held(held, [0.0] * free), place)
 
     def _has_changed(self, grant: Grant, deadline: Deadline) -> bool:
-        """Listen; where that begins now, whether the control has changed since we last heard of it."""
+        """Listen; where that begins now, whether the control has changed since we last heard of it.
+
+        A server that freed the lock only after we had asked it for the lock has it from here on.
+        """
         soon = deadline.within(toolbox.request_limit(grant.ttl))
         if not self._masters.listen(channels_of(grant.name, grant.holder), soon, tracks=True):
             return False
-        answers = self._hold("check", grant, list, soon)
+        answers = self._hold("check", grant, list, soon, linger=LINGER)
+        self._heal(grant, answers, soon)
         return votes.latest(_controls(answers))[1] != self._version
+
+    def _heal(self, grant: Grant, answers: Answers, deadline: Deadline) -> None:
+        """Take the lock on the servers that say they have lost it, where nobody else has it.
+
+        One of them may be the last that answers, so `answers` are of a request that lingered.
+        """
+        if any(answer and answer[1] == "lost" for answer in answers):
+            again = [grant.holder, str(grant.token), str(grant.generation), in_ms(_lengthened(grant.ttl))]
+            self._ask("heal", grant.name, lambda: again, lambda _: True, deadline)
 
     def _mark(self, name: str, key: str, deadline: Deadline) -> tuple[int, str | None]:
         """The newest mark and its stamp; an empty one was taken back."""
@@ -400,7 +400,7 @@ class QuorumBackend:
         make = script(operation, name, all_values)
         over: Enough = lambda requests: enough([_answer(request) for request in requests])  # noqa: E731
         self._asked = toolbox.request(
-            lambda: self._masters.ask(make, over, deadline, linger),
+            lambda: self._masters.ask(make, over, deadline, linger, tells_all=operation in ("take", "renew")),
             operation,
             lambda: name,
             lambda requests: f"{sum(request.answer is not None for request in requests)} answers",

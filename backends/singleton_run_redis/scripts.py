@@ -42,6 +42,9 @@ local function drop(id)
     redis.call('HDEL', waiters, id)
 end
 
+-- A server that tracks what we read forgets a key that we change, so it is read again after each change.
+local function watch() redis.call('PTTL', lock) end
+
 -- The end of somebody's place, and whether it is new, listens or is gone; nil without one.
 local function place(id)
     local found = redis.call('HGET', waiters, id)
@@ -131,6 +134,7 @@ if op == 'take' or op == 'stand' then
     redis.call('DEL', lock)
     redis.call('HSET', lock, 'holder', me, 'token', fresh, 'generation', 0, 'since', clock)
     redis.call('PEXPIRE', lock, ttl)
+    watch()
     local beside = redis.call('HMGET', control, 'text', 'version')
     return {clock, 'mine', fresh, redis.call('HGET', record, 'text'), beside[1], beside[2]}
 end
@@ -158,6 +162,7 @@ if op == 'seal' or op == 'heal' then
     drop(me)
     redis.call('HSET', lock, 'holder', me, 'token', ARGV[4], 'generation', ARGV[5], 'since', held[4] or clock)
     redis.call('PEXPIRE', lock, ARGV[6])
+    watch()
     return {clock, 'done'}
 end
 """
@@ -180,7 +185,7 @@ if op == 'check' or op == 'renew' or op == 'write' or op == 'mark' or op == 'rel
     if op == 'renew' then
         redis.call('HSET', lock, 'generation', generation)
         redis.call('PEXPIRE', lock, ARGV[6])
-        redis.call('PTTL', lock) -- the server tells of later changes to what was read last
+        watch()
     elseif op == 'write' then
         redis.call('HSET', record, 'text', ARGV[6])
     elseif op == 'mark' then
@@ -263,7 +268,7 @@ return redis.error_reply('ERR unknown operation')
 
 SCRIPT = _COMMON + _TAKING + _HOLDING + _LOOKING
 # By which the server knows it: a constant, for the import of hashlib costs each start milliseconds.
-SHA = "a0f46b8fda6552986a2eee6e74c78479c9e49cb9"
+SHA = "ca7d5bfffc70c35f694489eb69485ca59e031e8a"
 
 
 def keys_of(name: str) -> list[str]:

@@ -4,29 +4,32 @@ from __future__ import annotations
 
 from singleton_run.api import toolbox
 from singleton_run.api.deadline import Timeout
-from singleton_run.api.http.wire import Broken, Socket
+from singleton_run.api.http.wire import Broken, Socket, Untrusted
 from singleton_run.api.servers import in_turn, no_answer
 from singleton_run.api.url import authority, whole_number
 from singleton_run.errors import DENIED, UNUSABLE, Refused
 from singleton_run_redis.driver import Link
 from singleton_run_redis.errors import ServerError
+from singleton_run_redis.security import no_greeting, secured, why
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from singleton_run.api.deadline import Deadline
+    from singleton_run.api.http.tls import Tls
+    from singleton_run.api.http.wire import Wire
     from singleton_run.api.resolve import AddressBook, HostPort
+    from singleton_run_redis.address import Address
     from singleton_run_redis.resp import Command
 
 
 class Sentinels:
-    """The Sentinels at `places`, which watch over the primary named `service`. `login` is ours there."""
+    """The Sentinels that `address` names, spoken to with these settings of TLS, None for none."""
 
-    def __init__(self, places: Sequence[HostPort], service: str, login: tuple[str, str]) -> None:
-        self._places = [*places]
-        self._service = service
-        self._login = login
+    def __init__(self, address: Address, tls: Tls | None) -> None:
+        self._places = [*address.sentinels]
+        self._service = address.service
+        self._login = address.sentinel_login
+        self._tls = tls
 
     def primary(self, book: AddressBook, deadline: Deadline) -> HostPort:
         """Host and port of the primary, by the first that answers. Raises Unavailable, Refused, Interrupted.
@@ -53,30 +56,37 @@ class Sentinels:
                 failures[named] = LookupError(f"it watches over no {self._service!r}")
         if strangers == len(self._places):
             raise Refused(f"redis: no Sentinel watches over {self._service!r}: correct the name", UNUSABLE)
-        raise no_answer("redis", failures)
+        untrusted = all(isinstance(error, Untrusted) for error in failures.values())
+        raise no_answer("redis: the Sentinels", failures, untrusted=untrusted)
 
     def _ask(self, place: HostPort, book: AddressBook, deadline: Deadline) -> HostPort | None:
         failure: Exception = Broken("it has no address")
         for address, share in in_turn(book.find(place, deadline), deadline):
+            wire: Wire | None = None
             try:
-                link = Link(Socket(address, share))
+                wire = Socket(address, share)
+                return self._answer(secured(self._tls, wire, place[0], share), place, share)
             except (Broken, Timeout) as error:
-                failure = error
-                continue
-            try:
-                return self._answer(link, place, share)
+                failure = why(failure, error)
             finally:
-                link.close()
+                if wire is not None:
+                    wire.close()
         raise failure
 
-    def _answer(self, link: Link, place: HostPort, deadline: Deadline) -> HostPort | None:
+    def _answer(self, wire: Wire, place: HostPort, deadline: Deadline) -> HostPort | None:
         user, password = self._login
         commands: list[Command] = [("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service)]
         if password:
             commands.insert(0, ("AUTH", *([user] if user else []), password))
-        answers = toolbox.request(
-            lambda: link.ask(commands, deadline), "sentinel", lambda: authority(*place), lambda _: "answered"
-        )
+        try:
+            answers = toolbox.request(
+                lambda: Link(wire).ask(commands, deadline),
+                "sentinel",
+                lambda: authority(*place),
+                lambda _: "answered",
+            )
+        except Broken as error:
+            raise no_greeting(error, tls=self._tls is not None) from None
         for answer in answers:
             if isinstance(answer, ServerError):
                 raise answer

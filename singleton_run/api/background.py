@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import _thread
-import os
+import posix as os
 
 from singleton_run.api.deadline import READ
 

@@ -10,7 +10,7 @@ lock is a result (`Held`); the errors are `Unavailable`, `Refused` and `Lost` of
 
 from __future__ import annotations
 
-from singleton_run.api.record import moment
+from singleton_run.api.record import moment, parsed, parsed_last, without_earlier
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,14 +32,14 @@ class Grant:
 
     `token` is the fencing token (Kleppmann 2016): greater than that of every earlier grant of the same name.
     `ttl` is in seconds. `handle` is the backend's own, and survives JSON. `record` is the one that earlier
-    holders left (see `record`), None without one. `generation` counts the keepers that a turn has had:
-    requests of an older one that are still under way must change nothing. `control` is what people ask of the
-    lock (see `control`), read in the same step as the lock was given; None without one. `renewed` is the boot
-    clock's reading from which `ttl` counts, where a waiter's lease was renewed before it got the lock; None
-    where it counts from the `acquire`.
+    holders left (see `record`), None without one. Given as text, it is read when it is needed. `generation`
+    counts the keepers that a turn has had: requests of an older one that are still under way must change
+    nothing. `control` is what people ask of the lock (see `control`), read in the same step as the lock was
+    given; None without one. `renewed` is the boot clock's reading from which `ttl` counts, where a waiter's
+    lease was renewed before it got the lock; None where it counts from the `acquire`.
     """
 
-    __slots__ = ("control", "generation", "handle", "holder", "name", "record", "renewed", "token", "ttl")
+    __slots__ = ("_record", "control", "generation", "handle", "holder", "name", "renewed", "token", "ttl")
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Grant:
         token: int,
         ttl: float,
         handle: Handle,
-        record: Mapping[str, Any] | None = None,
+        record: Mapping[str, Any] | str | None = None,
         generation: int = 0,
         control: Mapping[str, Any] | None = None,
         renewed: float | None = None,
@@ -61,11 +61,32 @@ class Grant:
         self.token = token
         self.ttl = ttl
         self.handle = handle
-        self.record = record
+        self._record = record
+
+    @property
+    def record(self) -> Mapping[str, Any] | None:
+        """The record that earlier holders left."""
+        if isinstance(self._record, str):
+            self._record = parsed(self._record)
+        return self._record
+
+    @record.setter
+    def record(self, record: Mapping[str, Any] | None) -> None:
+        self._record = record
+
+    def last_run(self) -> dict[str, Any] | None:
+        """The record without the earlier runs: fifty of them are not read for this."""
+        if isinstance(self._record, str):
+            return parsed_last(self._record)
+        return None if self._record is None else without_earlier(self._record)
 
     def as_dict(self) -> dict[str, Any]:
         """The grant as plain data, for `Grant(**data)` in another process."""
-        return {slot: getattr(self, slot) for slot in Grant.__slots__}
+        return {**self.without_record(), "record": self.record}
+
+    def without_record(self) -> dict[str, Any]:
+        """The same with no record."""
+        return {slot: getattr(self, slot) for slot in Grant.__slots__ if slot != "_record"}
 
 
 class Held:
@@ -251,6 +272,16 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Drop every connection. The lock is not released. Never raises."""
+
+
+class Queued(Backend, Protocol):
+    """A backend whose places in the queue outlive the process that took them."""
+
+    def take_back(self, name: str, holder: str, limit: float) -> None:
+        """Give up the place of a holder that has started nothing, and whose keeper is dead.
+
+        It is the one call of a fresh backend. It may be done twice. Raises Unavailable, Refused.
+        """
 
 
 class InPods(Backend, Protocol):

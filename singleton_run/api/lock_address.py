@@ -33,6 +33,12 @@ def nested(environ: Mapping[str, str], url: str, name: str) -> bool:
     return bool(held) and lock_id(url, name) in held
 
 
+def waits_for_itself(name: str) -> str:
+    """Why such a call is refused."""
+    itself = f"this call runs under the lock {name!r} already and would wait for itself forever"
+    return f"{itself}: give it another --name"
+
+
 def parts(url: str) -> tuple[str, str, str, str, str]:
     """A lock's URL as scheme, login (`USER` or `USER:PASSWORD`), hosts, path with its slash, and query.
 

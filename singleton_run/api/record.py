@@ -33,6 +33,8 @@ SKIPPED = "skipped"
 """The state of a slot that nobody starts, because it was due during a pause."""
 
 _EARLIER = 50
+# What is before the earlier runs. No text has it inside: JSON writes a backslash before a quotation mark.
+_RUNS = ',"runs":['
 _LONGEST_COMMAND = 100
 _ROOM_FOR_SLOT = 3000
 _DEEPEST = 4
@@ -45,19 +47,19 @@ def started(
 ) -> Record:
     """The record of a run that starts at `start` (Unix seconds); `previous` becomes one of its earlier runs.
 
-    Where `previous` is of this very run, written before the start, it is returned. The earliest runs are left
-    out until the record is short enough to be read again.
+    Where `previous` is of this very run, written before the start, it is returned.
     """
+    return with_earlier(begun(previous, name, holder, token, start, command), previous)
+
+
+def begun(
+    previous: Mapping[str, Any] | None, name: str, holder: str, token: int, start: float, command: str = ""
+) -> Record:
+    """The same without the earlier runs, which `with_earlier` adds."""
     if previous is not None and previous.get("token") == token:
-        return dict(previous)
-    runs: list[Any] = []
-    if previous is not None and previous.get("state") != UNREADABLE:
-        last = {**{word: previous.get(word) for word in _OF_A_RUN}, **slot_of_run(previous)}
-        if last["state"] == "running":
-            last["state"] = "crashed"
-        runs = [last, *previous.get("runs", [])][:_EARLIER]
+        return without_earlier(previous)
     slot = {"slot": previous["slot"]} if previous is not None and "slot" in previous else {}
-    run = {
+    return {
         **slot,
         "version": VERSION,
         "name": name,
@@ -68,13 +70,36 @@ def started(
         "end": None,
         "status": None,
         "command": command.rpartition("/")[2][:_LONGEST_COMMAND],
-        "runs": runs,
     }
-    while len(fastjson.dumps(run)) > LONGEST - _ROOM_FOR_SLOT:
+
+
+def without_earlier(record: Mapping[str, Any]) -> Record:
+    """`record` without the earlier runs: for a message, as they are much and change nothing in a turn."""
+    return {word: value for word, value in record.items() if word != "runs"}
+
+
+def with_earlier(run: Mapping[str, Any], previous: Mapping[str, Any] | None) -> Record:
+    """The record of `run` with the earlier runs: `previous`, and those that `previous` has.
+
+    Where `previous` is of this very run, only those that it has. One that has them already is returned. The
+    earliest are left out until the record is short enough to be read again.
+    """
+    if "runs" in run:
+        return dict(run)
+    if previous is not None and previous.get("token") == run["token"]:
+        return {**run, "runs": previous.get("runs", [])}
+    runs: list[Any] = []
+    if previous is not None and previous.get("state") != UNREADABLE:
+        last = {**{word: previous.get(word) for word in _OF_A_RUN}, **slot_of_run(previous)}
+        if last["state"] == "running":
+            last["state"] = "crashed"
+        runs = [last, *previous.get("runs", [])][:_EARLIER]
+    record = {**run, "runs": runs}
+    while len(fastjson.dumps(record)) > LONGEST - _ROOM_FOR_SLOT:
         if not runs:
-            return {**run, "slot": None}
+            return {**record, "slot": None}
         runs.pop()
-    return run
+    return record
 
 
 def slot_of_run(record: Mapping[str, Any]) -> Record:
@@ -130,6 +155,19 @@ def parsed(text: str) -> Record:
         return readable(fastjson.loads(text)) or unreadable()
     except ValueError:
         return unreadable()
+
+
+def parsed_last(text: str) -> Record:
+    """The same without the earlier runs. A damage among them doesn't show here."""
+    last, found, rest = text.partition(_RUNS)
+    if found and rest.rstrip().endswith("]}") and len(text) <= LONGEST:
+        try:
+            value = fastjson.loads(last + _RUNS + "]}")
+        except ValueError:
+            value = None
+        if (record := readable(value)) is not None:
+            return without_earlier(record)
+    return without_earlier(parsed(text))
 
 
 def unreadable() -> Record:

@@ -7,6 +7,7 @@ strangers begin with `kernel+`. So the front knows without loading anything; a l
 
 from __future__ import annotations
 
+import posix as os
 import sys
 
 from singleton_run import preload
@@ -14,10 +15,13 @@ from singleton_run.errors import UNUSABLE, Refused, incomplete
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    import signal as _signal
+    from collections.abc import Iterable, Mapping
     from typing import Any
 
     from singleton_run.api.contract import Backend, KernelLock
+else:
+    import _signal
 
 GROUP = "singleton_run.backends"
 KERNEL = "kernel+"
@@ -34,6 +38,9 @@ BUILT_IN = {
     "redis+quorum": "singleton_run_redis",
     "redis+sentinel": "singleton_run_redis",
     "rediss": "singleton_run_redis",
+    "rediss+cluster": "singleton_run_redis",
+    "rediss+quorum": "singleton_run_redis",
+    "rediss+sentinel": "singleton_run_redis",
     "unix": "singleton_run_redis",
 }
 OF_PATHS = ("file",)
@@ -63,16 +70,76 @@ LOADED_FIRST = {
         "singleton_run.api.http.client",
         "singleton_run_etcd.gateway",
     ),
+    "singleton_run_k8s": (
+        "singleton_run.api.url",
+        "singleton_run_k8s.address",
+        "singleton_run.api.deadline",
+        "singleton_run.api.http.__init__",
+        "singleton_run.api.http.wire",
+        "singleton_run.api.servers",
+        "singleton_run_k8s.errors",
+        "singleton_run.api.control",
+        "singleton_run_k8s.lease",
+        "singleton_run_k8s.objects",
+        "singleton_run_k8s.client",
+        "singleton_run_k8s.events",
+        "singleton_run_k8s.backend",
+        "singleton_run.api.http.connection",
+        "singleton_run.api.background",
+        "singleton_run.api.resolve",
+        "singleton_run.api.http.client",
+        "singleton_run_k8s.login",
+        "singleton_run.api.http.tls",
+        "singleton_run_k8s.login_pod",
+    ),
 }
 """The modules of a package on the way to the command, each after all that it imports (`preload`)."""
 # The executable that needs no Python (packaging/standalone) has no packages but those that are built in.
-_IS_ALONE = "_singleton_run" in sys.builtin_module_names
+IS_ALONE = "_singleton_run" in sys.builtin_module_names
 _LEFT_OUT = ("etcd+grpc",)
+began_in = 0
+"""The process in which the program began, as `main` sets it: only that one may become another program."""
 
 
 def usable() -> list[str]:
     """The built-in backends that can be asked for here."""
-    return [scheme for scheme in (*KERNEL_HELD, *BUILT_IN) if not (_IS_ALONE and scheme in _LEFT_OUT)]
+    return [scheme for scheme in (*KERNEL_HELD, *BUILT_IN) if not (IS_ALONE and scheme in _LEFT_OUT)]
+
+
+def leave_to_python(url: str, environ: Mapping[str, str], mask: Iterable[int]) -> None:
+    """Leave a call for that lock to the Python command beside the executable, if only that can do it.
+
+    Only the process that began does so, and not a child of it. `mask` has the signals that the command is to
+    have blocked. Returns where we can do it, or are alone.
+    """
+    if IS_ALONE and os.getpid() == began_in and _lacks(url, environ):
+        from singleton_run.system import beside
+
+        beside.take_over(mask)
+
+
+def _lacks(url: str, environ: Mapping[str, str]) -> bool:
+    """Whether the executable lacks something that this lock may need."""
+    scheme, _, place = url.partition("://")
+    if scheme == DEFAULT and not place:
+        return not _is_known(os.geteuid())
+    if scheme == IN_PODS:
+        from singleton_run.system import beside
+
+        return beside.is_there() and beside.names_auth_provider(environ)
+    return scheme not in usable()
+
+
+def _is_known(user: int) -> bool:
+    """Whether a user is found here, or is root. Python's libc asks other directories than /etc/passwd too."""
+    if user == 0:
+        return True
+    import pwd
+
+    try:
+        return bool(pwd.getpwuid(user))
+    except KeyError:
+        return False
 
 
 def open_backend(url: str, environ: Mapping[str, str]) -> Backend:
@@ -106,7 +173,8 @@ def _opened(url: str, environ: Mapping[str, str]) -> Any:
 
 def _open(url: str, environ: Mapping[str, str]) -> Any:
     scheme = url.partition("://")[0]
-    if _IS_ALONE and scheme not in usable():
+    leave_to_python(url, environ, _signal.pthread_sigmask(_signal.SIG_BLOCK, []))
+    if IS_ALONE and scheme not in usable():
         from singleton_run.api.lock_address import redact
 
         raise Refused(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import posix as os
 import stat
 
 from singleton_run.errors import NOT_EXECUTABLE, NOT_FOUND, Failure
@@ -10,6 +10,8 @@ from singleton_run.errors import NOT_EXECUTABLE, NOT_FOUND, Failure
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+_USUAL = "/bin:/usr/bin"
 
 
 def find(command: str, environ: Mapping[str, str]) -> str:
@@ -24,7 +26,7 @@ def find(command: str, environ: Mapping[str, str]) -> str:
             return command
         raise Failure(*problem)
     denied = None
-    for directory in environ.get("PATH", os.defpath).split(os.pathsep) if command else ():
+    for directory in environ.get("PATH", _USUAL).split(":") if command else ():
         # An empty entry is the current directory.
         path = f"{directory or '.'}/{command}"
         problem = _problem(path)

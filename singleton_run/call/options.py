@@ -9,6 +9,8 @@ from __future__ import annotations
 from singleton_run.api.registry import DEFAULT
 
 COMPLETE = "_SINGLETON_RUN_COMPLETE"
+RESTED = "_SINGLETON_RUN_RESTED"
+"""The variable with what a replica remembers over a long rest (`front.rest`)."""
 
 
 class Option:

@@ -45,9 +45,15 @@ def unwritable(error: OSError, text: str) -> NoReturn:
     Else the first line of `text` goes to stderr with the reason: what a call has changed stays changed.
     """
     if not isinstance(error, BrokenPipeError):
-        first = text.partition("\n")[0]
-        warn(f"standard output can't be written ({error.strerror}): it should begin with {first!r}")
+        first = text.lstrip().partition("\n")[0]
+        wanted = f": it should begin with {first!r}" if first else ""
+        warn(f"standard output {_fault(error)}{wanted}")
     raise SystemExit(1)
+
+
+def _fault(error: OSError) -> str:
+    """What is wrong with stdout. In place of a closed one stands a directory (`calls.reserve_standard`)."""
+    return "is closed" if isinstance(error, IsADirectoryError) else f"can't be written ({error.strerror})"
 
 
 def refuse(message: str, status: int = USAGE) -> NoReturn:

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 from singleton_run import durations
 from singleton_run.api import registry
 from singleton_run.api.record import readable
+from singleton_run.call.output import say
 from singleton_run.errors import USAGE, Failure
 from singleton_run.schedule import slot_times, time_zones
 from singleton_run.schedule.slot_rules import last_slot
@@ -71,8 +72,7 @@ def show_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]])
         "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() + "\n"
         for row in rows
     )
-    with open(1, "w", encoding="utf-8", errors="replace", closefd=False) as stream:
-        stream.write(text)
+    say(text)
 
 
 def _slots(settings: Settings, environ: Mapping[str, str]) -> tuple[Cron | Grid, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from singleton_run import durations, lease_times
-from singleton_run.api.lock_address import nested, parts, redact
+from singleton_run.api.lock_address import nested, parts, redact, waits_for_itself
 from singleton_run.call.fast_parser import lacking
 from singleton_run.call.options import OPTIONS
 from singleton_run.errors import HELD, UNUSABLE, USAGE, Failure
@@ -242,8 +242,7 @@ def _check_place(settings: Settings, environ: Mapping[str, str], *, lock_given: 
     if nested(environ, settings.lock_address, settings.name):
         raise Failure(
             UNUSABLE,
-            f"this call runs under the lock {settings.name!r} already and would wait for itself forever: "
-            "give it another --name",
+            waits_for_itself(settings.name),
         )
 
 

@@ -6,6 +6,7 @@ A plain call comes here without click (see `__main__`): what is imported here st
 from __future__ import annotations
 
 import os
+import signal
 
 from singleton_run.call import crontab_call, fast_parser, settings
 from singleton_run.call.options import joint
@@ -40,12 +41,13 @@ def run(given: Mapping[str, Any], environ: Mapping[str, str]) -> NoReturn:
         status = start(given, environ, signals, mask)
     except Failure as failure:
         refuse(str(failure), failure.status)
-    raise SystemExit(status)
+    raise SystemExit(status if status >= 0 else 128 - status)
 
 
 def start(given: Mapping[str, Any], environ: Mapping[str, str], signals: Signals, mask: set[int]) -> int:
     """Read the crontabs and run them; the exit status. Raises Failure before anything has begun.
 
+    It is minus the number of a signal that asks us to end before all is read: a file can be a pipe.
     All that is wrong with the files is listed at once, and the status is 2.
     """
     files = given["files"]
@@ -63,10 +65,13 @@ def start(given: Mapping[str, Any], environ: Mapping[str, str], signals: Signals
         files, options, of_lines, user_column=bool(own["system"]), reboot_once=own["reboot_once"]
     )
     if own["check"] or own["plan"] is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # a file may be a pipe that nobody writes to
         return _preview(call, own["plan"], environ)
     task = process.Task(call, says, form=_form(own["output"]), watches=bool(own["watch"]))
     try:
-        crontab = lines.read(call)
+        crontab = lines.read(call, signals.descriptor, lambda: _stop_in(signals))
+    except lines.Interrupted as interrupted:
+        return -interrupted.number
     except lines.Faults as faults:
         return _list(faults)
     if not crontab.lines:
@@ -94,6 +99,11 @@ def _preview(call: lines.Call, number: str | None, environ: Mapping[str, str]) -
     except OSError:  # nobody reads our stdout any more
         return 1
     return 0
+
+
+def _stop_in(signals: Signals) -> int:
+    """The signal that asks us to end, among those that have come; 0 without one."""
+    return next((number for number, _, _ in signals.read() if number in process.STOPPING), 0)
 
 
 def _no_line(call: lines.Call) -> Failure:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from singleton_run.api import toolbox
+from singleton_run.call.output import unwritable
 from singleton_run.commands import facts, lines
 from singleton_run.commands.looking import look_at
 from singleton_run.commands.showing import stdout, terminal
@@ -63,9 +64,9 @@ def watch(backend: Backend, name: str, lock: str, *, as_json: bool, zone: tzinfo
         signal.signal(ended.number, signal.SIG_DFL)
         os.kill(os.getpid(), ended.number)
         raise SystemExit(128 + ended.number) from None  # process 1 doesn't die of it
-    except OSError:
-        pass
-    raise SystemExit(1)
+    except OSError as error:
+        unwritable(error, "")
+    raise SystemExit(1)  # nothing ends the watch but these, which mypy doesn't see
 
 
 def seen_change(before: Facts | None, now: Facts) -> bool:

@@ -68,7 +68,7 @@ class Children:
                 self.keeper_ended = True
                 self._lock.process = 0
             elif process == self._log.process:
-                self._log.gone()
+                self._log.gone(status)
             elif pipes.reporter is not None and process in pipes.reporter.helpers():
                 pipes.reporter.helper_ended(process)
             elif process == command or self.is_guard or (not command and self._is_new(process)):

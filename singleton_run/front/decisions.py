@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 
 from singleton_run import lease_times
+from singleton_run.api.lock_address import waits_for_itself
 from singleton_run.errors import HELD, LOST, NOT_EXECUTABLE, NOT_FOUND, SCARCE, UNAVAILABLE, UNUSABLE
 from singleton_run.front import keeper_watch
 from singleton_run.front.ending import Ending
@@ -17,11 +18,12 @@ from singleton_run.front.guard_watch import GuardWatch
 from singleton_run.front.keeper_watch import KeeperWatch
 from singleton_run.front.waiting import Wait
 from singleton_run.lease_times import FOREVER
+from singleton_run.names import digest
 from singleton_run.system.messages import GuardOrders
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from typing import Any
 
     from singleton_run.api.contract import Grant
@@ -47,7 +49,7 @@ class Turn:
     `leased` is false for a lock that the kernel frees when front and guard have ended. `now` is the boot
     clock's reading. `kill_grace` is how long the command has between stop signal and SIGKILL, in seconds.
     `slack` is how long after the end of the wait a keeper may still answer, in seconds; by default one
-    request and a second.
+    request and a second. `around` has the digests of the holders around us: to wait for one never ends.
 
     When `phase` is OVER, these say how the turn went. `ending.status` is the exit status. `conflict` says
     that another kept the lock. `stop_requested` says that a signal asked us to stop. `rest_reason` says why
@@ -64,11 +66,14 @@ class Turn:
         now: float,
         kill_grace: float,
         slack: float | None = None,
+        around: Collection[str] = (),
     ) -> None:
         self.effects = effects
         self.leased = leased
         self.ttl = settings.ttl
         self.rewrite = settings.rewrite
+        self._around = around
+        self._name = settings.name
         if slack is None:
             slack = lease_times.request_limit(self.ttl) + 1.0 if leased else 0.0
         self.wait = Wait(settings.wait, now, slack)
@@ -95,7 +100,8 @@ class Turn:
         """Another has the lock, since `since` (Unix seconds): we wait. `pause` is in force, None without."""
         self.keeper.trouble = ""
         self.wait.holder = {"holder": holder, "host": host, "since": since, **(pause or {})}
-        if self.wait.is_wanted:
+        self.wait.is_for_ourselves = bool(self._around) and digest([holder]) in self._around
+        if self.wait.is_wanted and not self.wait.is_for_ourselves:
             self.effects.say("wait", "held", **self.wait.holder)
 
     def paused(self, pause: Mapping[str, Any], slot: float | None = None) -> None:
@@ -120,8 +126,8 @@ class Turn:
         if not self.leased:
             self.keeper.is_not_needed()
         self.phase = STARTING
-        self.effects.say("info", "acquired", token=grant.token)
         self.effects.tell_guard(GuardOrders.start(grant.token))
+        self.effects.say("info", "acquired", token=grant.token)  # the command doesn't wait for this
         for number in self.wait.deferred_signals:
             self.signal(number, now)
 
@@ -358,6 +364,9 @@ class Turn:
         elif self.wait.is_over(now):
             if not self.effects.withdraw():
                 self.wait.guard_decides = True
+                return
+            if self.wait.is_for_ourselves:
+                self._end_waiting(UNUSABLE, waits_for_itself(self._name), now)
                 return
             trouble = self.keeper.trouble
             if self.leased and not self.wait.holder:  # nobody said that it is held

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Protocol
+    from collections.abc import Mapping
+    from typing import Any, Protocol
 
     from singleton_run.api.contract import Grant
     from singleton_run.system.messages import Message
@@ -56,6 +57,9 @@ class Effects(Protocol):
 
     def start_begun(self) -> bool:
         """Whether a guard has begun to start the command. False proves that nothing ran."""
+
+    def pause(self) -> Mapping[str, Any] | None:
+        """The pause in force (`control.facts`), where it can be read from a lock of the kernel's."""
 
     def say(self, level: str, event: str, **facts: object) -> None:
         """Tell the user, without waiting."""

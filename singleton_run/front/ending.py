@@ -8,6 +8,9 @@ from singleton_run.system.messages import GuardOrders
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from singleton_run.call.settings import Settings
     from singleton_run.front.effects import Effects
     from singleton_run.front.guard_watch import GuardWatch
@@ -43,6 +46,7 @@ class Ending:
         self.next_slot_at = FOREVER
         self.replaced = False
         self._following = (FOREVER, 0.0)
+        self._pause: tuple[Mapping[str, Any] | None, float] = (None, 0.0)
 
     @property
     def outcome(self) -> str:
@@ -56,6 +60,10 @@ class Ending:
     def is_followed(self, at: float, slot: float) -> None:
         """The next slot (Unix seconds) is due `at` that time: --overlap says what it does to the command."""
         self._following = (at, slot)
+
+    def suspended(self, pause: Mapping[str, Any] | None, until: float | None) -> None:
+        """A pause (None: none) is in force until then (None: unknown): no slot stops the command."""
+        self._pause = pause, FOREVER if until is None else until
 
     def started(self, at: float) -> None:
         """The command runs since `at` (boot clock)."""
@@ -154,8 +162,22 @@ class Ending:
         if self._settings.overlap != "replace":
             self._effects.say("warning", "overlapped", number=slot)
             return
+        told, until = self._pause
+        pause = told if now < until else self._effects.pause()
+        if pause is not None:
+            self._effects.say("warning", "not replaced", number=slot, **pause)
+            self._follow(slot)
+            return
         self.kill_at = min(self.kill_at, now + self._grace)
         if not (self.stopped or self.asked_to_stop):
             self.replaced = self.asked_to_stop = not self.command_ended
             self._effects.say("warning", "replaced", number=slot)
             self._guard.signal(self._settings.stop_signal)
+
+    def _follow(self, slot: float) -> None:
+        """A pause has kept `slot` from stopping the command: the one after it may."""
+        from singleton_run.schedule.slot_rules import Plan
+
+        following, later = Plan(self._settings, 0.0, float).after(slot)
+        self.is_followed(self._following[0] + later, following)
+        self.next_slot_at = self._following[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import posix as os
 
 from singleton_run.guard import process as guard_process
 from singleton_run.system import pipes, processes

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
+import posix as os
 
-from singleton_run import preload
+from singleton_run import lease_times, preload
 from singleton_run.api.contract import Grant
-from singleton_run.errors import UNUSABLE, describe_bug, incomplete
+from singleton_run.errors import UNUSABLE, Failure, describe_bug, incomplete
 from singleton_run.system import calls, pipes, processes
 from singleton_run.system.forked import forked
 from singleton_run.system.messages import KeeperOrders, KeeperTells
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal as _signal
     from collections.abc import Callable
     from typing import Any
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from singleton_run.job import Job
     from singleton_run.schedule.slot_rules import Plan
     from singleton_run.system.messages import Message
+else:
+    import _signal
 
 _KILL = 9
 
@@ -67,6 +70,8 @@ class KeeperHandle:
         self._run: Record | None = None
         self._orders = pipes.Writer(-1)
         self._says = pipes.Reader(-1)
+        if job.leased:
+            task.take_back = self._take_back
 
     @property
     def descriptor(self) -> int:
@@ -87,7 +92,10 @@ class KeeperHandle:
         proof = self._link.pipes.proof_read
 
         def work() -> None:
-            guard = self._fork_first_guard((orders_read, orders_write, says_read, says_write)) if first else 0
+            guard = 0
+            if first:
+                guard = self._fork_first_guard((orders_read, orders_write, says_read, says_write))
+                self.task.page.guard = guard  # it writes that as well, but we may end before it has begun
             os.setpgid(0, 0)
             calls.close_standard(0, 1)
             calls.keep_only(
@@ -133,6 +141,22 @@ class KeeperHandle:
         except Exception as error:  # noqa: BLE001 - a stranger's backend may raise anything
             pipes.Writer(says).send(KeeperTells.trouble(f"the backend failed: {describe_bug(error)}"))
             os._exit(1)
+
+    def _take_back(self) -> None:
+        """Give up the place in the queue that a dead keeper has left. Called in a guard, as its last work."""
+        calls.set_title(f"singleton-run: keeper of {self.job.name}")
+        preload.load(preload.KEEPER)
+        try:
+            backend = self._open_backend()
+        except Failure:  # our place ends with its lease
+            return
+        try:
+            if give_up := getattr(backend, "take_back", None):
+                give_up(self.job.name, self.job.holder, lease_times.request_limit(self.job.ttl))
+        except Failure:
+            pass
+        finally:
+            backend.close()
 
     def _fork_first_guard(self, keepers: tuple[int, ...]) -> int:
         """Fork the guard in the keeper: only above the guard can a keeper prove that nothing is left."""
@@ -185,9 +209,24 @@ class KeeperHandle:
         """No guard starts without an order."""
         return True
 
+    def suspend(self) -> bool:
+        """Stop the keeper: its place in the queue, or a lock that it gets just now, ends with its lease."""
+        if self.process:
+            processes.send(self.process, int(_signal.SIGSTOP))
+        return True
+
+    def resume(self, turn: Turn) -> None:
+        """Continue the keeper: it finds out what it still has, and queues up anew if that is nothing."""
+        if self.process:
+            processes.send(self.process, int(_signal.SIGCONT))
+
     def _order(self, order: Message) -> None:
         if self._orders.descriptor >= 0:
             self._orders.send(order)
+
+    def pause(self) -> dict[str, Any] | None:
+        """None: the keeper tells of it by itself."""
+        return None
 
     def kill(self) -> None:
         """SIGKILL the keeper."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import posix as os
 
 from singleton_run.api import record
 from singleton_run.api.contract import Held
@@ -107,6 +107,26 @@ class KernelLockHandle:
         except BlockingIOError:
             return False
 
+    def suspend(self) -> bool:
+        """End the guard that waits, and give up what it has got. False if it starts the command already."""
+        if not self.withdraw():
+            return False
+        self._end_guard()
+        return True
+
+    def _end_guard(self) -> None:
+        """Kill a guard that waits: it shares the lock that it may have got."""
+        self._link.kill()
+        if self._link.is_open:
+            processes.exited(self._link.process, _DEATH_MILLISECONDS)
+        self.backend.leave(0.0)
+
+    def resume(self, turn: Turn) -> None:
+        """Wait again, at the end of the queue."""
+        if self._link.is_open:
+            self._link.forget()
+        self.acquire(None, turn)
+
     def fork_guard(self) -> None:
         """Fork a guard that shares the lock with the front, or waits for it first."""
         self._link.fork(self._be_guard)
@@ -136,7 +156,10 @@ class KernelLockHandle:
 
     def write_start(self, run: Record) -> str:
         """Write the record of a run that is about to start. The error, or ''."""
-        return self._try(lambda grant: self.backend.write(grant, run, 0.0))
+        if self.grant is None:
+            return ""
+        self.grant.record = whole = record.with_earlier(run, self.grant.record)
+        return self._try(lambda grant: self.backend.write(grant, whole, 0.0))
 
     def running(self, run: Record) -> None:
         """Do nothing: it was written down before the start."""
@@ -147,17 +170,29 @@ class KernelLockHandle:
         if key is not None and run["state"] == "succeeded":
             text = self._try(lambda grant: self.backend.mark(grant, key, record.mark_of(run), 0.0))
         keep = record.keep_left(self.job.lock_at_least_for, self._task.page.started_at)
-        text = self._try(lambda grant: self.backend.release(grant, run, 0.0, keep)) or text
+        text = self._try(lambda grant: self._release(grant, run, keep)) or text
         self.backend.leave(0.0)
         turn.settled(text)
 
+    def _release(self, grant: Grant, run: Record, keep: float) -> None:
+        self.backend.release(grant, record.with_earlier(run, grant.record), 0.0, keep)
+
     def leave(self, turn: Turn) -> None:
         """Give up waiting, at once. A guard that waits during a pause has the lock: it ends before us."""
-        self._link.kill()
-        if self._link.is_open:
-            processes.exited(self._link.process, _DEATH_MILLISECONDS)
-        self.backend.leave(0.0)
+        self._end_guard()
         turn.settled("")
+
+    def pause(self) -> dict[str, Any] | None:
+        """The pause in force, as facts of a message; None without one, and if it can't be read."""
+        try:
+            control = None if self.grant is None else self.backend.renew(self.grant, 0.0)
+        except Failure:
+            return None
+        if control is None:
+            return None
+        from singleton_run.guard import pausing
+
+        return pausing.facts_in_force(control)
 
     def _try(self, work: Callable[[Grant], None]) -> str:
         try:

@@ -86,6 +86,13 @@ class KernelSlotHandle:
         """No guard starts without an order."""
         return True
 
+    def suspend(self) -> bool:
+        """Do nothing: no command starts while we are stopped, for that needs an order of ours."""
+        return True
+
+    def resume(self, turn: Turn) -> None:
+        """Do nothing: the keeper has gone on."""
+
     def write_start(self, run: Record) -> str:
         """Write the record of a run that is about to start. The error, or ''."""
         return self._kernel.write_start(run)
@@ -101,6 +108,10 @@ class KernelSlotHandle:
         """Order the keeper to leave. A lock that it has acquired meanwhile is given back."""
         self._leaving = turn
         self._keeper.leave(turn)
+
+    def pause(self) -> dict[str, Any] | None:
+        """The pause in force, as facts of a message; None without one."""
+        return self._kernel.pause()
 
     def kill(self) -> None:
         """SIGKILL the keeper."""

@@ -44,6 +44,12 @@ class LockHandle(Protocol):
     def withdraw(self) -> bool:
         """Take the right to start from a waiting guard. False if it has used the right already."""
 
+    def suspend(self) -> bool:
+        """Take no lock while we are stopped. False if a guard starts the command already."""
+
+    def resume(self, turn: Turn) -> None:
+        """Wait again, after `suspend`."""
+
     def write_start(self, run: Record) -> str:
         """Write the record of a run that is about to start. The error, or ''."""
 
@@ -55,6 +61,9 @@ class LockHandle(Protocol):
 
     def leave(self, turn: Turn) -> None:
         """Give up waiting; `turn.settled` follows."""
+
+    def pause(self) -> dict[str, Any] | None:
+        """The pause in force, as facts of a message, where the kernel has the lock; a keeper tells it."""
 
     def kill(self) -> None:
         """SIGKILL the keeper; it is waited for later."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import posix as os
 import select
 
 from singleton_run.api.lock_address import HELD
@@ -12,6 +12,7 @@ from singleton_run.front.decisions import OVER, RUNNING, STARTING
 from singleton_run.front.receivers import GuardReceiver, KeeperReceiver
 from singleton_run.system import calls, libc, pipes, processes
 from singleton_run.system.messages import GuardTells, KeeperTells, deliver
+from singleton_run.system.texts import environ
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class Front:
             self.task.output.finish(was_started=self.task.page.start_begun)
         if pipes.reporter is not None:
             pipes.reporter.turn_over()
-        if os.environ.get(HELD):
+        if environ.get(HELD):
             self._see_helpers_end()
         if self.keeps_open:
             self._close()
@@ -108,6 +109,8 @@ class Front:
 
     def _see_helpers_end(self) -> None:
         """Wait for guard and keeper: the call around us would say that its command left them behind."""
+        if self.link.is_open:
+            self.link.forget()  # an idle guard ends when it reads the end of its orders
         for process in {self.task.page.guard, self.lock.process} - {0, os.getpid()}:
             processes.exited(process, _HELPERS_MILLISECONDS)
 
@@ -118,6 +121,9 @@ class Front:
         which kills it and gives the lock back.
         """
         if self.effects.own_guard is None and self.link.is_open:
+            self.task.page.over = (
+                True  # a guard that has nothing to end then doesn't wait for the keeper's end
+            )
             self.link.forget()
             if self.task.page.guard:
                 processes.exited(self.task.page.guard, _ABANDON_MILLISECONDS)
@@ -138,10 +144,11 @@ class Front:
         self.turn.look(now)
         if self.effects.own_guard is not None:
             self.effects.own_guard.decisions.look(now)
+        self.log.look()
 
     def _wait(self) -> None:
         own_guard = self.effects.own_guard
-        due = self.turn.next_look()
+        due = min(self.turn.next_look(), self.log.due)
         self.timer.set(due if own_guard is None else min(due, own_guard.decisions.next_look(calls.now())))
         poll = select.poll()
         for descriptor in (
@@ -199,8 +206,18 @@ class Front:
             runs = self.turn.phase in (STARTING, RUNNING) and not self.turn.ending.command_ended
             heard = runs and self.terminal.has_sent_it_to_all(number, code, sender)
             self.turn.signal(number, calls.now(), heard=heard)
-            if number == _signal.SIGTSTP and not runs:
-                self.terminal.stop()
+            if number == _signal.SIGTSTP and not runs and self.terminal.can_stop():
+                self._stop()
+
+    def _stop(self) -> None:
+        """Stop at the terminal while no command runs. Who waits lets others go first, as with flock(1)."""
+        waits = self.turn.can_leave
+        if waits and not self.lock.suspend():
+            self.turn.wait.defer(int(_signal.SIGTSTP))  # the command begins, and is stopped
+            return
+        os.kill(os.getpid(), _signal.SIGSTOP)  # returns when we are continued
+        if waits:
+            self.lock.resume(self.turn)
 
     def _is_ours(self, process: int) -> bool:
         return process != 0 and process in (os.getpid(), self.link.process, self.lock.process)

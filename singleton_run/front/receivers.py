@@ -5,7 +5,7 @@ The real front and the simulated one in the tests use the same classes.
 
 from __future__ import annotations
 
-import os
+import posix as os
 
 from singleton_run.api.contract import Grant
 from singleton_run.errors import SCARCE, scarce
@@ -124,6 +124,10 @@ class KeeperReceiver:
     def revoked(self, by: str) -> None:
         """The lock is taken away from us."""
         self._front.revoked(by)
+
+    def suspended(self, pause: dict[str, Any] | None, until: float | None) -> None:
+        """A pause is in force while the command runs, or none."""
+        self._turn.ending.suspended(pause, until)
 
     def ready(self, unstarted: dict[str, Any] | None) -> None:
         """The command will be started within milliseconds."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import posix as os
 
 from singleton_run.api import registry
+from singleton_run.api.lock_address import HELD
 from singleton_run.call.settings import KILL_AFTER
 from singleton_run.errors import UNUSABLE, Failure, scarce
 from singleton_run.front.children import Children
@@ -19,10 +20,12 @@ from singleton_run.report.log import Log
 from singleton_run.system import calls, pipes, processes
 from singleton_run.system.processes import Command
 from singleton_run.system.shared_page import Page
+from singleton_run.system.texts import environ
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
 
     from singleton_run.api.contract import KernelLock
     from singleton_run.call.settings import Settings
@@ -36,12 +39,18 @@ _DECIDES_IN = 30.0
 """How long after the end of the wait a keeper may take to decide about a slot, in seconds."""
 
 
-def run(settings: Settings, path: str, signals: Signals, mask: set[int]) -> int:
+def run(
+    settings: Settings,
+    path: str,
+    signals: Signals,
+    mask: set[int],
+    memory: Mapping[str, Any] | None = None,
+) -> int:
     """Make one turn for the command at `path`, or turn after turn if there is a schedule or --once.
 
     Returns the exit status, or minus the signal that has to end us. `signals` are blocked, and read from
-    their descriptor; `mask` has the signals that were blocked before. Raises Failure before it contacts a
-    server.
+    their descriptor; `mask` has the signals that were blocked before. `memory` is of a long rest that goes on
+    (`rest`). Raises Failure before it contacts a server.
     """
     if settings.verbosity > 1:
         from singleton_run.report import trace
@@ -54,8 +63,8 @@ def run(settings: Settings, path: str, signals: Signals, mask: set[int]) -> int:
     if settings.scheduled or settings.once is not None:
         from singleton_run.front import slot_loop
 
-        return slot_loop.run(settings, path, signals, mask)
-    turn = front(settings, path, signals, mask, Log(settings))
+        return slot_loop.run(settings, path, signals, mask, memory=memory)
+    turn = front(settings, path, signals, mask, Log(settings, looked_at=True))
     turn.begin()
     status = turn.run()
     if pipes.reporter is not None:
@@ -85,7 +94,7 @@ def front(
     by default now. `goes_on` says of an exit status whether another turn follows after it. `place` is what
     the process of a crontab's line has around its turns.
     """
-    kernel_lock = registry.open_kernel_lock(settings.lock_address, os.environ)
+    kernel_lock = registry.open_kernel_lock(settings.lock_address, environ)
     decides = plan is not None or settings.once is not None
     terminal = Terminal()
     task = _task(settings, path, mask, terminal, place, leased=kernel_lock is None)
@@ -98,7 +107,10 @@ def front(
     effects = TurnEffects(task, lock, link, children, log, attempt, goes_on)
     slack = _DECIDES_IN if decides else None
     told = effects if pipes.tracer is None else pipes.tracer.effects(effects, leased=task.leased)
-    turn = Turn(settings, told, leased=task.leased, now=now, kill_grace=task.grace, slack=slack)
+    around = environ.get(HELD, "").split()
+    turn = Turn(
+        settings, told, leased=task.leased, now=now, kill_grace=task.grace, slack=slack, around=around
+    )
     calls.become_subreaper()
     processes.hold_listing()
     calls.set_title(f"singleton-run: front of {settings.name}")
@@ -174,7 +186,7 @@ def _lock(
         from singleton_run.front.keeper_handle import KeeperHandle
 
         address = task.settings.lock_address
-        return KeeperHandle(job, task, link, lambda: registry.open_backend(address, os.environ), plan)
+        return KeeperHandle(job, task, link, lambda: registry.open_backend(address, environ), plan)
 
     from singleton_run.front.kernel_lock_handle import KernelLockHandle
 

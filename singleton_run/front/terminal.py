@@ -20,7 +20,7 @@ How the front stops and continues with the command is in `guard.job_control`.
 
 from __future__ import annotations
 
-import os
+import posix as os
 
 from singleton_run.system import calls, processes
 
@@ -46,17 +46,15 @@ class Terminal:
             return False
         return code == calls.FROM_KERNEL or (number == _signal.SIGTSTP and _is_below_us_in_our_group(sender))
 
-    def stop(self) -> None:
-        """Stop the front as the kernel would, when no command runs.
+    def can_stop(self) -> bool:
+        """Whether the front may stop by SIGTSTP, which is blocked and has no effect of its own.
 
-        SIGTSTP is blocked and read from a descriptor, so it has no effect of its own. Nobody could continue
-        the front if no shell is above it (an orphaned process group): then it doesn't stop, as POSIX says.
-        While a command runs the front stops with the command, and not by itself.
+        Nobody could continue it if no shell is above it (an orphaned process group): POSIX says then that it
+        doesn't stop. While a command runs the front stops with the command, and not by itself.
         """
         from singleton_run.guard.job_control import shell_of
 
-        if self.is_shared and shell_of(os.getpid()):
-            os.kill(os.getpid(), _signal.SIGSTOP)
+        return self.is_shared and shell_of(os.getpid()) != 0
 
 
 def _has_terminal() -> bool:

@@ -129,7 +129,7 @@ class TurnEffects:
 
     def _write_start(self, grant: Grant) -> None:
         who = grant.name, grant.holder, grant.token
-        self._run_record = record.started(grant.record, *who, time.time(), self.task.settings.command[0])
+        self._run_record = record.begun(grant.record, *who, time.time(), self.task.settings.command[0])
         trouble = self.lock.write_start(self._run_record)
         if trouble:
             self.say("warning", "unsettled", text=trouble)
@@ -200,6 +200,10 @@ class TurnEffects:
     def start_begun(self) -> bool:
         """Whether a guard has begun to start the command."""
         return self.page.start_begun
+
+    def pause(self) -> dict[str, Any] | None:
+        """The pause in force, where it can be read from a lock of the kernel's."""
+        return self.lock.pause()
 
     def say(self, level: str, event: str, **facts: object) -> None:
         """Tell the user, without waiting."""

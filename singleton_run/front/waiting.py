@@ -18,7 +18,7 @@ class Wait:
     `slack` is how long after the wait's end a keeper may still answer, in seconds. `leave_by` is when we end
     without an answer of a keeper that was asked to leave. `guard_decides` says that a guard has the lock and
     is about to say so; signals that come then are in `deferred_signals`, for the command. `holder` has what
-    is known of the lock's holder.
+    is known of the lock's holder, and `is_for_ourselves` says that it is a call around us.
     """
 
     def __init__(self, seconds: float | None, now: float, slack: float) -> None:
@@ -29,6 +29,7 @@ class Wait:
         self.guard_decides = False
         self.deferred_signals: list[int] = []
         self.holder: dict[str, Any] = {}
+        self.is_for_ourselves = False
 
     @property
     def is_left(self) -> bool:
@@ -42,7 +43,7 @@ class Wait:
 
     def is_over(self, now: float) -> bool:
         """Whether it is time to give up, at `now` (boot clock)."""
-        return not self.is_decided and now >= self.until + self.slack
+        return not self.is_decided and (self.is_for_ourselves or now >= self.until + self.slack)
 
     def defer(self, number: int) -> None:
         """Keep a signal for the command, which a guard is about to start."""
@@ -55,4 +56,5 @@ class Wait:
 
     def next_look(self) -> float:
         """When something is due, by the boot clock."""
-        return min(self.leave_by, FOREVER if self.is_decided else self.until + self.slack)
+        due = 0.0 if self.is_for_ourselves else self.until + self.slack
+        return min(self.leave_by, FOREVER if self.is_decided else due)

@@ -6,11 +6,13 @@ So an environment is a list of entries here: a name may come twice, or be empty,
 
 from __future__ import annotations
 
-import os
+import posix
 
 from singleton_run.api.lock_address import HELD, lock_id, redact
 from singleton_run.api.timestamps import rfc3339
-from singleton_run.call.options import OPTIONS
+from singleton_run.call.options import OPTIONS, RESTED
+from singleton_run.names import digest
+from singleton_run.system.texts import fsdecode, fsencode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
     from singleton_run.call.settings import Settings
 
 _CHOSEN = (b"C.UTF-8", b"C.utf8", b"UTF-8")
-_STALE = ("SINGLETON_SLOT", "SINGLETON_ATTEMPT")
+# The last is `system.beside.LEFT_BY`: the kernel's list, from which the command's is made, still has it.
+_STALE = ("SINGLETON_SLOT", "SINGLETON_ATTEMPT", RESTED, "_SINGLETON_RUN_LEFT_BY")
 
 
 def given() -> list[bytes]:
@@ -32,7 +35,7 @@ def given() -> list[bytes]:
         with open("/proc/self/environ", "rb") as file:
             entries = file.read()
     except OSError:
-        known = dict(os.environb)
+        known = dict(posix.environ)
         if [*known][-1:] == [b"LC_CTYPE"] and known[b"LC_CTYPE"] in _CHOSEN and not known.get(b"LC_ALL"):
             del known[b"LC_CTYPE"]
         return [name + b"=" + value for name, value in known.items()]
@@ -44,14 +47,15 @@ def for_command(
 ) -> list[bytes]:
     """The command's environment: `entries` without our options' variables, and with those of this turn.
 
-    SINGLETON_HELD lists the locks that are held around the command. By it a nested call sees that it would
-    wait for itself (`lock_address.nested`). SINGLETON_LOCK, by which `check` finds the lock, has no password.
+    SINGLETON_HELD lists the locks that are held around the command, and their holders. By it a nested call
+    sees that it would wait for itself, however it spells the address (`lock_address.nested`, `Turn.held`).
+    SINGLETON_LOCK, by which `check` finds the lock, has no password.
     """
     ours = {variable for option in OPTIONS for variable in option.variables}
     ours.update(_STALE)
     start = HELD.encode() + b"="
-    held = next((os.fsdecode(entry[len(start) :]) for entry in entries if entry.startswith(start)), "")
-    locks = [*held.split(), lock_id(settings.lock_address, settings.name)]
+    held = next((fsdecode(entry[len(start) :]) for entry in entries if entry.startswith(start)), "")
+    locks = [*held.split(), lock_id(settings.lock_address, settings.name), digest([holder])]
     told = {
         "SINGLETON_LOCK": redact(settings.lock_address),
         "SINGLETON_NAME": settings.name,
@@ -68,9 +72,9 @@ def changed(
     entries: Sequence[bytes], variables: Mapping[str, str], without: Iterable[str] = ()
 ) -> list[bytes]:
     """`entries` without the names in `variables` and `without`, and with `variables` at the end."""
-    names = {os.fsencode(name) for name in (*variables, *without)}
+    names = {fsencode(name) for name in (*variables, *without)}
     kept = [entry for entry in entries if b"=" not in entry or entry.partition(b"=")[0] not in names]
-    return [*kept, *(os.fsencode(f"{name}={value}") for name, value in variables.items())]
+    return [*kept, *(fsencode(f"{name}={value}") for name, value in variables.items())]
 
 
 def of_slot(told: Sequence[object]) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import posix as os
 import select
 
 from singleton_run.guard.command_environment import changed, for_command, given, of_slot
@@ -38,6 +38,7 @@ class Task:
     `leased` is false for a lock that the kernel frees when its last holder is gone. `grace` is how long
     leftovers have between stop signal and SIGKILL, in seconds. `variables` are put into the command's
     environment before our own. `output` passes on what the command prints, None where that needs no help.
+    `take_back` gives up our place in the lock's queue in the place of a dead keeper, None without one.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Task:
         self.variables = variables
         self.front = os.getpid()
         self.output: Output | None = None
+        self.take_back: Callable[[], None] | None = None
 
     def jobs(self, poll: select.poll | None = None) -> Jobs | None:
         """The job control of the command's parent (see `job_control`); None without a terminal."""
@@ -127,6 +129,10 @@ def run(
         Writer(proof).send(Proof.gone())
     while not process.front.flush():
         calls.wait_to_write(tell)
+    # To give our memory back takes the kernel half a millisecond. The front, just woken, is first.
+    os.sched_yield()
+    if task.take_back is not None and process.is_forsaken():
+        task.take_back()
 
 
 class _Process:
@@ -142,6 +148,7 @@ class _Process:
         orphaned: Callable[[], None] | None,
     ) -> None:
         self.name = task.settings.name
+        self.ttl = task.settings.ttl
         self.page = task.page
         self.orphaned = orphaned
         self.proof = proof
@@ -197,6 +204,19 @@ class _Process:
         if self.guard.state not in (IDLE, GONE):
             last_words(f"the front of {self.name!r} was killed, so its command is killed too")
             self.guard.kill(calls.now())
+
+    def is_forsaken(self) -> bool:
+        """Whether front and keeper were killed, and nothing was started: nobody gives our place up.
+
+        A keeper that lives is waited for. One that hangs renews nothing, so our place ends by itself.
+        """
+        if self.guard.state != IDLE or self.page.over:
+            return False
+        calls.keep_only([self.proof, *pipes.traced_to()])  # who reads the caller's output doesn't wait for us
+        calls.close_standard(0, 1)
+        # The keeper has the last end to read from, so its death is an error of ours.
+        ended = calls.wait(calls.now() + self.ttl, [self.proof])
+        return bool(ended) and not self.page.over
 
     # The front's orders, `messages.GuardOrders`. Each comes with a SIGCONT, which wakes a stopped guard.
 

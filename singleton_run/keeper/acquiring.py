@@ -162,7 +162,13 @@ def is_late(result: Result, ttl: float) -> bool:
     return result.now >= lease_times.stop_at(result.began + ttl, ttl)
 
 
-def tell_granted(grant: Grant, end: float) -> Steps:
-    """Tell the front that the lock is ours until `end`: it starts the command."""
+def tell_granted(job: Job, grant: Grant, end: float) -> Steps:
+    """Tell the front that the lock is ours until `end`: it starts the command.
+
+    It gets the earlier runs only where it writes the record itself.
+    """
+    told = {**grant.without_record(), "record": grant.last_run()} if job.leased else grant.as_dict()
     yield Operation("report", end)
-    yield Operation("tell", *KeeperTells.granted(grant.as_dict()))
+    yield Operation("tell", *KeeperTells.granted(told))
+    if job.leased:
+        yield Operation("prepare", grant)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from singleton_run import lease_times
 from singleton_run.api.contract import Held
+from singleton_run.api.record import with_earlier
 from singleton_run.errors import HELD, Lost, Unavailable
 from singleton_run.keeper.acquiring import (
     acquire_to_run,
@@ -28,7 +29,15 @@ if TYPE_CHECKING:
 
     from singleton_run.api.contract import Grant
     from singleton_run.job import Job
-    from singleton_run.keeper.operations import Leased, Orders, Record, Result, Steps, StepsToGrant
+    from singleton_run.keeper.operations import (
+        Leased,
+        Orders,
+        Record,
+        Result,
+        Steps,
+        StepsToGrant,
+        StepsToResult,
+    )
 
 WAKE_GRACE = 1.0
 """Seconds that front and guard have to kill the command, once woken, before the keeper does."""
@@ -67,7 +76,7 @@ def _take(job: Job, orders: Orders) -> StepsToGrant:
     """Get the lock for a plain turn, or tell why not."""
     outcome = yield from acquire_to_run(job, orders, job.wait_until)
     if isinstance(outcome, tuple):
-        yield from tell_granted(*outcome)
+        yield from tell_granted(job, *outcome)
         return outcome
     if isinstance(outcome, Held):
         yield from tell_held(outcome)
@@ -103,7 +112,7 @@ def _hold(job: Job, orders: Orders, grant: Grant, end: float) -> Steps:
             due = lease_times.renew_at(end, ttl)
             failures = 0
             yield Operation("report", end)
-            yield from _obey(control_in(result), grant)
+            yield from _obey(control_in(result), job, grant)
             continue
         if isinstance(result.error, Lost):
             yield Operation("tell", *KeeperTells.lost(str(result.error)))
@@ -121,11 +130,12 @@ def _hold(job: Job, orders: Orders, grant: Grant, end: float) -> Steps:
     yield from _settle(job, orders, grant, end)
 
 
-def _obey(control: Mapping[str, Any] | None, grant: Grant) -> Steps:
+def _obey(control: Mapping[str, Any] | None, job: Job, grant: Grant) -> Steps:
     """Have the command stopped if somebody orders that the lock be given back.
 
     This is said after every renewal while the order stands, and wakes a front that was stopped meanwhile. The
-    lock is renewed until nothing of the command runs.
+    lock is renewed until nothing of the command runs. A pause is told where the next slot would else stop the
+    command.
     """
     if control is None:
         return
@@ -135,6 +145,10 @@ def _obey(control: Mapping[str, Any] | None, grant: Grant) -> Steps:
     if order is not None:
         yield Operation("tell", *KeeperTells.revoked(order["by"]))
         yield Operation("wake")
+    if job.plan is not None and job.plan.overlap == "replace":
+        from singleton_run.keeper import pausing
+
+        yield from pausing.tell_suspended(control)
 
 
 def _hold_until(job: Job, orders: Orders, grant: Grant, due: float) -> Generator[Operation, Result, float]:
@@ -165,10 +179,17 @@ def _write_running(job: Job, orders: Orders, grant: Grant, due: float) -> Steps:
     yield Operation("sleep", result.now + WRITE_AFTER)
     if orders.over() or orders.orphaned():
         return
+    if not _knows_earlier(grant):
+        result = yield from _read_earlier(grant, limit)
+        if result.now + limit > due or orders.over() or orders.orphaned():
+            return
     run, orders.running_record = orders.running_record, None
-    result = yield Operation("write", grant, run, limit)
+    if run is None or not _knows_earlier(grant):
+        return
+    whole = with_earlier(run, grant.record)
+    result = yield Operation("write", grant, whole, limit)
     if result.error is None:
-        grant.record = run
+        grant.record = whole
 
 
 def _see_killed(orders: Orders, now: float) -> Steps:
@@ -194,13 +215,37 @@ def _settle(job: Job, orders: Orders, grant: Grant, end: float) -> Steps:
         yield from _mark(job, grant, record, end)
     while True:
         yield Operation("report", end)
-        result = yield Operation("release", grant, record, limit)
+        result = yield from _release(orders, grant, record, limit)
         if result.error is None or not isinstance(result.error, Unavailable) or result.now >= end:
             yield Operation("tell", *KeeperTells.settled("" if result.error is None else str(result.error)))
             return
         failures += 1
         yield Operation("tell", *KeeperTells.trouble(str(result.error)))
         yield Operation("sleep", min(end, result.now + lease_times.back_off(failures, 1.0)))
+
+
+def _release(orders: Orders, grant: Grant, record: Record | str, limit: float) -> StepsToResult:
+    """Give the lock back with that record. The front sends it without the earlier runs."""
+    if not _knows_earlier(grant):
+        result = yield from _read_earlier(grant, limit)
+        if isinstance(result.error, Unavailable):
+            return result
+    if orders.record is not None:
+        record = with_earlier(orders.record, grant.record)
+    return (yield Operation("release", grant, record, limit))
+
+
+def _knows_earlier(grant: Grant) -> bool:
+    """Whether the grant has the earlier runs. That of a later keeper comes from the front, without them."""
+    return grant.record is None or "runs" in grant.record
+
+
+def _read_earlier(grant: Grant, limit: float) -> StepsToResult:
+    result = yield Operation("read", limit)
+    if result.error is None:
+        found: Any = result.value
+        grant.record = found[1]
+    return result
 
 
 def _mark(job: Job, grant: Grant, record: Record, end: float) -> Steps:

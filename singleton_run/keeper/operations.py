@@ -31,6 +31,7 @@ class Operation:
     | wait | held, until | waits until the lock may be free | | leave | limit | takes back the place in the
     queue | | renew | grant, limit | renews the lease: the control, None
     without one | | hold | grant, until | waits as the lock's holder | |
+    prepare | grant | makes the record of the run that begins | |
     release | grant, record, limit | gives the lock back; for a record also the state of the run that it is of
     | | sleep | until | waits | | report | end | writes the lease's end into the shared page | | tell |
     message | tells the front | | wake | – | sends SIGCONT to front and guard | | enforce | – | kills the

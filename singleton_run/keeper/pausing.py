@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from singleton_run.job import Job
-    from singleton_run.keeper.operations import Leased, Orders, Result, StepsToOutcome
+    from singleton_run.keeper.operations import Leased, Orders, Result, Steps, StepsToOutcome
 
     StepsToSeen = Generator[Operation, Result, "_Seen"]
     StepsToFacts = Generator[Operation, Result, "dict[str, Any] | None"]
@@ -81,6 +81,14 @@ def facts_in_force(control: Mapping[str, Any]) -> StepsToFacts:
     """The pause in force, as the facts of a message; None without one."""
     seen = yield from _see(control)
     return None if seen.pause is None else facts(seen.pause)
+
+
+def tell_suspended(control: Mapping[str, Any]) -> Steps:
+    """Tell a front whose command runs whether a pause is in force, and until when."""
+    seen = yield from _see(control)
+    pause = None if seen.pause is None else facts(seen.pause)
+    until = None if seen.ends == FOREVER else seen.ends
+    yield Operation("tell", *KeeperTells.suspended(pause, until))
 
 
 def _see(control: Mapping[str, Any] | None) -> StepsToSeen:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-import os
+import posix as os
 import select
 import time
 
@@ -48,8 +48,7 @@ def run(
 ) -> None:
     """Be the keeper of one turn, in a process forked for it.
 
-    `guard` is the guard's process id if it is our child, else 0. `plan` makes the plan of `job`: only this
-    process needs the modules that it loads.
+    `guard` is the guard's process id if it is our child, else 0. `plan` makes the plan of `job`, only here.
     """
     calls.set_title(f"singleton-run: keeper of {job.name}")
     if pipes.tracer is not None:
@@ -76,6 +75,7 @@ def run(
         while True:
             step = steps.send(process.carry_out(step))
     except StopIteration:
+        page.over = page.over or process.orders.no_front
         backend.close()
     while not front.flush():
         calls.wait_to_write(tell)
@@ -173,11 +173,15 @@ class _Keeper:
     def _hold(self, grant: Grant, until: float) -> None:
         self.backend.hold(grant, until, self.wake.fileno())
 
+    def _prepare(self, grant: Grant) -> None:
+        """Make the record of the run that begins, while the command starts: no release waits for that."""
+        who = grant.name, grant.holder, grant.token
+        grant.record = started(grant.record, *who, self.start, self.job.command)
+
     def _release(self, grant: Grant, record: Mapping[str, Any] | str, limit: float) -> None:
         if isinstance(record, str):
-            who = grant.name, grant.holder, grant.token
-            run = started(grant.record, *who, self.start, self.job.command)
-            record = ended(run, record, None, None)
+            self._prepare(grant)
+            record = ended(grant.record or {}, record, None, None)
         keep = keep_left(self.job.lock_at_least_for, self.page.started_at)
         self.backend.release(grant, record, limit, keep)
 

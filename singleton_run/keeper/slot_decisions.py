@@ -124,14 +124,14 @@ def _run(job: Job, orders: Orders, got: Leased) -> StepsToGrant:
         grant.record = run
         job.unstarted = taken_back(run, earlier)
         yield from _tell_following(job, decision, at, ahead)
-        yield Operation("tell", *KeeperTells.ready(job.unstarted))
+        yield Operation("tell", *KeeperTells.ready(None if job.leased else job.unstarted))
         result = yield Operation("sleep", start)
     if orders.over() or result.error is not None or result.now >= lease_times.stop_at(end, job.ttl):
         # Not started after all: take back what was written, if that can be done.
         yield from _take_back(grant, taken_back(run, earlier), orders, end, limit)
         yield from _over(job, orders, result)
         return None
-    yield from tell_granted(grant, end)
+    yield from tell_granted(job, grant, end)
     return grant, end
 
 
@@ -254,7 +254,7 @@ def take_once(job: Job, orders: Orders) -> StepsToGrant:
         if isinstance(got, tuple):
             result = yield from retry(look, orders, lease_times.renew_at(got[1], job.ttl))
             if result is not None and result.error is None and result.value is None:
-                yield from tell_granted(*got)
+                yield from tell_granted(job, *got)
                 return got
         yield from leave(job, got)
     if isinstance(got, Failure):

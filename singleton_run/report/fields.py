@@ -59,5 +59,5 @@ def as_object(facts: Facts, waited: float | None, message: str) -> Facts:
         if event in _REASONS:
             told["reason"] = _REASONS[event]
         told = {**fields(told), "event": name_of(event)}
-    length = None if waited is None else round(waited, 3)
-    return {"time": milli_time(time.time()), **told, "waited": length, "message": message}
+    length = {} if waited is None else {"waited": round(waited, 3)}
+    return {"time": milli_time(time.time()), **told, **length, "message": message}

@@ -55,10 +55,11 @@ SENTENCES = {
     "skipped": "slot {when} of {name!r} is skipped: it could not start within --start-deadline",
     "overlapped": "slot {when} of {name!r} is passed over: the last run still went on when it was due",
     "replaced": "slot {when} of {name!r} is due, so the last run, which still goes on, is stopped",
+    "not replaced": "slot {when} of {name!r} is due, but the lock is {paused}, so the last run goes on",
     "slot paused": "slot {when} of {name!r} is skipped: the lock is {paused}",
     "unreadable": "the record of {name!r} can't be read: slot {when} may have been started and is left out, "
     "the next is not",
-    "missed": "before this slot of {name!r} {number:.0f} were missed",
+    "missed": "before this slot of {name!r} {missed}",
     "other schedule": "the last slot of {name!r}, {when}, was run by another schedule than ours",
     "crontab": "runs {text}",
     "passed over": "{text} is passed over: in a directory only names of letters, digits, _ and - count",
@@ -94,6 +95,7 @@ def sentence(facts: Facts, waited: float | None) -> str:
     words["waited"] = f" after {length}" if length else ""
     words["for"] = f" for {length}" if length else ""
     number = facts.get("number", 0.0)
+    words["missed"] = f"{number:.0f} {'was' if number == 1 else 'were'} missed"
     words["when"] = rfc3339(float(facts.get("slot") or number))
     words["length"] = durations.text(round(abs(number), 1 if abs(number) < 60 else None))
     words["ahead"] = f"{words['length']} {'ahead of' if number > 0 else 'behind'}"

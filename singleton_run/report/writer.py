@@ -2,7 +2,7 @@
 
 While we wait for the lock, or for the end of a pause, it says how long. At a terminal it rewrites one line
 every second. Elsewhere it writes a line at the start, one at a change of the pause, and one every minute,
-because some CI systems end a silent step.
+when the front asks for it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import select
 import time
 
-from singleton_run.report.log import END, TRACE
+from singleton_run.report.log import END, TRACE, WAITS
 from singleton_run.report.sentences import sentence
 from singleton_run.system import fastjson
 from singleton_run.system.pipes import Reader
@@ -23,37 +23,44 @@ if TYPE_CHECKING:
 
     Facts = dict[str, Any]
 
-_REMINDER_SECONDS = 60.0
 _REFRESH_SECONDS = 1.0
-_WAITS = ("held", "paused")
+_QUIET_SECONDS = 1.0
 _LINE_ABOVE = "\x1b[1A\x1b[2K"
 
 
-def write(descriptor: int, trace: Reader | None = None, *, as_json: bool) -> None:
+def write(descriptor: int, trace: Reader | None = None, *, as_json: bool, stays: bool = True) -> None:
     """Write what comes out of the pipe until its end.
 
     With a `trace`, which all processes write to, until the event END; if the front is killed before it
-    says that, until nobody is left who could tell more.
+    says that, until nobody is left who could tell more. Otherwise, unless it `stays`, until nothing has come
+    for a while: the pipe is empty then.
     """
     sources = [Reader(descriptor)] if trace is None else [Reader(descriptor), trace]
     poll = select.poll()
     for source in sources:
         poll.register(source.descriptor, select.POLLIN)
     rewrite = _rewriter() if not as_json and _has_own_terminal() else None
-    pause = (_REFRESH_SECONDS if rewrite else _REMINDER_SECONDS) * 1000
+    patience = None if stays or trace is not None else _QUIET_SECONDS * 1000
     since = 0.0
     held: Facts | None = None
     while sources:
-        news: list[Any] = _news(sources, poll) if poll.poll(pause if held else None) else [held]
+        news: list[Facts] = []
+        if poll.poll(_REFRESH_SECONDS * 1000 if rewrite and held else patience):
+            news = _news(sources, poll)
+        elif rewrite and held:
+            rewrite(sentence(held, time.monotonic() - since))
+        else:
+            return
         for facts in news:
-            waited = time.monotonic() - since if since else None
-            if facts["event"] in _WAITS:
-                first, reminded = held is None or _pause_in(facts) != _pause_in(held), facts is held
-                since = since or time.monotonic()
+            told_before, waited = _told_of(facts)
+            if waited is None and since:
+                waited = time.monotonic() - since
+            if facts["event"] in WAITS:
+                since = since or time.monotonic() - (waited or 0.0)
                 held = facts
                 if rewrite:
                     rewrite(sentence(facts, waited or 0.0))
-                elif first or reminded:
+                elif not told_before:
                     _line(facts, waited, as_json=as_json)
             else:
                 held = None if facts["event"] in ("acquired", "gave up") else held
@@ -61,9 +68,11 @@ def write(descriptor: int, trace: Reader | None = None, *, as_json: bool) -> Non
                 rewrite = rewrite and _rewriter()  # the line above is not the waiting line any more
 
 
-def _pause_in(facts: Facts) -> tuple[object, ...]:
-    """The pause that a waiting line tells of: a change of it is worth a line."""
-    return tuple(facts.get(fact) for fact in ("paused_by", "paused_since", "paused_until", "reason"))
+def _told_of(facts: Facts) -> tuple[bool, float | None]:
+    """Take out what the front tells us alone: whether this is known already, and how long we wait."""
+    if facts["level"] == TRACE:
+        return False, None
+    return facts.pop("again", False), facts.pop("waited", None)
 
 
 def _news(sources: list[Reader], poll: select.poll) -> list[Facts]:

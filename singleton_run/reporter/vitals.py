@@ -6,9 +6,7 @@ bytes, which the processor writes as a whole. It lasts as long as the front, ove
 
 from __future__ import annotations
 
-import mmap
-
-_PHASE, _REACHED, _LEASED, _END, _REPORTED, _KEEPER, _DROPPED, _SINCE, _RUNNING = range(9)
+from singleton_run.system.shared_page import Flag, Number, Seconds, Values
 
 BEGINNING, WAITING, HOLDING, LOST, RESTING = range(5)
 
@@ -17,98 +15,24 @@ SIZE = 128
 """The bytes of shared memory that the values take at most."""
 
 
-class Vitals:
+class Vitals(Values):
     """The shared values, in a page of their own or in SIZE bytes of `memory`.
 
-    Make it, or have that memory, before the reporter is forked.
+    Make it, or have that memory, before the reporter is forked. `phase` is BEGINNING before the first news
+    of the lock, then WAITING, HOLDING, LOST or RESTING; LOST lasts until the command that is ended for it
+    is gone. `reached` says that we have ever had an answer about the lock, `leased` that the lock is a
+    lease, which has to be renewed, `running` that the command runs. `end` is when the lease ends (0.0
+    before the first grant of a turn), `reported` when the keeper last began or ended a request, both by the
+    boot clock; `since` is when the lock became ours, in Unix seconds. `keeper` is the keeper's process id,
+    0 without one. `dropped` counts the events that didn't fit into the pipe.
     """
 
-    def __init__(self, memory: memoryview | None = None) -> None:
-        if memory is None:
-            memory = memoryview(mmap.mmap(-1, mmap.PAGESIZE))
-        self._seconds = memory.cast("d")
-        self._numbers = memory.cast("q")
-
-    @property
-    def phase(self) -> int:
-        """BEGINNING before the first news of the lock, then WAITING, HOLDING, LOST or RESTING.
-
-        LOST lasts until the command that is ended for it is gone.
-        """
-        return self._numbers[_PHASE]
-
-    @phase.setter
-    def phase(self, value: int) -> None:
-        self._numbers[_PHASE] = value
-
-    @property
-    def reached(self) -> bool:
-        """Whether we have had an answer about the lock, ever."""
-        return bool(self._numbers[_REACHED])
-
-    @reached.setter
-    def reached(self, value: bool) -> None:
-        self._numbers[_REACHED] = value
-
-    @property
-    def leased(self) -> bool:
-        """Whether the lock is a lease, which has to be renewed."""
-        return bool(self._numbers[_LEASED])
-
-    @leased.setter
-    def leased(self, value: bool) -> None:
-        self._numbers[_LEASED] = value
-
-    @property
-    def running(self) -> bool:
-        """Whether the command runs."""
-        return bool(self._numbers[_RUNNING])
-
-    @running.setter
-    def running(self, value: bool) -> None:
-        self._numbers[_RUNNING] = value
-
-    @property
-    def since(self) -> float:
-        """When the lock became ours, in Unix seconds."""
-        return self._seconds[_SINCE]
-
-    @since.setter
-    def since(self, value: float) -> None:
-        self._seconds[_SINCE] = value
-
-    @property
-    def end(self) -> float:
-        """When the lease ends, by the boot clock; 0.0 before the first grant of a turn."""
-        return self._seconds[_END]
-
-    @end.setter
-    def end(self, value: float) -> None:
-        self._seconds[_END] = value
-
-    @property
-    def reported(self) -> float:
-        """When the keeper last began or ended a request, by the boot clock."""
-        return self._seconds[_REPORTED]
-
-    @reported.setter
-    def reported(self, value: float) -> None:
-        self._seconds[_REPORTED] = value
-
-    @property
-    def keeper(self) -> int:
-        """The keeper's process id, 0 without one."""
-        return self._numbers[_KEEPER]
-
-    @keeper.setter
-    def keeper(self, value: int) -> None:
-        self._numbers[_KEEPER] = value
-
-    @property
-    def dropped(self) -> int:
-        """How many events didn't fit into the pipe."""
-        return self._numbers[_DROPPED]
-
-    @dropped.setter
-    def dropped(self, value: int) -> None:
-        self._numbers[_DROPPED] = value
+    phase = Number(0)
+    reached = Flag(1)
+    leased = Flag(2)
+    end = Seconds(3)
+    reported = Seconds(4)
+    keeper = Number(5)
+    dropped = Number(6)
+    since = Seconds(7)
+    running = Flag(8)

@@ -183,6 +183,14 @@ class Plan:
             slot = times.next(slot)
         return slot, times.start(slot)
 
+    def after(self, slot: float) -> tuple[float, float]:
+        """The slot after `slot`, and how long after that one's start it starts, in seconds."""
+        decision = Decision(RUN, slot, slot)
+        decision.grid = slot
+        start = _Times(self._settings, self._cron, None, slot).start(slot)
+        following, at = self.following(decision, start)
+        return following, at - start
+
     def blind(self, now: float) -> float:
         """When the next slot starts, as far as that is known without a record."""
         times = _Times(self._settings, self._cron, None, now)

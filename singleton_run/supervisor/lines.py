@@ -16,7 +16,7 @@ from singleton_run.system.forked import forked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from singleton_run.call.fast_parser import Value
@@ -33,6 +33,14 @@ class Faults(Exception):
     def __init__(self, sentences: Sequence[str]) -> None:
         super().__init__(*sentences)
         self.sentences = sentences
+
+
+class Interrupted(Exception):
+    """The signal `number` came while the files were read, and asks us to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 class Crontab:
@@ -62,24 +70,26 @@ class Call:
         self.reboot_once = reboot_once
 
 
-def read(call: Call) -> Crontab:
-    """What is in the files of the call. Raises Faults, and Failure for what is wrong with the call itself."""
+def read(call: Call, signals: int, stops: Callable[[], int]) -> Crontab:
+    """What is in the files of the call. Raises Faults, and Failure for what is wrong with the call itself.
+
+    While the descriptor `signals` is readable, `stops` reads it, and gives the number of a signal that asks
+    us to end, else 0. Raises Interrupted then.
+    """
+    parent = os.getpid()
     source, write = os.pipe()
     try:
-        process = forked(lambda: _send(call, write))
+        process = forked(lambda: _send(call, write, parent))
     finally:
         os.close(write)
-    until = calls.now() + LIMIT
-    data = b""
-    while calls.wait(until, [source]):
-        piece = os.read(source, 65536)
-        if not piece:
-            break
-        data += piece
-    else:
-        processes.send(process, _KILL)
-    os.close(source)
-    processes.reap_one(process, int(LIMIT * 1000))
+    try:
+        data, number = _receive(source, signals, stops)
+    finally:
+        os.close(source)
+        processes.send(process, _KILL)  # it has written all, or is not to go on
+        processes.reap_one(process, int(LIMIT * 1000))
+    if number:
+        raise Interrupted(number)
     if not data:
         raise Failure(
             UNUSABLE, f"the crontab could not be read within {LIMIT:.0f}s, or its reader was killed"
@@ -92,12 +102,28 @@ def read(call: Call) -> Crontab:
     return Crontab([_line(*fields) for fields in told[0]], told[1])
 
 
+def _receive(source: int, signals: int, stops: Callable[[], int]) -> tuple[bytes, int]:
+    """All that comes from `source`, and 0 or the signal that asks us to end. Nothing if it takes too long."""
+    until = calls.now() + LIMIT
+    data = b""
+    while ready := calls.wait(until, [source, signals]):
+        if signals in ready and (number := stops()):
+            return b"", number
+        if source in ready:
+            piece = os.read(source, 65536)
+            if not piece:
+                return data, 0
+            data += piece
+    return b"", 0
+
+
 def _line(settings: dict[str, Any], path: str, place: str, key: tuple[str, ...], how: dict[str, Any]) -> Line:
     return Line(Settings(**settings), path, place, key, **how)
 
 
-def _send(call: Call, write: int) -> None:
+def _send(call: Call, write: int, parent: int) -> None:
     """Read the files and write what they have to the pipe: lines, faults, or a failure."""
+    calls.die_with(parent)
     calls.keep_only([write])
     try:
         told = _read(call)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 else:
     import _signal
 
-_STOPPING = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGQUIT)
+STOPPING = (_signal.SIGTERM, _signal.SIGINT, _signal.SIGQUIT)
 _AGAIN = 1.0
 """How long after its death the output's process is started again at the earliest, in seconds."""
 _FLUSH_MILLISECONDS = 5000
@@ -70,8 +70,9 @@ class _Parent:
     """The parent's descriptors and its loop.
 
     `leaves` has for each member the end of the pipe by whose closing its process leaves, and `resting` has
-    the members that have not been at rest yet, by the descriptor that tells it. `writer_at` is when to start
-    the output's process (boot clock), and `read_at` when to look whether the files have changed.
+    the members that have not been at rest yet, by the descriptor that tells it. `unheard` has the signals
+    that have come and were not looked at. `writer_at` is when to start the output's process (boot clock), and
+    `read_at` when to look whether the files have changed.
     """
 
     def __init__(self, task: Task, signals: Signals, mask: set[int]) -> None:
@@ -91,6 +92,7 @@ class _Parent:
         self.writer = 0
         self.writer_at = calls.FOREVER if task.form is None else 0.0
         self.read_at = calls.FOREVER
+        self.unheard: list[int] = []
 
     def run(self, crontab: Crontab) -> int:
         """Run until there is nothing left to do; see the function `run`."""
@@ -143,18 +145,28 @@ class _Parent:
             self.watch.refresh()
 
     def _hear(self) -> None:
-        for number, _, _ in self.signals.read():
+        self.unheard += self._came()
+        while self.unheard:
+            number = self.unheard.pop(0)
             if number == _signal.SIGCHLD:
                 self._reap()
             elif number == _signal.SIGHUP:
                 self._read_again()
-            elif number in _STOPPING:
+            elif number in STOPPING:
                 self._stop()
         if calls.now() >= self.read_at:
             self.read_at = calls.FOREVER
             now = contents(self.task.files)
             if now != self.known:
                 self._read_again()
+
+    def _came(self) -> list[int]:
+        return [number for number, _, _ in self.signals.read()]
+
+    def _hear_stop(self) -> int:
+        """The first signal that asks us to end, of those that have come and are unheard; 0 without one."""
+        self.unheard += self._came()
+        return next((number for number in self.unheard if number in STOPPING), 0)
 
     # The lines' processes.
 
@@ -250,7 +262,9 @@ class _Parent:
         if self.task.watches:
             self.known = contents(self.task.files)
         try:
-            crontab = lines.read(self.task.call)
+            crontab = lines.read(self.task.call, self.signals.descriptor, self._hear_stop)
+        except lines.Interrupted:
+            return  # it is among the unheard
         except lines.Faults as broken:
             for fault in broken.sentences:
                 self.log.say("error", "crontab fault", text=fault)

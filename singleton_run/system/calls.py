@@ -6,7 +6,7 @@ nobody can set it.
 
 from __future__ import annotations
 
-import os
+import posix as os
 import select
 import sys
 import time
@@ -32,7 +32,12 @@ _NEVER = 1 << 40
 _CHANGES = 0x08 | 0x40 | 0x80 | 0x200
 _NONBLOCK_CLOEXEC = os.O_NONBLOCK | os.O_CLOEXEC
 _SIGNAL_INFO = 128
+# Few at once, for which Python has memory. More would come from the kernel, and go back to it.
+_SIGNAL_INFOS = 3 * _SIGNAL_INFO
 _MOST_INHERITED = 1024
+# Where our arguments begin and end in memory, once it was read: it is the same in a forked process.
+_arguments_at: list[int] = []
+_NULL = "/dev/null"
 _NFS_MAGIC = 0x6969
 _CLOCK_BOOTTIME = time.CLOCK_BOOTTIME
 _prctl = libc.function("prctl")
@@ -99,10 +104,14 @@ class Timer:
 class ClockSet:
     """A descriptor that becomes readable when somebody sets the wall clock (timerfd_create(2)).
 
-    A timer on CLOCK_REALTIME with TFD_TIMER_CANCEL_ON_SET is cancelled by that, which is readable.
+    A timer on CLOCK_REALTIME with TFD_TIMER_CANCEL_ON_SET is cancelled by that, which is readable. `before`
+    is the descriptor of one that was made before an execve(2).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, before: int | None = None) -> None:
+        if before is not None:
+            self.descriptor = before
+            return
         self.descriptor = _timerfd(time.CLOCK_REALTIME)
         flags = _TFD_TIMER_ABSTIME | _TFD_TIMER_CANCEL_ON_SET
         value = libc.longs(0, 0, _NEVER, 0)
@@ -136,10 +145,12 @@ class Signals:
         The code is FROM_KERNEL for a signal of the terminal, another number above 0 for the kernel's SIGCHLD,
         and 0 or less for a signal that a process sent (sigaction(2)).
         """
+        data = b""
         try:
-            data = os.read(self.descriptor, _SIGNAL_INFO * 64)
+            while True:
+                data += os.read(self.descriptor, _SIGNAL_INFOS)
         except BlockingIOError:
-            return []
+            pass
         came = []
         for start in range(0, len(data), _SIGNAL_INFO):
             number, code, sender = (
@@ -157,12 +168,14 @@ def set_title(title: str) -> None:
     there, and cut at their end (proc_pid_stat(5), arg_start and arg_end).
     """
     _prctl(_PR_SET_NAME, b"singleton-run", 0, 0, 0)
-    try:
-        with open("/proc/self/stat", "rb") as stat:
-            fields = stat.read().rpartition(b")")[2].split()
-    except OSError:
-        return
-    start, end = int(fields[45]), int(fields[46])
+    if not _arguments_at:
+        try:
+            with open("/proc/self/stat", "rb") as stat:
+                fields = stat.read().rpartition(b")")[2].split()
+        except OSError:
+            return
+        _arguments_at.extend(int(field) for field in fields[45:47])
+    start, end = _arguments_at
     if 0 < start < end:
         text = title.encode(errors="surrogateescape")[: end - start - 1]
         libc.function("memcpy")(libc.address(start), text.ljust(end - start, b"\0"), end - start)
@@ -238,24 +251,33 @@ def reserve_standard() -> None:
 
 def _open_stand_in() -> int:
     try:
-        return os.open(os.devnull, os.O_RDWR)
+        return os.open(_NULL, os.O_RDWR)
     except OSError:
         return os.open("/", os.O_PATH)
 
 
 def close_standard(*numbers: int) -> None:
-    """Put /dev/null in place of these standard descriptors. If it can't be opened, just close them."""
+    """Put /dev/null in place of these standard descriptors. If it can't be opened, just close them.
+
+    None of them is free meanwhile, or a thread could get its number for a connection.
+    """
     for number in numbers:
-        try:
-            os.close(number)  # first, so that a number is free for /dev/null
-            null = os.open(os.devnull, os.O_RDWR)
-        except OSError:
-            continue
+        null = _open_null()
+        if null < 0:  # there may be no number for it
+            _close(number)
+            null = _open_null()
         if null == number:
             os.set_inheritable(null, True)
-        else:
+        elif null >= 0:
             os.dup2(null, number, inheritable=True)
             os.close(null)
+
+
+def _open_null() -> int:
+    try:
+        return os.open(_NULL, os.O_RDWR)
+    except OSError:
+        return -1
 
 
 def wait(until: float, descriptors: Iterable[int]) -> list[int]:

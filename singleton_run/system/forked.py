@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import posix as os
 
 from singleton_run.errors import describe_bug
 from singleton_run.system.stderr import last_words

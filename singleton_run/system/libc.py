@@ -7,7 +7,9 @@ neither, but these functions in a module of its own (packaging/standalone/native
 
 from __future__ import annotations
 
-import os
+import posix as os
+
+from singleton_run.system.texts import fsencode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -141,7 +143,7 @@ def close_range(first: int, last: int = _LAST_DESCRIPTOR) -> bool:
 def to_exec(path: str, arguments: Sequence[str], entries: Sequence[bytes]) -> Callable[[], int]:
     """What becomes another program, with an environment that no mapping holds (execve(2)). Raises OSError."""
     execve = _execve()
-    program, words, environ = os.fsencode(path), tuple(map(os.fsencode, arguments)), tuple(entries)
+    program, words, environ = fsencode(path), tuple(map(fsencode, arguments)), tuple(entries)
 
     def execute() -> int:
         number = execve(program, words, environ)

@@ -156,6 +156,15 @@ class KeeperTells:
         return "revoked", by
 
     @staticmethod
+    def suspended(pause: Mapping[str, Any] | None, until: float | None) -> Message:
+        """The command runs, and a pause (`control.facts`) is in force; None is none.
+
+        `until` is when it ends (boot clock), None where nobody knows. This is told after each renewal, to a
+        front whose next slot would else stop the command (--overlap replace).
+        """
+        return "suspended", pause, until
+
+    @staticmethod
     def ready(unstarted: Mapping[str, Any] | None) -> Message:
         """The command will be started within milliseconds: have a guard ready.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import posix as os
 
 from singleton_run.system import fastjson
 
@@ -19,6 +19,10 @@ tracer: Tracer | None = None
 
 reporter: Channel | None = None
 """The way to the reporter (`reporter.channel`), where an option asks for one; None without."""
+
+
+# One for all, in a process of one thread. Memory for each read would come from the kernel, and go back to it.
+_BUFFER = memoryview(bytearray(16384))
 
 
 def traced_to() -> list[int]:
@@ -77,9 +81,9 @@ class Reader:
         """The whole messages that have arrived since the last call. An unfinished line is kept."""
         try:
             while not self.closed:
-                data = os.read(self.descriptor, 65536)
-                self._partial += data
-                self.closed = not data
+                count = os.readv(self.descriptor, (_BUFFER,))
+                self._partial += _BUFFER[:count]
+                self.closed = not count
         except BlockingIOError:
             pass
         lines = self._partial.split(b"\n")

@@ -9,7 +9,7 @@ while the list is read.
 from __future__ import annotations
 
 import errno
-import os
+import posix as os
 import select
 import time
 
@@ -30,6 +30,7 @@ _MOST_PROCESSES = 4_194_304
 _IDS_AT_ONCE = 16_384
 _SHELL = "/bin/sh"
 _LOOK = 10
+_FROM_START = 0  # SEEK_SET
 
 
 def reap() -> tuple[list[tuple[int, int]], bool]:
@@ -166,7 +167,7 @@ def proc_is_ours() -> bool:
 
 
 def _read_from_start(descriptor: int) -> bytes:
-    os.lseek(descriptor, 0, os.SEEK_SET)
+    os.lseek(descriptor, 0, _FROM_START)
     content = b""
     while piece := os.read(descriptor, 65536):
         content += piece

@@ -8,85 +8,75 @@ from __future__ import annotations
 
 import mmap
 
-_END, _REPORTED, _GUARD, _COMMAND, _START_BEGUN, _OVER, _STARTED_AT, _ORDERS_READ = range(8)
+
+class Values:
+    """Memory that processes share: each value has a place in it, counted in values of 8 bytes.
+
+    It is a page of its own, or `memory`.
+    """
+
+    def __init__(self, memory: memoryview | None = None) -> None:
+        if memory is None:
+            memory = memoryview(mmap.mmap(-1, mmap.PAGESIZE))
+        self.seconds = memory.cast("d")
+        self.numbers = memory.cast("q")
 
 
-class Page:
-    """The shared values. Make it before the first fork: each process that is forked later shares it."""
+class Seconds:
+    """A time among `Values`, in seconds."""
 
-    def __init__(self) -> None:
-        memory = memoryview(mmap.mmap(-1, mmap.PAGESIZE))
-        self._seconds = memory.cast("d")
-        self._numbers = memory.cast("q")
+    def __init__(self, place: int) -> None:
+        self._place = place
 
-    @property
-    def end(self) -> float:
-        """When the lease ends, by the boot clock; 0.0 before the first grant."""
-        return self._seconds[_END]
+    def __get__(self, values: Values, owner: type) -> float:
+        return values.seconds[self._place]
 
-    @end.setter
-    def end(self, value: float) -> None:
-        self._seconds[_END] = value
+    def __set__(self, values: Values, value: float) -> None:
+        values.seconds[self._place] = value
 
-    @property
-    def reported(self) -> float:
-        """When the keeper last began or ended a request, by the boot clock."""
-        return self._seconds[_REPORTED]
 
-    @reported.setter
-    def reported(self, value: float) -> None:
-        self._seconds[_REPORTED] = value
+class Number:
+    """A whole number among `Values`."""
 
-    @property
-    def started_at(self) -> float:
-        """When the command was started, by the boot clock; 0.0 before."""
-        return self._seconds[_STARTED_AT]
+    def __init__(self, place: int) -> None:
+        self._place = place
 
-    @started_at.setter
-    def started_at(self, value: float) -> None:
-        self._seconds[_STARTED_AT] = value
+    def __get__(self, values: Values, owner: type) -> int:
+        return values.numbers[self._place]
 
-    @property
-    def guard(self) -> int:
-        """The guard's process id, 0 before there is one."""
-        return self._numbers[_GUARD]
+    def __set__(self, values: Values, value: int) -> None:
+        values.numbers[self._place] = value
 
-    @guard.setter
-    def guard(self, value: int) -> None:
-        self._numbers[_GUARD] = value
 
-    @property
-    def command(self) -> int:
-        """The command's process id; 0 before its start, and again from just before it is reaped."""
-        return self._numbers[_COMMAND]
+class Flag:
+    """A yes or no among `Values`."""
 
-    @command.setter
-    def command(self, value: int) -> None:
-        self._numbers[_COMMAND] = value
+    def __init__(self, place: int) -> None:
+        self._place = place
 
-    @property
-    def start_begun(self) -> bool:
-        """Whether a guard has begun to start the command. False proves that nothing ran."""
-        return bool(self._numbers[_START_BEGUN])
+    def __get__(self, values: Values, owner: type) -> bool:
+        return bool(values.numbers[self._place])
 
-    @start_begun.setter
-    def start_begun(self, value: bool) -> None:
-        self._numbers[_START_BEGUN] = value
+    def __set__(self, values: Values, value: bool) -> None:
+        values.numbers[self._place] = value
 
-    @property
-    def orders_read(self) -> int:
-        """How many orders the guard has read."""
-        return self._numbers[_ORDERS_READ]
 
-    @orders_read.setter
-    def orders_read(self, value: int) -> None:
-        self._numbers[_ORDERS_READ] = value
+class Page(Values):
+    """The shared values. Make it before the first fork: each process that is forked later shares it.
 
-    @property
-    def over(self) -> bool:
-        """Whether the front has ended the turn, so that nothing may be started any more."""
-        return bool(self._numbers[_OVER])
+    `end` is when the lease ends (0.0 before the first grant), `reported` when the keeper last began or
+    ended a request, `started_at` when the command was started (0.0 before), all by the boot clock. `guard`
+    is the guard's process id, 0 before there is one. `command` is the command's; 0 before its start, and
+    again from just before it is reaped. `start_begun` says that a guard has begun to start the command:
+    false proves that nothing ran. `orders_read` counts the orders that the guard has read. `over` says that
+    the front has ended the turn, or a keeper in its place: nothing may be started any more.
+    """
 
-    @over.setter
-    def over(self, value: bool) -> None:
-        self._numbers[_OVER] = value
+    end = Seconds(0)
+    reported = Seconds(1)
+    guard = Number(2)
+    command = Number(3)
+    start_begun = Flag(4)
+    over = Flag(5)
+    started_at = Seconds(6)
+    orders_read = Number(7)

@@ -6,6 +6,7 @@ import json
 import shlex
 import subprocess
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -314,6 +315,28 @@ def test_a_role_without_a_grant_and_what_is_printed_for_its_administrator(own_po
         server.run(f'GRANT {right} ON {table} TO "o""dd; role"')
 
 
+@pytest.mark.parametrize("lacking", ["singleton_run_told_delete", "singleton_run_told_update", "disabled"])
+def test_a_table_without_its_triggers_and_what_is_printed_for_it(
+    own_postgres: Postgres, lacking: str
+) -> None:
+    server = own_postgres
+    table = f"told_{lacking}"[:20]
+    url = f"{server.url}?singleton_run_table={table}"
+    command = [*PROGRAM, "--lock", url, "--name", "a", "--", "true"]
+    subprocess.run(command, env=environment(), check=True)
+    assert Told("--lock", url).has("ok", f"public.{table} has the triggers")
+    if lacking == "disabled":
+        server.run(f"ALTER TABLE {table} DISABLE TRIGGER ALL")
+        assert Told("--lock", url).has("warn", f"public.{table} lacks a trigger")
+        return
+    server.run(f"DROP TRIGGER {lacking} ON {table}")
+    told = Told("--lock", url)
+    assert told.is_well()
+    assert told.has("warn", f"public.{table} lacks a trigger")
+    server.run(Told("--setup", "--lock", url).out)
+    assert Told("--lock", url).has("ok", f"public.{table} has the triggers")
+
+
 def test_a_table_that_is_none_of_ours_and_a_schema_that_is_not_there(own_postgres: Postgres) -> None:
     own_postgres.run("CREATE TABLE other (name text); GRANT ALL ON other TO app")
     told = Told("--lock", f"{own_postgres.url}?singleton_run_table=other")
@@ -578,6 +601,41 @@ def test_a_quorum_of_redis_whole_in_part_and_too_small() -> None:
                 told = Told("--lock", three.url)
                 assert told.status == 78, told.out
                 assert told.has("BAD", "1 of 3 servers can be used")
+
+
+def test_all_servers_of_a_quorum_are_asked_at_once() -> None:
+    """None of them answers before all have been asked: one after the other, the first would time out."""
+    with quorum(5) as five, ThreadPoolExecutor(1) as pool:
+        five.silence()
+        telling = pool.submit(Told, "--lock", five.by_proxies, "--ttl", "30s")
+        until(lambda: all(between.accepted for between in five.proxies), "all to be asked")
+        five.hear()
+        told = telling.result()
+        assert told.status == 0, told.out
+        assert told.has("ok", "5 of 5 servers can be used"), told.out
+
+
+def test_servers_of_a_quorum_that_hang_or_are_down_are_named() -> None:
+    with quorum(5) as five, five.stopped(0, 1), five.killed(4):
+        told = Told("--lock", five.url, "--ttl", "6s")
+        assert told.status == UNUSABLE, told.out
+        for number in (0, 1, 4):
+            assert told.has("warn", f"{five.servers[number].address} is of no use"), told.out
+        assert told.has("BAD", "2 of 5 servers can be used"), told.out
+
+
+def test_tls_where_a_redis_has_it_and_where_not(tmp_path: Path) -> None:
+    certificates = etcd.Certificates(tmp_path / "certificates")
+    for running in (quorum, redis_cluster.clustered):
+        with running(certificates=certificates) as servers:
+            told = Told("--lock", f"{servers.url}?ssl_ca_certs={certificates.ca}")
+            assert told.status == 0, told.out
+            assert told.has("ok", "TLS is spoken, and the server's certificate is checked"), told.out
+            told = Told("--lock", f"{servers.url}?ssl_cert_reqs=none")
+            assert told.has("warn", "TLS is spoken, and no certificate is checked"), told.out
+            told = Told("--lock", servers.url)
+            assert told.status == UNUSABLE
+            assert "its certificate is not trusted" in told.out
 
 
 def test_a_redis_that_is_a_replica_or_away_or_wants_another_password(tmp_path: Path) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 from signal import SIGCONT, SIGKILL, SIGSTOP
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import pytest
 
 from singleton_run.errors import LOST
 from tests.servers import prometheus
-from tests.support.harness import Lab, send, state, until
+from tests.support.harness import Lab, environment, send, state, until
 from tests.support.ports import free_ports
 from tests.support.proxy import DOWN, UP, proxy
 from tests.support.scrape import get, leader, scrape
@@ -21,23 +22,55 @@ if TYPE_CHECKING:
 
     from tests.servers.etcd import Etcd
     from tests.support.harness import Run
+    from tests.support.proxy import Proxy
 
 TTL = 6.0
 WELL = (200, "ok\n")
 UNKNOWN = {"name": None, "holder": None, "is_leader": False, "since": None, "until": None}
 
 
+SERVERS = ("etcd", "k8s-lease", "postgres", "redis")
+
+
 class Pair(Lab):
-    """Two replicas of one service, each with an address."""
+    """Two replicas of one service, each with an address; `port` is that of the lock's server."""
+
+    port = 0
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
         self.first, self.second = (f"127.0.0.1:{port}" for port in free_ports(2))
+        self.variables: dict[str, str] = {}
 
-    def replica(self, address: str, *options: str, lock: str = "") -> Run:
-        """One of them, whose command goes on until `finish`."""
-        self.lock = lock or self.lock
-        return self.start("--ttl", f"{TTL:g}s", "--metrics-addr", address, *options, command=self.long_job())
+    def replica(self, address: str, *options: str, by: Proxy | None = None) -> Run:
+        """One of them, whose command goes on until `finish`; `by` is a proxy to the server."""
+        variables = dict(self.variables)
+        lock = self.lock
+        if by is not None and "KUBERNETES_SERVICE_PORT" in variables:
+            variables["KUBERNETES_SERVICE_PORT"] = str(by.port)
+        elif by is not None:
+            lock = self.lock.replace(f":{self.port}", f":{by.port}")
+        return self.start(
+            *("--lock", lock, "--ttl", f"{TTL:g}s", "--metrics-addr", address, *options),
+            command=self.long_job(),
+            environ=environment(**variables),
+        )
+
+    def put_at(self, kind: str, request: pytest.FixtureRequest, folder: Path) -> None:
+        """Have the lock on a server of that kind, or on none."""
+        if kind == "k8s-lease":
+            pod = (
+                request.getfixturevalue("namespace")
+                .account(f"endpoints-{uuid4().hex[:8]}")
+                .pod(folder / "pod")
+            )
+            self.variables = pod.environ
+            self.lock = f"k8s-lease://?service-account={pod.folder}"
+            self.port = int(pod.environ["KUBERNETES_SERVICE_PORT"])
+        elif kind != "file":
+            server = request.getfixturevalue(f"{kind}_server")
+            self.lock = f"etcd://{server.address}" if kind == "etcd" else server.url
+            self.port = server.port
 
 
 @pytest.fixture
@@ -54,10 +87,9 @@ def clustered(pair: Pair, etcd_server: Etcd) -> Pair:
     return pair
 
 
-@pytest.mark.parametrize("kind", ["file", "etcd"])
-def test_holder_and_standby(kind: str, pair: Pair, etcd_server: Etcd) -> None:
-    if kind == "etcd":
-        pair.lock = f"etcd://{etcd_server.address}"
+@pytest.mark.parametrize("kind", ["file", *SERVERS])
+def test_holder_and_standby(kind: str, pair: Pair, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    pair.put_at(kind, request, tmp_path)
     holder = pair.replica(pair.first, "--ready-when", "running")
     pair.ready()
     standby = pair.replica(pair.second, "--ready-when", "holding")
@@ -81,8 +113,11 @@ def test_holder_and_standby(kind: str, pair: Pair, etcd_server: Etcd) -> None:
     pair.evidence.check(turns=2)
 
 
-def test_a_standby_tells_of_the_new_leader_and_not_of_the_old(clustered: Pair) -> None:
-    pair = clustered
+@pytest.mark.parametrize("kind", SERVERS)
+def test_a_standby_tells_of_the_new_leader_and_not_of_the_old(
+    kind: str, pair: Pair, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    pair.put_at(kind, request, tmp_path)
     holder = pair.replica(pair.first)
     pair.ready()
     standby = pair.replica(pair.second)
@@ -98,12 +133,16 @@ def test_a_standby_tells_of_the_new_leader_and_not_of_the_old(clustered: Pair) -
     assert standby.wait() == 0
 
 
-def test_while_the_server_is_away(pair: Pair, etcd_server: Etcd) -> None:
+@pytest.mark.parametrize("kind", SERVERS)
+def test_while_the_server_is_away(
+    kind: str, pair: Pair, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     """A standby stays healthy and says that it doesn't know; a holder says that it can't renew, and loses."""
-    with proxy(etcd_server.port) as near, proxy(etcd_server.port) as far:
-        holder = pair.replica(pair.first, lock=f"etcd://{near.address}")
+    pair.put_at(kind, request, tmp_path)
+    with proxy(pair.port) as near, proxy(pair.port) as far:
+        holder = pair.replica(pair.first, by=near)
         pair.ready()
-        standby = pair.replica(pair.second, lock=f"etcd://{far.address}")
+        standby = pair.replica(pair.second, by=far)
         standby.hears("waiting for lock")
         assert leader(pair.second)[0] == 200
         far.deafen(UP, DOWN)

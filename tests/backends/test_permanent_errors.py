@@ -85,7 +85,7 @@ def tls_server(signed: trustme.LeafCert) -> Iterator[int]:
 FULL = "postgres://{bouncer}?sslmode=verify-full&sslrootcert={vouching}"
 # The address, variables, a kubeconfig's server and user if there is one, the status, a word of why.
 CASES = [
-    ("postgres://{bouncer}?sslmode=verify-ca&sslrootcert={here}/none", {}, UNUSABLE, "does not exist"),
+    ("postgres://{bouncer}?sslmode=verify-ca&sslrootcert={here}/none", {}, UNUSABLE, "there is no file"),
     ("postgres://{bouncer}?sslmode=verify-ca&sslrootcert={garbage}", {}, UNUSABLE, "root certificate"),
     ("postgres://{bouncer}?sslmode=verify-ca&sslrootcert={here}/folder", {}, UNUSABLE, "root certificate"),
     (
@@ -102,7 +102,7 @@ CASES = [
     ),
     ("postgres://{bouncer}?sslmode=verify-full", {"HOME": "{here}"}, UNUSABLE, "does not exist"),
     (FULL.replace("localhost", "x") + "&hostaddr=127.0.0.1&host=other", {}, UNUSABLE, "does not match"),
-    (FULL + "&sslcert={cert}&sslkey={here}/none", {}, UNUSABLE, "private key file"),
+    (FULL + "&sslcert={cert}&sslkey={here}/none", {}, UNUSABLE, "there is no file"),
     (FULL + "&sslcert={cert}&sslkey={garbage}", {}, UNUSABLE, "private key file"),
     (FULL + "&sslcert={cert}&sslkey={other_key}", {}, UNUSABLE, "private key file"),
     (FULL + "&sslcert={garbage}&sslkey={key}", {}, UNUSABLE, "certificate file"),

@@ -15,8 +15,9 @@ from singleton_run.errors import DENIED, UNAVAILABLE, UNUSABLE
 from singleton_run_k8s.lease import MARK
 from singleton_run_k8s.objects import of_key
 from singleton_run_redis.scripts import keys_of
+from tests.process.test_init_terminal import CTRL_Z, STOPPED, Shell, are, front_below
 from tests.servers import etcd, postgres, redis
-from tests.support.harness import Lab, environment
+from tests.support.harness import Lab, environment, until
 from tests.support.proxy import DOWN, UP, proxy
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 SERVERS = ("etcd", pytest.param("etcd+grpc", marks=etcd.NEEDS_GRPC), "k8s-lease", "postgres", "redis")
 KEY = "v1"
+TTL = "6s"
 PASSWORD = "corr%ect:horse"  # noqa: S105 - of a server that lives as long as the tests
 
 
@@ -72,13 +74,6 @@ def encrypted(folder: Path) -> Iterator[etcd.Etcd]:
     certificates = etcd.Certificates(folder / "encrypted" / "certificates")
     with etcd.running(folder / "encrypted", certificates=certificates) as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def pooler(postgres_server: postgres.Postgres) -> Iterator[postgres.Pgbouncer]:
-    """A way to Postgres that speaks TLS."""
-    with postgres.pooled(postgres_server) as pooler:
-        yield pooler
 
 
 @pytest.fixture(scope="module")
@@ -131,19 +126,22 @@ def damage_mark(kind: str, request: pytest.FixtureRequest, lab: Lab, data: str) 
         subprocess.run(command, input=data.encode(), env=etcd.environment(), check=True, capture_output=True)
 
 
+def healthy(kind: str, request: pytest.FixtureRequest, lab: Lab) -> Place:
+    """The lock on a server that works."""
+    if kind == "k8s-lease":
+        return pod_lock(request.getfixturevalue("pod"))
+    if kind == "postgres":
+        return Place(request.getfixturevalue("postgres_server").url)
+    if kind == "redis":
+        return Place(request.getfixturevalue("redis_server").url)
+    return Place(lab.lock if kind == "file" else f"{kind}://{request.getfixturevalue('etcd_server').address}")
+
+
 @pytest.mark.parametrize("kind", ["file", *SERVERS])
 def test_a_damaged_mark_is_for_a_person_to_look_at(
     kind: str, request: pytest.FixtureRequest, lab: Lab
 ) -> None:
-    place = Place(lab.lock)
-    if kind == "k8s-lease":
-        place = pod_lock(request.getfixturevalue("pod"))
-    elif kind == "postgres":
-        place = Place(request.getfixturevalue("postgres_server").url)
-    elif kind == "redis":
-        place = Place(request.getfixturevalue("redis_server").url)
-    elif kind != "file":
-        place = Place(f"{kind}://{request.getfixturevalue('etcd_server').address}")
+    place = healthy(kind, request, lab)
     lab.lock = place.lock
     first = lab.start("--once", KEY, command=["true"], environ=environment(**place.variables))
     assert first.wait() == 0, first.said
@@ -248,7 +246,7 @@ def test_a_server_whose_certificate_is_not_trusted_is_of_no_use(
         (pod.folder / "ca.crt").write_bytes(stranger.read_bytes())
         place = pod_lock(pod)
     elif kind == "postgres":
-        pooler: postgres.Pgbouncer = request.getfixturevalue("pooler")
+        pooler: postgres.Pgbouncer = request.getfixturevalue("postgres_pooler")
         url = f"postgres://app:{postgres.QUOTED}@localhost:{pooler.port}/app"
         place = Place(f"{url}?sslmode=verify-ca&sslrootcert={stranger}")
     elif kind == "redis":
@@ -258,3 +256,56 @@ def test_a_server_whose_certificate_is_not_trusted_is_of_no_use(
     status, line = refused_with(lab, place, "--wait", "30")
     assert status == UNUSABLE, line
     assert "certificate" in line
+
+
+# Nothing listens there: what is contacted ends with 69.
+NOWHERE = {
+    "etcd": "etcd://127.0.0.1:1?cert={0}.crt&key={0}.key",
+    "etcd+grpc": "etcd+grpc://127.0.0.1:1?cert={0}.crt&key={0}.key",
+    "k8s-lease": "k8s-lease",
+    "postgres": "postgres://a@127.0.0.1:1/b?sslmode=require&sslcert={0}.crt&sslkey={0}.key",
+    "redis": "rediss://127.0.0.1:1?ssl_certfile={0}.crt&ssl_keyfile={0}.key",
+}
+KUBECONFIG = """
+current-context: a
+contexts: [{{name: a, context: {{cluster: a, user: a}}}}]
+clusters: [{{name: a, cluster: {{server: "https://127.0.0.1:1"}}}}]
+users: [{{name: a, user: {{client-certificate: {0}.crt, client-key: {0}.key}}}}]
+"""
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+def test_a_certificate_of_ours_that_is_missing_is_for_the_user_to_mend(kind: str, lab: Lab) -> None:
+    missing = lab.directory / "missing"
+    config = lab.directory / "kubeconfig"
+    config.write_text(KUBECONFIG.format(missing))
+    status, line = refused_with(lab, Place(NOWHERE[kind].format(missing), {"KUBECONFIG": str(config)}))
+    assert status == UNUSABLE, line
+    assert f"{missing}.crt" in line
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+def test_who_is_stopped_while_waiting_lets_others_go_first(
+    kind: str, request: pytest.FixtureRequest, lab: Lab
+) -> None:
+    place = healthy(kind, request, lab)
+    lab.lock = place.lock
+    environ = environment(**place.variables)
+    first = lab.start("--ttl", TTL, command=lab.long_job(), environ=environ)
+    lab.ready()
+    with Shell("bash", lab.directory, place.variables) as shell:
+        shell.call(lab.argv("--ttl", TTL, command=["touch", "done"]))
+        shell.shows("waiting for")
+        front = front_below(shell)
+        shell.type(CTRL_Z)
+        shell.prompt()
+        are(front, letter=STOPPED)
+        lab.finish()
+        assert first.wait() == 0
+        second = lab.start("--ttl", TTL, command=["test", "!", "-e", "done"], environ=environ)
+        assert second.wait() == 0, second.said
+        shell.line("fg")
+        until((lab.directory / "done").exists, "the command to run")
+        shell.prompt()
+        shell.status(0)
+        shell.leave()

@@ -306,6 +306,19 @@ def test_what_makes_no_sense_is_refused_in_a_line(here: Asked, words: list[str],
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_what_is_no_file_is_no_lock(tmp_path: Path) -> None:
+    place = tmp_path / "locks"
+    place.mkdir(mode=0o700)
+    (place / "odd.lock").mkdir()
+    (place / "one.lock").touch()
+    done = subprocess.run(
+        [*PROGRAM, "list", "--lock", f"file://{place}"],
+        env=environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line.partition("\t")[0] for line in done.stdout.splitlines()] == ["one"]
+
+
 @pytest.mark.parametrize("words", [["status", "a"], ["list"], ["history", "a"]])
 def test_a_server_that_is_away_is_one_line(words: list[str], here: Asked) -> None:
     for lock, status in [
@@ -464,6 +477,16 @@ def test_a_watch_ends_when_nobody_reads_it(here: Asked) -> None:
     )  # fmt: skip
     assert done.stderr == ""
     assert re.fullmatch(rf"{TIME}\tfree\t.*\n1\n", done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("redirection", "why"),
+    [(">&-", "is closed"), (">/dev/full", "can't be written (No space left on device)")],
+)
+def test_a_watch_that_can_not_be_written_says_why(here: Asked, redirection: str, why: str) -> None:
+    argv = ["sh", "-c", f'exec "$@" {redirection}', "sh", *here.call("status", here.name, "--watch")]
+    done = subprocess.run(argv, env=here.environ, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, f"singleton-run: standard output {why}\n")
 
 
 @pytest.mark.parametrize("columns", [80, 40])

@@ -12,15 +12,16 @@ if TYPE_CHECKING:
 BY_HAND = "somebody deletes the lock by hand"
 
 
-def _do(name: str) -> Strike:
+def _do(name: str, *words: int) -> Strike:
     def strike(scene: Scene) -> None:
-        getattr(scene.site, name)(scene.name, scene.directory)
+        getattr(scene.site, name)(scene.name, *(words or [scene.directory]))
         scene.hit += 1
         scene.wait(2.0)
 
     return strike
 
 
+MAJORITY = 3
 SERVERS = ("etcd", "etcd+grpc", "postgres", "pgbouncer", "k8s-lease", *REDIS)
 ROWS = [
     Fault(
@@ -41,5 +42,19 @@ ROWS = [
         long=True,
         waits_lease=True,
         exception=BY_HAND,
+    ),
+    # A minority of a quorum's servers is none of the holder's business.
+    *(
+        Fault(
+            f"lock {done} on {count} of 5",
+            6,
+            _do(f"{name}_some", count),
+            on=("redis+quorum",),
+            long=True,
+            waits_lease=True,
+            exception="" if count < MAJORITY else BY_HAND,
+        )
+        for done, name in (("deleted", "delete"), ("overwritten", "overwrite"))
+        for count in (2, MAJORITY)
     ),
 ]

@@ -40,11 +40,11 @@ def _with_lock(name: str) -> Strike:
     return strike
 
 
-def _some(name: str, count: int) -> Strike:
-    """The same with a method that is told how many servers to strike."""
+def _some(name: str, *words: int) -> Strike:
+    """The same with a method that is told how many servers to strike, and perhaps how."""
 
     def strike(scene: Scene) -> None:
-        getattr(scene.site, name)(count)
+        getattr(scene.site, name)(*words)
         scene.hit += 1
         scene.wait(scene.chance.choice((0.3, 2.0, scene.ttl + 1.5)))
 
@@ -78,7 +78,7 @@ ROWS = [
     _row("server killed", _lasting("crash"), SERVERS),
     _row("server stopped", _frozen, SERVERS),
     _row("pooler killed", _lasting("crash_pooler"), ("pgbouncer",)),
-    _row("disk full", _lasting("fill_disk"), (*ETCD, *POSTGRES), "small disk"),
+    _row("disk full", _lasting("fill_disk"), (*ETCD, *POSTGRES, *QUORUM), "small disk"),
     _row("read-only", _lasting("forbid_writes"), ETCD, "quota"),
     _row("read-only", _lasting("forbid_writes"), POSTGRES),
     _row("too many connections", _lasting("refuse_connections"), (*ETCD, *POSTGRES)),
@@ -91,16 +91,22 @@ ROWS = [
     _row("read-only", _lasting("forbid_writes"), ("redis",)),
     _row("too many connections", _lasting("refuse_connections"), ("redis",)),
     _row("password changed", _lasting("change_password"), ("redis",), "users"),
-    _row("sessions ended", _lasting("end_sessions"), ("redis",)),
+    _row("sessions ended", _lasting("end_sessions"), ("redis", *QUORUM)),
     _row("memory full", _lasting("fill_memory"), ("redis",)),
-    _row("scripts flushed", _lasting("flush_scripts"), ("redis",)),
+    _row("scripts flushed", _lasting("flush_scripts"), ("redis", *QUORUM)),
     _row("leader killed", _with_lock("kill_leader"), REPLICATED, exception=FORGETS),
     _row("leader stopped", _with_lock("stop_leader"), REPLICATED, exception=FORGETS),
     _row("leader moved", _with_lock("move_leader"), REPLICATED, exception=FORGETS),
     _row("slot moved", _with_lock("move_slot"), ("redis+cluster",)),
-    *(_row(f"{count} of 5 killed", _some("kill_some", count), QUORUM) for count in (2, 3)),
-    *(_row(f"{count} of 5 stopped", _some("stop_some", count), QUORUM) for count in (2, 3)),
+    *(_row(f"{count} of 5 killed", _some("kill_some", count), QUORUM) for count in (2, 3, 5)),
+    *(_row(f"{count} of 5 stopped", _some("stop_some", count), QUORUM) for count in (2, 3, 5)),
     *(_row(f"{count} of 5 black-holed", _some("swallow_some", count), QUORUM) for count in (2, 3)),
+    *(_row(f"memory of {count} of 5 full", _some("fill_some", count), QUORUM) for count in (2, 3, 5)),
+    _row("1 of 5 emptied", _some("empty_some", 1), QUORUM),
+    # A minority too, while the holder hasn't got the lock on all of the others yet.
+    _row("clock of 2 of 5 1 h forward", _some("step_clocks", 2, 3600), QUORUM, "own clock", LEAPS),
+    _row("clock of 3 of 5 1 h forward", _some("step_clocks", 3, 3600), QUORUM, "own clock", LEAPS),
+    _row("clock of 3 of 5 1 h back", _some("step_clocks", 3, -3600), QUORUM, "own clock"),
     _row("clock 1 h forward", _step(3600), (*POSTGRES, "redis"), "own clock", LEAPS),
     _row("clock 1 h back", _step(-3600), (*POSTGRES, "redis"), "own clock"),
 ]

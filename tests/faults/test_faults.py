@@ -42,7 +42,14 @@ CHOSEN = {
     "redis": ["kill front + keeper", "stop keeper", "server killed", "memory full", "scripts flushed"],
     "redis+sentinel": ["kill keeper", "leader killed"],
     "redis+cluster": ["slot moved", "leader stopped"],
-    "redis+quorum": ["kill front + keeper", "2 of 5 killed", "2 of 5 stopped", "3 of 5 black-holed"],
+    "redis+quorum": [
+        "kill front + keeper",
+        "2 of 5 killed",
+        "2 of 5 stopped",
+        "3 of 5 black-holed",
+        "memory of 3 of 5 full",
+        "lock deleted on 2 of 5",
+    ],
 }
 
 

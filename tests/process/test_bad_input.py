@@ -176,6 +176,9 @@ REDIS_URLS = [
     "unix://:word@/run/redis/socket?db=2",
     "redis+sentinel://user:word@127.0.0.1:{port},[::1]:{port}/name?sentinel_password=word&db=1",
     "redis+cluster://user:word@127.0.0.1:{port},[::1]:{port}?replicas=1",
+    "rediss+sentinel://127.0.0.1:{port}/name?sentinel_username=u&ssl_server_name=x&ssl_cert_reqs=none",
+    "rediss+cluster://127.0.0.1:{port},[::1]:{port}?ssl_certfile=/nowhere&ssl_keyfile=/nowhere",
+    "rediss+quorum://127.0.0.1:{port},[::1]:{port},localhost:{port}/1?ssl_ca_certs=/nowhere",
 ]
 
 
@@ -323,6 +326,11 @@ WRONG_PLACES = [
     *(f"redis://{place}" for place in REDIS_PLACES.split(" ")),
     *(f"redis+cluster://{place}" for place in ("", "{place}/1", "{place}:x", "{place}?db=1", ",")),
     *(f"redis+sentinel://{place}" for place in ("{place}", "{place}/", "{place}:x/s", "{place}/%ff", ",/s")),
+    *(
+        f"{scheme}://{{place}}?ssl_ca_certs="
+        for scheme in ("redis+cluster", "redis+quorum", "redis+sentinel")
+    ),
+    *(f"rediss+cluster://{{place}}?{word}" for word in ("ssl_ca_certs=/dev/null", "ssl_keyfile=/x", "ssl=1")),
     *(f"unix://{place}" for place in ("", "/", "host/path", "/%00", f"/{'x' * 107}", "/path?db=x")),
     *(f"file://{place}" for place in FILE_PLACES.split(" ")),
     *(f"{scheme}://{BYTE}{{place}}" for scheme in ("etcd", "etcd+grpc", "postgres", "redis")),

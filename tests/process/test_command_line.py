@@ -195,14 +195,19 @@ def test_rubbish_is_shown_on_one_line(word: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "argv", [["--help"], ["--version"], ["completion", "bash"], ["completion", "--help"], ["licenses"]]
+    "argv",
+    [
+        *(["--help"], ["--version"], ["completion", "bash"], ["completion", "--help"], ["licenses"]),
+        ["--plan", "2", "--cron", "@daily", "--tz", "UTC"],
+    ],
 )
 @pytest.mark.parametrize("redirection", [">/dev/full", ">&-"])
 def test_what_can_not_be_printed_ends_with_one_line_and_an_error(argv: list[str], redirection: str) -> None:
     shell = ["sh", "-c", f'"$@" {redirection}', "sh", *PROGRAM, *argv]
     result = subprocess.run(shell, env=environment(), capture_output=True, text=True, check=False)
     assert result.returncode == 1
-    assert re.fullmatch(r"singleton-run: standard output can't be written .*\n", result.stderr)
+    why = "is closed" if redirection == ">&-" else r"can't be written \(No space left on device\)"
+    assert re.fullmatch(rf"singleton-run: standard output {why}: it should begin with '\S.*\n", result.stderr)
 
 
 def test_a_refusal_without_stderr_stays_a_refusal() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support import harness
-from tests.support.crontabs import Table, left_of, memory, stop, switches
+from tests.support.crontabs import Table, left_of, memory, reader_of_pipe, stop, switches
 from tests.support.harness import (
     LIMIT,
     PROGRAM,
@@ -276,6 +276,18 @@ def test_sighup_reads_the_crontab_again(table: Table) -> None:
     number = len(table.starts("goes"))
     table.started("comes", len(table.starts("comes")) + 2)
     assert len(table.starts("goes")) == number
+    assert stop(run) == 0
+
+
+def test_sigterm_ends_us_while_the_crontab_is_read_again(table: Table) -> None:
+    """A file may be a pipe that nobody writes to."""
+    table.write(table.noted("stays", NEVER))
+    run = table.start()
+    table.front(run, "stays")
+    table.file.unlink()
+    os.mkfifo(table.file)
+    send(signal.SIGHUP, run.pid)
+    until(lambda: reader_of_pipe(run.pid), "a reader to wait for a writer")
     assert stop(run) == 0
 
 

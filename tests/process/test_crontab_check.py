@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import subprocess
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -10,6 +13,8 @@ import pytest
 
 from singleton_run.errors import USAGE
 from tests.process.test_preview import run
+from tests.support.crontabs import reader_of_pipe
+from tests.support.harness import LIMIT, PROGRAM, environment, gone, until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,6 +69,26 @@ def test_a_file_that_can_not_be_read_is_a_fault(tmp_path: Path) -> None:
     done = run("crontab", str(tmp_path / "none"), "--check")
     assert done.returncode == USAGE
     assert done.stderr == f"{tmp_path}/none: the file can't be read: No such file or directory\n"
+
+
+@pytest.mark.parametrize("option", [[], ["--check"], ["--output", "raw", "--watch"]])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_what_waits_for_a_pipe(option: list[str], number: int, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    call = subprocess.Popen([*PROGRAM, "crontab", str(tmp_path / "pipe"), *option], env=environment())
+    waits = until(lambda: reader_of_pipe(call.pid), "somebody to wait for a writer")
+    call.send_signal(number)
+    assert call.wait(LIMIT) == -number
+    until(lambda: gone(waits), "the reader to end")
+
+
+@pytest.mark.parametrize("option", [["--check"], ["--plan", "1"]])
+def test_what_can_not_be_printed_is_said(option: list[str], tmp_path: Path) -> None:
+    (tmp_path / "table").write_text(TABLE)
+    shell = ["sh", "-c", '"$@" >/dev/full', "sh", *PROGRAM, "crontab", str(tmp_path / "table"), *option]
+    done = subprocess.run(shell, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("singleton-run: standard output can't be written")
 
 
 def test_plan_prints_the_next_times_of_all_lines_together(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from tests.support.harness import LONG, Lab, below, gone, ours, python, send, st
 from tests.support.terminal import Terminal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 
 SHELLS = {
@@ -64,10 +64,10 @@ def lab(tmp_path: Path) -> Iterator[Listening]:
 class Shell(Terminal):
     """An interactive shell at a terminal of its own."""
 
-    def __init__(self, name: str, directory: Path) -> None:
+    def __init__(self, name: str, directory: Path, variables: Mapping[str, str] | None = None) -> None:
         if shutil.which(name) is None:
             pytest.skip(f"there is no {name}: apt-get install {name}")
-        environ = {"PS1": PROMPT, "HOME": str(directory), "HISTFILE": "", "ENV": ""}
+        environ = {"PS1": PROMPT, "HOME": str(directory), "HISTFILE": "", "ENV": "", **(variables or {})}
         super().__init__(SHELLS[name], directory, environ=environ)
         self.prompts = 0
         self.prompt()
@@ -132,6 +132,11 @@ def the(role: str, lab: Lab) -> int:
 def front_of(lab: Lab) -> int:
     """The one front."""
     return the("front", lab)
+
+
+def front_below(shell: Shell) -> int:
+    """The front that the shell has started, while others wait or run too."""
+    return next(process for process in below(shell.pid) if title(process).startswith("singleton-run"))
 
 
 def are(*processes: int, letter: str) -> None:
@@ -322,22 +327,50 @@ def test_a_stopped_command_that_is_killed_is_told_of_at_once(lab: Lab) -> None:
 
 
 @IN_EACH
-def test_ctrl_z_while_waiting(lab: Lab, name: str) -> None:
-    first = lab.start(command=lab.long_job())
-    lab.ready()
-    with Shell(name, lab.directory) as shell:
-        shell.call(lab.argv(command=["echo", "do''ne"]))
+@pytest.mark.parametrize("backend", ["file", "leasefile"])
+def test_who_is_stopped_while_waiting_lets_others_go_first(tmp_path: Path, name: str, backend: str) -> None:
+    """As flock(1) does; on a server the place lapses. By `fg` it waits anew."""
+    with Lab(tmp_path, backend) as lab, Shell(name, lab.directory) as shell:
+        first = lab.start(command=lab.long_job())
+        lab.ready()
+        # A file, because the kernel may drop what was written to a terminal just before a Ctrl-Z.
+        shell.call(lab.argv(command=["touch", "done"]))
         shell.shows("waiting for")
-        front = next(process for process in below(shell.pid) if title(process).startswith("singleton-run"))
+        front = front_below(shell)
         shell.type(CTRL_Z)
         shell.prompt()
         are(front, letter=STOPPED)
         lab.finish()
         assert first.wait() == 0
+        assert lab.start(command=["test", "!", "-e", "done"]).wait() == 0
+        assert not (lab.directory / "done").exists()
         shell.line("fg")
-        shell.shows("do''ne\r\n")
+        until((lab.directory / "done").exists, "the command to run")
         shell.prompt()
+        shell.status(0)
         shell.leave()
+
+
+@pytest.mark.parametrize("backend", ["file", "leasefile"])
+def test_a_stopped_waiter_goes_with_its_shell(tmp_path: Path, backend: str) -> None:
+    with Lab(tmp_path, backend) as lab:
+        first = lab.start(command=lab.long_job())
+        lab.ready()
+        with Shell("bash", lab.directory) as shell:
+            shell.call(lab.argv(command=["touch", "done"]))
+            shell.shows("waiting for")
+            front = next(
+                process for process in below(shell.pid) if title(process).startswith("singleton-run")
+            )
+            shell.type(CTRL_Z)
+            shell.prompt()
+            are(front, letter=STOPPED)
+            shell.popen.kill()
+        until(lambda: gone(front), "the waiter to end")
+        lab.finish()
+        assert first.wait() == 0
+        lab.next_one()
+        assert not (lab.directory / "done").exists()
 
 
 def test_where_no_shell_could_continue_it_nothing_stops(lab: Listening) -> None:
@@ -506,6 +539,7 @@ def test_in_the_background_it_does_not_stop_on_output(lab: Lab, name: str) -> No
         go.write_text("\n")
         shell.shows("there")
         until(lambda: not lab.left(), "singleton-run to end")
+        shell.line("wait")  # zsh doesn't exit before it has seen that
         shell.leave()
 
 

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 BRIEF = ("--ttl", LONG, "--kill-after", "100ms")
 # Loaded at the start of every Python: a writer that is slow to get a turn.
 SLOW_WRITER = """
-import os, time
+import os, posix, time
 write = os.write
 def slow_write(descriptor, data):
     if descriptor == 2:
         time.sleep(1.5)
     return write(descriptor, data)
-os.write = slow_write
+os.write = posix.write = slow_write
 """
 BOTH = pytest.mark.parametrize("backend", ["file", "leasefile"])
 

@@ -69,7 +69,7 @@ def test_a_guard_that_fails_before_each_start_is_given_up(lab: Lab, place: str) 
 
 
 @LEASED
-@pytest.mark.parametrize("place", ["Grant.as_dict", "_Keeper._acquire", "keep_only"])
+@pytest.mark.parametrize("place", ["Grant.without_record", "_Keeper._acquire", "keep_only"])
 def test_a_keeper_that_fails_before_each_grant_is_given_up(lab: Lab, place: str) -> None:
     run = fails(lab, place)
     assert (run.popen.returncode, run.out) == (69, b"")

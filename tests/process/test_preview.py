@@ -49,8 +49,11 @@ def times(rows: list[list[str]]) -> list[float]:
 
 
 def test_a_year_of_a_job_at_half_past_two_has_both_changes() -> None:
-    rows = planned("--plan", "366", "--cron", "30 2 * * *", *BERLIN)
-    assert len(rows) == 366
+    plan = planned("--plan", "800", "--cron", "30 2 * * *", *BERLIN)
+    assert len(plan) == 800
+    # A whole calendar year: from one change to the same one of the next year it may be less than 365 days.
+    rows = [row for row in plan if year(row) == year(plan[0]) + 1]
+    assert len(rows) in (365, 366)
     notes = [note for _, _, note in rows if note]
     assert sorted(notes) == ["repeated hour: once", "skipped 02:30 → 03:00"]
     skipped, repeated = (next(row[0] for row in rows if word in row[2]) for word in ("skipped", "repeated"))
@@ -58,12 +61,18 @@ def test_a_year_of_a_job_at_half_past_two_has_both_changes() -> None:
     assert repeated.endswith("02:30:00 +0200")
     days = [datetime.strptime(local, "%a %Y-%m-%d %H:%M:%S %z").date() for local, _, _ in rows]
     assert all((later - earlier).days == 1 for earlier, later in pairwise(days))
-    times(rows)
+    times(plan)
+
+
+def year(row: list[str]) -> int:
+    """In which year a slot is, by local time."""
+    return int(row[0].split()[1][:4])
 
 
 def test_a_wildcard_job_has_the_repeated_hour_twice() -> None:
     rows = planned("--plan", "366", "--cron", "*/30 2 * 10 0", *BERLIN)
-    notes = [note for _, _, note in rows]
+    # Whole years: the plan may begin and end in the middle of a repeated hour.
+    notes = [row[2] for row in rows if year(rows[0]) < year(row) < year(rows[-1])]
     assert notes.count("repeated hour: first time") >= 20
     assert notes.count("repeated hour: first time") == notes.count("repeated hour: second time")
     assert times(rows) == sorted(set(times(rows)))
@@ -92,10 +101,13 @@ def test_a_plan_begins_now_without_a_record_and_follows_the_grid_with_one(tmp_pa
 
 
 def test_a_plan_says_how_much_later_each_slot_starts() -> None:
-    rows = planned("--plan", "20", "--cron", "@daily", "--jitter", "10m", "--name", "x", TZ="UTC")
+    words = ("--plan", "20", "--cron", "@daily", "--jitter", "10m", "--name", "x")
+    rows = planned(*words, TZ="UTC")
     assert all(re.fullmatch(r"starts [\dms.]+ later", note) for _, _, note in rows)
     assert len({note for _, _, note in rows}) > 10
-    assert rows == planned("--plan", "20", "--cron", "@daily", "--jitter", "10m", "--name", "x", TZ="UTC")
+    again = planned(*words, TZ="UTC")
+    # Midnight may have passed meanwhile.
+    assert again in (rows, [*rows[1:], again[-1]])
 
 
 def test_a_plan_at_a_terminal_is_a_table() -> None:

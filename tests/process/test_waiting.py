@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import subprocess
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.harness import LONG, Lab, below, gone, labs, send, state, title, until
+from singleton_run.errors import UNUSABLE
+from tests.support.harness import LONG, TREE, Lab, below, environment, gone, labs, send, state, title, until
 from tests.support.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -22,12 +24,45 @@ if TYPE_CHECKING:
 
 BOTH = pytest.mark.parametrize("backend", ["file", "leasefile"])
 ABOVE = "\x1b[1A\x1b[2K"
+# Loaded at the start of every Python: a minute is short.
 REMIND = """
-import os
-from singleton_run.report import writer
-writer._REMINDER_SECONDS = 0.05
-os.set_blocking(0, False)
-writer.write(0, as_json=False)
+from singleton_run.report import log
+log.REMINDER_SECONDS = 0.05
+"""
+_LOG = """
+import os, resource
+from types import SimpleNamespace
+from singleton_run.api import toolbox
+from singleton_run.report import log
+log.REMINDER_SECONDS = 0.05
+settings = SimpleNamespace(lock_address="file", name="x", verbosity=0, log_format="text")
+told = log.Log(settings, looked_at=True)
+"""
+# Where the first message is to be said, no descriptor is left.
+POOR = f"""{_LOG}
+free = os.dup(0)
+os.close(free)
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+told.say("wait", "held", holder="h:1:2", host="h", since=0)
+assert told.process == 0
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+assert told.due < toolbox.now() + 1, "nobody is to be told again"
+toolbox.wait(told.due, [])
+told.look()
+told.say("wait", "acquired", token=7)
+told.close()
+"""
+# The writer has failed when the turn is over.
+CLOSED = f"""{_LOG}
+told.say("wait", "held", holder="h:1:2", host="h", since=0)
+os.kill(told.process, 9)
+os.waitpid(told.process, 0)
+told.gone(-9)
+told.close()
+assert told.due > toolbox.now() + 3600, told.due
+told.look()
+assert told.process == 0
 """
 
 
@@ -48,6 +83,25 @@ def holding(lab: Lab) -> Run:
     run = lab.start("--ttl", LONG, command=lab.long_job())
     lab.ready()
     return run
+
+
+@BOTH
+def test_a_call_below_itself_is_refused_however_it_spells_the_address(lab: Lab) -> None:
+    other = [*lab.argv("--ttl", LONG, command=["true"])]
+    other[other.index(lab.lock)] = lab.lock + "/"
+    run = lab.start("--ttl", LONG, command=other)
+    assert run.wait() == UNUSABLE
+    assert "and would wait for itself forever: give it another --name" in run.said
+    lab.next_one()
+
+
+@pytest.mark.parametrize("backend", ["leasefile"])
+def test_a_call_below_another_that_gives_up_at_once_leaves_nothing_behind(lab: Lab, tmp_path: Path) -> None:
+    holding(lab)
+    with Lab(tmp_path / "outer") as outer:
+        calls = [outer.start(command=lab.argv("-n", "-q", command=["true"])) for _ in range(8)]
+        assert [run.wait() for run in calls] == [75] * 8
+        assert not [run.said for run in calls if "left process" in run.said]
 
 
 @BOTH
@@ -151,25 +205,70 @@ def test_quiet_also_silences_that_the_lock_is_held(lab: Lab) -> None:
     assert (first.wait(), run.wait(), run.said) == (0, 0, "")
 
 
-def test_whoever_waits_is_reminded_of_it() -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", REMIND], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as writer:
-        assert writer.stdin is not None
-        assert writer.stderr is not None
-        held = '{"event": "held", "level": "wait", "name": "x", "holder": "h:1:2", "host": "h", "since": 0}\n'
-        writer.stdin.write(held)
-        writer.stdin.flush()
-        lines = [writer.stderr.readline() for _ in range(3)]
-        assert (
-            lines[0] == "singleton-run: waiting for lock 'x': held by h:1:2 on h since 1970-01-01T00:00:00Z\n"
-        )
-        assert all(line.endswith(lines[0].partition(" for ")[2]) for line in lines)
-        writer.stdin.write('{"event": "acquired", "level": "wait", "name": "x", "token": 7}\n')
-        writer.stdin.close()
-        rest = writer.stderr.read().splitlines()
-        assert rest[-1].startswith("singleton-run: got lock 'x' after ")
-        assert writer.wait() == 0
+@BOTH
+def test_whoever_waits_is_reminded_of_it(lab: Lab) -> None:
+    first = holding(lab)
+    (lab.directory / "sitecustomize.py").write_text(REMIND)
+    path = f"{lab.directory}{os.pathsep}{environment()['PYTHONPATH']}"
+    run = lab.start(command=lab.job("leave"), environ=environment(PYTHONPATH=path))
+    until(lambda: run.said.count("\n") > 3, "it to say again that it waits")
+    lab.finish()
+    assert first.wait() == 0
+    assert run.wait() == 0
+    *waiting, last = [line for line in run.said.splitlines() if "left process" not in line]
+    assert {line.partition(" for lock ")[2] for line in waiting} == {waiting[0].partition(" for lock ")[2]}
+    assert last.startswith(f"singleton-run: got lock '{lab.name}' after ")
+
+
+@BOTH
+def test_while_there_is_nothing_to_say_nobody_is_there_to_say_it(lab: Lab) -> None:
+    first = holding(lab)
+    run = lab.start("-v", command=lab.long_job())
+    run.hears("waiting for lock")
+    writer = run.one("writer")
+    until(lambda: gone(writer) and not run.all("writer"), "the writer to end")
+    lab.finish()
+    assert first.wait() == 0
+    assert run.wait() == 0
+    waiting, got, *rest = (line for line in run.said.splitlines() if " for 1m" not in line)
+    assert waiting.startswith("singleton-run: waiting for lock"), run.said
+    assert got.startswith("singleton-run: got lock"), run.said
+    assert " after " in got
+    assert "the command runs" in rest[0]
+
+
+@BOTH
+def test_a_writer_that_fails_in_a_wait_does_not_end_the_call(lab: Lab) -> None:
+    first = holding(lab)
+    (lab.directory / "sitecustomize.py").write_text(REMIND)
+    path = f"{lab.directory}{os.pathsep}{environment()['PYTHONPATH']}"
+    run = lab.start(command=lab.job(), environ=environment(PYTHONPATH=path))
+    for _ in range(3):
+        run.hears("waiting for ")
+        writer = run.one("writer")
+        send(signal.SIGKILL, writer)
+        until(lambda killed=writer: gone(killed), "the writer to end")  # type: ignore[misc]
+        said = run.said.count("\n")
+        until(lambda before=said: run.said.count("\n") > before, "it to say it again")  # type: ignore[misc]
+    lab.finish()
+    assert (first.wait(), run.wait()) == (0, 0), run.said
+    lab.evidence.check(turns=2)
+
+
+def test_whoever_could_not_say_that_they_wait_says_it_once_they_can() -> None:
+    done = subprocess.run([sys.executable, "-c", POOR], cwd=TREE, capture_output=True, text=True, check=False)
+    first, *again, last = done.stderr.splitlines()
+    assert (done.returncode, first) == (0, "singleton-run: lock 'x': held"), done.stderr
+    assert again
+    assert all(line.startswith("singleton-run: waiting for ") for line in again)
+    assert last.startswith("singleton-run: got lock 'x' after ")
+
+
+def test_a_log_that_was_closed_without_a_writer_reminds_of_no_wait() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CLOSED], cwd=TREE, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 # At a terminal.

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import threading
 from contextlib import contextmanager, suppress
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from tests.support.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from datetime import datetime
 
 # It isn't imported here: once loaded, gRPC would look after every fork of this process.
 NEEDS_GRPC = pytest.mark.skipif(
@@ -66,13 +68,21 @@ class Certificates:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
-        authority = trustme.CA()
+        self._folder = folder
+        authority = self._authority = trustme.CA()
         self.ca = self._file(folder, "ca", authority.cert_pem.bytes())
         self.cert, self.key = self._pair(folder, "server", authority.issue_cert("localhost", "127.0.0.1"))
         anybody = authority.issue_cert("client.example")
         self.client_cert, self.client_key = self._pair(folder, "client", anybody)
         alice = authority.issue_cert("alice.example", common_name="alice")
         self.user_cert, self.user_key = self._pair(folder, "user", alice)
+
+    def other(self, name: str, *hosts: str, end: datetime | None = None) -> Certificates:
+        """The same with another certificate of the server's: for these hosts, valid until `end`."""
+        found = copy(self)
+        signed = self._authority.issue_cert(*hosts, not_after=end)
+        found.cert, found.key = self._pair(self._folder, name, signed)
+        return found
 
     def _file(self, folder: Path, name: str, data: bytes) -> str:
         path = folder / f"{name}.pem"

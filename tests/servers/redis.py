@@ -52,6 +52,25 @@ def user(name: str, rights: str) -> list[str]:
     return ["--user", name, "on", f">{PASSWORD}", *rights.split()]
 
 
+def port_flags(port: int, certificates: Certificates | None) -> dict[str, str]:
+    """The settings by which a server or Sentinel serves at a port, by TLS alone where it has certificates.
+
+    It speaks TLS to its own kind too.
+    """
+    if certificates is None:
+        return {"port": str(port)}
+    return {
+        "port": "0",
+        "tls-port": str(port),
+        "tls-auth-clients": "optional",
+        "tls-cert-file": certificates.cert,
+        "tls-key-file": certificates.key,
+        "tls-ca-cert-file": certificates.ca,
+        "tls-replication": "yes",
+        "tls-cluster": "yes",
+    }
+
+
 class Server(Process):
     """One server, which writes down each change. `flags` are for its command line.
 
@@ -68,13 +87,10 @@ class Server(Process):
         self.url = f"redis://{self.address}"
         command = [program(), "--dir", str(folder), "--appendonly", "yes", "--appendfsync", "always"]
         command += ["--save", "", "--unixsocket", str(self.socket), "--bind", "127.0.0.1"]
-        if certificates is None:
-            command += ["--port", str(self.port)]
-        else:
+        for word, value in port_flags(self.port, certificates).items():
+            command += [f"--{word}", value]
+        if certificates is not None:
             self.url = f"rediss://localhost:{self.port}"
-            command += ["--port", "0", "--tls-port", str(self.port), "--tls-auth-clients", "optional"]
-            command += ["--tls-cert-file", certificates.cert, "--tls-key-file", certificates.key]
-            command += ["--tls-ca-cert-file", certificates.ca]
         self.environ: dict[str, str] = {}
         self._said = 0
         self.bus = 0
@@ -114,12 +130,30 @@ class Server(Process):
             client.delete(f"singleton-run:{{{name}}}:lock")
             client.publish(f"singleton-run:{{{name}}}:wake", "")
 
-    def take_lock(self, name: str) -> None:
+    def take_lock(self, name: str, milliseconds: int = 100_000) -> None:
         """Make the lock somebody else's, who never renews it; nobody is told."""
         key = f"singleton-run:{{{name}}}:lock"
         with self.client() as client:
             client.hset(key, mapping={"holder": "somebody", "token": "1"})
-            client.pexpire(key, 100_000)
+            client.pexpire(key, milliseconds)
+
+    def do(self, *words: str) -> Any:
+        """The answer to a command."""
+        with self.client() as client:
+            return client.execute_command(*words)
+
+    def end_sessions(self) -> None:
+        """An administrator ends every connection."""
+        for kind in ("normal", "pubsub"):
+            self.do("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
+
+    def flush_scripts(self) -> None:
+        """It knows no script any more, and no client is told."""
+        self.do("SCRIPT", "FLUSH")
+
+    def limit_memory(self, size: int) -> None:
+        """It may take so many bytes, and deletes nothing to make room; 0 is any number."""
+        self.do("CONFIG", "SET", "maxmemory", str(size))
 
 
 @contextmanager
@@ -142,13 +176,17 @@ class Sentinel(Process):
     A server that is silent for `patience` ms is down.
     """
 
-    def __init__(self, folder: Path, primary: int, patience: int) -> None:
+    def __init__(
+        self, folder: Path, primary: int, patience: int, certificates: Certificates | None = None
+    ) -> None:
         folder.mkdir(parents=True)
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         settings = folder / "sentinel.conf"
+        flags = port_flags(self.port, certificates)
+        self._secure: dict[str, Any] = {"ssl": True, "ssl_cert_reqs": "none"} if certificates else {}
         settings.write_text(
-            f"port {self.port}\nbind 127.0.0.1\ndir {folder}\n"
+            "".join(f"{word} {value}\n" for word, value in flags.items()) + f"bind 127.0.0.1\ndir {folder}\n"
             f"sentinel monitor {SERVICE} 127.0.0.1 {primary} 2\n"
             f"sentinel down-after-milliseconds {SERVICE} {patience}\n"
             f"sentinel failover-timeout {SERVICE} 6000\n"
@@ -157,7 +195,12 @@ class Sentinel(Process):
 
     def client(self) -> Redis:
         """A client of redis-py's."""
-        return Redis(port=self.port, socket_timeout=LIMIT, retry=Retry(NoBackoff(), 0), decode_responses=True)
+        how: dict[str, Any] = {
+            "socket_timeout": LIMIT,
+            "retry": Retry(NoBackoff(), 0),
+            "decode_responses": True,
+        }
+        return Redis(host="127.0.0.1", port=self.port, **how, **self._secure)
 
     def sees(self) -> tuple[int, int, int]:
         """The primary's port, and how many replicas and other Sentinels it knows of."""
@@ -169,13 +212,15 @@ class Sentinel(Process):
 class Watched:
     """A primary with replicas, and Sentinels that watch over them."""
 
-    def __init__(self, folder: Path, patience: int) -> None:
-        first = Server(folder / "0")
+    def __init__(self, folder: Path, patience: int, certificates: Certificates | None = None) -> None:
+        first = Server(folder / "0", (), certificates)
         follow = ["--replicaof", "127.0.0.1", str(first.port), "--repl-diskless-sync-delay", "0"]
-        self.servers = [first, *(Server(folder / str(number), follow) for number in (1, 2))]
-        self.sentinels = [Sentinel(folder / f"sentinel{number}", first.port, patience) for number in range(3)]
+        self.servers = [first, *(Server(folder / str(number), follow, certificates) for number in (1, 2))]
+        self.sentinels = [
+            Sentinel(folder / f"sentinel{number}", first.port, patience, certificates) for number in range(3)
+        ]
         places = ",".join(sentinel.address for sentinel in self.sentinels)
-        self.url = f"redis+sentinel://{places}/{SERVICE}"
+        self.url = f"{'rediss' if certificates else 'redis'}+sentinel://{places}/{SERVICE}"
 
     def start(self) -> Watched:
         """Start all, and wait until they know each other."""
@@ -248,11 +293,11 @@ class Watched:
 
 
 @contextmanager
-def watched(patience: int = 1000) -> Iterator[Watched]:
+def watched(patience: int = 1000, certificates: Certificates | None = None) -> Iterator[Watched]:
     """A primary, two replicas and three Sentinels, which know each other; `patience` is in ms."""
     program()
     with tempfile.TemporaryDirectory(prefix="singleton-run-") as own:
-        all_of_them = Watched(Path(own), patience)
+        all_of_them = Watched(Path(own), patience, certificates)
         try:
             yield all_of_them.start()
         finally:

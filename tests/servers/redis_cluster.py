@@ -16,6 +16,8 @@ from tests.support.harness import until
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from tests.servers.etcd import Certificates
+
 SLOTS = 16384
 MASTERS = 3
 PATIENCE = 2000
@@ -32,11 +34,20 @@ class RedisCluster:
     A node that is silent for `patience` ms is taken for dead, and a replica takes its place.
     """
 
-    def __init__(self, folder: Path, replicas: int, patience: int, flags: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        replicas: int,
+        patience: int,
+        flags: Sequence[str] = (),
+        certificates: Certificates | None = None,
+    ) -> None:
         settings = ["--cluster-enabled", "yes", "--cluster-node-timeout", str(patience), *flags]
         settings += ["--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0"]
-        self.servers = [Server(folder / str(at), settings) for at in range(MASTERS * (1 + replicas))]
-        self.url = f"redis+cluster://{','.join(server.address for server in self.servers[:MASTERS])}"
+        count = MASTERS * (1 + replicas)
+        self.servers = [Server(folder / str(at), settings, certificates) for at in range(count)]
+        hosts = ",".join(server.address for server in self.servers[:MASTERS])
+        self.url = f"{'rediss' if certificates else 'redis'}+cluster://{hosts}"
 
     def start(self) -> RedisCluster:
         """Start all, make them a cluster, and wait until each says that it is whole."""
@@ -196,12 +207,15 @@ def _is_whole(server: Server) -> bool:
 
 @contextmanager
 def clustered(
-    replicas: int = 0, patience: int = PATIENCE, flags: Sequence[str] = ()
+    replicas: int = 0,
+    patience: int = PATIENCE,
+    flags: Sequence[str] = (),
+    certificates: Certificates | None = None,
 ) -> Iterator[RedisCluster]:
     """Three masters, each with so many replicas; `patience` is in ms."""
     program()
     with tempfile.TemporaryDirectory(prefix="singleton-run-") as own:
-        cluster = RedisCluster(Path(own), replicas, patience, flags)
+        cluster = RedisCluster(Path(own), replicas, patience, flags, certificates)
         try:
             yield cluster.start()
         finally:

@@ -7,12 +7,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from singleton_run_redis.scripts import keys_of
 from tests.servers.redis import Server, program
 from tests.support.proxy import DOWN, UP, Proxy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from tests.servers.etcd import Certificates
 
 # A process that is killed loses nothing so, and several servers share a disk.
 _FLAGS = ("--appendfsync", "everysec")
@@ -21,22 +23,35 @@ _FLAGS = ("--appendfsync", "everysec")
 class Quorum:
     """The servers, each behind a proxy that can swallow everything; both in one order."""
 
-    def __init__(self, folder: Path, count: int, flags: Sequence[str]) -> None:
-        self.servers = [Server(folder / str(number), [*_FLAGS, *flags]) for number in range(count)]
+    def __init__(
+        self, folder: Path, count: int, flags: Sequence[str], certificates: Certificates | None
+    ) -> None:
+        self.servers = [
+            Server(folder / str(number), [*_FLAGS, *flags], certificates) for number in range(count)
+        ]
         self.proxies = [Proxy(server.port) for server in self.servers]
         self.hosts = ",".join(server.address for server in self.servers)
-        self.url = f"redis+quorum://{self.hosts}"
-        self.by_proxies = "redis+quorum://" + ",".join(between.address for between in self.proxies)
+        scheme = "rediss+quorum" if certificates else "redis+quorum"
+        self.url = f"{scheme}://{self.hosts}"
+        self.by_proxies = f"{scheme}://{','.join(between.address for between in self.proxies)}"
 
-    def delete_lock(self, name: str) -> None:
-        """Delete a lock by hand."""
-        for server in self._running():
+    def holders(self, name: str) -> list[str | None]:
+        """Whose the lock is on each server; None where it is nobody's."""
+        found = []
+        for server in self.servers:
+            with server.client() as client:
+                found.append(client.hget(keys_of(name)[0], "holder"))
+        return found
+
+    def delete_lock(self, name: str, count: int | None = None) -> None:
+        """Delete a lock by hand: on all servers, or on the first `count`."""
+        for server in self._running()[:count]:
             server.delete_lock(name)
 
-    def take_lock(self, name: str) -> None:
-        """Make the lock somebody else's, who never renews it."""
-        for server in self._running():
-            server.take_lock(name)
+    def take_lock(self, name: str, count: int | None = None, milliseconds: int = 100_000) -> None:
+        """Make the lock somebody else's, who never renews it: on all servers, or on the first `count`."""
+        for server in self._running()[:count]:
+            server.take_lock(name, milliseconds)
 
     def restart(self) -> None:
         """All are killed, and are back with their data."""
@@ -76,6 +91,16 @@ class Quorum:
             for between in some:
                 between.mend()
 
+    def silence(self) -> None:
+        """Hand on nothing by the proxies until `hear`."""
+        for between in self.proxies:
+            between.deafen(UP, DOWN)
+
+    def hear(self) -> None:
+        """Hand on all again."""
+        for between in self.proxies:
+            between.mend()
+
     def close(self) -> None:
         """End all."""
         for between in self.proxies:
@@ -91,12 +116,23 @@ class Quorum:
 
 
 @contextmanager
-def quorum(count: int = 3, flags: Sequence[str] = ()) -> Iterator[Quorum]:
-    """So many servers that serve."""
+def quorum(
+    count: int = 3,
+    flags: Sequence[str] = (),
+    certificates: Certificates | None = None,
+    place: Path | None = None,
+    environ: Sequence[Mapping[str, str]] = (),
+) -> Iterator[Quorum]:
+    """So many servers that serve. Their data are below `place`, else in a folder of their own.
+
+    `environ` is added to the environments of the first ones.
+    """
     program()
     with tempfile.TemporaryDirectory(prefix="singleton-run-") as own:
-        all_of_them = Quorum(Path(own), count, flags)
+        all_of_them = Quorum(place or Path(own), count, flags, certificates)
         try:
+            for server, more in zip(all_of_them.servers, environ, strict=False):
+                server.environ = {**more}
             for server in all_of_them.servers:
                 server.start()
             yield all_of_them

@@ -234,7 +234,7 @@ def _pause_without_end() -> list[Patch]:
 
 def _order_overlooked() -> list[Patch]:
     """A keeper that holds the lock doesn't look at what people ask."""
-    return [(keeper_decisions, "_obey", lambda _control, _grant: iter(()))]
+    return [(keeper_decisions, "_obey", lambda _control, _job, _grant: iter(()))]
 
 
 def _released_by_order() -> list[Patch]:

@@ -120,11 +120,11 @@ class Front(Process):
 
     def settle(self) -> None:
         """Write to its pipe."""
-        self._tell_keeper(KeeperOrders.settle({"status": self.turn.ending.status}))
+        self._tell_keeper(KeeperOrders.settle({"token": self.trip.token, "status": self.turn.ending.status}))
 
     def running(self) -> None:
         """Write to its pipe."""
-        self._tell_keeper(KeeperOrders.running({"state": "running"}))
+        self._tell_keeper(KeeperOrders.running({"token": self.trip.token, "state": "running"}))
 
     def leave(self) -> None:
         """Write to its pipe."""
@@ -195,6 +195,9 @@ class Front(Process):
     def start_begun(self) -> bool:
         """The page's word."""
         return self.trip.started
+
+    def pause(self) -> None:
+        """None: no machine here replaces a run."""
 
     def say(self, level: str, event: str, **facts: object) -> None:
         """Say it in the history."""

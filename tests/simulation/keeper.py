@@ -69,7 +69,7 @@ class Keeper(Process):
         self.enforcing = False
         self.has_enforced = False
         self.loaded_at = 0.0
-        resumed = None if grant is None else (grant, trip.end)
+        resumed = None if grant is None else (Grant(**grant.as_dict()), trip.end)
         job = Job("lock", trip.holder, trip.wishes.ttl, trip.front.turn.wait.until)
         self.steps: Generator[Operation, Result, None] = keeper_decisions.lifecycle(job, self.orders, resumed)
         self.wake()
@@ -188,6 +188,13 @@ class Keeper(Process):
 
     def _renew(self, grant: Grant, limit: float) -> bool:
         return self._ask("renew", limit, grant.token)
+
+    def _prepare(self, grant: Grant) -> bool:
+        grant.record = {"token": grant.token, "state": "running", "runs": []}
+        return True
+
+    def _read(self, limit: float) -> bool:
+        return self._ask("read", limit)
 
     def _release(self, grant: Grant, _record: object, limit: float) -> bool:
         checks.releases(self.trip)

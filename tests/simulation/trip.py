@@ -24,10 +24,21 @@ PATIENCE = 120.0
 class Wishes:
     """The settings of a turn, as far as its decisions go by them."""
 
-    __slots__ = ("grace", "kill_after", "leftovers", "rewrite", "stop_signal", "timeout", "ttl", "wait")
+    __slots__ = (
+        "grace",
+        "kill_after",
+        "leftovers",
+        "name",
+        "rewrite",
+        "stop_signal",
+        "timeout",
+        "ttl",
+        "wait",
+    )
 
     def __init__(self, world: World) -> None:
         chance = world.chance
+        self.name = "job"
         self.ttl = chance.choice((6.0, 8.0, 15.0, 30.0))
         self.wait = None if chance.random() < 0.75 else chance.choice((0.0, 5.0, 60.0)) * chance.random()
         self.timeout = None if chance.random() < 0.85 else 30.0 * chance.random()

@@ -98,7 +98,7 @@ class Replicas:
 
     def _missed(self, word: str) -> int:
         """How many slots of a line are said to be missed."""
-        told = re.findall(f"slot of '{self.table.name(word)}' (\\d+) were missed", self.table.said())
+        told = re.findall(f"slot of '{self.table.name(word)}' (\\d+) w(?:as|ere) missed", self.table.said())
         return sum(map(int, told))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import time
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from singleton_run.api.timestamps import rfc3339
-from tests.support.harness import Run, send, until
+from tests.support.harness import PROGRAM, Run, environment, send, until
 from tests.support.places import Place
 
 if TYPE_CHECKING:
@@ -36,6 +37,10 @@ def _ended(lab: Place, *runs: Run) -> None:
     until(lambda: not lab.left(), "all processes to end")
 
 
+def _steer(lab: Place, word: str) -> None:
+    subprocess.run([*PROGRAM, word, lab.name, "--lock", lab.lock], env=environment(), check=True)
+
+
 def test_with_replace_the_next_slot_takes_the_place_of_the_run_on_any_replica(lab: Place) -> None:
     runs = [lab.start("--every", "3s", "--overlap", "replace", command=lab.long_job()) for _ in range(2)]
     slots = lab.slots(4)
@@ -46,6 +51,23 @@ def test_with_replace_the_next_slot_takes_the_place_of_the_run_on_any_replica(la
     assert "interrupted" in {run["state"] for run in lab.record()["runs"]}
     _ended(lab, *runs)
     lab.evidence.check(len(slots))
+
+
+def test_with_replace_a_run_goes_on_during_a_pause_and_the_first_slot_after_it_takes_its_place(
+    lab: Place,
+) -> None:
+    run = lab.start("--every", "3s", "--overlap", "replace", command=lab.long_job())
+    lab.slots(1)
+    lab.ready()
+    _steer(lab, "pause")
+    run.hears("so the last run goes on")
+    lab.beats()
+    assert len(lab.slots(1)) == 1
+    _steer(lab, "resume")
+    lab.slots(2)
+    assert "is stopped" in run.said
+    _ended(lab, run)
+    lab.evidence.check(2)
 
 
 def test_with_replace_a_deaf_command_is_killed_and_gone_before_the_next_one_starts(lab: Place) -> None:

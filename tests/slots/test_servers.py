@@ -90,7 +90,7 @@ def test_a_slot_longer_than_the_interval_is_never_joined_by_the_next(lab: Place)
     long = ["sh", "-c", '"$@"; sleep 1.6', "sh", *lab.job()]
     runs = [lab.start("--every", "1s", command=long) for _ in range(2)]
     slots = lab.slots(4)
-    until(lambda: sum(run.said.count("were missed") for run in runs) > 1, "each missed slot to be told")
+    until(lambda: sum(run.said.count(" missed") for run in runs) > 1, "each missed slot to be told")
     for run in runs:
         run.popen.terminate()
         run.wait()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from singleton_run.api import control as controls
 from singleton_run.api.contract import Backend, Grant, Held
+from singleton_run.errors import Unavailable
 from singleton_run.system import calls
 
 if TYPE_CHECKING:
@@ -56,6 +57,23 @@ def refused(backend: Backend, name: str, holder: str = "host:2:b", ttl: float = 
     got = backend.acquire(name, holder, ttl, LIMIT)
     assert isinstance(got, Held)
     return got
+
+
+def attempt(backend: Backend, name: str, holder: str, ttl: float = LONG) -> Grant | Held | None:
+    """One attempt; None where the server is away."""
+    try:
+        return backend.acquire(name, holder, ttl, LIMIT)
+    except Unavailable:
+        return None
+
+
+def renews(backend: Backend, grant: Grant) -> bool:
+    """Whether a renewal succeeds. Raises Lost."""
+    try:
+        backend.renew(grant, LIMIT)
+    except Unavailable:
+        return False
+    return True
 
 
 def pause(reason: str = "an upgrade") -> dict[str, Any]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import signal
 import uuid
+from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.support.harness import (
@@ -22,7 +24,6 @@ from tests.support.harness import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
     from typing import Self
 
     from tests.support.harness import Stream
@@ -144,6 +145,15 @@ def kill_below(run: Run, *roles: str) -> None:
     for process in below(run.pid):
         if title(process).removeprefix("singleton-run: ").startswith(roles):
             send_if_there(signal.SIGKILL, process)
+
+
+def reader_of_pipe(process: int) -> int:
+    """Which process, this one or one below it, waits for a named pipe to be written to; 0 if none does."""
+    for one in (process, *below(process)):
+        with suppress(OSError):
+            if Path(f"/proc/{one}/wchan").read_text() == "wait_for_partner":
+                return one
+    return 0
 
 
 def left_of(pids: list[int]) -> list[int]:

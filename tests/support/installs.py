@@ -28,6 +28,13 @@ def build_wheel(folder: Path) -> Path:
     return built
 
 
+def build_wheel_for_linux(wheel: Path, executable: Path) -> Path:
+    """The wheel whose command is the executable, made of the wheel for any platform, beside that."""
+    make = [sys.executable, str(TREE / "packaging" / "wheel.py"), str(wheel), str(executable)]
+    done = subprocess.run(make, check=True, capture_output=True, text=True)
+    return Path(done.stdout.removesuffix("\n"))
+
+
 def installed(layout: str, wheel: Path, place: Path) -> tuple[Path, dict[str, str]]:
     """The command, installed in that way in a new folder, and the environment in which it is found."""
     place.mkdir()

@@ -101,6 +101,38 @@ def test_with_skip_the_slot_is_said_to_be_passed_over_and_the_command_goes_on() 
     assert ASKED_TO_END not in hands.done
 
 
+PAUSE = {"paused_by": "root@vm", "paused_since": 1.0, "paused_until": None, "reason": ""}
+
+
+def test_with_replace_a_command_goes_on_during_a_pause_and_gives_way_to_the_first_slot_after_it() -> None:
+    one, hands = running("replace")
+    one.ending.suspended(PAUSE, 12.0)
+    one.look(5.0)
+    one.look(10.0)
+    assert hands.done == [("say", "not replaced")] * 2
+    assert one.next_look() == 15.0
+    one.look(15.0)
+    assert ASKED_TO_END in hands.done
+
+
+def test_with_replace_a_pause_that_is_over_or_taken_back_keeps_nothing() -> None:
+    one, hands = running("replace")
+    one.ending.suspended(PAUSE, None)
+    one.ending.suspended(None, None)
+    one.look(5.0)
+    assert ASKED_TO_END in hands.done
+
+
+def test_with_replace_a_pause_is_read_where_the_kernel_has_the_lock() -> None:
+    one, hands = running("replace")
+    hands.read_pause = PAUSE
+    one.look(5.0)
+    assert hands.done == [("say", "not replaced")]
+    hands.read_pause = None
+    one.look(10.0)
+    assert ASKED_TO_END in hands.done
+
+
 def test_a_command_that_ends_before_the_next_slot_is_left_alone() -> None:
     one, hands = running("replace")
     one.guard_ended(0)

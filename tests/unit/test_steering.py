@@ -293,7 +293,7 @@ def test_a_keeper_that_hangs_during_a_pause_until_the_wait_is_over_leaves_the_pa
 
 def running(history: History, **changes: Any) -> dict[str, Any]:
     """Have the front tell that the command runs; the record."""
-    history.orders.running({"state": "running", **changes})
+    history.orders.running({"state": "running", "token": 1, **changes})
     assert history.orders.running_record is not None
     return dict(history.orders.running_record)
 
@@ -317,7 +317,7 @@ def test_a_run_that_lasts_is_written_down_and_no_renewal_comes_early() -> None:
     assert operations(history, 2) == ["sleep", "sleep"]
     assert history.now == keeper_decisions.WRITE_AFTER
     assert history.did is not None
-    assert (history.next, history.did.arguments[1]) == ("write", record)
+    assert (history.next, history.did.arguments[1]) == ("write", {**record, "runs": []})
     assert operations(history, 3) == ["write", "hold", "renew"]
     assert history.now == pytest.approx(lease_times.renew_at(TTL, TTL))
     assert "write" not in operations(history, 10)
@@ -328,7 +328,7 @@ def test_a_run_that_ends_at_once_is_not_written_down_before_its_end() -> None:
     running(history)
     history.answer()
     history.answer()
-    history.orders.settle({"state": "succeeded"})
+    history.orders.settle({"state": "succeeded", "token": 1})
     history.answer(took=0.01)
     assert history.next == "release"
 
@@ -340,7 +340,7 @@ def test_an_end_that_is_heard_while_that_is_written_is_not_slept_through() -> No
     history.answer()
     history.answer(took=keeper_decisions.WRITE_AFTER)
     assert history.next == "write"
-    history.orders.settle({"state": "succeeded"})
+    history.orders.settle({"state": "succeeded", "token": 1})
     history.answer(took=0.1)
     assert history.next == "release"
 

@@ -55,9 +55,13 @@ class Tls:
 
     def wrap(self, wire: Wire, host: str, deadline: Deadline) -> SecureWire:
         """Shake hands with the other side. Raises Untrusted, Broken, Timeout, Interrupted."""
-        secure = SecureWire(wire, self._context, self.server_name or host)
+        secure = self.begin(wire, host)
         secure.agree(deadline)
         return secure
+
+    def begin(self, wire: Wire, host: str) -> SecureWire:
+        """TLS on a wire, with the handshake still to come: `SecureWire.agree`. Raises Untrusted."""
+        return SecureWire(wire, self._context, self.server_name or host)
 
 
 def _use(path: str, load: Callable[[], object]) -> None:
@@ -90,7 +94,11 @@ def _no_password() -> str:
 
 
 class SecureWire:
-    """TLS over another wire. See `wire.Wire`."""
+    """TLS over another wire. See `wire.Wire`.
+
+    Where that wire never waits, and raises BlockingIOError in place of that, `agree` and `receive` may be
+    called again after it.
+    """
 
     def __init__(self, wire: Wire, context: Any, host: str) -> None:
         self._wire = wire
@@ -102,7 +110,7 @@ class SecureWire:
                 self._tls = wrap(self._incoming, self._outgoing, False, server_hostname=host)
             else:
                 self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:  # a name that can't be one
             raise Untrusted(str(error)) from None
 
     def agree(self, deadline: Deadline) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-import os
+import posix as os
 
 from singleton_run.api.deadline import READ, WRITE
 
@@ -34,7 +34,7 @@ else:
 
 UNIX = int(_socket.AF_UNIX)
 """The family of an address that is the path of a Unix socket."""
-_PIECE = 65536
+_PIECE = 16384
 _KEEPALIVE = ((_socket.TCP_KEEPIDLE, 15), (_socket.TCP_KEEPINTVL, 5), (_socket.TCP_KEEPCNT, 3))
 
 
@@ -93,6 +93,8 @@ class Socket:
 
     def __init__(self, address: Address, deadline: Deadline) -> None:
         self._socket = connecting(address)
+        # Memory of this size for each read would come from the kernel, and go back to it.
+        self._buffer = memoryview(bytearray(_PIECE))
         try:
             deadline.wait(self._socket.fileno(), WRITE)
             check_connected(self._socket)
@@ -114,7 +116,7 @@ class Socket:
         """The bytes that have come; empty at the end."""
         while True:
             try:
-                return self._socket.recv(_PIECE)
+                return bytes(self._buffer[: self._socket.recv_into(self._buffer)])
             except BlockingIOError:
                 deadline.wait(self._socket.fileno(), READ)
             except OSError as error:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
 from singleton_run.errors import Refused, Unavailable
@@ -11,25 +9,9 @@ from singleton_run.testing import Fault, LeasedConformance, Site
 from tests.servers import postgres
 from tests.support.commands import LeasedCommands
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 OPENER = "tests.servers.postgres_opener:open_backend"
 WRONG = "wr%6Fng"
 SPOILED = "%zzword"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[postgres.Postgres]:
-    with postgres.running() as server:
-        server.make_role("stranger")
-        yield server
-
-
-@pytest.fixture(scope="module")
-def pooler(server: postgres.Postgres) -> Iterator[postgres.Pgbouncer]:
-    with postgres.pooled(server) as pooler:
-        yield pooler
 
 
 def _faults(place: postgres.Postgres | postgres.Pgbouncer) -> list[Fault]:
@@ -61,21 +43,21 @@ class Direct:
 
     @pytest.fixture(scope="class")
     @classmethod
-    def site(cls, server: postgres.Postgres) -> Site:
+    def site(cls, postgres_server: postgres.Postgres) -> Site:
         wrong = [
-            Fault("wrong password", Refused, server.url_of("app", WRONG), secret=WRONG),
-            Fault("no such user", Refused, server.url_of("nobody")),
-            Fault("no such database", Refused, server.url_of("app", database="none")),
+            Fault("wrong password", Refused, postgres_server.url_of("app", WRONG), secret=WRONG),
+            Fault("no such user", Refused, postgres_server.url_of("nobody")),
+            Fault("no such database", Refused, postgres_server.url_of("app", database="none")),
         ]
         return Site(
             opener=OPENER,
-            lock=server.url,
+            lock=postgres_server.url,
             environ=postgres.client_environment(),
-            delete=server.delete_lock,
-            take=server.take_lock,
-            outage=server.stopped,
-            restart=server.restart,
-            faults=[*_faults(server), *wrong, *_bad_addresses()],
+            delete=postgres_server.delete_lock,
+            take=postgres_server.take_lock,
+            outage=postgres_server.stopped,
+            restart=postgres_server.restart,
+            faults=[*_faults(postgres_server), *wrong, *_bad_addresses()],
             ttl=2.0,
             watches=True,
             tells=True,
@@ -99,15 +81,15 @@ class TestPooled(LeasedConformance):
 
     @pytest.fixture(scope="class")
     @classmethod
-    def site(cls, server: postgres.Postgres, pooler: postgres.Pgbouncer) -> Site:
+    def site(cls, postgres_server: postgres.Postgres, postgres_pooler: postgres.Pgbouncer) -> Site:
         return Site(
             opener=OPENER,
-            lock=pooler.url,
+            lock=postgres_pooler.url,
             environ=postgres.client_environment(),
-            delete=server.delete_lock,
-            take=server.take_lock,
-            outage=server.stopped,
-            restart=server.restart,
-            faults=_faults(pooler),
+            delete=postgres_server.delete_lock,
+            take=postgres_server.take_lock,
+            outage=postgres_server.stopped,
+            restart=postgres_server.restart,
+            faults=_faults(postgres_pooler),
             ttl=2.0,
         )

@@ -16,6 +16,8 @@ from tests.support.commands import LeasedCommands
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.servers.redis_quorum import Quorum
+
 OPENER = "tests.servers.redis_opener:open_backend"
 WRONG = "wr%6Fng"
 SPOILED = "%zzword"
@@ -54,25 +56,33 @@ def _bad_addresses() -> list[Fault]:
     return [Fault(what, Refused, lock, secret=SPOILED) for what, lock in words.items()]
 
 
+def _site(
+    place: redis.Server | redis.Watched | redis_cluster.RedisCluster | Quorum, lock: str, faults: list[Fault]
+) -> Site:
+    """A lock there."""
+    return Site(
+        opener=OPENER,
+        lock=lock,
+        delete=place.delete_lock,
+        take=place.take_lock,
+        outage=place.stopped,
+        restart=place.restart,
+        faults=faults,
+        ttl=1.0,
+        fifo=True,
+        watches=True,
+        tells=True,
+    )
+
+
 class OneServer:
     """One server, as a user with no more rights than docs/redis.md asks for."""
 
     @pytest.fixture(scope="class")
     @classmethod
     def site(cls, server: redis.Server) -> Site:
-        return Site(
-            opener=OPENER,
-            lock=f"redis://app:{redis.QUOTED}@{server.address}",
-            delete=server.delete_lock,
-            take=server.take_lock,
-            outage=server.stopped,
-            restart=server.restart,
-            faults=[*_faults(server), *_bad_addresses()],
-            ttl=1.0,
-            fifo=True,
-            watches=True,
-            tells=True,
-        )
+        lock = f"redis://app:{redis.QUOTED}@{server.address}"
+        return _site(server, lock, [*_faults(server), *_bad_addresses()])
 
 
 class TestOneServer(OneServer, LeasedConformance):
@@ -91,24 +101,16 @@ class TestSentinel(LeasedConformance):
     def site(cls) -> Iterator[Site]:
         with redis.watched(patience=60_000) as watched:
             host = watched.sentinels[0].address
-            yield Site(
-                opener=OPENER,
-                lock=watched.url,
-                delete=watched.delete_lock,
-                take=watched.take_lock,
-                outage=watched.stopped,
-                restart=watched.restart,
-                faults=[
+            yield _site(
+                watched,
+                watched.url,
+                [
                     Fault("nobody listens", Unavailable, "redis+sentinel://127.0.0.1:1/locks"),
                     Fault("all are stopped", Unavailable, watched.url, during=watched.stopped),
                     Fault("no such service", Refused, f"redis+sentinel://{host}/none"),
                     Fault("no service", Refused, f"redis+sentinel://{host}"),
                     Fault("no port", Refused, "redis+sentinel://localhost:x/locks"),
                 ],
-                ttl=1.0,
-                fifo=True,
-                watches=True,
-                tells=True,
             )
 
 
@@ -120,14 +122,10 @@ class TestCluster(LeasedConformance):
     def site(cls) -> Iterator[Site]:
         with redis_cluster.clustered() as cluster, redis.running() as single:
             hosts = cluster.servers[0].address
-            yield Site(
-                opener=OPENER,
-                lock=cluster.url,
-                delete=cluster.delete_lock,
-                take=cluster.take_lock,
-                outage=cluster.stopped,
-                restart=cluster.restart,
-                faults=[
+            yield _site(
+                cluster,
+                cluster.url,
+                [
                     Fault("nobody listens", Unavailable, "redis+cluster://127.0.0.1:1,127.0.0.1:2"),
                     Fault("all are stopped", Unavailable, cluster.url, during=cluster.stopped),
                     Fault("no cluster", Refused, f"redis+cluster://{single.address}"),
@@ -136,14 +134,10 @@ class TestCluster(LeasedConformance):
                     Fault("no host", Refused, "redis+cluster://"),
                     Fault("no port", Refused, "redis+cluster://localhost:x"),
                 ],
-                ttl=1.0,
-                fifo=True,
-                watches=True,
-                tells=True,
             )
 
 
-class Quorum:
+class OnQuorum:
     """Three independent servers, as a user with no more rights than docs/redis.md asks for."""
 
     @pytest.fixture(scope="class")
@@ -152,14 +146,10 @@ class Quorum:
         with quorum(3, redis.user("app", RIGHTS)) as three:
             lock = f"redis+quorum://app:{redis.QUOTED}@{three.hosts}"
             nobody = "redis+quorum://127.0.0.1:1,127.0.0.1:2,127.0.0.1:3"
-            yield Site(
-                opener=OPENER,
-                lock=lock,
-                delete=three.delete_lock,
-                take=three.take_lock,
-                outage=three.stopped,
-                restart=three.restart,
-                faults=[
+            yield _site(
+                three,
+                lock,
+                [
                     Fault("nobody listens", Unavailable, nobody),
                     Fault("no such host", Unavailable, "redis+quorum://a.invalid,b.invalid,c.invalid"),
                     Fault("all are stopped", Unavailable, lock, during=three.stopped),
@@ -171,16 +161,12 @@ class Quorum:
                     Fault("one of them twice", Refused, "redis+quorum://a,b,a"),
                     Fault("no port", Refused, "redis+quorum://a,b,localhost:x"),
                 ],
-                ttl=1.0,
-                fifo=True,
-                watches=True,
-                tells=True,
             )
 
 
-class TestQuorum(Quorum, LeasedConformance):
+class TestQuorum(OnQuorum, LeasedConformance):
     """The backend by itself."""
 
 
-class TestQuorumCommand(Quorum, LeasedCommands):
+class TestQuorumCommand(OnQuorum, LeasedCommands):
     """The whole program."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
@@ -28,6 +29,7 @@ from tests.support.proxy import DOWN, UP, Proxy, proxy
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+    from typing import Any
 
     from singleton_run.testing import Crew, Peer
     from tests.servers.etcd import Certificates, Cluster, Etcd
@@ -293,6 +295,26 @@ def test_a_key_that_is_deleted_by_hand_ends_the_command_at_once(lab: Lab, server
     assert run.wait() == 79
     assert "is lost" in run.said
     assert all(gone(process) for process in tree)
+
+
+@pytest.mark.parametrize("front_first", [True, False])
+def test_a_waiter_of_which_only_the_guard_is_left_holds_nobody_up(
+    lab: Lab, server: Etcd, scheme: str, *, front_first: bool
+) -> None:
+    lab.lock = f"{scheme}://{server.address}"
+    lab.start("--ttl", "600s", command=lab.long_job())
+    lab.ready()
+    waiter = lab.start("--ttl", "600s", command=lab.job())
+    queue(server, lab.name, 2)
+    behind = lab.start(command=lab.job())
+    held, _, last = queue(server, lab.name, 3)
+    keeper = waiter.one("keeper")
+    waiter.one("guard")
+    send(signal.SIGKILL, *((waiter.pid, keeper) if front_first else (keeper, waiter.pid)))
+    until(lambda: server.keys(f"{lab.name}/") == [held, last], "the dead waiter's key to be gone")
+    lab.finish()
+    assert behind.wait() == 0
+    lab.evidence.check(2)
 
 
 def test_a_deletion_is_seen_although_the_history_was_compacted(crew: Crew, server: Etcd) -> None:
@@ -589,6 +611,30 @@ def test_a_waiter_whose_keeper_is_killed_keeps_its_place_and_nobody_waits_for_th
     assert len({*places}) == 3
     lab.evidence.check(3)
     assert server.keys(f"{lab.name}/") == []
+
+
+@pytest.mark.parametrize("front_dies", [False, True], ids=["the command ends", "the front is killed"])
+def test_a_later_keeper_writes_the_earlier_runs_too(lab: Lab, server: Etcd, *, front_dies: bool) -> None:
+    """The front doesn't know them, so the keeper reads them from the server."""
+    for _ in range(2):
+        assert lab.start(command=lab.job()).wait() == 0
+    run = lab.start(command=lab.long_job())
+    lab.ready(3)
+    keeper = run.one("keeper")
+    send(signal.SIGKILL, keeper)
+    run.one("keeper", but=keeper)
+    if front_dies:
+        run.popen.kill()
+    else:
+        lab.finish()
+    run.wait()
+
+    def record() -> Any:
+        found = server.get(f"singleton-run/record/{lab.name}")
+        return json.loads(base64.b64decode(found["value"]))
+
+    until(lambda: record()["state"] == ("crashed" if front_dies else "succeeded"), "the record of the end")
+    assert [earlier["state"] for earlier in record()["runs"]] == ["succeeded", "succeeded"]
 
 
 def test_a_member_that_has_lost_the_others_does_not_keep_a_waiter_in_silence(

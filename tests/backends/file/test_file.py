@@ -22,12 +22,12 @@ import pytest
 from singleton_run.api.contract import Grant, Held, Look
 from singleton_run.api.control import pause_of, paused, resumed
 from singleton_run.api.record import ended, started
-from singleton_run.errors import Refused, Unavailable
+from singleton_run.errors import UNUSABLE, Refused, Unavailable
 from singleton_run.names import LONGEST
 from singleton_run.system import calls
 from singleton_run_file import open_backend
 from tests.support import seccomp
-from tests.support.harness import Lab, environment, labs, send, until
+from tests.support.harness import PROGRAM, Lab, environment, labs, send, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 NOBODY = 65534
 DEFAULT = "from singleton_run_file import default_directory; print(default_directory())"
 # A process that believes to be another user sees its own files as a stranger's; for tests without root.
-ANOTHER = "import os; os.geteuid = lambda: 54321; from singleton_run.__main__ import main; main()"
+ANOTHER = "import posix; posix.geteuid = lambda: 54321; from singleton_run.__main__ import main; main()"
 # Loaded at the start of every Python: a guard that is slow to close its lock, and to end.
 SLOW_GUARD = """
-import os, time
+import os, posix, time
 close, leave = os.close, os._exit
 def wait(wanted):
     if wanted and b"guard of" in open("/proc/self/cmdline", "rb").read():
@@ -52,7 +52,8 @@ def slow_close(descriptor):
 def slow_leave(status):
     wait(True)
     leave(status)
-os.close, os._exit = slow_close, slow_leave
+os.close = posix.close = slow_close
+os._exit = posix._exit = slow_leave
 """
 # A user of the machine, who then enters a user namespace in which he is another, and alone.
 BECOMES = """if True:
@@ -270,7 +271,7 @@ def test_the_default_directory_depends_on_the_user_alone() -> None:
     ("user", "said"), [("pwd.getpwall()[1].pw_uid", ".local/state/singleton-run"), ("54321", "has no entry")]
 )
 def test_another_user_has_another_default(user: str, said: str) -> None:
-    script = f"import os, pwd; user = {user}; os.geteuid = lambda: user\n"
+    script = f"import posix, pwd; user = {user}; posix.geteuid = lambda: user\n"
     script += "from singleton_run.errors import Refused\ntry:\n    "
     script += DEFAULT.replace("; ", "\n    ") + "\nexcept Refused as error: print(error)"
     done = subprocess.run(
@@ -732,7 +733,7 @@ def test_a_control_that_is_a_link_is_not_followed(lab: Lab) -> None:
     (lab.locks / f"{lab.name}.control").symlink_to(elsewhere)
     (lab.locks / f".{lab.name}.control.tmp").symlink_to(elsewhere)
     assert pause_of(backend.renew(grant, 1.0), 0.0)
-    with pytest.raises(Unavailable, match="symbolic link"):
+    with pytest.raises(Refused, match="symbolic link"):
         backend.steer(lab.name, backend.look(lab.name, 1.0).version, paused_now(), 1.0)
     assert json.loads(elsewhere.read_text().partition("\n")[2]) == resumed(None)
 
@@ -740,6 +741,24 @@ def test_a_control_that_is_a_link_is_not_followed(lab: Lab) -> None:
 def paused_now() -> dict[str, Any]:
     """A control that pauses the lock."""
     return paused(None, by="ann@desk", at=1.0, until=None, reason="because")
+
+
+@pytest.mark.parametrize("call", ["pause", "forget"])
+def test_a_disk_that_can_not_be_written_ends_what_people_call_as_it_ends_a_run(lab: Lab, call: str) -> None:
+    """78: the user must mend it, and to try again is of no use."""
+    environ = environment(PYTHONDONTWRITEBYTECODE="1")
+    full = lab.start(command=["true"], environ=environ, via='exec prlimit --fsize=0 "$@"')
+    assert full.wait() == UNUSABLE
+    assert lab.start("--once", "v1", command=["true"]).wait() == 0
+    if call == "forget":
+        marks = lab.locks / f"{lab.name}.once"
+        marks.rename(lab.locks / "elsewhere")
+        marks.symlink_to("elsewhere")
+    words = ["v1"] if call == "forget" else []
+    argv = ["prlimit", "--fsize=0", *PROGRAM, call, lab.name, *words, "--lock", lab.lock]
+    done = subprocess.run(argv, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == UNUSABLE, done.stderr
+    assert "can't be written" in done.stderr
 
 
 def test_who_steers_beside_one_who_hangs_gives_up_in_time(lab: Lab) -> None:

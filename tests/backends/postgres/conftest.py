@@ -9,28 +9,25 @@ from uuid import uuid4
 import pytest
 
 from singleton_run_postgres import open_backend
-from tests.servers import postgres
 from tests.support.backend_calls import Opened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from singleton_run_postgres.backend import PostgresBackend
+    from tests.servers.postgres import Pgbouncer, Postgres
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[postgres.Postgres]:
-    """A server with a role that may do nothing with our tables."""
-    with postgres.running() as server:
-        server.make_role("stranger")
-        yield server
+def server(postgres_server: Postgres) -> Postgres:
+    """The module's server, by a shorter name."""
+    return postgres_server
 
 
 @pytest.fixture(scope="module")
-def pooler(server: postgres.Postgres) -> Iterator[postgres.Pgbouncer]:
-    """A pgbouncer before it."""
-    with postgres.pooled(server) as pooler:
-        yield pooler
+def pooler(postgres_pooler: Pgbouncer) -> Pgbouncer:
+    """The pgbouncer before it."""
+    return postgres_pooler
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ def test_held_says_by_whom(lab: Lab) -> None:
 
 @pytest.mark.parametrize(
     ("password", "options", "status"),
-    [("wrong", [], DENIED), (postgres.QUOTED, ["--wait", "1s"], UNAVAILABLE)],
+    [("wrong", [], DENIED), (postgres.QUOTED, ["--wait", "4s"], UNAVAILABLE)],
 )
 def test_no_and_nobody_there_have_their_statuses(
     server: postgres.Postgres, lab: Lab, password: str, options: list[str], status: int

@@ -27,6 +27,7 @@ from singleton_run_postgres import open_backend
 from tests.servers import postgres
 from tests.support.backend_calls import LIMIT, LONG, refused, take, waiting
 from tests.support.harness import TREE, until
+from tests.support.proxy import DOWN, proxy
 
 if TYPE_CHECKING:
     from singleton_run_postgres.backend import PostgresBackend
@@ -79,6 +80,59 @@ def test_many_who_make_the_table_at_once_do_not_disturb_each_other(
     with ThreadPoolExecutor(len(backends)) as pool:
         tokens = list(pool.map(take_one, range(len(backends))))
     assert len(set(tokens)) == len(backends)
+
+
+def test_a_maker_that_dies_leaves_no_table_without_triggers(
+    server: postgres.Postgres, opened: Open, schema: str, name: str
+) -> None:
+    """The server's answer to the first statement that makes something never comes."""
+    with proxy(server.port) as between:
+        place = server.url.replace(f":{server.port}/", f":{between.port}/")
+        between.deafen_at(b"CREATE TABLE", DOWN)
+        with pytest.raises(Unavailable):
+            opened(f"{place}?singleton_run_schema={schema}").acquire(name, "host:1:a", LONG, 1.0)
+    until(lambda: server.sessions() == 0, "its session ends")
+    take(opened(f"{server.url}?singleton_run_schema={schema}"), name)
+    assert triggers(server, schema) == ["singleton_run_told_delete", "singleton_run_told_update"]
+
+
+def triggers(server: postgres.Postgres, schema: str, database: str = "app") -> list[str]:
+    """The triggers of the table of locks, sorted."""
+    asking = "SELECT tgname FROM pg_trigger WHERE tgrelid = %s::regclass AND NOT tgisinternal ORDER BY 1"
+    return [found for (found,) in server.run(asking, [f"{schema}.singleton_run_lock"], database)]
+
+
+def test_who_may_make_tables_and_no_triggers_makes_the_tables(
+    server: postgres.Postgres, opened: Open, name: str
+) -> None:
+    server.run("CREATE DATABASE simple OWNER app")
+    server.run("REVOKE USAGE ON LANGUAGE plpgsql FROM PUBLIC", database="simple")
+    server.run("GRANT CREATE ON SCHEMA public TO app", database="simple")
+    backend = opened(server.url_of("app", database="simple"))
+    grant = take(backend, name)
+    assert backend.steer(name, "", {}, LIMIT)
+    backend.mark(grant, "v1", RECORD, LIMIT)
+    assert triggers(server, "public", "simple") == []
+
+
+def test_a_lock_that_is_given_back_calls_no_trigger(
+    server: postgres.Postgres, opened: Open, schema: str, name: str
+) -> None:
+    """The first call costs a session more than the release itself."""
+    backend = opened(f"{server.url}?singleton_run_schema={schema}")
+    grant = take(backend, name)
+    server.run(
+        f"CREATE OR REPLACE FUNCTION {schema}.singleton_run_lock_told() RETURNS trigger LANGUAGE plpgsql "
+        "AS 'BEGIN RAISE EXCEPTION ''called''; END'"
+    )
+    backend.release(grant, RECORD, LIMIT)
+    backend.release(take(backend, name), RECORD, LIMIT, LONG)
+    server.run(f"UPDATE {schema}.singleton_run_lock SET until = clock_timestamp()")  # noqa: S608 - ours
+    take(backend, name)
+    for change in ("DELETE FROM", "UPDATE"):
+        setting = " SET holder = 'x'" if change == "UPDATE" else ""
+        with pytest.raises(psycopg.errors.RaiseException):
+            server.run(f"{change} {schema}.singleton_run_lock{setting}")
 
 
 def test_who_may_not_is_told_what_an_administrator_has_to_say_and_it_is_enough(

@@ -12,13 +12,15 @@ from uuid import uuid4
 
 import pytest
 
-from singleton_run.api.contract import Grant, Held, Look
-from singleton_run.errors import UNUSABLE, Failure, Unavailable
+from singleton_run.api.contract import Held, Look
+from singleton_run.api.http.wire import Broken
+from singleton_run.errors import UNAVAILABLE, UNUSABLE, Failure, Unavailable
 from singleton_run.system import calls
 from singleton_run_redis import cluster as clusters
 from singleton_run_redis import open_backend
 from singleton_run_redis.errors import RIGHTS, ServerError
 from tests.servers import redis, redis_cluster
+from tests.support.backend_calls import LIMIT, attempt, renews, take
 from tests.support.harness import Lab, until
 
 if TYPE_CHECKING:
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 
     from singleton_run_redis.backend import RedisBackend
 
-LIMIT = 5.0
 SHORT = 0.5
 TTL = 60.0
 RECORD = {"version": 1, "state": "succeeded", "token": 1, "holder": "h", "runs": []}
@@ -53,30 +54,6 @@ def name() -> str:
     return f"n{uuid4().hex}"
 
 
-def taken(backend: RedisBackend, name: str, holder: str) -> Grant:
-    """The lock, which must be free."""
-    grant = backend.acquire(name, holder, TTL, LIMIT)
-    assert isinstance(grant, Grant)
-    return grant
-
-
-def attempt(backend: RedisBackend, name: str, holder: str) -> Grant | Held | None:
-    """One attempt; None where the node is away."""
-    try:
-        return backend.acquire(name, holder, TTL, LIMIT)
-    except Unavailable:
-        return None
-
-
-def renews(backend: RedisBackend, grant: Grant) -> bool:
-    """Whether a renewal succeeds. Raises Lost."""
-    try:
-        backend.renew(grant, LIMIT)
-    except Unavailable:
-        return False
-    return True
-
-
 def steer(backend: RedisBackend, name: str) -> None:
     """Ask something of the lock's holder."""
     seen = backend.look(name, LIMIT)
@@ -86,7 +63,7 @@ def steer(backend: RedisBackend, name: str) -> None:
 def test_a_slot_that_is_moved_is_followed(cluster: redis_cluster.RedisCluster, name: str) -> None:
     url = cluster.url.replace("://", f"://app:{redis.QUOTED}@")
     with closing(open_backend(url, {})) as holder, closing(open_backend(url, {})) as waiter:
-        grant = taken(holder, name, "host:1:a")
+        grant = take(holder, name, "host:1:a")
         assert isinstance(waiter.acquire(name, "host:2:b", TTL, LIMIT), Held)
         first = cluster.owner(name)
         assert cluster.move(name) is not first
@@ -98,7 +75,7 @@ def test_a_slot_that_is_moved_is_followed(cluster: redis_cluster.RedisCluster, n
         seen = waiter.look(name, LIMIT)
         assert (seen.state, [one.holder for one in seen.waiting or ()]) == (Look.HELD, ["host:2:b"])
         holder.release(grant, RECORD, LIMIT)
-        assert taken(waiter, name, "host:2:b").token > grant.token
+        assert take(waiter, name, "host:2:b").token > grant.token
 
 
 def test_who_waits_is_woken_after_a_move_that_it_has_not_seen(
@@ -131,7 +108,7 @@ def test_while_the_slot_moves_nobody_is_let_in_and_the_holder_goes_on(
     cluster: redis_cluster.RedisCluster, name: str
 ) -> None:
     with closing(open_backend(cluster.url, {})) as holder, closing(open_backend(cluster.url, {})) as other:
-        grant = taken(holder, name, "host:1:a")
+        grant = take(holder, name, "host:1:a")
         target = cluster.others(name)[0]
         source = cluster.begin_move(name, target)
         for moved in range(2):
@@ -151,7 +128,7 @@ def test_while_the_slot_moves_nobody_is_let_in_and_the_holder_goes_on(
 
 def test_a_node_that_has_all_keys_already_is_asked(cluster: redis_cluster.RedisCluster, name: str) -> None:
     with closing(open_backend(cluster.url, {})) as holder, closing(open_backend(cluster.url, {})) as other:
-        grant = taken(holder, name, "host:1:a")
+        grant = take(holder, name, "host:1:a")
         holder.mark(grant, "k", MARK, LIMIT)
         holder.write(grant, RECORD, LIMIT)
         assert isinstance(other.acquire(name, "host:2:b", TTL, LIMIT), Held)
@@ -164,7 +141,7 @@ def test_a_node_that_has_all_keys_already_is_asked(cluster: redis_cluster.RedisC
         cluster.end_move(name, target)
         holder.renew(grant, LIMIT)
         holder.release(grant, RECORD, LIMIT)
-        taken(other, name, "host:2:b")
+        take(other, name, "host:2:b")
 
 
 def test_a_holder_hears_what_is_asked_of_it_after_a_move(
@@ -172,7 +149,7 @@ def test_a_holder_hears_what_is_asked_of_it_after_a_move(
 ) -> None:
     """It asks the node that had the slot, which names another one: there it has to listen."""
     with closing(open_backend(cluster.url, {})) as holder, closing(open_backend(cluster.url, {})) as other:
-        grant = taken(holder, name, "host:1:a")
+        grant = take(holder, name, "host:1:a")
         target = cluster.move(name)
         never, end = os.pipe()
         listening = threading.Thread(target=holder.hold, args=(grant, calls.now() + TTL, never))
@@ -193,7 +170,7 @@ def test_every_node_is_asked_for_the_names(cluster: redis_cluster.RedisCluster) 
     names = sorted(f"list-{number}" for number in range(12))
     with closing(open_backend(cluster.url, {})) as backend:
         for name in names:
-            taken(backend, name, "host:1:a")
+            take(backend, name, "host:1:a")
         assert len({cluster.owner(name).port for name in names}) == redis_cluster.MASTERS
         assert [name for name in backend.list(LIMIT) if name.startswith("list-")] == names
         assert backend.look(names[0], LIMIT).state == Look.HELD
@@ -204,11 +181,37 @@ def test_the_nodes_of_the_address_are_tried_one_after_the_other(
 ) -> None:
     url = f"redis+cluster://127.0.0.1:1,{cluster.servers[2].address}"
     with closing(open_backend(url, {})) as backend:
-        taken(backend, name, "host:1:a")
+        take(backend, name, "host:1:a")
     with closing(open_backend("redis+cluster://127.0.0.1:1,127.0.0.1:2", {})) as backend:
         with pytest.raises(Unavailable) as no:
             backend.acquire(name, "host:1:a", TTL, LIMIT)
         assert all(f"127.0.0.1:{port}: connection refused" in str(no.value) for port in (1, 2)), no.value
+
+
+def test_of_a_silent_node_one_thing_is_said_whichever_was_asked_last(
+    cluster: redis_cluster.RedisCluster, tmp_path: Path
+) -> None:
+    """The others name the silent one first, and after a while say that the cluster is down."""
+    with Lab(tmp_path) as lab:
+        lab.lock = cluster.url
+        owner = cluster.owner(lab.name)
+        down = f"singleton-run: lock '{lab.name}': redis: {owner.address}: no answer in time; trying again"
+        with owner.stopped():
+            run = lab.start("--wait", "9s", "--ttl", "6s", command=lab.job())
+            assert run.wait() == UNAVAILABLE, run.said
+            until(lambda: cluster_is_down(cluster.others(lab.name)), "the others to miss it")
+        assert run.said.splitlines() == [down, f"singleton-run: redis: {owner.address}: no answer in time"]
+        cluster.wait()
+        lab.evidence.check(0)
+
+
+def cluster_is_down(servers: list[redis.Server]) -> bool:
+    """Whether these nodes say so."""
+    states = []
+    for server in servers:
+        with server.client() as client:
+            states.append("cluster_state:fail" in client.execute_command("CLUSTER", "INFO"))
+    return all(states)
 
 
 def test_one_node_is_named_where_it_is_not_the_locks(cluster: redis_cluster.RedisCluster, name: str) -> None:
@@ -223,7 +226,7 @@ def test_the_lock_outlives_its_node(replicated: redis_cluster.RedisCluster, name
         closing(open_backend(replicated.url, {})) as holder,
         closing(open_backend(replicated.url, {})) as waiter,
     ):
-        grant = taken(holder, name, "host:1:a")
+        grant = take(holder, name, "host:1:a")
         assert isinstance(waiter.acquire(name, "host:2:b", TTL, LIMIT), Held)
         first = replicated.owner(name)
         with first.client() as client:
@@ -236,7 +239,7 @@ def test_the_lock_outlives_its_node(replicated: redis_cluster.RedisCluster, name
         until(lambda: replicated.owner(name) in replicated.replicas_of(first), "the others to know it")
         until(lambda: isinstance(attempt(waiter, name, "host:2:b"), Held), "the waiter to be refused there")
         holder.release(grant, RECORD, LIMIT)
-        assert taken(waiter, name, "host:2:b").token > grant.token
+        assert take(waiter, name, "host:2:b").token > grant.token
 
 
 def test_a_command_runs_on_when_the_node_of_its_lock_is_killed(
@@ -278,6 +281,6 @@ def test_the_node_that_is_named_is_asked_next(text: str, place: tuple[str, int])
     assert nodes.follow(ServerError("ASK", text), ("asked", 1))
     flags += [nodes.asking]
     assert flags == [False, True]
-    nodes.pass_over(place)
+    nodes.pass_over(place, Broken("it is gone"))
     assert place not in nodes.candidates()
     assert not nodes.follow(ServerError("TRYAGAIN", ""), ("asked", 1))

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from operator import gt
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
 
-from singleton_run.api.contract import Grant, Held, Look
+from singleton_run.api.contract import Held, Look
 from singleton_run.errors import Lost, Unavailable
 from singleton_run.system import calls
 from singleton_run_redis import open_backend
-from singleton_run_redis.scripts import keys_of
+from singleton_run_redis.scripts import channels_of, keys_of
 from tests.servers.redis_quorum import Quorum, quorum
-from tests.support.backend_calls import LIMIT, LONG, Opened, refused, take
+from tests.support.backend_calls import LIMIT, LONG, Opened, holding, refused, renews, take, waiting
 from tests.support.harness import until
+from tests.support.proxy import DOWN, UP
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from singleton_run_redis.quorum import QuorumBackend
+    from tests.servers.redis import Server
 
     Open = Opened[QuorumBackend]
 
@@ -55,15 +58,6 @@ def minority(request: pytest.FixtureRequest, five: Quorum) -> Callable[[], Abstr
     """Two of the five are away, in one of three ways."""
     how = getattr(five, request.param)
     return lambda: how(1, 3)
-
-
-def holders(five: Quorum, name: str) -> list[str | None]:
-    """Whom the lock names on each server."""
-    found = []
-    for server in five.servers:
-        with server.client() as client:
-            found.append(client.hget(keys_of(name)[0], "holder"))
-    return found
 
 
 def in_the_background(pool: ThreadPoolExecutor, backend: QuorumBackend, held: Held) -> Callable[[], bool]:
@@ -139,11 +133,81 @@ def test_a_server_that_comes_back_empty_has_the_lock_again_after_a_renewal(
     grant = take(holder, name)
     with five.servers[2].client() as client:
         client.flushall()
-    assert holders(five, name).count(grant.holder) == 4
-    holder.renew(grant, LIMIT)
-    until(lambda: holders(five, name).count(grant.holder) == 5, "the lock to be there again")
+    assert five.holders(name).count(grant.holder) == 4
+    five.proxies[2].slow(0.01)  # its answer comes after those of a majority
+    try:
+        for _ in range(5):
+            holder.renew(grant, LIMIT)
+    finally:
+        five.proxies[2].mend()
+    until(lambda: five.holders(name).count(grant.holder) == 5, "the lock to be there again")
     holder.release(grant, RECORD, LIMIT)
-    assert holders(five, name) == [None] * 5
+    until(lambda: five.holders(name) == [None] * 5, "all to be free")
+
+
+def test_a_server_that_freed_it_late_has_the_lock_before_the_first_renewal(
+    five: Quorum, opened: Open, name: str
+) -> None:
+    holder = opened()
+    grant = take(holder, name)
+    with five.servers[2].client() as client:
+        client.delete(*keys_of(name))
+    wake, end = os.pipe()
+    with ThreadPoolExecutor(1) as pool:
+        hold = pool.submit(holder.hold, grant, calls.now() + LONG, wake)
+        try:
+            until(lambda: five.holders(name).count(grant.holder) == 5, "the lock to be there again")
+        finally:
+            os.write(end, b"1")
+        hold.result()
+    os.close(wake)
+    os.close(end)
+    holder.release(grant, RECORD, LIMIT)
+
+
+def test_what_is_told_while_a_renewal_waits_for_a_late_server_is_not_forgotten(
+    five: Quorum, opened: Open, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("singleton_run_redis.quorum.LINGER", LIMIT)
+    holder = opened()
+    grant = take(holder, name)
+    with ThreadPoolExecutor(1) as pool:
+        wake, end = os.pipe()
+        hold = pool.submit(holder.hold, grant, calls.now() + LONG, wake)
+        until(lambda: subscribed(five) == 5, "the holder to listen everywhere")
+        os.write(end, b"1")
+        hold.result()
+        five.proxies[2].deafen(UP, DOWN)
+        try:
+            before = left(five, name)
+            renewal = pool.submit(holder.renew, grant, LIMIT)
+            until(lambda: sum(map(gt, left(five, name), before)) == 4, "the other four to have renewed")
+            for server in five.servers[:2]:
+                with server.client() as client:
+                    client.publish(channels_of(name, grant.holder)[1], "")
+            nodes = holder._masters.nodes  # noqa: SLF001 - nothing else shows that it has heard
+            until(lambda: sum(node.pushed for node in nodes) == 2, "the holder to have heard both")
+        finally:
+            five.proxies[2].mend()
+        renewal.result()
+        os.read(wake, 1)
+        again = pool.submit(holder.hold, grant, calls.now() + LONG, wake)
+        try:
+            until(again.done, "the hold to return")
+        finally:
+            os.write(end, b"1")
+    os.close(wake)
+    os.close(end)
+    holder.release(grant, RECORD, LIMIT)
+
+
+def left(five: Quorum, name: str) -> list[int]:
+    """When the lock ends on each server, in milliseconds."""
+    found = []
+    for server in five.servers:
+        with server.client() as client:
+            found.append(client.pexpiretime(keys_of(name)[0]))
+    return found
 
 
 # A majority is away.
@@ -158,7 +222,7 @@ def test_without_a_majority_nothing_is_granted_and_what_was_taken_is_given_back(
         with pytest.raises(Unavailable, match="fewer than 3 of 5"):
             opened().acquire(name, "host:1:a", LONG, 1.0)
         assert calls.now() < began + 1.0 + SLACK
-    until(lambda: holders(five, name) == [None] * 5, "all to be free")
+    until(lambda: five.holders(name) == [None] * 5, "all to be free")
 
 
 @pytest.mark.parametrize("how", ["killed", "stopped", "swallowed"])
@@ -172,15 +236,6 @@ def test_without_a_majority_nothing_is_renewed_and_afterwards_it_is_the_same_loc
     until(lambda: renews(holder, grant), "it to be renewed")
 
 
-def renews(backend: QuorumBackend, grant: Grant) -> bool:
-    """Whether it can be renewed now. A loss is raised."""
-    try:
-        backend.renew(grant, LIMIT)
-    except Unavailable:
-        return False
-    return True
-
-
 def test_a_server_that_forgot_too_early_lets_another_in_whose_token_is_greater(
     five: Quorum, opened: Open, name: str
 ) -> None:
@@ -191,7 +246,7 @@ def test_a_server_that_forgot_too_early_lets_another_in_whose_token_is_greater(
         with five.servers[2].client() as client:
             client.flushall()
     holder.close()
-    until(lambda: holders(five, name)[:2] == [grant.holder] * 2, "the lock on two servers")
+    until(lambda: five.holders(name)[:2] == [grant.holder] * 2, "the lock on two servers")
     with five.killed(0):
         again = take(other, name, "host:2:b")
     assert again.token > grant.token
@@ -215,22 +270,28 @@ def test_a_lock_that_a_majority_has_lost_is_lost(five: Quorum, opened: Open, nam
             client.flushall()
     with pytest.raises(Lost):
         holder.renew(grant, LIMIT)
-    assert holders(five, name)[:3] == [None] * 3
+    assert five.holders(name)[:3] == [None] * 3
 
 
+@pytest.mark.parametrize("had_waited", [False, True], ids=["taken at once", "after a wait"])
 def test_a_lock_that_is_deleted_without_a_word_is_noticed_at_once(
-    five: Quorum, opened: Open, name: str
+    five: Quorum, opened: Open, name: str, *, had_waited: bool
 ) -> None:
     holder = opened()
-    grant = take(holder, name)
+    if had_waited:
+        first = opened()
+        grant = take(first, name)
+        with waiting(holder, refused(holder, name)) as ends:
+            until(lambda: waiting_at(five, name) == 5, "it to listen everywhere")
+            first.release(grant, RECORD, LIMIT)
+            ends()
+    grant = take(holder, name, "host:2:b")
     wake, end = os.pipe()
     with ThreadPoolExecutor(1) as pool:
         hold = pool.submit(holder.hold, grant, calls.now() + LONG, wake)
         try:
-            until(lambda: subscribed(five, name) == 5, "the holder to listen everywhere")
-            for server in five.servers:
-                with server.client() as client:
-                    client.delete(keys_of(name)[0])
+            until(lambda: subscribed(five) == 5, "the holder to listen everywhere")
+            delete_silently(five.servers, name)
             until(hold.done, "the hold to return")
         finally:
             os.write(end, b".")
@@ -240,13 +301,45 @@ def test_a_lock_that_is_deleted_without_a_word_is_noticed_at_once(
         holder.renew(grant, LIMIT)
 
 
-def subscribed(five: Quorum, name: str) -> int:
-    """On how many servers somebody has been asked about the lock's key after he listened."""
+def test_a_lock_is_watched_on_after_a_server_has_got_it_back(five: Quorum, opened: Open, name: str) -> None:
+    """Our own change of the key ends the server's tracking of it, unless the key is read afterwards."""
+    holder = opened()
+    grant = take(holder, name)
+    delete_silently(five.servers[:1], name)
+    with holding(holder, grant) as ends:
+        until(lambda: five.holders(name) == [grant.holder] * 5, "the first server to have it again")
+        delete_silently(five.servers, name)
+        ends()
+
+
+def test_a_lock_that_is_taken_by_a_connection_that_has_held_before_is_watched(
+    five: Quorum, opened: Open, name: str
+) -> None:
+    holder = opened()
+    first = take(holder, name)
+    with holding(holder, first) as ends:
+        until(lambda: subscribed(five) == 5, "the holder to listen everywhere")
+        delete_silently(five.servers, name)
+        ends()
+    grant = take(holder, name)
+    with holding(holder, grant) as ends:
+        delete_silently(five.servers, name)
+        ends()
+
+
+def delete_silently(servers: Sequence[Server], name: str) -> None:
+    """Delete the lock's key by hand, and tell nobody."""
+    for server in servers:
+        with server.client() as client:
+            client.delete(keys_of(name)[0])
+
+
+def subscribed(five: Quorum) -> int:
+    """On how many servers somebody has asked for something after he had asked to be told of changes."""
     count = 0
     for server in five.servers:
         with server.client() as client:
-            channel = f"singleton-run:{{{name}}}:wake"
-            count += client.pubsub_numsub(channel)[0][1] > 0 and int(client.info()["tracking_total_keys"]) > 0
+            count += any("t" in one["flags"] and one["cmd"] == "evalsha" for one in client.client_list())
     return count
 
 
@@ -256,7 +349,7 @@ def test_a_foreign_lock_on_a_majority_keeps_us_out_and_nothing_of_ours_is_left(
     for server in five.servers[:3]:
         server.take_lock(name)
     assert refused(opened(), name).holder == "somebody"
-    assert holders(five, name) == ["somebody"] * 3 + [None] * 2
+    assert five.holders(name) == ["somebody"] * 3 + [None] * 2
 
 
 # Tokens, records and controls meet in any two majorities.

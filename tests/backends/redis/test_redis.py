@@ -147,6 +147,37 @@ def test_a_hand_over_takes_as_many_commands_with_many_waiters(
     assert all_commands[0] == all_commands[1]
 
 
+def test_whoever_got_it_asks_for_nothing_more_while_its_command_starts(
+    server: redis.Server, opened: Open, name: str
+) -> None:
+    def asked() -> list[int]:
+        """How many scripts there were, and how often somebody asked to be told of changes."""
+        with server.client() as client:
+            told = client.info("commandstats")
+        words = ("evalsha", "client|tracking")
+        return [int(told.get(f"cmdstat_{word}", {}).get("calls", 0)) for word in words]
+
+    holder = opened()
+    grant = take(holder, name)
+    with waiting(server, opened, name, 1) as (waiter_,):
+        holder.release(grant, RECORD, LIMIT)
+        waiter_.ends()
+        mine = take(waiter_.backend, name, waiter(0))
+        before = asked()
+        with ended() as wake:
+            waiter_.backend.hold(mine, calls.now() + LONG, wake)
+        assert asked() == before
+
+
+@contextmanager
+def ended() -> Iterator[int]:
+    """A descriptor that interrupts at once."""
+    wake, end = os.pipe()
+    os.close(end)
+    yield wake
+    os.close(wake)
+
+
 def test_a_waiter_that_died_is_passed_over_at_once(server: redis.Server, opened: Open, name: str) -> None:
     holder = opened()
     grant = take(holder, name)
@@ -179,7 +210,7 @@ def test_a_waiter_whose_connection_broke_keeps_its_place(
         with pytest.raises(Unavailable):
             kill_connection(server, waiters[0])
         again = Waiting(waiters[0].backend, refused(waiters[0].backend, name, waiter(0)))
-        until(lambda: not again.woken and again.backend._session.listens, "it to listen again")
+        until(lambda: not again.woken and again.backend._session._channels, "it to listen again")
         holder.release(grant, RECORD, LIMIT)
         again.ends()
         take(again.backend, name, waiter(0))

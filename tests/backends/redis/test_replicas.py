@@ -15,7 +15,7 @@ from tests.servers import redis
 from tests.support.harness import Lab, until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 LIMIT = 5.0
@@ -77,7 +77,7 @@ def test_what_was_granted_is_on_the_replica(pair: Pair) -> None:
 def test_without_the_option_nobody_is_waited_for(pair: Pair) -> None:
     with closing(open_backend(pair.primary.url, {})) as backend, pair.replica.stopped():
         before = pair.waits()
-        grant = backend.acquire("two", "host:1:a", TTL, SHORT)
+        grant = backend.acquire("two", "host:1:a", TTL, LIMIT)
         assert isinstance(grant, Grant)
         backend.release(grant, RECORD, LIMIT)
         assert pair.waits() == before
@@ -93,17 +93,23 @@ def test_what_the_replica_has_not_does_not_count(pair: Pair) -> None:
                 partial(backend.renew, grant, SHORT),
                 partial(backend.mark, grant, "k", MARK, SHORT),
             ):
-                with pytest.raises(Unavailable, match="0 of 1 replicas"):
-                    act()
+                until(lambda: "0 of 1 replicas" in trouble(act), "the server to say how many have it")  # noqa: B023 - at once
         backend.renew(grant, LIMIT)
         assert isinstance(backend.acquire("four", "host:1:a", TTL, LIMIT), Grant)
+
+
+def trouble(act: Callable[[], object]) -> str:
+    """Why a call failed, as it must. On a busy machine it may be over before the server's answer comes."""
+    with pytest.raises(Unavailable) as no:
+        act()
+    return str(no.value)
 
 
 def test_no_command_is_started_that_no_replica_knows_of(pair: Pair, tmp_path: Path) -> None:
     with Lab(tmp_path) as lab:
         lab.lock = f"{pair.primary.url}?replicas=1"
         with pair.replica.stopped():
-            run = lab.start("--wait", "1s", "--ttl", "6s", command=lab.job())
+            run = lab.start("--wait", "4s", "--ttl", "6s", command=lab.job())
             assert run.wait() == UNAVAILABLE
             assert "0 of 1 replicas have it in time: see INFO replication" in run.said
         again = lab.start("--ttl", "6s", command=lab.job())

@@ -15,15 +15,14 @@ from singleton_run.errors import UNAVAILABLE, UNUSABLE, Failure, Lost, Unavailab
 from singleton_run.system import calls
 from singleton_run_redis import open_backend
 from tests.servers import redis
+from tests.support.backend_calls import LIMIT, attempt, renews, take
 from tests.support.harness import Lab, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from singleton_run_redis.backend import RedisBackend
 
-LIMIT = 5.0
 TTL = 60.0
 RECORD = {"version": 1, "state": "succeeded", "token": 1, "holder": "h", "runs": []}
 
@@ -32,23 +31,6 @@ RECORD = {"version": 1, "state": "succeeded", "token": 1, "holder": "h", "runs":
 def watched() -> Iterator[redis.Watched]:
     with redis.watched() as watched:
         yield watched
-
-
-def acquire(backend: RedisBackend, name: str, holder: str) -> Grant | Held | None:
-    """One attempt; None where the server is away."""
-    try:
-        return backend.acquire(name, holder, TTL, LIMIT)
-    except Unavailable:
-        return None
-
-
-def renews(backend: RedisBackend, grant: Grant) -> bool:
-    """Whether a renewal succeeds. Raises Lost."""
-    try:
-        backend.renew(grant, LIMIT)
-    except Unavailable:
-        return False
-    return True
 
 
 def replicated(server: redis.Server) -> None:
@@ -64,8 +46,7 @@ def test_a_fail_over_while_one_holds_and_another_waits(watched: redis.Watched, h
         closing(open_backend(watched.url, {})) as holder,
         closing(open_backend(watched.url, {})) as waiter,
     ):
-        grant = holder.acquire(name, "host:1:a", TTL, LIMIT)
-        assert isinstance(grant, Grant)
+        grant = take(holder, name, ttl=TTL)
         assert isinstance(waiter.acquire(name, "host:2:b", TTL, LIMIT), Held)
         first = watched.primary()
         replicated(first)
@@ -75,9 +56,9 @@ def test_a_fail_over_while_one_holds_and_another_waits(watched: redis.Watched, h
             first.send(signal.SIGSTOP)
         until(lambda: watched.primary() is not first, "the Sentinels to choose another primary")
         until(lambda: renews(holder, grant), "the lock to be renewed on the new primary")
-        until(lambda: isinstance(acquire(waiter, name, "host:2:b"), Held), "the waiter to be refused there")
+        until(lambda: isinstance(attempt(waiter, name, "host:2:b"), Held), "the waiter to be refused there")
         holder.release(grant, RECORD, LIMIT)
-        got = acquire(waiter, name, "host:2:b")
+        got = attempt(waiter, name, "host:2:b")
         assert isinstance(got, Grant)
         assert got.token > grant.token
 
@@ -94,16 +75,17 @@ def test_a_token_grows_over_a_fail_over_that_loses_the_lock(watched: redis.Watch
         for server in watched.servers:
             if server is not first:
                 with server.client() as client:
-                    client.execute_command("CLIENT", "KILL", "TYPE", "master")
+                    # In this order, or it may follow again before it can't any more.
                     client.config_set("masterauth", "wrong", "masteruser", "nobody")
-        grant = acquire(holder, name, "host:1:a")
+                    client.execute_command("CLIENT", "KILL", "TYPE", "master")
+        grant = attempt(holder, name, "host:1:a")
         assert isinstance(grant, Grant)
         first.kill()
         until(lambda: watched.primary() is not first, "the Sentinels to choose another primary")
         found: list[Grant] = []
 
         def takes() -> bool:
-            got = acquire(other, name, "host:2:b")
+            got = attempt(other, name, "host:2:b")
             found.extend([got] if isinstance(got, Grant) else [])
             return bool(found)
 
@@ -132,7 +114,7 @@ def test_the_sentinels_are_asked_one_after_the_other(watched: redis.Watched) -> 
     dead, alive = watched.sentinels[0], watched.sentinels[1]
     dead.kill()
     with closing(open_backend(f"redis+sentinel://{dead.address},{alive.address}/locks", {})) as backend:
-        assert isinstance(acquire(backend, "one", "host:1:a"), Grant)
+        assert isinstance(attempt(backend, "one", "host:1:a"), Grant)
     for lock, status, words in (
         (f"redis+sentinel://{alive.address}/nothing", UNUSABLE, "no Sentinel watches over 'nothing'"),
         (f"redis+sentinel://{dead.address}/locks", UNAVAILABLE, f"{dead.address}: connection refused"),
@@ -148,7 +130,7 @@ def test_a_wait_ends_when_the_primary_is_gone(watched: redis.Watched) -> None:
         closing(open_backend(watched.url, {})) as holder,
         closing(open_backend(watched.url, {})) as waiter,
     ):
-        assert isinstance(acquire(holder, "two", "host:1:a"), Grant)
+        assert isinstance(attempt(holder, "two", "host:1:a"), Grant)
         held = waiter.acquire("two", "host:2:b", TTL, LIMIT)
         assert isinstance(held, Held)
         never, end = os.pipe()

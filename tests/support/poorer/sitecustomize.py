@@ -1,11 +1,12 @@
 """Makes this Python one that was built for an older system: put its folder first on PYTHONPATH.
 
-WITHOUT names what `os` lacks. The word `setsid` takes away that argument of posix_spawn alone.
+WITHOUT names what `os` and `posix` lack. The word `setsid` takes away that argument of posix_spawn alone.
 """
 
 from __future__ import annotations
 
 import os
+import posix
 from typing import Any
 
 _spawn = os.posix_spawn
@@ -19,6 +20,7 @@ def _without_setsid(*arguments: Any, **options: Any) -> int:
 
 for _name in os.environ["WITHOUT"].split():
     if _name == "setsid":
-        os.posix_spawn = _without_setsid
+        os.posix_spawn = posix.posix_spawn = _without_setsid
     else:
         delattr(os, _name)
+        delattr(posix, _name)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import posix
 
 _fork = os.fork
 
@@ -20,4 +21,4 @@ def _refused() -> int:
     raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
 
-os.fork = _refused
+os.fork = posix.fork = _refused

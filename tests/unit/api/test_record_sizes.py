@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from singleton_run.api import record
+from singleton_run.api.contract import Grant
 from singleton_run.names import LONGEST
 from singleton_run.schedule import cron_expression, slot_rules
 from singleton_run.system import fastjson
@@ -43,8 +45,10 @@ def runs(draw: st.DrawFn) -> tuple[Any, ...]:
 
 def written(run: dict[str, Any]) -> dict[str, Any]:
     """A record as the next one reads it."""
-    found = record.parsed(fastjson.dumps(run))
+    text = fastjson.dumps(run)
+    found = record.parsed(text)
     assert found == run
+    assert record.parsed_last(text) == record.without_earlier(run)
     assert found["state"] != record.UNREADABLE
     return found
 
@@ -78,3 +82,19 @@ def test_what_a_stranger_wrote_of_a_slot_makes_no_record_unreadable(slot: dict[s
     before = record.started(None, "n", "h", 1, 1.0)
     found = record.parsed(fastjson.dumps({**before, "slot": slot}))
     written(record.started(found, "n", "h", 2, 2.0))
+
+
+@given(text=st.text(max_size=30))
+def test_the_earlier_runs_are_read_only_when_they_are_needed(text: str) -> None:
+    run = record.started(record.started(None, "n", "h", 1, 1.0), "n", 'h,"runs":[]}', 2, 2.0)
+    whole = fastjson.dumps(run)
+    damaged = whole[: whole.rindex("{")] + text + "]}"
+    grant = Grant("n", "h", 3, 1.0, {}, damaged)
+    assert grant.last_run() == record.without_earlier(run)
+    assert grant.record == record.parsed(damaged)
+    assert Grant("n", "h", 3, 1.0, {}, whole).as_dict()["record"] == run
+
+
+@pytest.mark.parametrize("text", ["", "x", "{}", '{"version":1}', '{"version":1,"runs":[]}', ',"runs":[]}'])
+def test_what_is_no_record_is_none_without_its_earlier_runs_either(text: str) -> None:
+    assert record.parsed_last(text) == record.without_earlier(record.unreadable())

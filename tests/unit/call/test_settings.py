@@ -366,7 +366,7 @@ def test_the_command_is_told_of_its_turn_and_nothing_of_our_options() -> None:
         "SINGLETON_TTL": "30",
         "SINGLETON_ID": "t1",
     }
-    assert len(held.split()) == 1
+    assert len(held.split()) == 2
     assert environ == {**before, **kept, **stale}
 
 

@@ -67,6 +67,18 @@ def test_each_event_is_an_object_for_programs_as_the_schema_says(event: str) -> 
     assert line["since"] == "1970-01-01T00:00:01.500Z"
 
 
+def test_a_lock_that_was_not_waited_for_is_no_field() -> None:
+    line = as_object({"event": "started", "level": "info", "name": "job", "pid": 7}, None, "said")
+    schemas.check("log", line)
+    assert "waited" not in line
+
+
+@pytest.mark.parametrize(("number", "said"), [(1, "1 was missed"), (2, "2 were missed")])
+def test_missed_slots_are_counted_in_words_that_fit(number: float, said: str) -> None:
+    facts = {"event": "missed", "level": "warning", "name": "job", "number": float(number)}
+    assert sentence(facts, None) == f"before this slot of 'job' {said}"
+
+
 @pytest.mark.parametrize("event", SENTENCES)
 def test_an_event_has_one_name_in_the_log_and_for_hooks(event: str) -> None:
     told = translated(event, {**FACTS, **SLOT})
