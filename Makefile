@@ -78,7 +78,7 @@ test-process: $(VENV)/dev ## run those that start processes and no server: 4 min
 test-servers: $(VENV)/dev ## run those on real servers: 8 min
 	$(PYTEST) -m servers $(ARGS)
 
-test: $(VENV)/dev ## run all tests: 12 min
+test: $(VENV)/dev ## run all tests: 20 min
 	$(PYTEST) $(ARGS)
 
 test-standalone: ## run those that see it from outside on the built executable: 5 min
@@ -95,7 +95,7 @@ audit: $(VENV)/dev ## look up known weaknesses of what an installation has
 	$(PY) -m tests.project.audit $(VENV)/audit
 
 # Compiled again, or what was edited since would be measured with its compilation: twice the time.
-bench: $(VENV)/dev ## measure what it costs; ARGS=NAME for one measurement
+bench: $(VENV)/dev ## measure what it costs; ARGS=NAME for one measurement, NAME.TABLE for a table
 	@$(PY) -m compileall -q singleton_run backends
 	$(PY) -m bench $(ARGS)
 
@@ -112,9 +112,16 @@ faults: $(VENV)/dev ## play faults on real servers, ROUNDS times each: 40 min a 
 	@status=0; $(PY) -m tests.faults --rounds $(ROUNDS) $(ARGS) >> $(VENV)/faults.jsonl || status=$$?; \
 	  $(PY) -m tests.faults table $(VENV)/faults.jsonl; exit $$status
 
-dist: $(VENV)/dev ## build wheel and sdist, and their SHA-256 sums
+# The machines for which there is a wheel with the executable. `make dist MACHINES='x86_64 aarch64'` makes one for 64-bit
+# Arm too: until somebody has run commands there, a release has none, and pip takes the one for any platform.
+MACHINES ?= x86_64
+dist: $(VENV)/dev ## build sdist, wheels, the executable, and their SHA-256 sums
 	rm -rf dist
 	$(PY) -m hatchling build -d dist
+	@for machine in $(MACHINES); do \
+	  $(PY) packaging/standalone/build.py $$machine && \
+	  $(PY) packaging/wheel.py dist/*-any.whl dist/singleton-run-linux-$$machine || exit 1; \
+	done
 	cd dist && sha256sum -- * > SHA256SUMS
 
 # What it stands on is built once and kept outside the tree, as kube-apiserver is.

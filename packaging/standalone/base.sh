@@ -1,5 +1,5 @@
 #!/bin/bash
-# Build what the executable stands on: musl, OpenSSL's client half, libpq, and CPython as a library.
+# Build what the executable stands on: musl, OpenSSL's client half, zlib, libpq, and CPython as a library.
 #
 #   base.sh SOURCES WORK PREFIX [CROSS]
 #
@@ -71,6 +71,14 @@ build_openssl() {
     cp "$work/stage/usr/lib/"*.a "$prefix/lib/"
 }
 
+build_zlib() {
+    cd "$work" && rm -rf zlib && cp -r "$sources/zlib" zlib && cd zlib
+    CC=static-cc AR=static-ar RANLIB=static-ranlib ./configure --static --prefix="$prefix"
+    make -j"$jobs" libz.a
+    install -m 644 libz.a "$prefix/lib/"
+    install -m 644 zlib.h zconf.h "$prefix/include/"
+}
+
 build_libpq() {
     cd "$work" && rm -rf postgresql && cp -r "$sources/postgresql" postgresql && cd postgresql
     CC=static-cc AR=static-ar RANLIB=static-ranlib CPPFLAGS="-I$prefix/include" LDFLAGS="-L$prefix/lib" ./configure \
@@ -90,6 +98,11 @@ build_python() {
     : >Modules/Setup.stdlib.in
     cp "$(dirname "$recipe")/Setup.local" Modules/Setup.local
     sed -i "s|@PREFIX@|$prefix|g" Modules/Setup.local
+    # Instructions that adapt themselves write into the functions' code, and each process would have to copy these pages. A
+    # turn is too short to gain from them. A CPython without GIL has none either.
+    sed -i 's/^\(#define ENABLE_SPECIALIZATION\) 1$/\1 0/' Include/internal/pycore_code.h
+    # After each fork it would count our threads, to warn of them: there is one.
+    sed -i 's|fopen("/proc/self/stat", "r")|NULL|' Modules/posixmodule.c
     CC=static-cc AR=static-ar RANLIB=static-ranlib OPT='-DNDEBUG -O2' ./configure \
         --prefix=/usr --disable-shared --without-ensurepip --disable-test-modules --without-doc-strings --without-static-libpython \
         --with-builtin-hashlib-hashes=blake2 --with-openssl="$prefix" --without-readline --without-mimalloc --with-pkg-config=no \
@@ -114,3 +127,4 @@ step musl
 step openssl
 step libpq
 step python
+step zlib

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import image
 import parts
 from sources import HERE, Unbuildable, install_wheels, sources, unpack, wheels
 
@@ -33,7 +34,8 @@ TRIPLETS = {"x86_64": "", "aarch64": "aarch64-linux-gnu"}
 _NEEDED = ("gcc", "make", "perl", "flex", "bison")
 _DONE = "done"
 _KEPT_FOR = 7 * 86400.0
-LIBRARIES = ("-lpq", "-lpgcommon_shlib", "-lpgport_shlib", "-lssl", "-lcrypto", "-lm")
+SOURCES = ("main.c", "packed.c", "system.c", "signals.c", "libpq.c")
+LIBRARIES = ("-lpq", "-lpgcommon_shlib", "-lpgport_shlib", "-lssl", "-lcrypto", "-lz", "-lm")
 
 
 def kept() -> Path:
@@ -139,7 +141,8 @@ def plant(tree: Path, prefix: Path, installed: Path) -> None:
                 shutil.copy(file, tree / "shims" / folder / file.name)
     (tree / "packages").symlink_to(installed)
     (tree / "stdlib").symlink_to(prefix / "lib/python3.13")
-    shutil.copy(HERE / "entry.py", tree / "entry.py")
+    shutil.copytree(HERE / "start", tree / "start")
+    shutil.copy(HERE / "prepared.py", tree / "prepared.py")
 
 
 def write_zones(installed: Path, out: Path) -> None:
@@ -168,35 +171,39 @@ def write_zones(installed: Path, out: Path) -> None:
     (out / "zones.h").write_text(head + "".join(lines) + "};\n", encoding="ascii")
 
 
-def link(prefix: Path, out: Path, made: Path, *flags: str) -> None:
+def link(prefix: Path, out: Path, made: Path, *more: str) -> None:
     """Compile our C files and link them with the base, without symbols. Raises Unbuildable."""
-    files = [str(HERE / "native" / name) for name in ("main.c", "system.c", "signals.c", "libpq.c")]
-    command = [
-        f"{prefix}/bin/static-cc",
+    files = [str(HERE / "native" / name) for name in SOURCES]
+    compile_c(
+        prefix,
+        made,
+        *files,
+        *more,
         "-Wall",
         "-Werror",
-        *flags,
-        "-o",
-        str(made),
-        *files,
         f"-I{prefix}/include/python3.13",
         f"-I{out}",
         f"-Wa,-I,{out}",
         f"-ffile-prefix-map={HERE}=.",
         f"-ffile-prefix-map={out}=.",
-        f"-L{prefix}/lib",
         f"{prefix}/lib/libpython3.13.a",
         *LIBRARIES,
         "-Wl,--wrap=_PyConfig_InitPathConfig",
         "-Wl,--gc-sections",
+        f"-Wl,--script={HERE}/native/no_unwinding.ld",
         "-Wl,--build-id=none",
         "-Wl,-z,noexecstack,-z,relro",
-    ]
-    if subprocess.run(command, check=False).returncode:
-        raise Unbuildable("the executable can't be linked: see the words above")
+    )
     subprocess.run(
         [f"{prefix}/bin/static-strip", "--strip-all", "--remove-section=.comment", str(made)], check=True
     )
+
+
+def compile_c(prefix: Path, made: Path, *words: str) -> None:
+    """Make a program by the base's compiler. Raises Unbuildable."""
+    command = [f"{prefix}/bin/static-cc", "-o", str(made), f"-I{prefix}/include", f"-L{prefix}/lib", *words]
+    if subprocess.run(command, check=False).returncode:
+        raise Unbuildable(f"{made.name} can't be linked: see the words above")
 
 
 def finished(machine: str) -> Path:
@@ -220,23 +227,44 @@ def make(machine: str, out: Path) -> None:
     plant(out / "tree", host, installed)
     parts.write_texts(prefix / "licences", installed, out / "tree")
     environ = {"PATH": os.defpath, "PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"}
+    pack = out / "pack"
+    compile_c(host, pack, str(HERE / "native/pack.c"), "-lz")
     options = ["-S", "-B", "-X", "no_debug_ranges"]
-    command = [f"{host}/bin/python3.13", *options, str(HERE / "modules.py"), str(out / "tree"), str(out)]
+    words = [str(HERE / "modules.py"), str(out / "tree"), str(out), str(pack)]
+    command = [f"{host}/bin/python3.13", *options, *words]
     if subprocess.run(command, env=environ, check=False).returncode:
         raise Unbuildable("the modules can't be compiled: see the words above")
     write_zones(installed, out)
     made = out / name_of(machine)
-    link(prefix, out, made)
+    if TRIPLETS[machine]:  # it can't be started here, so there is no image
+        link(prefix, out, made)
+    else:
+        link(
+            prefix,
+            out,
+            out / "first",
+            *image.FLAGS,
+            f"-Wl,-Map={out}/first.map",
+            str(HERE / "native/image.c"),
+        )
+        image.write(out / "first", out / "first.map", made)
     link(prefix, out, out / "importer", "-DIMPORTER")
     parts.write_beside(made, out / "tree/licences.txt")
     shutil.rmtree(out / "tree")
+    for file in ("pack", "first", "first.map"):
+        (out / file).unlink(missing_ok=True)
 
 
 def _inputs() -> str:
     """A digest of all inputs of the executable."""
     digest = hashlib.sha256(f"{_recipe()} {wheels()}".encode())
     folders = [HERE, PROJECT / "singleton_run", PROJECT / "backends"]
-    files = [path for folder in folders for path in folder.rglob("*") if path.suffix in (".py", ".c", ".sh")]
+    files = [
+        path
+        for folder in folders
+        for path in folder.rglob("*")
+        if path.suffix in (".py", ".c", ".h", ".ld", ".sh")
+    ]
     for path in sorted([*files, PROJECT / "LICENSE"]):
         digest.update(f"{path.relative_to(PROJECT)} ".encode() + path.read_bytes())
     return digest.hexdigest()[:12]

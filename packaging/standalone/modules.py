@@ -1,11 +1,12 @@
-"""Finds every module that the executable needs, compiles it, and writes all as one blob with a table in C.
+"""Finds every module that the executable needs, compiles it, and writes them as blobs with tables in C.
 
-    python3.13 -I -S modules.py TREE OUT
+    python3.13 -S modules.py TREE OUT PACK
 
 That Python is the one that is linked into the executable. TREE has the folders `own` (this project), `shims`,
 `packages` and `stdlib`, which are searched in this order. The program imports each module of ours, and each
 module that these import inside of functions: the loaded modules are the needed ones. It is an error if a
-module of ours can't be imported, or imports a module that is neither in TREE nor in LEFT_OUT.
+module of ours can't be imported, or imports a module that is neither in TREE nor in LEFT_OUT. PACK is
+native/pack.c, compiled.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ BESIDE = (
     "zoneinfo",
 )
 # Our own modules in C, and the import statement's own.
-MADE_IN_C = ("_singleton_run", "_libpq", "_frozen_importlib", "_frozen_importlib_external")
+MADE_IN_C = ("_singleton_run", "_libpq", "_packed", "_frozen_importlib", "_frozen_importlib_external")
 # What we never ask for, and what stands in its place: we show texts as they are, `:boom:` too. rich reads
 # themes from files by configparser, and keeps what a click does by pickle; pathlib has Windows' paths.
 EMPTIED = {
@@ -67,11 +68,19 @@ EMPTIED = {
     "ntpath": b"\n",
     "pickle": b"dumps = loads = None\n",
     "rich._emoji_codes": b"EMOJI = {}\n",
+    # Each `from __future__ import annotations` loads it, for a name that nobody looks at.
+    "__future__": b"annotations = absolute_import = division = print_function = unicode_literals = None\n",
 }
 # Python's own import statement, under the names that CPython asks for. zipimport isn't among them.
 IMPORT_STATEMENT = {
     "_frozen_importlib": "importlib/_bootstrap",
-    "_frozen_importlib_external": "importlib/_bootstrap_external",
+    "_whole_importlib_external": "importlib/_bootstrap_external",
+}
+# What every start of CPython loads, in a form that loads less: its file in `start`, and whether it is a
+# package.
+STARTING = {
+    "_frozen_importlib_external": ("importlib_external", False),
+    "encodings": ("encodings", True),
 }
 # Only other systems, other kinds of terminals, or other programs import these.
 NEVER = (
@@ -126,7 +135,7 @@ class _Missing:
     def __call__(self, *words): return 0
     def __getattr__(self, name): return _Missing()
 module = type(sys)
-for name in ("_singleton_run", "_libpq"):
+for name in ("_singleton_run", "_libpq", "_packed"):
     made = sys.modules[name] = module(name)
     made.__getattr__ = lambda name: _Missing()
 before = set(sys.modules)
@@ -270,50 +279,84 @@ def newest_widths(folder: str) -> str:
     return ".".join(max(numbers, key=lambda parts: [int(part) for part in parts]))
 
 
-def write(found: dict[str, tuple[str, bool]], out: str) -> None:
-    """Write OUT/modules.bin, OUT/modules.h and OUT/modules.txt."""
-    places: dict[str, tuple[int, int]] = {}
-    lines, names = [], []
-    with open(f"{out}/modules.bin", "wb") as blob:
+def write(found: dict[str, tuple[str, bool]], prepared: set[str], out: str, pack: str) -> None:
+    """Write the files of OUT: modules.h and prepared.bin, packed.h and packed.bin, and modules.txt.
+
+    `prepared` are the modules that are loaded at each start. The program `pack` compresses all others.
+    """
+    frozen, packed = [], []
+    with open(f"{out}/prepared.bin", "wb") as loaded, open(f"{out}/packed.bin", "wb") as rest:
         for name, (path, is_package) in sorted(found.items()):
             if not path:
                 continue
-            if path not in places:  # os.path is posixpath
-                with open(path, "rb") as file:
-                    source = EMPTIED.get(name) or file.read()
-                shown = f"{name.replace('.', '/')}.py"  # the same name wherever the file is
-                code = marshal.dumps(compile(source, shown, "exec", dont_inherit=True, optimize=2))
-                places[path] = blob.tell(), len(code)
-                blob.write(code)
-            start, size = places[path]
-            lines.append(f'    {{"{name}", MODULE({start}), {size}, {int(is_package)}}},')
-            names.append(name)
-    with open(f"{out}/modules.h", "w", encoding="ascii") as header:
-        header.write("\n".join([_HEAD, *lines, "    {0, 0, 0, 0},\n};\n"]))
-    with open(f"{out}/modules.txt", "w", encoding="ascii") as listed:
-        listed.write("".join(f"{name}\n" for name in names))
+            code = _compiled(name, path)
+            if name in prepared:
+                place = f"prepared_data + {loaded.tell()}, {len(code)}"
+                frozen.append(f'    {{"{name}", {place}, {int(is_package)}}},')
+                loaded.write(code)
+            else:
+                done = subprocess.run([pack], input=code, stdout=subprocess.PIPE, check=True)
+                place = f"{rest.tell()}, {len(done.stdout)}, {len(code)}"
+                packed.append(f'    {{"{name}", {place}, {int(is_package)}}},')
+                rest.write(done.stdout)
+    _write_lines(f"{out}/modules.h", [_FROZEN, *frozen, "    {0, 0, 0, 0},", "};"])
+    _write_lines(f"{out}/packed.h", [_PACKED, *packed, "};"])
+    _write_lines(f"{out}/modules.txt", sorted(name for name, (path, _) in found.items() if path))
 
 
-_HEAD = """\
-/* Every module, compiled. Written by modules.py. */
-__asm__(".section .rodata\\n.balign 16\\nmodule_data:\\n.incbin \\"modules.bin\\"\\n.byte 0\\n.previous");
-extern const unsigned char module_data[];
-#define MODULE(start) (module_data + start)
+def _compiled(name: str, path: str) -> bytes:
+    with open(path, "rb") as file:
+        source = EMPTIED.get(name) or file.read()
+    shown = f"{name.replace('.', '/')}.py"  # the same name wherever the file is
+    tree = ast.parse(source, shown)
+    if _is_in(name, OWN):
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                node.returns = None
+            elif isinstance(node, ast.arg):
+                node.annotation = None
+    return marshal.dumps(compile(tree, shown, "exec", dont_inherit=True, optimize=2))
+
+
+def _write_lines(path: str, lines: list[str]) -> None:
+    with open(path, "w", encoding="ascii") as file:
+        file.write("".join(f"{line}\n" for line in lines))
+
+
+_FROZEN = """\
+/* The modules that are loaded at each start. Written by modules.py. */
+__asm__(".section .data.prepared, \\"aw\\"\\n.balign 4096\\nprepared_data:\\n.incbin \\"prepared.bin\\"\\n"
+        ".balign 4096\\n.previous");
+extern const unsigned char prepared_data[];
 static const struct _frozen modules[] = {"""
+_PACKED = """\
+/* All other modules, compressed. Written by modules.py. */
+__asm__(".section .rodata\\npacked_data:\\n.incbin \\"packed.bin\\"\\n.previous");
+extern const unsigned char packed_data[];
+static const struct packed {
+    const char *name;
+    unsigned start, packed, size;
+    int is_package;
+} packed_table[] = {"""
 
 
-def main(tree: str, out: str) -> None:
+def main(tree: str, out: str, pack: str) -> None:
     """Find, compile and write the modules: see the top of this file."""
+    sys.path.insert(0, f"{tree}/own")
+    from prepared import names
+
     needed = Needed(tree)
     widths = newest_widths(f"{tree}/packages/rich/_unicode_data")
     EMPTIED["rich._unicode_data._versions"] = f"VERSIONS = ({widths!r},)\n".encode()
     table = f"rich._unicode_data.unicode{widths.replace('.', '-')}"
     needed.close(own_modules(f"{tree}/own") | set(BESIDE) | {table})
     needed.found.pop("zipimport", None)  # CPython would load it at each start, and there is no such file
-    needed.found["__main__"] = (f"{tree}/entry.py", False)
+    needed.found["_prepared"] = (f"{tree}/prepared.py", False)
     for name, file in IMPORT_STATEMENT.items():
         needed.found[name] = (f"{tree}/stdlib/{file}.py", False)
-    write(needed.found, out)
+    for name, (file, is_package) in STARTING.items():
+        needed.found[name] = (f"{tree}/start/{file}.py", is_package)
+    write(needed.found, set(names()), out, pack)
 
 
 if __name__ == "__main__":

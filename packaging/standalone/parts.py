@@ -13,7 +13,13 @@ from pathlib import Path
 from sources import HERE, sources, wheels
 
 PROJECT = HERE.parents[1]
-_TEXTS = {"musl": "COPYRIGHT", "openssl": "LICENSE.txt", "postgresql": "COPYRIGHT", "python3.13": "LICENSE"}
+_TEXTS = {
+    "musl": "COPYRIGHT",
+    "openssl": "LICENSE.txt",
+    "postgresql": "COPYRIGHT",
+    "python3.13": "LICENSE",
+    "zlib": "LICENSE",
+}
 # gcc adds libgcc to every program, under an exception of its licence. It isn't among our sources.
 _LIBGCC = "GPL-3.0-or-later WITH GCC-exception-3.1"
 _LIBGCC_TEXT = (

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.installs import build_wheel
+from tests.support import standalone
+from tests.support.installs import build_wheel, build_wheel_for_linux
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -14,5 +15,11 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of the tree."""
+    """The wheel of the tree for any platform."""
     return build_wheel(tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="session")
+def wheel_for_linux(wheel: Path) -> Path:
+    """The one whose command is the executable. Skips the test where that can't be built."""
+    return build_wheel_for_linux(wheel, standalone.executable())

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # Written on PYTHONPATH, where every Python process imports it at its start: as a process of ours ends, by
 # os._exit, it writes down what it had imported.
 WATCHER = """
-import os, sys
+import os, posix, sys
 _exit = os._exit
 def note():
     with open("/proc/self/cmdline") as file:
@@ -27,7 +27,7 @@ def note():
 def exit(status):
     note()
     _exit(status)
-os._exit = exit
+os._exit = posix._exit = exit
 """
 HEAVY = {
     "_pytest",
@@ -140,3 +140,12 @@ def test_what_the_reader_does_not_know_is_what_imports_click(tmp_path: Path) -> 
     with Lab(tmp_path) as lab:
         found = imported(lab, "-E75")
     assert "click" in found["front"]
+
+
+def test_the_version_is_printed_without_click() -> None:
+    def told(word: str) -> str:
+        argv = [sys.executable, "-X", "importtime", "-m", "singleton_run", word]
+        return subprocess.run(argv, cwd=TREE, capture_output=True, text=True, check=True).stderr
+
+    assert "click" in told("--help")
+    assert "click" not in told("--version")

@@ -22,15 +22,20 @@ if TYPE_CHECKING:
 ORDINARY = {"singleton_run", "singleton_run.__main__", "singleton_run.preload", "singleton_run.errors"}
 FILE = LOADED_FIRST["singleton_run_file"]
 LISTED = (*preload.CALL, *preload.TURN, *FILE, "singleton_run_file.__init__")
-ETCD = (*preload.KEEPER, *LOADED_FIRST["singleton_run_etcd"], "singleton_run_etcd.__init__")
-OPEN_ETCD = """if True:
+KEPT = {
+    kind: (*preload.KEEPER, *LOADED_FIRST[f"singleton_run_{kind}"], f"singleton_run_{kind}.__init__")
+    for kind in ("etcd", "k8s")
+}
+OPEN = """if True:
+    import sys
     from singleton_run import errors, preload
     preload.load((*preload.CALL, *preload.TURN))
     from singleton_run.front import keeper_handle
     from singleton_run.api import registry
     preload.load(preload.KEEPER)
     from singleton_run.keeper import process
-    registry.open_backend("etcd://127.0.0.1:2379", {})
+    environ = {"KUBERNETES_SERVICE_HOST": "127.0.0.1"}
+    registry.open_backend(sys.argv[1], environ)
 """
 DESCRIBE = """if True:
     import importlib, sys
@@ -71,7 +76,7 @@ DESCRIBE_FROZEN = """if True:
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """A copy of the packages, compiled."""
-    backends = (TREE / "backends" / f"singleton_run_{name}" for name in ("etcd", "file"))
+    backends = (TREE / "backends" / f"singleton_run_{name}" for name in ("etcd", "file", "k8s"))
     for package in (TREE / "singleton_run", *backends):
         shutil.copytree(package, tmp_path / package.name, ignore=shutil.ignore_patterns("__pycache__"))
     subprocess.run([sys.executable, "-m", "compileall", "-q", str(tmp_path)], check=True)
@@ -109,9 +114,13 @@ def test_a_plain_call_needs_what_is_listed_and_nothing_else(tree: Path) -> None:
     assert slowly | ORDINARY == names() | ORDINARY
 
 
-def test_a_keeper_of_etcd_needs_what_is_listed_and_nothing_else(tree: Path) -> None:
+@pytest.mark.parametrize("kind", KEPT)
+def test_a_keeper_needs_what_is_listed_and_nothing_else(kind: str, tree: Path) -> None:
+    (tree / "token").write_text("secret")  # all that a login in a pod needs to begin
+    url = "etcd://127.0.0.1:2379" if kind == "etcd" else f"k8s-lease://jobs?service-account={tree}"
+
     def opened(**variables: str) -> set[str]:
-        argv = [sys.executable, "-X", "importtime", "-c", OPEN_ETCD]
+        argv = [sys.executable, "-X", "importtime", "-c", OPEN, url]
         environ = environment(PYTHONPATH=str(tree), PYTHONDONTWRITEBYTECODE="1", **variables)
         done = subprocess.run(argv, cwd=tree, env=environ, capture_output=True, text=True, check=False)
         return imported(done)
@@ -119,14 +128,15 @@ def test_a_keeper_of_etcd_needs_what_is_listed_and_nothing_else(tree: Path) -> N
     others = {*ORDINARY, "singleton_run.front.keeper_handle"}
     assert opened() <= others
     slowly = opened(PYTHONPYCACHEPREFIX=str(tree / "elsewhere"))
-    assert slowly - names() - others == {name.removesuffix(".__init__") for name in ETCD}
+    assert slowly - names() - others == {name.removesuffix(".__init__") for name in KEPT[kind]}
 
 
 def test_a_module_is_what_the_import_statement_makes_of_it(tree: Path) -> None:
     environ = environment(PYTHONPATH=str(tree))
+    every = dict.fromkeys((*LISTED, *(name for kept in KEPT.values() for name in kept)))
     quickly, slowly = (
         subprocess.run(
-            [sys.executable, "-c", DESCRIBE, how, *LISTED, *ETCD],
+            [sys.executable, "-c", DESCRIBE, how, *every],
             cwd=tree,
             env=environ,
             capture_output=True,

@@ -6,12 +6,14 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import build
+import image
 import pytest
 import sources
 
@@ -32,6 +34,17 @@ def executable() -> Path:
 def run(executable: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """The executable with these words, and with nothing in its environment but `environ`."""
     return subprocess.run([executable, *words], env=environ, capture_output=True, text=True, check=False)
+
+
+def at(elf: bytes, address: int, size: int) -> bytes:
+    """What a process that begins with this file has at that address."""
+    (count,) = struct.unpack_from("<H", elf, 56)
+    for number in range(count):
+        kind, _, offset, start, _, stored, whole, _ = struct.unpack_from("<IIQQQQQQ", elf, 64 + 56 * number)
+        if kind == 1 and start <= address < start + whole:
+            low = address - start
+            return elf[offset : offset + stored][low : low + size].ljust(size, b"\0")
+    raise KeyError(address)
 
 
 def alone(
@@ -63,6 +76,61 @@ def test_it_is_linked_with_nothing_that_is_looked_for_at_its_start(executable: P
     assert not segments & {_INTERPRETER, _DYNAMIC}
 
 
+def test_it_begins_with_an_image_of_what_it_loads() -> None:
+    loaded = run(standalone.folder() / build.name_of(standalone.MACHINE), "--name", "a", "--", "/bin/true")
+    assert (loaded.returncode, loaded.stderr) == (0, "")
+    head = standalone.executable().read_bytes()[:4096]
+    (count,) = struct.unpack_from("<H", head, 56)
+    places = [struct.unpack_from("<Q", head, 64 + 56 * number + 16)[0] for number in range(count)]
+    assert image.MEMORY.start in places
+
+
+def test_no_process_has_from_the_image_what_is_its_own(executable: Path) -> None:
+    show = 'echo "$SINGLETON_HOLDER $WHOSE"; grep SigIgn /proc/self/status'
+
+    def of(whose: str, ignored: int | None) -> list[str]:
+        done = subprocess.run(
+            [executable, "--name", "own", "--", "/bin/sh", "-c", show],
+            env={"WHOSE": whose, "PATH": "/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+            check=True,
+            preexec_fn=None if ignored is None else lambda: signal.signal(ignored, signal.SIG_IGN),
+        )
+        return done.stdout.split()
+
+    first, second = of("the first's", None), of("the second's", signal.SIGUSR1)
+    assert first[0] != second[0], "the holder"
+    assert (first[1:3], second[1:3]) == (["the", "first's"], ["the", "second's"])
+    assert int(second[4], 16) ^ int(first[4], 16) == 1 << signal.SIGUSR1 - 1
+
+
+def test_the_objects_in_the_image_are_immortal(executable: Path) -> None:
+    """Their count of references is one that CPython never changes (PEP 683). Without that 10,000 have it."""
+    assert executable.read_bytes().count(struct.pack("<Q", 0xFFFFFFFF)) > 20_000
+
+
+def test_its_python_writes_nothing_into_the_code_that_it_executes() -> None:
+    python = build.base(standalone.MACHINE) / "bin/python3.13"
+    asked = [str(python), "-c", "import _opcode; print(_opcode.ENABLE_SPECIALIZATION)"]
+    assert subprocess.run(asked, capture_output=True, text=True, check=True).stdout == "0\n"
+
+
+def test_it_starts_in_any_layout_of_memory(executable: Path) -> None:
+    for words in (
+        ["setarch", "-R"],
+        ["setarch", "-L"],
+        ["sh", "-c", 'ulimit -s unlimited && exec "$@"', "sh"],
+    ):
+        done = subprocess.run(
+            [*words, executable, "--name", "layout", "--", "echo", "begun"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "begun\n", ""), words
+
+
 def test_it_is_small(executable: Path) -> None:
     assert executable.stat().st_size <= MOST
 
@@ -81,8 +149,29 @@ def test_a_module_that_is_not_in_it_can_not_be_imported() -> None:
     assert "ModuleNotFoundError" in done.stderr
 
 
-def test_it_is_the_same_wherever_it_is_made(executable: Path, tmp_path: Path) -> None:
-    build.make(standalone.MACHINE, tmp_path / "elsewhere")
+def test_it_is_the_same_wherever_it_is_made(
+    executable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LENGTHY", "x" * 1000)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
+    write = image.write
+    compared: list[str] = []
+
+    def write_and_compare(program: Path, link_map: Path, made: Path) -> None:
+        """Write it, and note which of OpenSSL's variables aren't as the linker has made them."""
+        write(program, link_map, made)
+        for part in image.variables_of(link_map.read_text(encoding="utf-8")):
+            if part.library == "libcrypto" and part.size:
+                before, now = (at(file.read_bytes(), part.address, part.size) for file in (program, made))
+                compared.append(part.section)
+                assert before == now, part
+
+    monkeypatch.setattr(image, "write", write_and_compare)
+    try:
+        build.make(standalone.MACHINE, tmp_path / "elsewhere")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert ".bss.trigger.0" in compared, "what it knows of the builder's processor"
     for file in standalone.folder().iterdir():
         assert (tmp_path / "elsewhere" / file.name).read_bytes() == file.read_bytes(), file.name
 

@@ -1,12 +1,18 @@
-/* The executable: CPython with every module inside, which looks for nothing outside and begins with `__main__`. */
+/* The executable: CPython with every module inside, which looks for nothing outside. */
 #include <Python.h>
 
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
+#include <sys/prctl.h>
 
+#include "image.h"
 #include "modules.h"
 
 PyMODINIT_FUNC PyInit__singleton_run(void);
 PyMODINIT_FUNC PyInit__libpq(void);
+PyMODINIT_FUNC PyInit__packed(void);
 
 /* All that CPython may import, in place of its own tables (Python/frozen.c), whose modules have texts for people too. */
 struct _module_alias {
@@ -64,7 +70,8 @@ static void initialize(int argc, char **argv)
     check(Py_PreInitialize(&before));
 
     if (PyImport_AppendInittab("_singleton_run", PyInit__singleton_run) < 0 ||
-        PyImport_AppendInittab("_libpq", PyInit__libpq) < 0) {
+        PyImport_AppendInittab("_libpq", PyInit__libpq) < 0 ||
+        PyImport_AppendInittab("_packed", PyInit__packed) < 0) {
         exit(78);
     }
 
@@ -78,6 +85,10 @@ static void initialize(int argc, char **argv)
     config.use_frozen_modules = 1;
     config.optimization_level = 2;
     config.code_debug_ranges = 1; /* nothing has columns: to 0, CPython would write each function's table of lines anew */
+#ifdef IMAGE
+    config.use_hash_seed = 1; /* the same image in each build */
+    config.hash_seed = 0;
+#endif
     /* There is no folder of modules. */
     config.module_search_paths_set = 1;
     wchar_t **empty[] = {&config.program_name, &config.executable, &config.base_executable, &config.prefix,
@@ -117,13 +128,53 @@ int main(int argc, char **argv)
     return failed;
 }
 #else
+/* What a replica is while it rests for long (singleton_run/front/rest.py). Its arguments are a title, which ps shows,
+   `--rest`, descriptors (`3,4,5`), and the arguments of singleton-run from its argv[0] on. When one of the descriptors is
+   readable, it executes this same file again, which gets the last of them. */
+static int rest(int argc, char **argv)
+{
+    char **arguments = calloc(argc - 2, sizeof *arguments), *end = argv[argc - 1] + strlen(argv[argc - 1]);
+    for (int i = 3; arguments != NULL && i < argc; i++) {
+        arguments[i - 3] = strdup(argv[i]);
+    }
+    struct pollfd waited_for[8];
+    nfds_t count = 0;
+    char *next = argv[2];
+    do {
+        waited_for[count++] = (struct pollfd){.fd = (int)strtol(next, &next, 10), .events = POLLIN};
+    } while (*next++ == ',' && count < sizeof waited_for / sizeof *waited_for);
+    for (nfds_t i = 0; i + 1 < count; i++) {
+        fcntl(waited_for[i].fd, F_SETFD, FD_CLOEXEC);
+    }
+    prctl(PR_SET_NAME, "singleton-run");
+    memset(argv[0] + strlen(argv[0]), 0, end - argv[0] - strlen(argv[0]));
+    while (poll(waited_for, count, -1) < 0 && errno == EINTR) {
+    }
+    execv("/proc/self/exe", arguments);
+    fprintf(stderr, "singleton-run: can't go on after a rest: /proc/self/exe: %s: start it again\n", strerror(errno));
+    return 78;
+}
+
 int main(int argc, char **argv)
 {
-    initialize(argc, argv);
-    if (PyImport_ImportFrozenModule("__main__") < 0) {
-        PyErr_Print(); /* which exits for SystemExit */
-        return 78;
+    if (argc > 3 && strncmp(argv[0], "singleton-run: ", 15) == 0 && strcmp(argv[1], "--rest") == 0) {
+        return rest(argc, argv);
     }
-    return Py_FinalizeEx() < 0 ? 1 : 0;
+#ifdef IMAGE
+    if (is_image) {
+        go_on(argc, argv);
+    } else {
+        initialize(argc, argv);
+        keep();
+    }
+#else
+    initialize(argc, argv);
+#endif
+    PyObject *program = PyImport_ImportModule("singleton_run.__main__");
+    if (program != NULL) {
+        PyObject_CallMethod(program, "main", NULL); /* it exits */
+    }
+    PyErr_Print(); /* this exits for SystemExit */
+    return 78;
 }
 #endif
