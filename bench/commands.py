@@ -6,8 +6,15 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.servers import programs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    # A folder of its own, whose name may be the lock's, and a command: what runs it behind the lock.
+    Maker = Callable[..., list[str] | None]
 
 PYTHON = sys.executable
 OURS = Path(sys.executable).with_name("singleton-run")
@@ -57,8 +64,19 @@ def standalone(lock: str, name: str, *command: str) -> list[str] | None:
     return _behind(STANDALONE, lock, name, *command)
 
 
-def _behind(path: Path, lock: str, name: str, *command: str) -> list[str] | None:
-    return [str(path), "--lock", lock, "--name", name, "--", *command] if path.exists() else None
+def makers(lock: str, *options: str) -> dict[str, Maker]:
+    """What runs a command behind a lock with its folder's name: the Python command, and the executable."""
+
+    def maker(path: Path) -> Maker:
+        return lambda folder, *command: _behind(path, lock, folder.name, *command, options=options)
+
+    return {path.name: maker(path) for path in (OURS, STANDALONE)}
+
+
+def _behind(path: Path, lock: str, name: str, *command: str, options: Sequence[str] = ()) -> list[str] | None:
+    if not path.exists():
+        return None
+    return [str(path), "--lock", lock, "--name", name, *options, "--", *command]
 
 
 def ours(folder: Path, *command: str) -> list[str] | None:

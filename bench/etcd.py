@@ -16,7 +16,7 @@ from tests.support.harness import until
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bench.handover import Maker
+    from bench.commands import Maker
     from tests.servers.etcd import Etcd
 
 ROUNDS = 40
@@ -24,11 +24,11 @@ SECONDS = 30
 PEER = "etcdctl lock"
 
 
-def _ours(server: Etcd) -> Maker:
+def _lock(server: Etcd) -> str:
     lock = f"etcd://{server.address}"
     if files := server.certificates:
         lock += f"?cacert={files.ca}&cert={files.client_cert}&key={files.client_key}"
-    return lambda folder, *command: commands.behind(lock, folder.name, *command)
+    return lock
 
 
 def _theirs(server: Etcd) -> Maker:
@@ -37,7 +37,7 @@ def _theirs(server: Etcd) -> Maker:
 
 
 def _makers(server: Etcd) -> dict[str, Maker]:
-    return {PEER: _theirs(server), "singleton-run": _ours(server)}
+    return {PEER: _theirs(server), **commands.makers(_lock(server))}
 
 
 def report(folder: Path) -> None:
@@ -71,7 +71,7 @@ def _check(folder: Path, server: Etcd) -> None:
     told = folder / "told"
     script = f"env | grep ^SINGLETON_ > {told}.part; mv {told}.part {told}; exec sleep 600"
     with ExitStack() as stack:
-        holder = _ours(server)(folder, "sh", "-c", script)
+        holder = commands.behind(_lock(server), folder.name, "sh", "-c", script)
         if holder is None:
             return
         process = subprocess.Popen(holder)

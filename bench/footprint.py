@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from bench.handover import Maker
+    from bench.commands import Maker
 
 
 class Footprint:

@@ -9,13 +9,14 @@ from bench import commands, measure
 from bench.baton import Baton
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    # A folder of its own, whose name may be the lock's, and a command: what runs it behind the lock.
-    Maker = Callable[..., list[str] | None]
+    from bench.commands import Maker
 
 ROUNDS = 40
+# How many are started at once: more would not come to rest within the patience of `settle`.
+AT_ONCE = 20
 
 
 class Queue:
@@ -28,6 +29,14 @@ class Queue:
         self.fresh: list[int] = []
         try:
             baton.started()
+        except measure.Broken:
+            self.close()
+            raise
+        try:
+            while waiters > AT_ONCE:
+                self.add(AT_ONCE)
+                measure.settle(self.fresh)
+                waiters -= AT_ONCE
         except measure.Broken:
             self.close()
             raise

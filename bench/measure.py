@@ -29,8 +29,8 @@ def environment() -> dict[str, str]:
 
 
 def spawn(argv: list[str]) -> int:
-    """Start `argv` (a full path first) with /dev/null for stdin and stderr; its pid."""
-    null = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 2)]
+    """Start `argv` (a full path first) with /dev/null for what it reads and prints; its pid."""
+    null = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
     return os.posix_spawn(argv[0], argv, environment(), file_actions=null)
 
 
@@ -85,6 +85,12 @@ def kill(children: list[int]) -> None:
 def tree(*roots: int) -> list[int]:
     """`roots` and all of their descendants there are now, parents first."""
     return _below(_children(), *roots)
+
+
+def trees(roots: Sequence[int]) -> list[list[int]]:
+    """The tree of each of these, as they are now."""
+    children = _children()
+    return [_below(children, root) for root in roots]
 
 
 def _below(children: Mapping[int, Sequence[int]], *roots: int) -> list[int]:

@@ -48,6 +48,7 @@ def _startup(server: Postgres) -> None:
         "python -c 'import psycopg'": [python, "-c", "import psycopg"],
         "dislock lease": commands.dislock(server.url, "b", startup.TRUE),
         "singleton-run": commands.behind(server.url, "b", startup.TRUE),
+        commands.STANDALONE.name: commands.standalone(server.url, "b", startup.TRUE),
     }
     title = f"Postgres: start to end of `true`, {ROUNDS} rounds"
     bases = {"x python": lambda _: startup.PYTHON, "x dislock": lambda _: "dislock lease"}
@@ -55,15 +56,13 @@ def _startup(server: Postgres) -> None:
 
 
 def _handover(folder: Path, server: Postgres) -> None:
-    def make(own: Path, *command: str) -> list[str] | None:
-        return commands.behind(server.url, own.name, *command)
-
+    makers = commands.makers(server.url)
     rows = []
     note = ""
     for waiters in (2, 20):
-        times = Times({"singleton-run": make}, folder, waiters)
+        times = Times(makers, folder, waiters)
         note = times.note
-        rows.append(times.row("singleton-run", f"singleton-run, {waiters} waiting", "")[:3])
+        rows += [times.row(name, f"{name}, {waiters} waiting", "")[:3] for name in makers]
     rows.append(["dislock", "-", "-"])
     title = (
         f"Postgres: hand-over, {handover.ROUNDS} rounds (target: p50 <= 10 ms{note}; dislock doesn't wait)"

@@ -54,6 +54,10 @@ def _argv(lock: str, name: str, schedule: list[str], *command: str) -> list[str]
     argv = commands.behind(lock, name, *command)
     if argv is None:
         raise measure.Broken(commands.advice("singleton-run"))
+    return _scheduled(argv, schedule)
+
+
+def _scheduled(argv: list[str], schedule: list[str]) -> list[str]:
     return [argv[0], *schedule, *argv[1:]]
 
 
@@ -94,21 +98,20 @@ def _lateness(folder: Path, sites: list[Site]) -> None:
 def _idle(sites: list[Site]) -> None:
     rows = []
     for site in sites:
-        if site.port:
-            with proxy(site.port) as between:
-                lock = site.lock.replace(f":{site.port}", f":{between.port}")
-                rows.append([site.name, *_idle_at(lock, between)])
-        else:
-            rows.append([site.name, *_idle_at(site.lock, None)])
+        with proxy(site.port) if site.port else contextlib.nullcontext() as between:
+            lock = site.lock.replace(f":{site.port}", f":{between.port}") if between else site.lock
+            for name, wrap in (("", commands.behind), (", executable", commands.standalone)):
+                if argv := wrap(lock, "idle", startup.TRUE):
+                    rows.append([f"{site.name}{name}", *_idle_at(argv, between)])
     title = (
-        f"Slots: a replica of an hourly job, {SECONDS} s between slots (target: PSS <= 14 MB, nothing else)"
+        f"Slots: a replica of an hourly job, {SECONDS} s between slots (target: PSS <= 4 MB, nothing else)"
     )
     head = ["", "processes", "PSS MB", "alone MB", "wake-ups", "CPU ms", "CPU s/day", "bytes sent"]
     measure.table(title, head, rows)
 
 
-def _idle_at(lock: str, between: Proxy | None) -> list[str]:
-    pids = [measure.spawn(_argv(lock, "idle", ["--every", "1h"], startup.TRUE))]
+def _idle_at(argv: list[str], between: Proxy | None) -> list[str]:
+    pids = [measure.spawn(_scheduled(argv, ["--every", "1h"]))]
     try:
         _come_to_rest(pids)
         pss, alone = measure.memory(pids)

@@ -5,12 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bench import commands, footprint, measure, servers, startup
-
-if TYPE_CHECKING:
-    from bench.handover import Maker
 
 ROUNDS = 40
 COPIES = 15
@@ -22,16 +18,10 @@ def report(folder: Path) -> None:
     with servers.etcd(folder / "server") as server:
         lock, connected = f"etcd://{server.address}", server.ctl_command()
 
-        def wheel(place: Path, *command: str) -> list[str] | None:
-            return commands.behind(lock, place.name, *command)
-
-        def alone(place: Path, *command: str) -> list[str] | None:
-            return commands.standalone(lock, place.name, *command)
-
         def theirs(place: Path, *command: str) -> list[str] | None:
             return commands.etcdctl(connected, place.name, *command)
 
-        makers: dict[str, Maker] = {"etcdctl lock": theirs, "singleton-run": wheel, NAME: alone}
+        makers = {"etcdctl lock": theirs, **commands.makers(lock)}
         here = f"file://{folder}", "b", startup.TRUE
         candidates = {
             startup.PYTHON: [commands.PYTHON, "-c", "pass"],

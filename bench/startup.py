@@ -68,7 +68,17 @@ def _installed(folder: Path) -> dict[str, list[str] | None]:
         for file in lent:
             file.unlink()
         candidates[f"its script by install, {layout}"] = [*env, str(script), *own[1:]]
+    candidates[f"{commands.STANDALONE.name} as the wheel for Linux has it, venv"] = _for_linux(folder, wheel)
     return candidates
+
+
+def _for_linux(folder: Path, wheel: Path) -> list[str] | None:
+    """The command of the wheel for Linux, installed in a virtual environment; None without the executable."""
+    if not commands.STANDALONE.exists():
+        return None
+    linux = installs.build_wheel_for_linux(wheel, commands.STANDALONE)
+    command, _ = installs.installed("venv", linux, folder / "linux")
+    return [str(command), "--lock", f"file://{folder}", "--name", "b", "--", TRUE]
 
 
 def report(folder: Path) -> None:

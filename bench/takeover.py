@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from bench.handover import Maker
+    from bench.commands import Maker
     from tests.servers.kubeaccess import Namespace
 
 ROUNDS = 5
