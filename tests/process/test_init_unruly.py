@@ -156,9 +156,8 @@ def test_nor_does_the_death_of_the_front(other: Lab) -> None:
 @ROOT
 @BOTH
 def test_what_is_left_behind_as_another_user_is_waited_for(other: Lab) -> None:
-    script = (
-        f"setpriv {' '.join(SOMEBODY)} sleep 1000 & until grep -qsa ^sleep /proc/$!/cmdline; do :; done; exit 3"
-    )
+    sleeps = "until grep -qsa ^sleep /proc/$!/cmdline; do :; done"
+    script = f"setpriv {' '.join(SOMEBODY)} sleep 1000 & {sleeps}; exit 3"
     run = other.start("--kill-after", "100ms", command=["sh", "-c", script], via=POWERLESS)
     run.hears("may not be signalled")
     process = int(re.findall(r"process (\d+) \(sleep 1000\) may not be", run.said)[0])
