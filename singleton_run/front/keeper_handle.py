@@ -75,8 +75,8 @@ class KeeperHandle:
 
     @property
     def descriptor(self) -> int:
-        """The descriptor that is readable when the keeper has said something; -1 without a keeper."""
-        return self._says.descriptor
+        """The descriptor that is readable when the keeper has said something; -1 when none can say more."""
+        return -1 if self._says.closed else self._says.descriptor
 
     def acquire(self, grant: Grant | None, turn: Turn) -> None:
         """Fork a keeper. The first one forks the guard at once; a later one resumes `grant`."""

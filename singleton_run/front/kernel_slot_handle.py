@@ -35,7 +35,7 @@ class KernelSlotHandle:
 
     @property
     def descriptor(self) -> int:
-        """The descriptor that is readable when the keeper has said something; -1 without a keeper."""
+        """The descriptor that is readable when the keeper has said something; -1 when none can say more."""
         return self._keeper.descriptor
 
     @property

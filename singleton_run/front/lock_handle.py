@@ -24,7 +24,7 @@ class LockHandle(Protocol):
 
     @property
     def descriptor(self) -> int:
-        """The descriptor that is readable when the keeper has said something; -1 without a keeper."""
+        """The descriptor that is readable when the keeper has said something; -1 when none can say more."""
 
     def acquire(self, grant: Grant | None, turn: Turn) -> None:
         """Begin to acquire the lock, or go on with `grant`. Raises OSError if a fork fails."""

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.harness import Lab, Run, below, environment, gone, labs, send, stat_of, title, until
+from tests.support.harness import LONG, Lab, Run, below, environment, gone, labs, send, stat_of, title, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SHORTEST = 36
 ARGUMENTS_START = 45
+TIMES = slice(11, 13)
 # Whatever a command can see of how it was started, but for what is of this turn alone.
 SEEN = (
     "env | grep -v -e ^SINGLETON_SLOT= -e ^SINGLETON_TOKEN= -e ^SINGLETON_ID= -e ^SINGLETON_HOLDER= | sort;"
@@ -61,6 +62,23 @@ def _resting(run: Run, lab: Lab, but: str = "") -> str:
         return program if told and shown and program != but and _small(run) else ""
 
     return until(look, "the replica to rest")
+
+
+@pytest.mark.parametrize("options", [["--every", "1h"], ["--once", "v1"], []], ids=["slot", "key", "plain"])
+def test_nobody_of_ours_uses_the_processor_while_the_command_runs(lab: Lab, options: list[str]) -> None:
+    run = lab.start("--ttl", LONG, *options, command=lab.long_job())
+    lab.ready()
+    ours = [process for process in (run.pid, *below(run.pid)) if title(process).startswith("singleton-run: ")]
+
+    def used() -> list[list[str]]:
+        return [fields[TIMES] for process in ours if (fields := stat_of(process))]
+
+    def sleep() -> bool:
+        before = used()
+        lab.beats()
+        return used() == before
+
+    until(sleep, "all to sleep")
 
 
 def test_a_rest_is_over_at_a_signal_that_asks_to_stop(lab: Lab) -> None:
