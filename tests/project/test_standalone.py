@@ -36,6 +36,11 @@ def run(executable: Path, *words: str, **environ: str) -> subprocess.CompletedPr
     return subprocess.run([executable, *words], env=environ, capture_output=True, text=True, check=False)
 
 
+def under(directory: Path) -> list[str]:
+    """What is put before a command that needs a lock: one in a directory of the test's own."""
+    return ["--lock", f"file://{directory}", "--name", "a", "--"]
+
+
 def at(elf: bytes, address: int, size: int) -> bytes:
     """What a process that begins with this file has at that address."""
     (count,) = struct.unpack_from("<H", elf, 56)
@@ -76,21 +81,21 @@ def test_it_is_linked_with_nothing_that_is_looked_for_at_its_start(executable: P
     assert not segments & {_INTERPRETER, _DYNAMIC}
 
 
-def test_it_begins_with_an_image_of_what_it_loads() -> None:
-    loaded = run(standalone.folder() / build.name_of(standalone.MACHINE), "--name", "a", "--", "/bin/true")
+def test_it_begins_with_an_image_of_what_it_loads(executable: Path, tmp_path: Path) -> None:
+    loaded = run(executable, *under(tmp_path), "/bin/true")
     assert (loaded.returncode, loaded.stderr) == (0, "")
-    head = standalone.executable().read_bytes()[:4096]
+    head = executable.read_bytes()[:4096]
     (count,) = struct.unpack_from("<H", head, 56)
     places = [struct.unpack_from("<Q", head, 64 + 56 * number + 16)[0] for number in range(count)]
     assert image.MEMORY.start in places
 
 
-def test_no_process_has_from_the_image_what_is_its_own(executable: Path) -> None:
+def test_no_process_has_from_the_image_what_is_its_own(executable: Path, tmp_path: Path) -> None:
     show = 'echo "$SINGLETON_HOLDER $WHOSE"; grep SigIgn /proc/self/status'
 
     def of(whose: str, ignored: int | None) -> list[str]:
         done = subprocess.run(
-            [executable, "--name", "own", "--", "/bin/sh", "-c", show],
+            [executable, *under(tmp_path), "/bin/sh", "-c", show],
             env={"WHOSE": whose, "PATH": "/usr/bin:/bin"},
             capture_output=True,
             text=True,
@@ -116,14 +121,14 @@ def test_its_python_writes_nothing_into_the_code_that_it_executes() -> None:
     assert subprocess.run(asked, capture_output=True, text=True, check=True).stdout == "0\n"
 
 
-def test_it_starts_in_any_layout_of_memory(executable: Path) -> None:
+def test_it_starts_in_any_layout_of_memory(executable: Path, tmp_path: Path) -> None:
     for words in (
         ["setarch", "-R"],
         ["setarch", "-L"],
         ["sh", "-c", 'ulimit -s unlimited && exec "$@"', "sh"],
     ):
         done = subprocess.run(
-            [*words, executable, "--name", "layout", "--", "echo", "begun"],
+            [*words, executable, *under(tmp_path), "echo", "begun"],
             capture_output=True,
             text=True,
             check=False,
@@ -183,16 +188,14 @@ def test_no_file_beside_it_and_no_variable_gives_it_modules(executable: Path, tm
         (tmp_path / f"{name}.py").write_text("raise SystemExit(99)")
     (tmp_path / "singleton-run._pth").write_text(f"{tmp_path}\n")
     (tmp_path / "pyvenv.cfg").write_text(f"home = {tmp_path}\n")
-    done = run(copy, "--name", "a", "--", "/bin/true", PYTHONPATH=str(tmp_path), PYTHONHOME=str(tmp_path))
+    done = run(copy, *under(tmp_path), "/bin/true", PYTHONPATH=str(tmp_path), PYTHONHOME=str(tmp_path))
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_command_sees_its_environment_as_it_was(executable: Path) -> None:
+def test_the_command_sees_its_environment_as_it_was(executable: Path, tmp_path: Path) -> None:
     done = run(
         executable,
-        "--name",
-        "environment",
-        "--",
+        *under(tmp_path),
         "/usr/bin/env",
         LANG="C",
         PYTHONPATH="/x",
