@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.clocks import VIA, Clock, forget_shared
-from tests.support.harness import Lab, Run, send, until
+from tests.support.harness import Lab, Run, title, until
 from tests.support.places import Place
 from tests.support.proxy import Proxy, proxy
 
@@ -37,10 +37,20 @@ def _start(lab: Lab, clock: Clock, *options: str, command: list[str]) -> Run:
     return lab.start(*options, command=command, environ=clock.environ(), via=VIA)
 
 
+def _ask_to_stop(run: Run) -> None:
+    """SIGTERM to a replica that has not ended, once it is one: a Python that only starts would die of it."""
+
+    def stops_in_order() -> bool:
+        return run.popen.poll() is not None or title(run.pid).startswith("singleton-run: front of")
+
+    until(stops_in_order, f"a replica; {run.said}")
+    run.popen.terminate()
+
+
 def _end(*runs: Run) -> None:
     """Ask replicas to stop; they end well, or as the command that they were in."""
     for run in runs:
-        run.popen.terminate()
+        _ask_to_stop(run)
     assert all(run.wait() in ENDS for run in runs), [run.said for run in runs]
 
 
@@ -135,7 +145,7 @@ def test_an_hourly_job_on_three_replicas_runs_once_an_hour_through_a_deploy_in_e
             for number in range(3):
                 new.append(_start(lab, world.clock, "--cron", "@hourly", "--tz", "UTC", command=lab.job()))
                 if old:
-                    send(signal.SIGTERM, old[number].pid)
+                    _ask_to_stop(old[number])
             lab.slots(hour + 1)
             _end(*old)
             old = new
