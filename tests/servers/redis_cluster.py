@@ -53,13 +53,9 @@ class RedisCluster:
         """Start all, make them a cluster, and wait until each says that it is whole."""
         for server in self.servers:
             server.start()
-        first = self.servers[0]
         for at, server in enumerate(self.servers):
-            with server.client() as client:
-                client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", str(at + 1))
-                if server is not first:
-                    client.execute_command("CLUSTER", "MEET", "127.0.0.1", str(first.port), str(first.bus))
-        until(lambda: all(len(_nodes(server)) == len(self.servers) for server in self.servers), "all to meet")
+            server.do("CLUSTER", "SET-CONFIG-EPOCH", str(at + 1))
+        until(self._have_met, "all to meet")
         for at, server in enumerate(self.servers):
             with server.client() as client:
                 if at < MASTERS:
@@ -73,6 +69,14 @@ class RedisCluster:
             lambda: all(_replicas(server) == replicas for server in self.servers), "all to know the replicas"
         )
         return self
+
+    def _have_met(self) -> bool:
+        """Whether all know each other. Two of whom one was too busy to meet the other begin anew."""
+        first, *others = self.servers
+        for other in others:
+            if not (_has_heard_of(first, other) and _has_heard_of(other, first)):
+                other.do("CLUSTER", "MEET", "127.0.0.1", str(first.port), str(first.bus))
+        return all(len(_nodes(server)) == len(self.servers) for server in self.servers)
 
     def wait(self) -> None:
         """Until all that run say the cluster is whole, and all replicas have their master's data."""
@@ -170,9 +174,12 @@ class RedisCluster:
 
 def _nodes(server: Server) -> list[str]:
     """A line for each node that it knows."""
-    with server.client() as client:
-        text = client.execute_command("CLUSTER", "NODES")
-    return [line for line in text.splitlines() if "handshake" not in line]
+    return [line for line in server.do("CLUSTER", "NODES").splitlines() if "handshake" not in line]
+
+
+def _has_heard_of(server: Server, other: Server) -> bool:
+    """Whether it knows another, or is about to meet it."""
+    return f":{other.port}@" in server.do("CLUSTER", "NODES")
 
 
 def _replicas(server: Server) -> int:
