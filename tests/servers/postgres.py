@@ -73,12 +73,12 @@ def _runs(folder: Path) -> bool:
 
 
 def _copy(package: Path) -> Path:
-    """The same until the tests end, where every user can reach it: the home of root is closed to others."""
+    """The same until the tests end, for every user: root's home, and what root installs, may be closed."""
     place = Path(tempfile.mkdtemp(prefix="singleton-run-"))
     atexit.register(shutil.rmtree, place, ignore_errors=True)
-    place.chmod(0o755)
     for folder in (package, *package.parent.glob(f"{package.name}.libs")):
         shutil.copytree(folder, place / folder.name)
+    subprocess.run(["chmod", "-R", "a+rX", place], check=True)
     return place / package.name
 
 
