@@ -108,7 +108,7 @@ class Commands:
         waiter = lab.wait_behind()
         kill_tree(holder.pid)
         assert waiter.wait() == 0, waiter.said
-        lab.evidence.check(turns=2)
+        lab.evidence.check(turns=2, unburied=True)
 
     def test_a_waiter_that_is_lost_holds_nobody_up(self, lab: SiteLab) -> None:
         holder = lab.hold()
