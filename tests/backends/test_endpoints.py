@@ -224,6 +224,9 @@ def test_a_hundred_scrapes_a_second_delay_no_renewal(clustered: Pair) -> None:
     assert holder.wait() == 0
 
 
+# A scrape that takes too long on a busy machine takes the series away until the next one: each is waited for.
+
+
 def test_prometheus_tells_what_happened(clustered: Pair, tmp_path: Path) -> None:
     pair = clustered
     with prometheus.running(tmp_path / "prometheus", [pair.first, pair.second]) as server:
@@ -238,13 +241,14 @@ def test_prometheus_tells_what_happened(clustered: Pair, tmp_path: Path) -> None
         counted(f"sum(singleton_run_held{{{ours}}})", 1)
         counted(f"sum(singleton_run_waiting{{{ours}}})", 1)
         counted(f"sum(singleton_run_running{{{ours}}})", 1)
-        assert server.ask(f"singleton_run_held{{{ours}}}") == {pair.first: 1, pair.second: 0}
+        held = f"singleton_run_held{{{ours}}}"
+        until(lambda: server.ask(held) == {pair.first: 1, pair.second: 0}, "the holder")
         send(SIGKILL, holder.pid)
         pair.ready(2)
-        until(lambda: server.ask(f"singleton_run_held{{{ours}}} == 1") == {pair.second: 1}, "the new holder")
+        until(lambda: server.ask(f"{held} == 1") == {pair.second: 1}, "the new holder")
         counted(f"singleton_run_transitions_total{{{ours},instance='{pair.second}'}}", 1)
-        assert server.value(f"singleton_run_wait_seconds_count{{{ours},instance='{pair.second}'}}") == 1
-        assert server.value("count(singleton_run_build_info)") in (1, 2)
+        counted(f"singleton_run_wait_seconds_count{{{ours},instance='{pair.second}'}}", 1)
+        until(lambda: server.value("count(singleton_run_build_info)") in (1, 2), "the version")
         pair.finish()
         assert standby.wait() == 0
         until(lambda: server.ask("up") == {pair.first: 0, pair.second: 0}, "both to be down")
@@ -266,6 +270,6 @@ def test_prometheus_sees_every_kind_of_end(pair: Pair, etcd_server: Etcd, tmp_pa
             ("singleton_run_last_start_timestamp_seconds", 1),
         ):
             until(lambda: (server.value(query) or 0) >= least, query)  # noqa: B023 - called at once
-        assert server.value("singleton_run_lost_total") == 0
+        until(lambda: server.value("singleton_run_lost_total") == 0, "no lock to be lost")
         run.popen.terminate()
         run.wait()
