@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.process.test_init_terminal import CTRL_C, CTRL_Z, STOPPED, Shell, are, front_of, the
-from tests.support.harness import Lab, children_of, labs, state, until
+from tests.support.harness import Lab, children_of, gone, labs, state, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -132,6 +132,6 @@ def test_a_stopped_program_is_not_all_that_the_shell_sees(lab: Lab) -> None:
         shell.prompt()
         are(front, letter=STOPPED)
         shell.line("kill %1")
-        until(lambda: not lab.left(), "singleton-run to end")
-        shell.line("wait")  # or it has not seen that yet, and stays for its stopped job
+        until(lambda: not lab.left() and gone(front), "singleton-run to end")
+        shell.looks()  # or it may stay for a job that it takes for a stopped one
         shell.leave()

@@ -97,6 +97,13 @@ class Shell(Terminal):
 
         until(press, f"{processes} to be stopped")
 
+    def looks(self) -> None:
+        """Have the shell ask the kernel about its jobs, which it does when it waits for a program.
+
+        By itself it may never do so: bash forgets the SIGCHLD that comes while it tells of a stopped job.
+        """
+        self.line("/bin/true")
+
     def status(self, number: int) -> None:
         """The last command's status is this."""
         self.line("echo status=$?.")
@@ -552,6 +559,7 @@ def test_in_the_background_it_stops_when_it_wants_the_keyboard_and_the_shell_kno
         shell.line(shlex.join(lab.argv(command=command)) + " &")
         front = front_of(lab)
         are(front, letter=STOPPED)
+        shell.looks()  # bash's fg doesn't continue what it takes for a running job
         shell.line("fg")
         until(lambda: shell.foreground == os.getpgid(front), "the job to have the terminal")
         shell.line("word")
