@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 from typing import TYPE_CHECKING
@@ -43,6 +44,13 @@ def table(tmp_path: Path) -> Iterator[Table]:
         yield table
 
 
+def told(run: Run) -> str:
+    """What a replica has said, but for slots that our stop cut short or that a busy machine missed."""
+    cut_short = r"slot \S+ of '\S+' was interrupted: .*"
+    missed = r"before this slot of '\S+' \d+ w(as|ere) missed"
+    return re.sub(rf"singleton-run: ({cut_short}|{missed})\n", "", run.said)
+
+
 def unique(slots: list[float]) -> None:
     """No slot twice."""
     assert len(slots) == len(set(slots)), slots
@@ -57,7 +65,7 @@ def test_each_line_runs_at_its_times_under_its_name(table: Table) -> None:
     unique(often)
     unique(seldom)
     assert {slot % 2 for slot in seldom} == {0}
-    assert run.said == ""
+    assert told(run) == ""
 
 
 def test_variables_shell_and_input_are_the_crontab_s(table: Table) -> None:
@@ -94,15 +102,18 @@ def test_raw_output_comes_as_it_is(table: Table) -> None:
     until(lambda: b"a b" in run.out and "c" in run.said, "the output")
     assert stop(run) == 0
     assert run.out.replace(b"a b", b"") == b""
-    assert run.said.replace("c", "") == ""
+    assert told(run).replace("c", "") == ""
 
 
 @pytest.mark.parametrize("form", ["prefix", "json"])
 def test_lines_of_output_are_whole_and_have_their_job_and_run(table: Table, form: str) -> None:
+    whole = "trap '' TERM; "  # at the end too
     slow = "for i in 1 2 3 4 5 6 7 8; do printf %s part; sleep 0.05; done; echo; printf 'no end'"
     long = f"head -c 30000 /dev/zero | tr '\\0' x; echo; echo $SINGLETON_ID >> {table.directory}/runs"
     table.write(
-        table.line("slow", SECOND, slow.replace("%", "\\%")), table.line("long", SECOND, long), "A=1\n"
+        table.line("slow", SECOND, whole + slow.replace("%", "\\%")),
+        table.line("long", SECOND, whole + long),
+        "A=1\n",
     )
     run = table.start("--output", form)
     until(lambda: run.out.count(b"no end") >= 3 and run.out.count(b"x" * 30000) >= 3, f"output; {run.said}")
@@ -130,7 +141,7 @@ def test_what_a_command_says_on_stderr_goes_to_stderr(table: Table) -> None:
     assert stop(run) == 0
     assert b"bad" not in run.out
     assert "good" not in run.said
-    assert run.said.startswith(f"[{table.name('one')} ")
+    assert told(run).startswith(f"[{table.name('one')} ")
 
 
 def test_at_a_terminal_the_output_has_a_prefix(table: Table) -> None:
@@ -183,14 +194,17 @@ def test_when_the_output_s_process_is_killed_another_one_writes(table: Table) ->
 
 
 def test_sigterm_asks_the_commands_to_stop_and_waits_for_them(table: Table) -> None:
-    trap = f"trap 'echo stopped >> {table.directory}/stopped; exit 3' TERM; while :; do sleep 0.05; done"
-    table.write(table.noted("one", SECOND, trap), table.noted("two", SECOND, trap), table.noted("no", NEVER))
+    trap = f"trap 'echo stopped >> {table.directory}/stopped; exit 3' TERM"
+    one, two = (
+        table.noted(word, SECOND, "while :; do sleep 0.05; done", first=trap) for word in ("one", "two")
+    )
+    table.write(one, two, table.noted("no", NEVER))
     run = table.start()
-    table.started("one")
-    table.started("two")
+    commands = [start.process for word in ("one", "two") for start in table.started(word)]
     everyone = below(run.pid)
     assert stop(run) == 0, run.said
-    assert left_of(everyone) == []
+    assert left_of(commands) == []
+    until(lambda: not left_of(everyone), "the guards to end, whose last word comes before")
     assert (table.directory / "stopped").read_text().count("stopped") == 2
     assert len(table.starts()) == 2
 
@@ -205,8 +219,8 @@ def test_a_command_that_does_not_stop_is_killed_after_kill_after(table: Table) -
 
 def test_a_second_sigterm_is_passed_on_too(table: Table) -> None:
     heard = table.directory / "heard"
-    trap = f"n=0; trap 'n=$((n+1)); echo >> {heard}' TERM; while [ $n -lt 2 ]; do sleep 0.05; done"
-    table.write(table.noted("one", SECOND, trap))
+    trap = f"n=0; trap 'n=$((n+1)); echo >> {heard}' TERM"
+    table.write(table.noted("one", SECOND, "while [ $n -lt 2 ]; do sleep 0.05; done", first=trap))
     run = table.start()
     table.started("one")
     send(signal.SIGTERM, run.pid)
@@ -457,6 +471,7 @@ def test_reboot_lines_run_once_for_their_key(table: Table) -> None:
     for _ in range(2):
         run = table.start("--reboot-once", "v1")
         table.started("one", len(table.starts("one")) + 2)
+        table.ended("boot")
         assert stop(run) == 0
     assert len(table.starts("boot")) == 1
 
@@ -495,6 +510,7 @@ def test_two_hundred_lines_are_small_and_sleep(table: Table) -> None:
     fronts = table.at_rest(run, 200)
     assert max(memory(process) for process in [run.pid, *fronts]) <= 5 * 1024
     everyone = [run.pid, *fronts]
+    until(lambda: {state(process) for process in everyone} == {"S"}, "the last of them to sleep")
     before = [switches(process) for process in everyone]
     other = Table(table.directory)
     with other:

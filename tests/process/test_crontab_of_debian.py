@@ -153,7 +153,8 @@ def _debians(text: str, directory: Path, *, system: bool) -> list[dict[str, Any]
 
             def all_lines() -> list[str]:
                 assert process.poll() is None, process.stderr.read() if process.stderr else ""
-                lines = entries.read_text().splitlines() if entries.exists() else []
+                text = entries.read_text() if entries.exists() else ""
+                lines = text.splitlines()[: text.count("\n")]  # the last one may be half written
                 return lines if len(lines) >= expected else []
 
             lines = until(all_lines, f"cron to run {expected} lines")

@@ -69,13 +69,14 @@ class Table:
         """A line with a name of its own."""
         return f"# singleton-run: name={self.name(word)} {options}\n{when} {command}\n"
 
-    def noted(self, word: str, when: str, then: str = "", options: str = "") -> str:
-        """A line whose command writes down its start, does something, and writes down its end."""
+    def noted(self, word: str, when: str, then: str = "", options: str = "", first: str = ":") -> str:
+        """A line whose command does what comes `first`, and writes down its start and its end.
+
+        What it does `then` comes between the two.
+        """
         facts = "|$SINGLETON_NAME|$SINGLETON_SLOT|$$"
-        file = self.evidence
-        return self.line(
-            word, when, f'echo "start{facts}" >> {file}; {then or ":"}; echo "end{facts}" >> {file}', options
-        )
+        start, end = (f'echo "{kind}{facts}" >> {self.evidence}' for kind in ("start", "end"))
+        return self.line(word, when, f"{first}; {start}; {then or ':'}; {end}", options)
 
     def write(self, *lines: str) -> None:
         """Write the crontab."""
