@@ -393,7 +393,7 @@ def test_a_password_is_seen_by_nobody(leased: Lab) -> None:
 
 
 def test_ps_shows_neither_the_command_nor_the_address_in_our_processes(leased: Lab) -> None:
-    run = leased.start("-v", command=leased.long_job())
+    run = leased.start("-vv", command=leased.long_job())  # with less its writer ends after a second
     leased.ready()
     found = {}
     for process in (run.pid, run.one("guard"), run.one("keeper"), run.one("writer")):

@@ -289,7 +289,7 @@ def test_the_working_directory_is_not_kept_busy(lab: Lab, backend: str) -> None:
     program = lab.directory / "program"
     program.write_text("#!/bin/sh\npwd; exec sleep 1000\n")
     program.chmod(0o755)
-    run = lab.start("-v", command=["./program"])
+    run = lab.start("-vv", command=["./program"])  # with less its writer ends after a second
     until(lambda: run.out.endswith(b"\n"), "the command to run")
     assert run.out.decode().strip() == str(lab.directory)
     left = [run.one("guard"), run.one("writer"), *([run.pid] if backend == "file" else [])]

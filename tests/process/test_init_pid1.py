@@ -189,7 +189,8 @@ def test_an_orphan_s_id_that_is_the_command_s_later(tmp_path: Path) -> None:
         first = lab.start(command=lab.long_job())
         lab.ready()
         os.mkfifo(lab.directory / "go")
-        container = Container(lab, "-v", command=["sh", "-c", "read line < go; exit 4"])
+        # With less the writer would end after a second, and the next one might get the command's id.
+        container = Container(lab, "-vv", command=["sh", "-c", "read line < go; exit 4"])
         container.run.hears("waiting for lock")
         guard = container.run.one("guard")
         ours_now = children_of(container.first)

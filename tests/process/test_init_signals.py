@@ -129,7 +129,8 @@ def test_to_the_command_alone_if_that_is_asked_for(lab: Listening) -> None:
 
 
 def test_every_signal_reaches_the_command_when_its_guard_was_killed(lab: Listening) -> None:
-    run = lab.listen(words=("child",))
+    # With less the writer would end after a second, and the kernel drops a SIGCHLD while another is pending.
+    run = lab.listen("-vv", words=("child",))
     send(signal.SIGKILL, run.one("guard"))
     run.hears("the guard of the command was killed")
     one_by_one(lab, run.pid, EVERY, "child")
