@@ -140,9 +140,9 @@ def test_after_the_guard_the_front_is_the_one_that_stops_the_command(lab: Lab) -
 def test_a_guard_that_is_killed_while_it_waits_is_replaced(lab: Lab) -> None:
     first = running(lab)
     second = waiting(lab)
-    for guard in second.all("guard"):
-        send(SIGKILL, guard)
-        second.one("guard", but=guard)
+    guard = second.one("guard")
+    send(SIGKILL, guard)
+    second.one("guard", but=guard)
     lab.finish()
     assert (first.wait(), second.wait()) == (0, 0)
     lab.evidence.check(turns=2)

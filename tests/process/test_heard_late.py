@@ -173,7 +173,7 @@ def test_a_stopped_guard_hears_of_its_front_s_death(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stop", ["--timeout", "SIGTERM"])
 def test_a_guard_that_does_not_wake_up_is_replaced_by_the_front(lab: Lab, stop: str) -> None:
     """One that is traced: SIGCONT is no help."""
-    options = ["--timeout", "1s"] if stop == "--timeout" else []
+    options = ["--timeout", "4s"] if stop == "--timeout" else []  # time to trace it
     run = lab.start("--ttl", LONG, *options, command=lab.long_job())
     lab.ready()
     with Traced(run.one("guard")):

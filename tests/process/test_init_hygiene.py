@@ -125,8 +125,8 @@ def test_none_of_our_processes_has_what_was_passed_to_the_command(lab: Lab) -> N
     passed[0].touch()
     run = lab.start("-vv", command=python(RUN.format("pass")), via=via)
     started(lab)
-    run.hears("the command runs as process")
-    command = int(run.said.rpartition("the command runs as process ")[2].split()[0])
+    told = until(lambda: re.findall(r"the command runs as process (\d+)\n", run.said), "the command's id")
+    command = int(told[0])
     everyone = ours(lab.name)
     assert len(everyone) >= 3
     assert held_by(command) == {str(path) for path in passed}

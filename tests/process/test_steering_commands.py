@@ -44,7 +44,7 @@ def test_nobody_starts_during_a_pause_and_all_go_on_after_it(lab: Steered) -> No
 
 
 def test_a_pause_ends_by_itself(lab: Steered) -> None:
-    lab.does("pause", "--for", "2s")
+    lab.does("pause", "--for", "5s")
     waiter = lab.call()
     waiter.hears("paused by")
     assert waiter.wait() == 0, waiter.said

@@ -70,8 +70,8 @@ def python(script: str) -> list[str]:
 
 def stat_of(process: int) -> list[str] | None:
     """The fields of /proc/PID/stat from the state on, None if there is no such process."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    try:  # a name before them may be cut in the middle of a letter
+        return Path(f"/proc/{process}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
 
@@ -85,7 +85,8 @@ def state(process: int) -> str:
 def all_stopped(process: int) -> bool:
     """Whether each thread of a process has been stopped by a signal."""
     try:
-        stats = [path.read_text() for path in Path(f"/proc/{process}/task").glob("*/stat")]
+        tasks = Path(f"/proc/{process}/task").glob("*/stat")
+        stats = [path.read_text(errors="replace") for path in tasks]
     except (FileNotFoundError, ProcessLookupError):  # a thread that ended while we looked
         return False
     return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
