@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     Open = Opened[PostgresBackend]
 
+QUEUES = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"
 WAITS = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
 RECORD = {"version": 1, "state": "succeeded", "token": 1, "holder": "h", "runs": []}
 
@@ -363,9 +364,12 @@ def test_a_waiter_behind_a_pooler_occupies_no_session(
 
 
 def test_a_session_that_is_ended_ends_the_wait(server: postgres.Postgres, opened: Open, name: str) -> None:
+    until(lambda: server.sessions() == 0, "earlier sessions end")
     holder, waiter = opened(server.url), opened(server.url)
     grant = take(holder, name)
     with waiting(waiter, refused(waiter, name)) as ended:
+        # One that ends before the wait begins is made anew without a word.
+        until(lambda: server.run(QUEUES) != [(0,)], "it to wait")
         server.end_sessions()
         with pytest.raises(Unavailable):
             ended()
