@@ -91,11 +91,11 @@ def clustered(pair: Pair, etcd_server: Etcd) -> Pair:
 def test_holder_and_standby(kind: str, pair: Pair, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     pair.put_at(kind, request, tmp_path)
     holder = pair.replica(pair.first, "--ready-when", "running")
-    pair.ready()
+    # The front hears that the command runs after the command itself; by then a file names its holder, too.
+    until(lambda: get(pair.first, "/readyz") == WELL, "the holder to say that its command runs")
     standby = pair.replica(pair.second, "--ready-when", "holding")
     standby.hears("waiting for lock")
     assert get(pair.first, "/healthz") == get(pair.second, "/healthz") == WELL
-    assert get(pair.first, "/readyz") == WELL
     assert get(pair.second, "/readyz") == (503, "not holding\n")
     (status, own), (also, others) = leader(pair.first), leader(pair.second)
     assert (status, also) == (200, 200)

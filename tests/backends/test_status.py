@@ -228,6 +228,7 @@ def test_a_run_without_a_slot_is_told_of_while_it_runs(lab: Asked) -> None:
 
 def test_a_pause_is_told_of_and_what_runs_goes_on(lab: Asked) -> None:
     first = lab.holds()
+    until(lambda: lab.told("status", lab.name)["command"], "the record, which alone names a file's holder")
     assert lab.ask("pause", lab.name, "--reason", "[red]moving\x1b[2J", "--yes").returncode == 0
     told = lab.told("status", lab.name)
     assert (told["state"], told["pause"]["until"]) == ("held", None)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from singleton_run.errors import DENIED, HELD, LOST, UNAVAILABLE, UNUSABLE, Refused
-from tests.support.harness import LONG, PROGRAM, Lab, Run, environment, kill_tree, send
+from tests.support.harness import LONG, PROGRAM, Lab, Run, environment, kill_tree, send, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -84,9 +84,14 @@ class Commands:
 
     def test_another_is_told_who_has_it(self, lab: SiteLab) -> None:
         holder = lab.hold()
-        other = lab.call("-n")
-        assert other.wait() == HELD, other.said
-        assert f":{holder.pid}:" in other.said
+
+        def told() -> str:
+            other = lab.call("-n")
+            assert other.wait() == HELD, other.said
+            return other.said
+
+        # With a file it is the record that says so, which is written while the command starts.
+        until(lambda: f":{holder.pid}:" in told(), "another to be told")
         lab.finish()
         assert holder.wait() == 0, holder.said
         lab.evidence.check(turns=1)

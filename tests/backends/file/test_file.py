@@ -163,6 +163,7 @@ def test_every_legal_name_is_a_lock(lab: Lab, name: str) -> None:
     first = lab.start(command=["sh", "-c", "echo; read line"], stdin=subprocess.PIPE)
     until(lambda: first.out, "the command to run")
     assert lab.start("-n", command=["true"]).wait() == 75
+    until((lab.locks / f"{name}.json").exists, "the record")
     assert {file.name for file in lab.locks.iterdir()} == {f"{name}.lock", f"{name}.json"}
     assert first.popen.stdin is not None
     first.popen.stdin.close()
@@ -805,6 +806,7 @@ def test_a_lock_that_a_process_has_is_freed_by_nobody_and_it_is_told_which(lab: 
     run = lab.start(command=lab.long_job())
     lab.ready()
     backend = open_backend(lab.lock, {})
+    until(lambda: backend.look(lab.name, 1.0).record, "the record")
     seen = backend.look(lab.name, 1.0)
     assert seen.state == Look.HELD
     assert seen.holder is not None
