@@ -103,7 +103,7 @@ class LeasedConformance(Conformance):
     def test_a_fresh_process_keeps_the_lock_by_the_grant_alone(self, crew: Crew) -> None:
         """It renews, writes, holds and releases. The process that acquired the lock is dead."""
         name = crew.name()
-        holder, fresh, other = crew.peer(), crew.peer(), crew.peer()
+        holder, fresh, last, other = (crew.peer() for _ in range(4))
         ttl = crew.site.ttl
         grant = holder.takes(name, ttl)
         holder.crash()
@@ -112,7 +112,7 @@ class LeasedConformance(Conformance):
         record = record_of(grant, "running")
         fresh.write(grant, record)
         assert other.read(name)[1] == record
-        crew.peer().release(grant, record)
+        last.release(grant, record)
         other.gets(name)
 
     def test_close_does_not_release(self, crew: Crew) -> None:
