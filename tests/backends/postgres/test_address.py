@@ -131,7 +131,7 @@ def test_every_way_has_its_share_of_the_time(server: postgres.Postgres, hole: Ho
     with hole() as port:
         place = f"postgresql://app:{QUOTED}@127.0.0.1:{port}"
         assert "no answer in time" in fails(f"{place}/app", 0.5)
-        works(f"{place},127.0.0.1:{server.port}/app", 2.0)
+        works(f"{place},127.0.0.1:{server.port}/app", LIMIT)
 
 
 def test_where_nobody_answered_is_tried_last(server: postgres.Postgres) -> None:
@@ -139,7 +139,7 @@ def test_where_nobody_answered_is_tried_last(server: postgres.Postgres) -> None:
     with unreachable() as port:
         lock = f"postgresql://app:{QUOTED}@127.0.0.1:{port},127.0.0.1:{server.port}/app"
         backend = open_backend(lock, os.environ)
-        backend.read("n", 2.0)
+        backend.read("n", LIMIT)
         server.end_sessions()
         began = calls.now()
         backend.read("n", 60.0)

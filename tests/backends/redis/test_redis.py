@@ -265,7 +265,7 @@ def test_a_waiter_that_is_stopped_holds_the_others_up_for_seconds(
 def test_the_first_waiter_takes_over_when_the_lease_ends(
     server: redis.Server, opened: Open, name: str
 ) -> None:
-    take(opened(), name, ttl=1.0)
+    take(opened(), name, ttl=3.0)
     with waiting(server, opened, name, 2) as waiters:
         waiters[0].ends()
         take(waiters[0].backend, name, waiter(0))
