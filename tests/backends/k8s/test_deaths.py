@@ -121,8 +121,8 @@ def test_a_server_that_hangs_for_too_long_stops_the_command_before_the_lease_end
 ) -> None:
     run = lab.start("--ttl", "6s", command=lab.long_job("leave"))
     lab.ready()
-    began = calls.now()
     with server.stopped() if which == "the API server" else server.etcd.stopped():
+        began = calls.now()
         assert run.wait() == 79, run.said
         tree = lab.tree()
         assert all(gone(process) for process in tree)
