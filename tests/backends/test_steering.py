@@ -124,11 +124,16 @@ def test_a_pause_lets_the_running_one_go_on_and_keeps_the_waiting_one_back(lab: 
 
 
 def test_a_pause_ends_by_itself_at_its_time_by_the_server_s_clock(lab: Steered) -> None:
-    pause(lab, 5.0)
-    run = lab.call("--ttl", LONG)
-    run.hears(PAUSED)
-    assert run.wait() == 0
-    lab.evidence.check(1)
+    runs: list[Run] = []
+    # On a busy machine it may be over before the call comes to see it.
+    for seconds in (5.0, 30.0, 90.0):
+        pause(lab, seconds)
+        runs.append(lab.call("--ttl", LONG))
+        assert runs[-1].wait() == 0
+        if PAUSED in runs[-1].said:
+            break
+    assert PAUSED in runs[-1].said
+    lab.evidence.check(len(runs))
 
 
 @pytest.mark.parametrize("resumes", [True, False])
