@@ -23,6 +23,8 @@ _SHELL = "/bin/sh"
 _TERM, _KILL = 15, 9
 _GRACE = 2.0
 """Seconds between SIGTERM and SIGKILL for a command that has run for too long."""
+_LOOK = 0.05
+"""Seconds between two looks for the end of a command."""
 _SHOWN = 200
 _NAMES = {"run": "ID"}
 
@@ -89,10 +91,25 @@ class _Run:
         self._said = b""
         self._too_long = False
         self._process, self._output = _spawn(place.directory, command, environ, told)
-        self._descriptor = libc.pidfd_open(self._process)
+        self._descriptor = -1
         self._loop.watch(self._output, select.EPOLLIN, lambda _: self._hear())
-        self._loop.watch(self._descriptor, select.EPOLLIN, lambda _: self._end())
+        self._watch()
         self._timer = self._loop.at(calls.now() + self._limit, self._stop)
+
+    def _watch(self) -> None:
+        """Have the command's end told, or look for it where the kernel gives no descriptor of a process."""
+        try:
+            self._descriptor = libc.pidfd_open(self._process)
+        except OSError:
+            self._loop.at(calls.now() + _LOOK, self._look)
+        else:
+            self._loop.watch(self._descriptor, select.EPOLLIN, lambda _: self._end())
+
+    def _look(self) -> None:
+        if os.waitid(os.P_PID, self._process, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            self._end()
+        else:
+            self._loop.at(calls.now() + _LOOK, self._look)
 
     def _hear(self) -> None:
         """Keep the end of what it prints."""
@@ -118,9 +135,11 @@ class _Run:
         self._loop.cancel(self._timer)
         if self._too_long:  # what it has started is in its group
             processes.send(-self._process, _KILL)
-        for descriptor in (self._output, self._descriptor):
-            self._loop.forget(descriptor)
-            os.close(descriptor)
+        self._loop.forget(self._output)
+        os.close(self._output)
+        if self._descriptor >= 0:
+            self._loop.forget(self._descriptor)
+            os.close(self._descriptor)
         self._ended(self, self._trouble(status))
 
     def _trouble(self, status: int) -> str:

@@ -10,6 +10,7 @@ import select
 import shlex
 import signal
 import ssl
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,7 +18,7 @@ import trustme
 
 from singleton_run.errors import USAGE
 from tests.support import schemas
-from tests.support.harness import LONG, Lab, environment, labs, python, send, until
+from tests.support.harness import LONG, TREE, Lab, environment, labs, python, send, until
 from tests.support.receiver import Checks, Receiver
 from tests.support.terminal import Terminal
 
@@ -148,6 +149,21 @@ def test_a_hook_that_hangs_delays_nothing_and_is_ended(lab: Lab) -> None:
     assert run.wait() == 0
     lab.next_one()
     lab.evidence.check(turns=2)
+
+
+@pytest.mark.parametrize("error", ["ENOSYS", "EPERM"])
+def test_where_the_kernel_has_no_pidfd_open_hooks_run_one_by_one_too(lab: Lab, error: str) -> None:
+    waits = "until [ -e go ]; do sleep 0.01; done; echo $SINGLETON_EVENT >> seen"
+    hooks = ["--on", f"acquired={waits}", "--on", "started=echo $SINGLETON_EVENT >> seen"]
+    filtered = [sys.executable, str(TREE / "tests" / "support" / "seccomp.py"), "pidfd_open", error]
+    run = lab.start(*hooks, command=["true"], via=f'exec {shlex.join(filtered)} "$@"')
+    assert run.wait() == 0
+    (lab.directory / "go").touch()
+    seen = lab.directory / "seen"
+    until(lambda: seen.exists() and seen.read_text().count("\n") == 2, "both hooks to have run")
+    assert seen.read_text() == "acquired\nstarted\n"
+    until(lambda: not lab.left(), "our processes to be gone")
+    assert run.said == ""
 
 
 def test_a_hook_that_fails_is_said_with_its_last_line(lab: Lab) -> None:
