@@ -45,8 +45,10 @@ def examine(directory: int, path: str) -> Iterator[Finding]:
 
 
 def _writable(directory: int, path: str) -> Finding:
-    # Not os.access(path): the directory may have another name by now.
-    if not os.access(".", os.W_OK | os.X_OK, dir_fd=directory, effective_ids=True):
+    # Not by the path first: the directory may have another name by now. By it too, because older filters of
+    # containers refuse the other call (faccessat2), which no run makes.
+    how = os.W_OK | os.X_OK
+    if not (os.access(".", how, dir_fd=directory, effective_ids=True) or os.access(path, how)):
         return bad(f"{path} can't be written", ASK)
     found = os.fstatvfs(directory)
     free_files = found.f_favail if found.f_files else 1

@@ -105,6 +105,12 @@ def test_a_kernel_that_refuses_a_call_is_told(locks: Path, call: str, grade: str
     assert any(call in line and "Operation not permitted" in line for line in told.of(grade)), told.lines
 
 
+def test_a_filter_that_refuses_a_call_that_no_run_needs_makes_nothing_bad(locks: Path) -> None:
+    filtered = [sys.executable, str(TREE / "tests" / "support" / "seccomp.py"), "faccessat2", "EPERM"]
+    told = Told("--lock", f"file://{locks}", via=f'exec {shlex.join(filtered)} "$@"')
+    assert (told.status, told.of("BAD")) == (0, [])
+
+
 def test_a_time_zone_that_is_unknown_is_warned_of(locks: Path) -> None:
     told = Told("--lock", f"file://{locks}", TZ="Europe/Nowhere")
     assert told.status == 0

@@ -17,6 +17,7 @@ NUMBERS = {
     "clone3": (435, 435),
     "close_range": (436, 436),
     "epoll_create1": (291, 20),
+    "faccessat2": (439, 439),
     "fsync": (74, 82),
     "inotify_init1": (294, 26),
     "memfd_create": (319, 279),
