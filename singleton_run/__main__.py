@@ -12,7 +12,7 @@ except ImportError:  # this is Windows
     sys.exit(78)
 
 from singleton_run import __version__, preload
-from singleton_run.errors import UNUSABLE, Failure, describe_bug, incomplete, scarce
+from singleton_run.errors import NO_MEMORY, UNUSABLE, Failure, describe_bug, incomplete, scarce
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ def main() -> NoReturn:
     except OSError as error:  # if the command runs, its guard kills it when we are gone
         what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
         status = _fail(Failure(UNUSABLE, scarce(str(what))))
+    except MemoryError:
+        status = _fail(Failure(UNUSABLE, scarce(NO_MEMORY)))
     except ImportError as error:
         status = _fail(Failure(UNUSABLE, incomplete(error)))
     except Exception as error:  # noqa: BLE001 - a traceback is of no use to who reads it

@@ -76,6 +76,10 @@ class Lost(Failure):
         super().__init__(LOST, message)
 
 
+NO_MEMORY = "out of memory"
+"""What `scarce` is told of a MemoryError, which has no text of its own."""
+
+
 def scarce(what: str) -> str:
     """The sentence for what the kernel has not got for us: a process, a descriptor, memory."""
     return f"this machine refuses what a run takes ({what}): see `ulimit -a`, and the limits of the container"

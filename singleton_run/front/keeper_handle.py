@@ -6,7 +6,7 @@ import posix as os
 
 from singleton_run import lease_times, preload
 from singleton_run.api.contract import Grant
-from singleton_run.errors import UNUSABLE, Failure, describe_bug, incomplete
+from singleton_run.errors import NO_MEMORY, UNUSABLE, Failure, describe_bug, incomplete, scarce
 from singleton_run.system import calls, pipes, processes
 from singleton_run.system.forked import forked
 from singleton_run.system.messages import KeeperOrders, KeeperTells
@@ -137,6 +137,9 @@ class KeeperHandle:
             )
         except ImportError as error:  # another keeper would meet it too
             pipes.Writer(says).send(KeeperTells.gave_up(UNUSABLE, incomplete(error)))
+            os._exit(1)
+        except MemoryError:
+            pipes.Writer(says).send(KeeperTells.trouble(scarce(NO_MEMORY)))
             os._exit(1)
         except Exception as error:  # noqa: BLE001 - a stranger's backend may raise anything
             pipes.Writer(says).send(KeeperTells.trouble(f"the backend failed: {describe_bug(error)}"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from singleton_run.api import registry
-from singleton_run.errors import UNUSABLE, Failure, describe_bug, scarce
+from singleton_run.errors import NO_MEMORY, UNUSABLE, Failure, describe_bug, scarce
 from singleton_run.front import slot_loop
 from singleton_run.supervisor.place import Place
 from singleton_run.system import calls
@@ -60,6 +60,8 @@ def run(
         os._exit(failure.status)
     except OSError as error:
         last_words(f"line {line.name!r}: {scarce(str(error.strerror))}")
+    except MemoryError:
+        last_words(f"line {line.name!r}: {scarce(NO_MEMORY)}")
     except Exception as error:  # noqa: BLE001 - a traceback is of no use to the user
         last_words(f"line {line.name!r} had to end, which is a fault of singleton-run: {describe_bug(error)}")
     finally:

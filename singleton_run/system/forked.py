@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posix as os
 
-from singleton_run.errors import describe_bug
+from singleton_run.errors import NO_MEMORY, describe_bug
 from singleton_run.system.stderr import last_words
 
 TYPE_CHECKING = False
@@ -25,6 +25,8 @@ def forked(work: Callable[[], None]) -> int:
         os._exit(0)
     except OSError as error:
         last_words(f"a process of ours had to end: this machine refuses what a run takes ({error.strerror})")
+    except MemoryError:
+        last_words(f"a process of ours had to end: this machine refuses what a run takes ({NO_MEMORY})")
     except Exception as error:  # noqa: BLE001 - a traceback is of no use to the user
         last_words(f"a process of ours had to end, which is a fault of singleton-run: {describe_bug(error)}")
     finally:

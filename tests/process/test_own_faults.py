@@ -29,9 +29,9 @@ def lab(tmp_path: Path, backend: str) -> Iterator[Lab]:
     yield from labs(tmp_path, backend)
 
 
-def fails(lab: Lab, place: str) -> Run:
+def fails(lab: Lab, place: str, error: str = "RuntimeError") -> Run:
     """A call in which that function fails, once it has ended and nothing is left of it."""
-    environ = environment(RAISE_AT=place)
+    environ = environment(RAISE_AT=place, RAISE=error)
     environ["PYTHONPATH"] = f"{RAISING}:{environ['PYTHONPATH']}"
     run = lab.start("--ttl", LONG, command=COMMAND, environ=environ)
     run.wait()
@@ -73,6 +73,18 @@ def test_a_guard_that_fails_before_each_start_is_given_up(lab: Lab, place: str) 
 def test_a_keeper_that_fails_before_each_grant_is_given_up(lab: Lab, place: str) -> None:
     run = fails(lab, place)
     assert (run.popen.returncode, run.out) == (69, b"")
+
+
+@LEASED
+@pytest.mark.parametrize(
+    ("place", "status"), [("Values", 78), ("Guard.start", 78), ("Grant.without_record", 69)]
+)
+def test_a_lack_of_memory_is_no_fault_of_ours(lab: Lab, place: str, status: int) -> None:
+    run = fails(lab, place, "MemoryError")
+    assert (run.popen.returncode, run.out) == (status, b"")
+    assert "this machine refuses what a run takes (out of memory)" in run.said
+    assert "fault" not in run.said
+    assert "report" not in run.said
 
 
 def backend_is_file(lab: Lab) -> bool:

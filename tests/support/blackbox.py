@@ -72,6 +72,7 @@ UNFIT = {
     "process/test_own_faults.py::test_a_fault_of_the_front_is_one_line_and_78": _PYTHON,
     "process/test_own_faults.py::test_a_guard_that_fails_before_each_start_is_given_up": _PYTHON,
     "process/test_own_faults.py::test_a_keeper_that_fails_before_each_grant_is_given_up": _PYTHON,
+    "process/test_own_faults.py::test_a_lack_of_memory_is_no_fault_of_ours": _PYTHON,
     "process/test_poor_systems.py::test_an_os_module_that_lacks_something_does": _PYTHON,
     "process/test_poor_systems.py::test_a_kernel_that_refuses_what_is_needed_is_named_in_one_line"
     "[file-signalfd4-ENOSYS]": _MUSL,
