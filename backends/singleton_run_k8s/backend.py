@@ -56,6 +56,7 @@ class LeaseBackend:
         self._seen: Observation | None = None
         self._watch: Watch | None = None
         self._opened = 0.0
+        self._forgot = False
         self._watch_allowed = True
         self._default = toolbox.LEAST_TTL
         # The Lease that we may have: its object's name and holder, and how we last wrote or read it.
@@ -346,8 +347,12 @@ class LeaseBackend:
                 self._open_watch(deadline)
             if self._watch is not None:
                 self._see(self._watch.next(deadline))
+                self._forgot = False
         except Gone:
             self._close_watch()
+            if self._forgot:  # the version that was just read, too
+                raise Unavailable("kubernetes: the server has forgotten each version (410)") from None
+            self._forgot = True
             self._look(self._request(deadline))
         except WatchForbidden:
             self._watch_allowed = False
@@ -390,7 +395,8 @@ class LeaseBackend:
     def _hold_by_watch(self, grant: Grant, deadline: Deadline) -> None:
         """Return when the Lease is another's, or its control another than the holder was told.
 
-        A watch tells what came after a version. Without one that we know to be ours, as after a write that
+        It also returns when somebody else has changed its spec: the next renewal writes what holds. A watch
+        tells what came after a version. Without one that we know to be ours, as after a write that
         failed, the Lease is read first. Raises Timeout, Interrupted, Broken, Gone, WatchForbidden,
         Unavailable, Refused.
         """
@@ -405,9 +411,12 @@ class LeaseBackend:
                 soon = deadline.within(toolbox.request_limit(grant.ttl))
                 self._own_watch = self._api.watch(self._own["metadata"]["name"], version, soon)
             found = self._own_watch.next(deadline)
-            # Renewals of our own are told too.
-            if found is None or lease.is_later(found, self._own):
-                self._own = found if found is not None and _is_the_grant_s(found, grant) else None
+            if found is not None and not lease.is_later(found, self._own):
+                continue  # renewals of our own are told too
+            is_edited = found is not None and found.get("spec") != self._own.get("spec")
+            self._own = found if found is not None and _is_the_grant_s(found, grant) else None
+            if is_edited:
+                return
 
     def _granted(self, written: Lease, name: str, holder: str, ttl: float) -> Grant:
         # Who has waited has a watch already.
@@ -476,6 +485,8 @@ class LeaseBackend:
             return None
         if lease.generation_of(found) > grant.generation and lease.holder_of(found) == grant.holder:
             raise Lost("another keeper of this turn has taken over")
+        if lease.holder_of(found) == grant.holder:
+            raise Lost("somebody has changed the acquireTime of its Lease")
         raise Lost(f"{lease.holder_of(found) or 'nobody'} holds its Lease")
 
 

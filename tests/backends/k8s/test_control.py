@@ -262,6 +262,31 @@ def test_a_holder_is_told_that_its_lease_is_gone(
         holder.renew(grant, LIMIT)
 
 
+def test_a_holder_whose_lease_was_shortened_by_hand_renews_it(
+    opened: Open, namespace: Namespace, name: str
+) -> None:
+    """Or who waits would have it while the holder's command runs on."""
+    holder = opened()
+    grant = take(holder, name)
+    with holding(holder, grant) as ended:
+        namespace.change_lease(name, {"spec": {"leaseDurationSeconds": 1}})
+        ended()
+    holder.renew(grant, LIMIT)
+    found = namespace.lease(name)
+    assert found is not None
+    assert found["spec"]["leaseDurationSeconds"] == grant.ttl
+
+
+def test_a_holder_whose_lease_has_another_s_acquire_time_does_not_blame_itself(
+    opened: Open, namespace: Namespace, name: str
+) -> None:
+    holder = opened()
+    grant = take(holder, name)
+    namespace.change_lease(name, {"spec": {"acquireTime": None}})
+    with pytest.raises(Lost, match="somebody has changed the acquireTime of its Lease"):
+        holder.renew(grant, LIMIT)
+
+
 @pytest.mark.parametrize("how", ["delete", "take"])
 def test_a_holder_is_told_what_a_write_of_its_record_found_out(
     opened: Open, namespace: Namespace, name: str, how: str

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from singleton_run_k8s.backend import LeaseBackend
+    from tests.backends.http.test_connection import Request
     from tests.servers.kubeaccess import Account, Cluster, Namespace, Pod
     from tests.support.harness import Run
 
@@ -516,6 +517,32 @@ def test_a_server_that_is_too_busy_is_asked_again_when_it_said(
         assert by_file(opened, file).read(fresh(), LIMIT) == (None, None)
     assert len(times) == 2
     assert times[1] - times[0] >= 1.9
+
+
+def test_a_server_that_forgets_each_version_is_not_asked_in_a_loop(
+    opened: Opened, namespace: Namespace, account: Account, tmp_path: Path
+) -> None:
+    file = account.token_kubeconfig(tmp_path)
+    content = json.loads(file.read_text())
+    name = fresh()
+    namespace.take_lease(name)
+    held = json.dumps(namespace.lease(name))
+    status = '{"kind": "Status", "code": 410, "reason": "Expired"}'
+
+    def reply(request: Request) -> list[bytes]:
+        head, body = ("410 Gone", status) if "watch=true" in request.line else ("200 OK", held)
+        return [f"HTTP/1.1 {head}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()]
+
+    with serving(reply) as server:
+        content["clusters"][0]["cluster"] = {"server": f"http://127.0.0.1:{server.port}"}
+        file.write_text(json.dumps(content))
+        backend = by_file(opened, file)
+        got = backend.acquire(name, "host:1:a", TTL, LIMIT)
+        assert isinstance(got, Held)
+        with pytest.raises(Unavailable, match="410"):
+            backend.wait(got, calls.now() + LIMIT, -1)
+        asked = ["watch=true" in request.line for request in server.requests]
+    assert asked == [False, True, False, True]
 
 
 # What is allowed.
