@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from singleton_run.errors import DENIED, UNUSABLE, Refused, Unavailable
+from singleton_run_k8s import errors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +27,9 @@ def label(api: Api, pod: str, namespace: str, text: str, deadline: Deadline, *, 
     path = f"/api/v1/namespaces/{place}/pods/{pod}"
     status, answer = api.ask("PATCH", path, body, deadline, _MERGE)
     if status < 300:
-        return
+        if isinstance(answer, dict):
+            return
+        raise Refused(errors.NOT_KUBERNETES, UNUSABLE)
     said = _said(answer) or str(status)
     if status == 403:
         raise Refused(

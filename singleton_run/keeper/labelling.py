@@ -8,7 +8,7 @@ it, so it is taken away at the start, too. While a pause keeps the command from 
 from __future__ import annotations
 
 from singleton_run import lease_times
-from singleton_run.errors import Unavailable
+from singleton_run.errors import UNUSABLE
 from singleton_run.keeper.acquiring import retry
 from singleton_run.keeper.operations import Operation
 from singleton_run.lease_times import FOREVER
@@ -118,7 +118,8 @@ class _Label:
                 self._may_be_set = False
                 return
             yield Operation("tell", *KeeperTells.trouble(str(result.error)))
-            if not isinstance(result.error, Unavailable) or result.now >= self._end:
+            # A refusal of the login or the permission (77) may be over in a moment, as after a restart.
+            if result.error.status == UNUSABLE or result.now >= self._end:
                 return
             failures += 1
             yield Operation("sleep", min(self._end, result.now + lease_times.back_off(failures, 1.0)))

@@ -498,6 +498,16 @@ def test_what_answers_is_told_apart(
     assert text in str(failure)
 
 
+def test_what_answers_to_a_label_is_told_apart_too(opened: Opened, account: Account, tmp_path: Path) -> None:
+    file = account.token_kubeconfig(tmp_path)
+    content = json.loads(file.read_text())
+    with serving(always(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>")) as server:
+        content["clusters"][0]["cluster"] = {"server": f"http://127.0.0.1:{server.port}"}
+        file.write_text(json.dumps(content))
+        with pytest.raises(Refused, match="not a Kubernetes API server"):
+            by_file(opened, file).label_pod("role=leader", LIMIT, on=True)
+
+
 def test_a_server_that_is_too_busy_is_asked_again_when_it_said(
     opened: Opened, account: Account, tmp_path: Path
 ) -> None:

@@ -185,6 +185,34 @@ def test_without_the_permission_the_call_ends_and_says_which(
         other.evidence.check(turns=0)
 
 
+def test_the_lock_is_kept_until_a_label_that_is_refused_for_a_while_is_away(
+    tmp_path: Path, namespace: Namespace
+) -> None:
+    account = namespace.account("hindered", kubeaccess.WATCHING)
+    allow(namespace, account)
+    with LabelledLab(tmp_path / "other", namespace, account.pod(tmp_path / "pod")) as other:
+        pod = other.pod()
+        run = other.start_in(pod, "--ttl", LONG, command=other.long_job())
+        until(lambda: other.leader(pod), "the label")
+        change_role(namespace, account, [])
+        other.finish()
+        run.hears("--label-pod needs the permission to patch pods")
+        change_role(namespace, account, [ROLE])
+        assert run.wait() == 0
+        assert other.labels(pod) == {}
+        lease = namespace.lease(other.name)
+        assert lease is not None
+        assert not lease["spec"].get("holderIdentity")
+
+
+def change_role(namespace: Namespace, account: kubeaccess.Account, rules: list[dict[str, Any]]) -> None:
+    """Let the account patch pods, or no more."""
+    path = f"{kubeaccess.RBAC}/namespaces/{namespace.name}/roles/{account.name}-label"
+    namespace.cluster.call("PUT", path, {"metadata": {"name": f"{account.name}-label"}, "rules": rules})
+    may = bool(rules)
+    until(lambda: namespace.cluster.may(account.user, "patch", "pods", namespace.name) == may, f"to be {may}")
+
+
 def test_a_pod_that_is_not_there_is_said(lab: LabelledLab) -> None:
     run = lab.start_in("pod-nowhere", command=lab.job())
     assert run.wait() == UNUSABLE
