@@ -213,7 +213,7 @@ def _connect(route: Route, deadline: Deadline) -> Connection:
     except BaseException:
         wire.close()
         raise
-    return Connection(wire)
+    return Connection(wire, secure=endpoint.tls is not None)
 
 
 def _format(method: str, path: str, endpoint: Endpoint, headers: Headers, body: bytes) -> bytes:

@@ -37,14 +37,19 @@ class Answer:
 
 
 class Connection:
-    """HTTP on a wire. `reusable` says whether another request may follow, once the answer was read."""
+    """HTTP on a wire, which is `secure` if TLS was agreed on.
 
-    def __init__(self, wire: Wire) -> None:
+    `reusable` says whether another request may follow, once the answer was read.
+    """
+
+    def __init__(self, wire: Wire, *, secure: bool = False) -> None:
         self._wire = wire
         self._buffer = b""
         self._line = b""
         self._chunked = False
-        self._closed = "it closed the connection before it said anything: is TLS spoken there, or not?"
+        self._closed = "it closed the connection before it said anything"
+        if not secure:
+            self._closed += ": is TLS spoken there?"
         self.reusable = True
 
     def exchange(self, request: bytes, deadline: Deadline) -> Answer:

@@ -600,6 +600,12 @@ class TestTls:
             assert server.requests[1].body == body
             assert server.requests[1].connection == server.requests[0].connection
 
+    def test_who_hangs_up_after_the_handshake_is_not_asked_for_tls(self, authority: Authority) -> None:
+        with serving(lambda _: None, authority.server("localhost")) as server:
+            said = fails_in_time(secure(server.port, Tls(authority.path)), LONG)
+            assert said.endswith("it closed the connection before it said anything")
+            assert server.requests
+
     def test_a_stream_over_tls(self, authority: Authority) -> None:
         head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
         with serving(always(head, b"4\r\none\n\r\n"), authority.server("localhost")) as server:
