@@ -52,7 +52,10 @@ def connecting(address: Address) -> _socket.socket:
     Then `check_connected`. Raises Broken.
     """
     family, target = address
-    sock = _socket.socket(family, _socket.SOCK_STREAM)
+    try:
+        sock = _socket.socket(family, _socket.SOCK_STREAM)
+    except OSError as error:  # another address may be of a family that this machine has
+        raise Broken(_reason(error)) from None
     try:
         sock.setblocking(False)
         if family != _socket.AF_UNIX:

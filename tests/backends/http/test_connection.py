@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 LONG, SHORT = 20.0, 0.5
 # A loaded machine needs something on top of a limit.
 SLACK = 5.0
+LACKING = 12345
+"""A family of addresses that no kernel has."""
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
@@ -537,6 +539,18 @@ def test_addresses_can_be_handed_to_another_process(names: Names) -> None:
         client.recall([["service.test", server.port, [[int(socket.AF_INET), ["127.0.0.1", server.port]]]]])
         assert ask(client).body == b"ok"
     assert names.asked == 0
+
+
+def test_an_address_of_a_family_that_this_machine_lacks_is_passed_over() -> None:
+    """As with IPv6 switched off, or forbidden by systemd's RestrictAddressFamilies."""
+    with serving(always(OK)) as server:
+        addresses = [[LACKING, ["::1", server.port]], [int(socket.AF_INET), ["127.0.0.1", server.port]]]
+        client = client_of(Endpoint("service.test", server.port))
+        client.recall([["service.test", server.port, addresses]])
+        assert ask(client).body == b"ok"
+        client = client_of(Endpoint("service.test", server.port))
+        client.recall([["service.test", server.port, addresses[:1]]])
+        assert "address family not supported" in fails_in_time(client)
 
 
 # TLS.
