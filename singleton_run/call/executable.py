@@ -53,6 +53,9 @@ def _problem(path: str) -> tuple[int, str] | None:
         return NOT_EXECUTABLE, f"{path!r} can't be executed: {error.strerror}"
     if stat.S_ISDIR(mode):
         return NOT_EXECUTABLE, f"{path!r} is a directory: name a program in it"
-    if not stat.S_ISREG(mode) or not os.access(path, os.X_OK):
-        return NOT_EXECUTABLE, f"{path!r} is not executable: chmod +x may be missing"
-    return None
+    if stat.S_ISREG(mode) and os.access(path, os.X_OK):
+        return None
+    why = "chmod +x may be missing"
+    if stat.S_ISREG(mode) and mode & 0o111:
+        why = "its file system may be mounted noexec, or its mode leaves this user out"
+    return NOT_EXECUTABLE, f"{path!r} is not executable: {why}"

@@ -325,6 +325,16 @@ def test_126_and_127_are_seen_before_anything_is_contacted(lab: Lab) -> None:
     refused(lab.start(command=["./nonesuch"]), 127, "not found")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system: sudo make test-process")
+def test_126_on_a_file_system_that_lets_nothing_be_executed_does_not_blame_the_mode(lab: Lab) -> None:
+    program = lab.directory / "place" / "program"
+    program.parent.mkdir()
+    mount = f"mount -t tmpfs -o noexec none {program.parent} && cp /bin/true {program}"
+    run = lab.start(command=[str(program)], via=f'exec unshare -m sh -c \'{mount} && exec "$@"\' sh "$@"')
+    refused(run, 126, "noexec")
+    assert "chmod" not in run.said
+
+
 def test_126_and_127_for_what_only_shows_at_the_start(lab: Lab) -> None:
     script = lab.directory / "script"
     script.write_text("#!/nonexistent/interpreter\n")
