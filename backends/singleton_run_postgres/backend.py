@@ -80,6 +80,7 @@ class PostgresBackend:
         self._mine: tuple[str, str] | None = None
         # The holder, token and control that the server told a holder last.
         self._told: tuple[str | None, ...] = ()
+        self._statements_to_run = ""
 
     def acquire(self, name: str, holder: str, ttl: float, limit: float) -> Grant | Held:
         """Take the lock if it is free, has expired, or is `holder`'s already."""
@@ -425,8 +426,11 @@ class PostgresBackend:
     def _failure(self, error: ServerError) -> Exception:
         if error.state not in (MAY_NOT, NO_SCHEMA):
             return error.failure()
-        line = "; ".join(for_administrator(self._address.schema, self._address.table, self._session.role))
-        return Refused(f"postgres: {error.text}: have an administrator run: {line}")
+        # They have a time in them: made anew for each attempt, the same trouble would be told each time.
+        if not self._statements_to_run:
+            lines = for_administrator(self._address.schema, self._address.table, self._session.role)
+            self._statements_to_run = "; ".join(lines)
+        return Refused(f"postgres: {error.text}: have an administrator run: {self._statements_to_run}")
 
 
 def _channel(name: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from singleton_run.errors import DENIED, HELD, UNAVAILABLE
+from singleton_run.errors import DENIED, HELD, LOST, UNAVAILABLE
 from tests.servers import postgres
 from tests.support.harness import LONG, Lab, environment, send, until
 
@@ -81,6 +81,16 @@ def test_no_and_nobody_there_have_their_statuses(
     assert "Traceback" not in run.said
     assert password not in run.said
     assert lab.evidence.lines() == []
+
+
+def test_a_right_that_is_taken_away_is_said_once(server: postgres.Postgres, lab: Lab) -> None:
+    """It is a long line, with all that an administrator runs, and the renewal is tried again many times."""
+    lab.lock = f"{server.url}?singleton_run_table=taken_away"
+    run = lab.start("--ttl", "6s", command=lab.long_job())
+    lab.ready()
+    server.run("REVOKE ALL ON taken_away FROM app")
+    assert run.wait() == LOST, run.said
+    assert run.said.count("; trying again") == 1, run.said
 
 
 def test_the_bare_name_takes_the_variables(server: postgres.Postgres, lab: Lab) -> None:
