@@ -37,12 +37,14 @@ _SCHEMA = """/* doctor */
     SELECT {clock}, n.oid IS NOT NULL, has_schema_privilege(n.oid, 'USAGE'),
            has_schema_privilege(n.oid, 'CREATE')
     FROM (SELECT) AS once LEFT JOIN pg_namespace AS n ON n.nspname = $1"""
-# $1 schema $2 table: whether it is there, may be used for each kind of statement, and its columns.
+# $1 schema $2 table: whether it is there, may be used for each kind of statement, its columns, whether rows
+# are hidden from us, and whether there are policies that may show them.
 _TABLE = """/* doctor */
     SELECT {clock}, c.oid IS NOT NULL, has_table_privilege(c.oid, 'SELECT'),
            has_table_privilege(c.oid, 'INSERT'), has_table_privilege(c.oid, 'UPDATE'),
            has_table_privilege(c.oid, 'DELETE'),
-           (SELECT string_agg(attname, ' ') FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0)
+           (SELECT string_agg(attname, ' ') FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0),
+           row_security_active(c.oid), EXISTS (SELECT FROM pg_policy WHERE polrelid = c.oid)
     FROM (SELECT) AS once
     LEFT JOIN pg_class AS c ON c.relname = $2
         AND c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1)"""
@@ -161,6 +163,8 @@ def _tables(session: Session, address: Address, limit: float) -> Iterator[Findin
         if row[1] == "t" or not table.if_there:
             found = _table(f"{address.schema}.{name}", table, row, may_create=may_create == "t")
             yield found
+            if row[7] == "t" and table.use != _STEERING:  # of that table it is said before
+                yield _hidden(f"{address.schema}.{name}", has_policies=row[8] == "t")
             if table is _TABLES[0] and row[1] == "t" and found.grade == Finding.GOOD:
                 yield _triggers(
                     f"{address.schema}.{name}", _row(session, _TRIGGERS, [address.schema, name], limit)
@@ -181,6 +185,14 @@ def _table(name: str, table: _Table, row: Row, *, may_create: bool) -> Finding:
         what = f"our role lacks {', '.join(lacking)} on {name}, which is for {table.use}"
         return Finding(table.grade, what, _TODO)
     return good(f"our role may {', '.join(table.rights)} on {name}")
+
+
+def _hidden(name: str, *, has_policies: bool) -> Finding:
+    """What a policy hides looks as if it weren't there: a lock, a pause, a mark of --once."""
+    what = f"row-level security of {name} holds for our role"
+    if has_policies:
+        return warning(what, "see to it that the policies let us read and change every row")
+    return bad(f"{what} and hides every row", f"ALTER TABLE {name} DISABLE ROW LEVEL SECURITY, as its owner")
 
 
 def _triggers(name: str, row: Row) -> Finding:

@@ -337,6 +337,24 @@ def test_a_table_without_its_triggers_and_what_is_printed_for_it(
     assert Told("--lock", url).has("ok", f"public.{table} has the triggers")
 
 
+@pytest.mark.parametrize("suffix", ["", "_once", "_control"])
+def test_a_table_whose_rows_are_hidden_from_us(own_postgres: Postgres, suffix: str) -> None:
+    server = own_postgres
+    role, table = f"hid{suffix}", f"hidden{suffix}"
+    server.make_role(role)
+    lock = f"{server.url_of(role)}?singleton_run_table=hidden"
+    server.run(Told("--setup", "--lock", lock).out)
+    assert Told("--lock", lock).is_well()
+    server.run(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
+    told = Told("--lock", lock)
+    (bad,) = told.of("BAD")
+    assert f"row-level security of public.{table} holds for our role and hides every row" in bad
+    server.run(f"CREATE POLICY all_of_them ON {table} USING (true)")
+    told = Told("--lock", lock)
+    assert told.is_well()
+    assert told.has("warn", f"row-level security of public.{table} holds for our role"), told.out
+
+
 def test_a_table_that_is_none_of_ours_and_a_schema_that_is_not_there(own_postgres: Postgres) -> None:
     own_postgres.run("CREATE TABLE other (name text); GRANT ALL ON other TO app")
     told = Told("--lock", f"{own_postgres.url}?singleton_run_table=other")
