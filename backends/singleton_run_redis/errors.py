@@ -36,11 +36,14 @@ _ADVICE = {
 }
 _DENIED = ("NOAUTH", "WRONGPASS", "NOPERM")
 _UNUSABLE = ("NOPROTO", "WRONGTYPE", "CROSSSLOT", "MOVED", "ASK")
+_RENAMED = "Redis 6.0 or later is needed, or Valkey, without renamed commands"
 # The only errors that have no code of their own. Their texts have been the same since Redis 3.
 _FULL = "max number of clients reached"
 _TEXTS = {
     _FULL: "raise its maxclients",
-    "unknown command": "Redis 6.0 or later is needed, or Valkey, without renamed commands",
+    "unknown command": _RENAMED,
+    "ommand called from script": _RENAMED,
+    "ommand passed to": _RENAMED,  # to acl_check_cmd, by which doctor asks
     "DB index is out of range": "give a number that the server has (databases)",
     "SELECT is not allowed in cluster mode": _CLUSTER,
     "invalid password": _LOGIN,

@@ -212,6 +212,14 @@ def test_a_server_that_is_too_old(tmp_path: Path) -> None:
         fails(server.url, UNUSABLE, "Redis 6.0 or later")
 
 
+def test_a_command_of_the_script_is_renamed(tmp_path: Path) -> None:
+    with redis.running(tmp_path, ["--rename-command", "HGET", ""]) as server:
+        fails(server.url, UNUSABLE, "without renamed commands")
+        with closing(open_backend(server.url, {})) as backend, pytest.raises(Failure) as no:
+            list(backend.examine("n", TTL, LIMIT))
+    assert "without renamed commands" in str(no.value)
+
+
 def test_a_node_of_a_cluster(tmp_path: Path) -> None:
     flags = ["--cluster-enabled", "yes", "--cluster-require-full-coverage", "no"]
     with (
