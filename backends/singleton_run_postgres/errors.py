@@ -28,9 +28,10 @@ _ADVICE = {
     "3D": "name a database that exists (in the URL or PGDATABASE)",
     "22003": "the lock's row has a token that can't grow: delete the row",
     "42703": "the table is no table of locks: choose another by ?singleton_run_table=NAME",
-    READ_ONLY: "a standby can't lock: name the primary, or all servers",
+    READ_ONLY: "a standby can't lock, nor can a role that may only read (default_transaction_read_only): "
+    "name the primary, or all servers, or set that off",
     LOCAL: "see sslmode, sslrootcert, sslcert and sslkey (in the URL or PGSSL*)",
-    "53300": "the server has no connection left (max_connections)",
+    "53300": "the server has no connection left for us (max_connections, or a CONNECTION LIMIT)",
     "55P03": "another session has locked the row or the table",
     TOO_LONG: "another session has locked the row or the table, or the server is very slow",
 }

@@ -421,6 +421,15 @@ def test_a_row_that_another_session_locks_is_unavailable_for_so_long(
     other.renew(grant, LIMIT)
 
 
+def test_a_role_that_may_only_read_is_not_taken_for_a_standby_s(
+    server: postgres.Postgres, opened: Open, name: str
+) -> None:
+    server.make_role("reader")
+    server.run("ALTER ROLE reader SET default_transaction_read_only = on")
+    with pytest.raises(Unavailable, match="default_transaction_read_only"):
+        opened(server.url_of("reader")).acquire(name, "host:1:a", LONG, LIMIT)
+
+
 def test_a_session_that_was_given_up_does_not_wait_for_ever(
     server: postgres.Postgres, opened: Open, name: str
 ) -> None:
