@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from singleton_run.errors import DENIED, UNUSABLE
+from singleton_run.errors import DENIED, UNAVAILABLE, UNUSABLE
 from tests.servers import etcd, kubeaccess, postgres, redis, redis_cluster
 from tests.servers.redis_quorum import quorum
 from tests.support import clocks
@@ -218,8 +218,12 @@ def test_an_etcd_that_is_full(tmp_path: Path, scheme: str) -> None:
         urllib.request.urlopen(f"{server.url}/v3/maintenance/alarm", body, timeout=LIMIT).close()  # noqa: S310 - ours
         told = Told("--lock", f"{scheme}://{server.address}")
         assert told.status == UNUSABLE
-        assert told.has("BAD", "database space exceeded")
+        todo = "database space exceeded: compact, defragment, and etcdctl alarm disarm"
+        assert told.has("BAD", todo)
         assert told.has("BAD", "NOSPACE compact, defragment") == (scheme == "etcd")
+        argv = [*PROGRAM, "--lock", f"{scheme}://{server.address}", "--name", "a", "-n", "--", "true"]
+        run = subprocess.run(argv, env=environment(), capture_output=True, check=False)
+        assert (run.returncode, todo in run.stderr.decode()) == (UNAVAILABLE, True)
 
 
 def test_an_etcd_with_a_known_fault(tmp_path: Path) -> None:
