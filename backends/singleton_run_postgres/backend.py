@@ -89,9 +89,11 @@ class PostgresBackend:
         self._mine = (name, holder)
         while True:
             values: Values = [name, holder, ttl, str(self._session.queued).lower()]
-            ((_, token, record, other, since, left, current, control, missed, _),) = self._ask(
+            ((_, token, record, other, since, left, current, control, missed, hidden, _),) = self._ask(
                 "acquire", values, deadline, change=True, make=_LOCKS
             )
+            if hidden == "t":
+                raise _hidden(self._tables[2])
             if missed == "t":
                 self._statements = self._with_controls
             if token is not None:
@@ -234,7 +236,9 @@ class PostgresBackend:
         Makes the tables where they are missing, because a mark will follow.
         """
         deadline = Deadline.after(limit)
-        ((_, mark),) = self._ask("done", [name, _key(key)], deadline, make=_MARKS)
+        ((_, mark, hidden),) = self._ask("done", [name, _key(key)], deadline, make=_MARKS)
+        if hidden == "t":
+            raise _hidden(self._tables[1])
         return None if mark is None else _loaded_mark(mark, name, key)
 
     def mark(self, grant: Grant, key: str, mark: Mapping[str, Any], limit: float) -> None:
@@ -431,6 +435,13 @@ class PostgresBackend:
             lines = for_administrator(self._address.schema, self._address.table, self._session.role)
             self._statements_to_run = "; ".join(lines)
         return Refused(f"postgres: {error.text}: have an administrator run: {self._statements_to_run}")
+
+
+def _hidden(table: str) -> Refused:
+    return Refused(
+        f"postgres: row-level security hides the rows of {table} from us: have its owner run: "
+        f"ALTER TABLE {table} DISABLE ROW LEVEL SECURITY"
+    )
 
 
 def _channel(name: str) -> str:

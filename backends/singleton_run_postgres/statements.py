@@ -176,7 +176,7 @@ QUEUE = """/* queue */
 # again, because the answer before may have been lost. Of many sessions that find it free one locks the row,
 # and the others skip it: else each would lock it in turn, and write that down. The control is that of the
 # statement's snapshot: one that was written before the statement began is seen. Nobody gets a lock without a
-# look at a table of controls that there is.
+# look at a table of controls that there is, and whose rows aren't hidden.
 _ACQUIRE = """/* acquire */
     WITH held AS (
         SELECT holder, since, {left} AS seconds, token FROM {table} AS lock WHERE name = $2 AND NOT {free}
@@ -185,7 +185,7 @@ _ACQUIRE = """/* acquire */
     ), got AS (
         INSERT INTO {table} AS lock (name, holder, generation, since, until, released)
         SELECT $2, $3, 0, clock_timestamp(), clock_timestamp() + make_interval(secs => $4::float8), 0
-        WHERE {in_time} AND NOT {missed}
+        WHERE {in_time} AND NOT {missed} AND NOT {hidden}
             AND (EXISTS (SELECT FROM free) OR NOT EXISTS (SELECT FROM {table} WHERE name = $2))
         ON CONFLICT (name) DO UPDATE SET
             holder = excluded.holder, token = greatest(excluded.token, lock.token + 1),
@@ -195,7 +195,7 @@ _ACQUIRE = """/* acquire */
         RETURNING token, record
     )
     SELECT {now}, got.token, got.record, held.holder, extract(epoch FROM held.since)::numeric, held.seconds,
-           held.token, control.control, {missed},
+           held.token, control.control, {missed}, {hidden},
            CASE WHEN $5::boolean AND got.token IS NOT NULL THEN pg_advisory_unlock_all() END
     FROM {once} LEFT JOIN got ON true LEFT JOIN held ON true
     LEFT JOIN {controls} AS control ON control.name = $2"""
@@ -271,7 +271,8 @@ _FREE = """/* free */
 
 # $1 name $2 key
 _DONE = """/* done */
-    SELECT {now}, mark.mark FROM {once} LEFT JOIN {marks} AS mark ON mark.name = $1 AND mark.key = $2"""
+    SELECT {now}, mark.mark, {hidden_marks}
+    FROM {once} LEFT JOIN {marks} AS mark ON mark.name = $1 AND mark.key = $2"""
 
 # $6 key $7 mark. The row is locked, so that the lock changes hands before or after this statement.
 _MARK = """/* mark */
@@ -314,8 +315,10 @@ class Statements:
         if without_controls:
             readable = f"coalesce(has_table_privilege({known}, 'SELECT'), false)"
             words.update(controls=_NO_CONTROLS, missed=f"({known} IS NOT NULL)", readable=readable)
+            words["hidden"] = "false"
         else:
-            words.update(controls=controls, missed="false", readable="false")
+            words.update(controls=controls, missed="false", readable="false", hidden=_hidden(controls))
+        words["hidden_marks"] = _hidden(marks)
         self.acquire = _ACQUIRE.format(**words)
         self.renew = _RENEW.format(**words)
         self.write = _WRITE.format(**words)
@@ -330,6 +333,12 @@ class Statements:
         words["controls"] = controls
         self.steer = _STEER.format(**words)
         self.steer_first = _STEER_FIRST.format(**words)
+
+
+def _hidden(table: str) -> str:
+    """Whether row-level security hides every row from us: then what is there looks as if it weren't."""
+    its = f"{_literal(table)}::regclass"
+    return f"(row_security_active({its}) AND NOT EXISTS (SELECT FROM pg_policy WHERE polrelid = {its}))"
 
 
 def _literal(text: str) -> str:

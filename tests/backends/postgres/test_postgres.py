@@ -24,6 +24,7 @@ from singleton_run.api.contract import Grant, Held
 from singleton_run.errors import UNUSABLE, Lost, Refused, Unavailable
 from singleton_run.system import calls
 from singleton_run_postgres import open_backend
+from singleton_run_postgres.statements import for_administrator
 from tests.servers import postgres
 from tests.support.backend_calls import LIMIT, LONG, refused, take, waiting
 from tests.support.harness import TREE, until
@@ -188,6 +189,27 @@ def test_any_identifier_will_do_and_is_only_that(
     backend.release(grant, RECORD, LIMIT)
     found = sql.SQL("SELECT name FROM {}").format(sql.Identifier(schema, schema))
     assert server.run(found) == [(name,)]
+
+
+def test_what_is_hidden_is_not_taken_for_what_is_not_there(
+    server: postgres.Postgres, opened: Open, name: str
+) -> None:
+    """A pause, or a mark of --once, may be among the rows that nobody shows us."""
+    server.make_role("blind")
+    for line in for_administrator("public", "hidden", "blind"):
+        server.run(line)
+    backend = opened(f"{server.url_of('blind')}?singleton_run_table=hidden")
+    server.run("ALTER TABLE hidden_once ENABLE ROW LEVEL SECURITY")
+    backend.release(take(backend, name), RECORD, LIMIT)
+    with pytest.raises(Refused, match="hidden_once"):
+        backend.done(name, "key", LIMIT)
+    server.run("CREATE POLICY open ON hidden_once USING (true)")
+    assert backend.done(name, "key", LIMIT) is None
+    server.run("ALTER TABLE hidden_control ENABLE ROW LEVEL SECURITY")
+    with pytest.raises(Refused, match="hidden_control"):
+        backend.acquire(name, "host:1:a", LONG, LIMIT)
+    server.run("CREATE POLICY open ON hidden_control USING (true)")
+    take(backend, name)
 
 
 def test_a_table_that_is_another_is_refused(server: postgres.Postgres, opened: Open, name: str) -> None:
