@@ -1,4 +1,7 @@
-"""What `doctor` finds in Redis. A right is asked for by `redis.acl_check_cmd`, which executes nothing."""
+"""What `doctor` finds in Redis. A right is asked for by `redis.acl_check_cmd`, which executes nothing.
+
+Whether the server takes writes, a SET tells that is only for a key that is there, and there is none.
+"""
 
 from __future__ import annotations
 
@@ -64,6 +67,7 @@ def examine(session: Session, address: Address, name: str, limit: Limit) -> Iter
     yield from _data(session, limit)
     yield _user(address)
     yield _encryption(address)
+    yield from _writes(session, name or _ANY, limit)
 
 
 def examine_all(addresses: Sequence[Address], name: str, limit: float) -> Iterator[Finding]:
@@ -194,6 +198,18 @@ def _data(session: Session, limit: Limit) -> Iterator[Finding]:
             "the server has replicas: a fail-over may forget who has a lock",
             "have the storage check the fencing token; min-replicas-to-write 1 makes it rarer",
         )
+
+
+def _writes(session: Session, name: str, limit: Limit) -> Iterator[Finding]:
+    """A server may be full, lack replicas, or be unable to save: no script tells that before it writes."""
+    key = channels_of(name, _ANY)[1]  # a channel's name, which no key has
+    try:
+        session.ask(["SET", key, "", "XX"], limit())
+    except ServerError as error:
+        if error.code not in (_MAY_NOT, "READONLY"):  # these have been told already
+            raise error.failure() from None
+    else:
+        yield good("the server takes writes")
 
 
 def _user(address: Address) -> Finding:

@@ -567,6 +567,20 @@ def test_a_redis_that_is_well(tmp_path: Path) -> None:
         assert told.has("warn", "a crash of the server loses every lock")
 
 
+@pytest.mark.parametrize(
+    ("setting", "value", "code"), [("maxmemory", "1", "OOM"), ("min-replicas-to-write", "1", "NOREPLICAS")]
+)
+def test_a_redis_that_takes_no_writes(tmp_path: Path, setting: str, value: str, code: str) -> None:
+    with redis.running(tmp_path) as server:
+        before = stored(server)
+        with server.client() as client:
+            client.config_set(setting, value)
+        told = Told("backup", "--lock", server.url)
+        assert told.status == UNUSABLE
+        assert told.has("BAD", f"redis: {code} ")
+        assert stored(server) == before
+
+
 def test_rights_that_are_missing_in_redis_and_what_is_printed(tmp_path: Path) -> None:
     some = "~singleton-run:* &nothing +eval +evalsha +time +get +hget"
     with redis.running(tmp_path, redis.user("app", some)) as server:
