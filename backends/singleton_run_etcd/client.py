@@ -106,7 +106,7 @@ UNIMPLEMENTED = 12
 UNAVAILABLE = 14
 UNAUTHENTICATED = 16
 _PERMANENT = (INVALID_ARGUMENT, PERMISSION_DENIED, UNIMPLEMENTED, UNAUTHENTICATED)
-_TODO = ": compact, defragment, and etcdctl alarm disarm"
+_MAKE_ROOM = ": compact, defragment, and etcdctl alarm disarm"
 
 
 class LeaseNotFound(Exception):
@@ -117,7 +117,7 @@ class ServerError(Exception):
     """An error that the server answered: `code` is gRPC's status code."""
 
     def __init__(self, code: int, text: str) -> None:
-        super().__init__(f"{text}{_TODO}" if text.endswith("database space exceeded") else text)
+        super().__init__(f"{text}{_MAKE_ROOM}" if text.endswith("database space exceeded") else text)
         self.code = code
 
     def failure(self, advice: str) -> Failure:

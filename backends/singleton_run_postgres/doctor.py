@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from singleton_run_postgres.address import Address
     from singleton_run_postgres.client import Row, Session, Value
 
-_TODO = "`singleton-run doctor --setup` with the same --lock prints the SQL for an administrator"
+_SETUP = "`singleton-run doctor --setup` with the same --lock prints the SQL for an administrator"
 _OLDEST = 120000
 _TOLD_WITHIN = 2.0
 
@@ -155,7 +155,7 @@ def _tables(session: Session, address: Address, limit: float) -> Iterator[Findin
         yield bad(f"there is no schema {address.schema}", "make it, or name another (singleton_run_schema)")
         return
     if may_use != "t":
-        yield bad(f"our role may not use the schema {address.schema}", _TODO)
+        yield bad(f"our role may not use the schema {address.schema}", _SETUP)
         return
     for table in _TABLES:
         name = cut_off(f"{address.table}{table.suffix}")
@@ -176,14 +176,14 @@ def _table(name: str, table: _Table, row: Row, *, may_create: bool) -> Finding:
         if may_create:
             return good(f"the table {name} isn't there, and our role may make it")
         what = f"the table {name}, which is for {table.use}, isn't there, and our role may not make it"
-        return Finding(table.grade, what, _TODO)
+        return Finding(table.grade, what, _SETUP)
     if not table.columns <= set((row[6] or "").split()):
         return bad(f"the table {name} is none of ours", "choose another name (singleton_run_table)")
     granted = {right for right, has in zip(_RIGHTS, row[2:6], strict=True) if has == "t"}
     lacking = [right for right in table.rights if right not in granted]
     if lacking:
         what = f"our role lacks {', '.join(lacking)} on {name}, which is for {table.use}"
-        return Finding(table.grade, what, _TODO)
+        return Finding(table.grade, what, _SETUP)
     return good(f"our role may {', '.join(table.rights)} on {name}")
 
 
@@ -199,7 +199,7 @@ def _triggers(name: str, row: Row) -> Finding:
     if row[1] != "2":
         return warning(
             f"{name} lacks a trigger, so who deletes a lock by hand is noticed at the next renewal only",
-            _TODO,
+            _SETUP,
         )
     return good(f"{name} has the triggers that tell of a lock that is deleted by hand")
 

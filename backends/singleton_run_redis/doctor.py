@@ -27,7 +27,7 @@ _USER = "singleton-run"
 _MAY_NOT = "NOPERM"
 # By so much a thread may notice later than its deadline that time is up.
 _MOMENT = 1.0
-_TODO = "`singleton-run doctor --setup` with the same --lock prints the command for an administrator"
+_SETUP = "`singleton-run doctor --setup` with the same --lock prints the command for an administrator"
 
 # KEYS are those of a lock; ARGV: a channel, and the digest of the lock's script. It answers with the commands
 # that we lack, or with false before Redis 7, where nobody tells.
@@ -151,14 +151,14 @@ def _rights(session: Session, name: str, limit: Limit) -> Finding:
     except ServerError as error:
         if error.code != _MAY_NOT:
             raise error.failure() from None
-        return bad(f"our user may not run scripts on the keys of the lock {name}", _TODO)
+        return bad(f"our user may not run scripts on the keys of the lock {name}", _SETUP)
     if lacking is None:
         return good(
             "before Redis 7 rights can't be asked for without using them: see docs/redis.md for the list"
         )
     if lacking:
         named = ", ".join(word.decode(errors="replace") for word in lacking)
-        return bad(f"our user lacks {named} on the keys or channels of the lock {name}", _TODO)
+        return bad(f"our user lacks {named} on the keys or channels of the lock {name}", _SETUP)
     return good(f"our user may do all that the lock {name} takes")
 
 
@@ -168,7 +168,7 @@ def _channel(session: Session, name: str, limit: Limit) -> Finding:
     except ServerError as error:
         if error.code != _MAY_NOT:
             raise error.failure() from None
-        return bad(f"our user may not subscribe to the channels of the lock {name}", _TODO)
+        return bad(f"our user may not subscribe to the channels of the lock {name}", _SETUP)
     return good("channels can be subscribed to: who waits is told at once")
 
 
