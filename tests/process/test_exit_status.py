@@ -182,6 +182,7 @@ def test_75_when_the_lock_is_held(tmp_path: Path, backend: str, options: list[st
     with Lab(tmp_path, backend) as lab:
         first = lab.start(command=lab.long_job())
         lab.ready()
+        lab.names_its_holder()
         run = lab.start(*options, command=lab.job())
         assert run.wait() == 75
         last = run.said.splitlines()[-1]

@@ -164,6 +164,7 @@ def test_json_is_one_object_a_line(lab: Lab) -> None:
     odd = 'é\n"\\\x1b[31m\x7f'
     first = lab.start("--log-format", "json", "-vv", "--ttl", LONG, command=lab.long_job())
     lab.ready()
+    lab.names_its_holder()
     script = 'sh -c "sleep 60; :" "$1" & sleep 0'
     second = lab.start("--log-format", "json", "-vv", "--ttl", LONG, command=["sh", "-c", script, "sh", odd])
     second.hears('"waiting"')

@@ -124,7 +124,7 @@ def test_a_reporter_that_died_is_replaced_and_knows_what_is(lab: Lab, address: s
     run = lab.start("--ttl", "600s", "--metrics-addr", address, command=lab.long_job())
     lab.ready()
     first = run.one("reporter")
-    assert scrape(address).value("running") == 1
+    until(lambda: scrape(address).value("running") == 1, "the reporter to be told")
     send(SIGKILL, first)
     until(lambda: gone(first), "the reporter to be gone")
     run.one("reporter", but=first)
@@ -173,7 +173,7 @@ def test_it_ends_with_the_front_and_delays_nobody(lab: Lab, address: str, tmp_pa
     run = lab.start("--metrics-addr", address, "--metrics-file", str(file), command=lab.long_job())
     lab.ready()
     reporter = run.one("reporter")
-    get(address, "/healthz")
+    until(lambda: scrape(address).value("running") == 1, "the reporter to be told")
     send(SIGKILL, run.pid)
     until(lambda: gone(reporter), "the reporter to be gone")
     told = Scrape(file.read_text())

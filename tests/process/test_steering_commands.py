@@ -27,6 +27,7 @@ def lab(tmp_path: Path) -> Iterator[Steered]:
 
 def test_nobody_starts_during_a_pause_and_all_go_on_after_it(lab: Steered) -> None:
     running = lab.hold()
+    lab.names_its_holder()
     said = lab.does("pause", "--reason", "migration")
     assert f"It is held by {lab.turn()['SINGLETON_HOLDER']} on " in said
     waiter = lab.call()
@@ -53,6 +54,7 @@ def test_a_pause_ends_by_itself(lab: Steered) -> None:
 
 def test_the_holder_of_a_file_is_ended_by_its_process(lab: Steered) -> None:
     run = lab.hold()
+    lab.names_its_holder()
     for options in ((), ("--force",), ("--force", "--yes")):
         done = lab.people("release", *options)
         assert (done.returncode, done.stdout) == (HELD, "")

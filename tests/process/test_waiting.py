@@ -167,6 +167,7 @@ def test_a_signal_while_the_server_is_stuck_ends_the_wait(tmp_path: Path) -> Non
 @BOTH
 def test_whoever_has_waited_says_so_and_runs(lab: Lab) -> None:
     first = holding(lab)
+    lab.names_its_holder()
     run = lab.start(command=lab.job())
     run.hears("waiting for lock")
     lab.finish()

@@ -399,6 +399,11 @@ class Lab:
         """Wait until so many jobs have started all that they start."""
         until(lambda: self.evidence.count("ready") >= jobs, f"{jobs} jobs to run; {self._said()}")
 
+    def names_its_holder(self) -> None:
+        """Wait until others are told who has it: a file's record is written while the command starts."""
+        if self.lock.startswith("file:"):
+            until((self.locks / f"{self.name}.json").exists, f"the record; {self._said()}")
+
     def beats(self, more: int = 20) -> None:
         """Wait until the commands have shown so often that they still run."""
         before = self.evidence.count("beat")
