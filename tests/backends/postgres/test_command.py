@@ -138,10 +138,11 @@ def test_a_waiter_that_is_killed_is_passed_over(
         until(lambda: (listeners(server), queued(server)) == (1, 1), "the next is the first")
         lab.finish()
     else:
-        send(signal.SIGSTOP, keeper)
+        # The kernel continues a stopped process that is orphaned: it would take the lock, so it dies first.
+        send(signal.SIGSTOP, first.pid, keeper)
         lab.finish()
         assert holder.wait() == 0
-        send(signal.SIGKILL, first.pid, keeper)
+        send(signal.SIGKILL, keeper, first.pid)
     assert holder.wait() == 0
     assert [run.wait() for run in others] == [0, 0], [run.said for run in others]
     lab.evidence.check(3)
