@@ -29,7 +29,7 @@ _USER = "singleton-run"
 _ASKED = '"${PASSWORD:?set PASSWORD to that of the new user}"'
 _NEVER = 1 << 62
 """A create revision that no key has."""
-_TODO = "`singleton-run doctor --setup` with the same words prints what an administrator runs"
+_SETUP = "`singleton-run doctor --setup` with the same words prints what an administrator runs"
 _OLDEST, _SAFE_OF_3_5 = (3, 4), (3, 5, 5)
 
 
@@ -146,7 +146,7 @@ def _permissions(server: Server, keys: Keys, name: str, limit: float) -> Iterato
     keys.check(one)
     queue, record, control, mark = keys.queue(one), keys.record(one), keys.control(one), keys.mark(one, _ANY)
     both, write, read = "read and written", "written", "read"
-    todo = _TODO if name else f"{_TODO}; a role for one lock is seen only with its NAME"
+    todo = _SETUP if name else f"{_SETUP}; a role for one lock is seen only with its NAME"
     for shown, how, steps, use in (
         (queue, both, [all_below(queue), Op("put", keys.place(one, 1))], ""),
         (record, both, [Op("range", record), Op("put", record)], ""),

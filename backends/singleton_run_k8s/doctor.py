@@ -29,7 +29,7 @@ _WHO = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
 _GROUP = "coordination.k8s.io"
 _ACCOUNT = "system:serviceaccount:"
 _DRY = "doctor-dry-run"
-_TODO = "`singleton-run doctor --setup` with the same --lock prints the Role for an administrator"
+_SETUP = "`singleton-run doctor --setup` with the same --lock prints the Role for an administrator"
 _VERBS = (
     ("get", Finding.BAD, "every run"),
     ("create", Finding.BAD, "the first run under a name"),
@@ -188,7 +188,7 @@ def _allowed(api: Api, what: Mapping[str, str], limit: float) -> bool:
 
 
 def _lacking(api: Api, verb: str, grade: str, use: str, name: str) -> Finding:
-    todo = _TODO if name else f"{_TODO}; a Role for certain locks is seen only with a NAME"
+    todo = _SETUP if name else f"{_SETUP}; a Role for certain locks is seen only with a NAME"
     if verb == "create" and name:
         todo += f", or have one make the Lease {of_lock(name)} beforehand"
     return Finding(grade, f"we may not {verb} leases in {api.namespace}, which is for {use}", todo)
