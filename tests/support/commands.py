@@ -151,7 +151,8 @@ class Commands:
 
     def test_a_lock_is_kept_without_a_process(self, lab: SiteLab) -> None:
         assert lab.call("--lock-at-least-for", LONG).wait() == 0
-        assert lab.call("-n").wait() == HELD
+        other = lab.call("-n")
+        assert other.wait() == HELD, other.said
         lab.evidence.check(turns=1)
 
     def test_every_fault_is_one_line_and_its_status(self, lab: SiteLab) -> None:
@@ -190,7 +191,8 @@ class LeasedCommands(Commands):
         run = lab.hold()
         assert lab.site.restart is not None
         lab.site.restart()
-        assert lab.call("-n").wait() == HELD
+        other = lab.call("-n")
+        assert other.wait() == HELD, other.said
         lab.finish()
         assert run.wait() == 0, run.said
         lab.another()
