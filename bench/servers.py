@@ -54,10 +54,10 @@ def postgres(**settings: str) -> Iterator[postgreses.Postgres]:
 
 @contextmanager
 def redis(folder: Path) -> Iterator[redises.Server]:
-    """One Redis that serves and writes down each change, its data in `folder`, which is made."""
+    """One Redis that serves and writes each change to the disk, its data in `folder`, which is made."""
     folder.mkdir()
     try:
-        with redises.running(folder) as server:
+        with redises.running(folder, redises.DURABLE) as server:
             yield server
     except pytest.skip.Exception as missing:
         raise measure.Broken(str(missing)) from None

@@ -16,10 +16,6 @@ if TYPE_CHECKING:
 
     from tests.servers.etcd import Certificates
 
-# Several servers share a disk, and none waits for it. A process that is killed loses nothing so: each write
-# is made before it is answered. With "everysec" it is put off for up to 2 s while an fsync goes on.
-_FLAGS = ("--appendfsync", "no")
-
 
 class Quorum:
     """The servers, each behind a proxy that can swallow everything; both in one order."""
@@ -27,9 +23,7 @@ class Quorum:
     def __init__(
         self, folder: Path, count: int, flags: Sequence[str], certificates: Certificates | None
     ) -> None:
-        self.servers = [
-            Server(folder / str(number), [*_FLAGS, *flags], certificates) for number in range(count)
-        ]
+        self.servers = [Server(folder / str(number), flags, certificates) for number in range(count)]
         self.proxies = [Proxy(server.port) for server in self.servers]
         self.hosts = ",".join(server.address for server in self.servers)
         scheme = "rediss+quorum" if certificates else "redis+quorum"

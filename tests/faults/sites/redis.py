@@ -333,7 +333,7 @@ def opened(name: str, world: str, folder: Path) -> Iterator[Site]:
         return
     with ExitStack() as stack:
         flags = redis.user(USER, RIGHTS) if world == "users" else []
-        server = redis.Server(folder / "redis", flags)
+        server = redis.Server(folder / "redis", [*redis.DURABLE, *flags])
         if world == "own clock":
             server.environ = with_clock(clock)
         stack.callback(server.kill)
