@@ -341,18 +341,22 @@ class FileBackend:
         return Grant(name, holder, token, ttl, {}, self._read_record(name), control=control)
 
     def _held(self, name: str) -> Held:
-        kept = None
+        kept = token = None
         try:
             probe = os.open(f"{name}.lock", TO_READ, dir_fd=self._directory)
             kept = lock_file.kept_until(probe) or None
+            if not kept and lock_file.is_shown(probe):
+                token = lock_file.last_token(probe)
             os.close(probe)
         except OSError:
             pass
         control = control_in(read_control(self._directory, name))
         record = self._read_record(name) or {}
         if not kept and record.get("state") != "running":
-            return Held(control=control)
-        return Held(record.get("holder", ""), since=record.get("start"), until=kept, control=control)
+            return Held(token=token, control=control)
+        return Held(
+            record.get("holder", ""), since=record.get("start"), until=kept, token=token, control=control
+        )
 
     def _wait_while_kept(self, until: float, wake: Sequence[int]) -> None:
         from singleton_run_file.watching import wait_for_change

@@ -49,7 +49,8 @@ class Turn:
     `leased` is false for a lock that the kernel frees when front and guard have ended. `now` is the boot
     clock's reading. `kill_grace` is how long the command has between stop signal and SIGKILL, in seconds.
     `slack` is how long after the end of the wait a keeper may still answer, in seconds; by default one
-    request and a second. `around` has the digests of the holders around us: to wait for one never ends.
+    request and a second. `around` has the digests of the holders around us, and the token of the one around
+    us that has a lock of this name: to wait for one never ends.
 
     When `phase` is OVER, these say how the turn went. `ending.status` is the exit status. `conflict` says
     that another kept the lock. `stop_requested` says that a signal asked us to stop. `rest_reason` says why
@@ -95,12 +96,22 @@ class Turn:
     # What the keeper says.
 
     def held(
-        self, holder: str, host: str, since: float | None, pause: Mapping[str, Any] | None = None
+        self,
+        holder: str,
+        host: str,
+        since: float | None,
+        pause: Mapping[str, Any] | None = None,
+        token: int | None = None,
     ) -> None:
-        """Another has the lock, since `since` (Unix seconds): we wait. `pause` is in force, None without."""
+        """Another has the lock, since `since` (Unix seconds): we wait. `pause` is in force, None without.
+
+        `token` is the fencing token of a holder whose name may not have been written yet.
+        """
         self.keeper.trouble = ""
         self.wait.holder = {"holder": holder, "host": host, "since": since, **(pause or {})}
-        self.wait.is_for_ourselves = bool(self._around) and digest([holder]) in self._around
+        self.wait.is_for_ourselves = bool(self._around) and (
+            digest([holder]) in self._around or str(token) in self._around
+        )
         if self.wait.is_wanted and not self.wait.is_for_ourselves:
             self.effects.say("wait", "held", **self.wait.holder)
 

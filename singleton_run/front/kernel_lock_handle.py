@@ -57,7 +57,7 @@ class KernelLockHandle:
 
             pause = pausing.facts_in_force(got.control)
         if isinstance(got, Held):
-            turn.held(got.holder, got.host, got.since, pause)
+            turn.held(got.holder, got.host, got.since, pause, got.token)
         elif pause is not None:
             turn.paused(pause)
         else:

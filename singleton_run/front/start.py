@@ -108,6 +108,8 @@ def front(
     slack = _DECIDES_IN if decides else None
     told = effects if pipes.tracer is None else pipes.tracer.effects(effects, leased=task.leased)
     around = environ.get(HELD, "").split()
+    if environ.get("SINGLETON_NAME") == settings.name:
+        around.append(environ.get("SINGLETON_TOKEN", ""))
     turn = Turn(
         settings, told, leased=task.leased, now=now, kill_grace=task.grace, slack=slack, around=around
     )

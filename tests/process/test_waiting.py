@@ -95,6 +95,15 @@ def test_a_call_below_itself_is_refused_however_it_spells_the_address(lab: Lab) 
     lab.next_one()
 
 
+def test_a_call_below_itself_is_refused_before_its_holder_is_written_down(filed: Lab) -> None:
+    other = [*filed.argv("--ttl", LONG, command=["true"])]
+    other[other.index(filed.lock)] = filed.lock + "/"
+    (filed.locks / f"{filed.name}.json").mkdir(parents=True)  # so that no record can be written
+    run = filed.start("--ttl", LONG, command=other)
+    assert run.wait() == UNUSABLE
+    assert "and would wait for itself forever: give it another --name" in run.said
+
+
 @pytest.mark.parametrize("backend", ["leasefile"])
 def test_a_call_below_another_that_gives_up_at_once_leaves_nothing_behind(lab: Lab, tmp_path: Path) -> None:
     holding(lab)
