@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import resource
 import shlex
@@ -15,6 +14,7 @@ import pytest
 
 from tests.faults.fault import REDIS, Fault, Strike
 from tests.faults.sites.site import fill, need_root, small_disk, with_clock
+from tests.support.harness import full_pipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -161,13 +161,7 @@ def _forbid_writing(scene: Scene) -> None:
 def _full_pipe(scene: Scene) -> int:
     """The end to write to of a pipe that is full, and that nobody reads."""
     if scene.pipe is None:
-        scene.pipe = read, write = os.pipe()
-        fcntl.fcntl(write, fcntl.F_SETFL, os.O_NONBLOCK)
-        try:
-            while True:
-                os.write(write, bytes(4096))
-        except BlockingIOError:
-            fcntl.fcntl(write, fcntl.F_SETFL, 0)
+        scene.pipe = read, write = full_pipe()
         scene.undo.callback(os.close, read)
         scene.undo.callback(os.close, write)
     return scene.pipe[1]

@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support import schemas
-from tests.support.harness import LONG, PROGRAM, Lab, Run, environment, labs, open_files, send, state, until
+from tests.support.harness import (
+    LONG,
+    PROGRAM,
+    Lab,
+    Run,
+    environment,
+    full_pipe,
+    labs,
+    open_files,
+    send,
+    state,
+    until,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,19 +52,7 @@ def lab(tmp_path: Path, backend: str) -> Iterator[Lab]:
 @pytest.fixture
 def full() -> Iterator[int]:
     """A pipe that takes nothing more, and that nobody reads."""
-    read, write = os.pipe()
-    os.set_blocking(write, False)
-    try:
-        while True:
-            os.write(write, b"x" * 4096)
-    except BlockingIOError:
-        pass
-    try:
-        while True:
-            os.write(write, b"x")
-    except BlockingIOError:
-        pass
-    os.set_blocking(write, True)
+    read, write = full_pipe()
     yield write
     os.close(write)
     os.close(read)

@@ -16,6 +16,7 @@ from tests.support.harness import (
     Run,
     children_of,
     environment,
+    full_pipe,
     labs,
     open_files,
     python,
@@ -264,18 +265,6 @@ def test_a_terminal_that_hangs_keeps_no_renewal_waiting_and_what_is_lost_is_said
     lost = {line["process"]: line["facts"]["lines"] for line in said if line["event"] == "dropped"}
     assert lost.keys() >= {"front", "guard"}
     assert sum(lost.values()) + sum(line["level"] == "trace" for line in said) > 3000
-
-
-def full_pipe() -> tuple[int, int]:
-    """A pipe that takes nothing more, with empty lines in it."""
-    read, write = os.pipe()
-    os.set_blocking(write, False)
-    try:
-        while True:
-            os.write(write, b"\n" * 4096)
-    except BlockingIOError:
-        os.set_blocking(write, True)
-    return read, write
 
 
 def reading(descriptor: int) -> Iterator[str]:

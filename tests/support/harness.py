@@ -68,6 +68,18 @@ def python(script: str) -> list[str]:
     return [sys.executable, "-I", "-S", "-c", script]
 
 
+def full_pipe() -> tuple[int, int]:
+    """A pipe that takes nothing more, with empty lines in it."""
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    try:
+        while True:
+            os.write(write, b"\n" * 4096)
+    except BlockingIOError:
+        os.set_blocking(write, True)
+    return read, write
+
+
 def stat_of(process: int) -> list[str] | None:
     """The fields of /proc/PID/stat from the state on, None if there is no such process."""
     try:  # a name before them may be cut in the middle of a letter
