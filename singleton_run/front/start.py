@@ -107,9 +107,7 @@ def front(
     effects = TurnEffects(task, lock, link, children, log, attempt, goes_on)
     slack = _DECIDES_IN if decides else None
     told = effects if pipes.tracer is None else pipes.tracer.effects(effects, leased=task.leased)
-    around = environ.get(HELD, "").split()
-    if environ.get("SINGLETON_NAME") == settings.name:
-        around.append(environ.get("SINGLETON_TOKEN", ""))
+    around = _around(environ, settings.name)
     turn = Turn(
         settings, told, leased=task.leased, now=now, kill_grace=task.grace, slack=slack, around=around
     )
@@ -118,6 +116,12 @@ def front(
     calls.set_title(f"singleton-run: front of {settings.name}")
     leave = -1 if place is None else place.leave
     return Front(turn, effects, signals, terminal, keeps_open=keeps_open, leave=leave)
+
+
+def _around(environ: Mapping[str, str], name: str) -> list[str]:
+    """The digests of the holders around us, and the token of the one around us that has a lock `name`."""
+    token = environ.get("SINGLETON_TOKEN") if environ.get("SINGLETON_NAME") == name else None
+    return [*environ.get(HELD, "").split(), *([token] if token else [])]
 
 
 def _task(

@@ -129,10 +129,9 @@ def test_none_of_our_processes_has_what_was_passed_to_the_command(lab: Lab) -> N
     command = int(told[0])
     everyone = ours(lab.name)
     assert len(everyone) >= 3
-    assert held_by(command) == {str(path) for path in passed}
-    until(
-        lambda: not any(held_by(process) & held_by(command) for process in everyone), "all of it to be let go"
-    )
+    shared = {str(path) for path in passed}
+    until(lambda: held_by(command) == shared, "the command to have that alone")
+    until(lambda: not any(held_by(process) & shared for process in everyone), "all of it to be let go")
     send(signal.SIGTERM, run.pid)
     assert run.wait() == 128 + signal.SIGTERM
 
