@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 MOST_CRASHES = 5
 _ANSWERS_IN = 1.0
 _DIES_IN = 5.0
+_WAKES_EVERY = 10.0
 _TAKE_OVER_PAUSE = 0.1
 _NONE, _ALIVE, _KILLED = "none", "alive", "killed"
 
@@ -35,6 +36,8 @@ class GuardWatch:
         self._owes_the_end = False
         self._answers_by = FOREVER
         self._was_woken = False
+        self._owes_the_rest = False
+        self._wake_at = FOREVER
         self._unsent_signals: list[int] = []
 
     @property
@@ -65,6 +68,7 @@ class GuardWatch:
         """SIGKILL the guard, unless that was done before."""
         if self._state == _ALIVE:
             self._state = _KILLED
+            self._wake_at = FOREVER
             self._effects.kill_guard()
 
     def owes_the_end(self, now: float) -> None:
@@ -74,9 +78,14 @@ class GuardWatch:
             self._answers_by = now + _ANSWERS_IN
 
     def said_the_end(self) -> None:
-        """The guard has said how the command ended."""
+        """The guard has said how the command ended. It goes on until no process of the command is left.
+
+        It gets no more orders, so it is woken now and then: one that was stopped goes on, and one that
+        doesn't read is noticed.
+        """
         self._owes_the_end = False
         self._answers_by = FOREVER
+        self._owes_the_rest = True
 
     def is_to_be_replaced(self, now: float | None) -> None:
         """The guard died after the start. `now` is None if no keeper is there.
@@ -93,7 +102,8 @@ class GuardWatch:
     def was_replaced(self, *, by_another: bool = False) -> None:
         """The front has taken the guard's place, or another guard is about to."""
         self.is_being_replaced = False
-        self.take_over_at = self._answers_by = FOREVER
+        self.take_over_at = self._answers_by = self._wake_at = FOREVER
+        self._owes_the_rest = False
         self._state = _ALIVE if by_another else _NONE
 
     def send_unsent(self, *, kill: bool) -> None:
@@ -105,10 +115,15 @@ class GuardWatch:
 
     def next_look(self) -> float:
         """When `look` has to be called next, by the boot clock."""
-        return min(self.take_over_at, self._answers_by)
+        return min(self.take_over_at, self._answers_by, self._wake_at)
 
     def look(self, now: float) -> None:
         """Wake a guard that does not answer. Kill it if it still doesn't."""
+        if self._owes_the_rest and self._state == _ALIVE:
+            if now >= self._wake_at:
+                self._effects.tell_guard(GuardOrders.wake())
+            if now >= self._wake_at or self._wake_at == FOREVER:
+                self._wake_at = now + _WAKES_EVERY
         if self._state == _ALIVE and self._answers_by == FOREVER and not self._effects.guard_has_read_all():
             self._answers_by = now + _ANSWERS_IN
         if now < self._answers_by:

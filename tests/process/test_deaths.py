@@ -100,6 +100,17 @@ def test_a_stopped_front_changes_nothing_but_when_its_status_is_told(lab: Lab) -
 
 
 @BOTH
+def test_a_guard_that_is_stopped_after_the_command_sees_the_end_of_what_that_left_behind(lab: Lab) -> None:
+    script = "(until test -e go; do sleep 0.01; done) & exit 6"
+    run = lab.start("--ttl", LONG, "--leftovers", "wait", command=["sh", "-c", script])
+    run.hears("the command left process")
+    stopped(run.one("guard"))
+    (lab.directory / "go").touch()
+    assert run.wait() == 6
+    lab.next_one()
+
+
+@BOTH
 def test_a_front_that_is_stopped_and_then_killed_is_killed(lab: Lab) -> None:
     first = running(lab)
     second = waiting(lab)
