@@ -257,15 +257,16 @@ def _open_stand_in() -> int:
 
 
 def close_standard(*numbers: int) -> None:
-    """Put /dev/null in place of these standard descriptors. If it can't be opened, just close them.
+    """Put /dev/null, or the placeholder of a root directory without it, in place of these descriptors.
 
-    None of them is free meanwhile, or a thread could get its number for a connection.
+    None of them is free meanwhile or afterwards: a pipe or a connection of ours could get its number. They
+    are just closed if nothing can be opened.
     """
     for number in numbers:
-        null = _open_null()
+        null = _open_if_possible()
         if null < 0:  # there may be no number for it
             _close(number)
-            null = _open_null()
+            null = _open_if_possible()
         if null == number:
             os.set_inheritable(null, True)
         elif null >= 0:
@@ -273,9 +274,9 @@ def close_standard(*numbers: int) -> None:
             os.close(null)
 
 
-def _open_null() -> int:
+def _open_if_possible() -> int:
     try:
-        return os.open(_NULL, os.O_RDWR)
+        return _open_stand_in()
     except OSError:
         return -1
 

@@ -175,6 +175,16 @@ def test_a_machine_without_dev_or_proc_does(lab: Lab, lacking: str, closed: str)
 
 
 @MOUNTS
+@pytest.mark.parametrize("lacking", LACKING)
+def test_a_machine_without_dev_or_proc_is_told_what_befell_the_command(lab: Lab, lacking: str) -> None:
+    """By the writer, whose standard descriptors are closed: its pipe must not have such a number."""
+    via = f'exec unshare -m sh -c \'{LACKING[lacking]}; exec "$@"\' sh "$@"'
+    run = lab.start("--timeout", "1s", command=["sleep", "60"], via=via)
+    assert run.wait() == 124, run.said
+    assert "ran into its --timeout" in run.said
+
+
+@MOUNTS
 @pytest.mark.parametrize("zone", ["Europe/Berlin", "Nowhere/Land", "../../etc/passwd", ""])
 @pytest.mark.parametrize("way", ["--tz", "TZ"])
 def test_a_machine_that_lacks_time_zones_does_or_says_so_in_one_line(way: str, zone: str) -> None:
