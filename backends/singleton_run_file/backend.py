@@ -17,7 +17,7 @@ from singleton_run.api.record import LONGEST, parsed, parsed_mark, unreadable
 from singleton_run.errors import SCARCE, UNUSABLE, Lost, Refused, Unavailable, scarce
 from singleton_run_file import lock_file
 from singleton_run_file.address import ASK
-from singleton_run_file.directory import DIRECTORY, MEND, reason
+from singleton_run_file.directory import DIRECTORY, MEND, reason, refused
 from singleton_run_file.lock_file import TO_READ
 
 TYPE_CHECKING = False
@@ -58,7 +58,7 @@ class FileBackend:
             except BlockingIOError:
                 return self._held(name)
             except OSError as error:
-                raise Refused(f"{self._path} can't hold locks ({reason(error)}): {ASK}", UNUSABLE) from None
+                raise refused(f"{self._path} can't hold locks", error) from None
             if not self._is_current(name):
                 self._close_lock()
                 continue
@@ -292,9 +292,7 @@ class FileBackend:
                 "open", name, lambda: os.open(f"{name}.lock", flags, 0o600, dir_fd=self._directory)
             )
         except OSError as error:
-            raise Refused(
-                f"{self._path}/{name}.lock can't be opened ({reason(error)}): {ASK}", UNUSABLE
-            ) from None
+            raise refused(f"{self._path}/{name}.lock can't be opened", error) from None
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink > 1:
             os.close(descriptor)
@@ -331,7 +329,7 @@ class FileBackend:
             token = lock_file.write_next_token(self.descriptor)
         except OSError as error:
             self._close_lock()
-            raise Refused(f"{self._path} can't be written ({reason(error)}): {ASK}", UNUSABLE) from None
+            raise refused(f"{self._path} can't be written", error) from None
         try:
             self._control = read_control(self._directory, name)
         except Refused:

@@ -7,7 +7,7 @@ import posix as os
 import stat
 
 from singleton_run.api import toolbox
-from singleton_run.errors import UNUSABLE, Refused
+from singleton_run.errors import SCARCE, UNUSABLE, Refused, scarce
 from singleton_run_file.address import ASK, is_hidden
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -33,7 +33,7 @@ def open_directory(directory: str, *, create: bool) -> int:
             return open_directory(directory, create=False)
         raise Refused(f"{directory} was removed: {ASK}", UNUSABLE) from None
     except OSError as error:
-        raise Refused(f"{directory} can't be used for locks ({reason(error)}): {ASK}", UNUSABLE) from None
+        raise refused(f"{directory} can't be used for locks", error) from None
     except ValueError:
         raise Refused(f"{directory!r} can't be a directory: {ASK}", UNUSABLE) from None
     wrong = _fault(descriptor)
@@ -41,6 +41,13 @@ def open_directory(directory: str, *, create: bool) -> int:
         os.close(descriptor)
         raise Refused(f"{directory} {wrong}: {ASK} that only you can write", UNUSABLE)
     return descriptor
+
+
+def refused(what: str, error: OSError) -> Refused:
+    """The error for what can't be used: another directory may do, unless descriptors or memory lack."""
+    if error.errno in SCARCE:
+        return Refused(scarce(reason(error)), UNUSABLE)
+    return Refused(f"{what} ({reason(error)}): {ASK}", UNUSABLE)
 
 
 def reason(error: OSError) -> str:
@@ -126,6 +133,6 @@ def _make(directory: str) -> None:
     except FileExistsError:
         return
     except OSError as error:
-        raise Refused(f"{directory} can't be made ({reason(error)}): {ASK}", UNUSABLE) from None
+        raise refused(f"{directory} can't be made", error) from None
     finally:
         os.umask(mask)
