@@ -36,7 +36,9 @@ _ADVICE = {
 }
 _DENIED = ("NOAUTH", "WRONGPASS", "NOPERM")
 _UNUSABLE = ("NOPROTO", "WRONGTYPE", "CROSSSLOT", "MOVED", "ASK")
-_RENAMED = "Redis 6.0 or later is needed, or Valkey, without renamed commands"
+_RENAMED = (
+    "Redis 6.0 or later is needed, or Valkey, without renamed commands (for Sentinels say redis+sentinel://)"
+)
 # The only errors that have no code of their own. Their texts have been the same since Redis 3.
 _FULL = "max number of clients reached"
 _TEXTS = {

@@ -28,6 +28,11 @@ local op, not_after, me = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local function text(number) return string.format('%.0f', number) end
+-- What was stored as a number; 0 for anything else, and for `nan`, which is not even equal to itself.
+local function number(stored)
+    local found = tonumber(stored or '')
+    return found == found and found or 0
+end
 local clock = text(now)
 local wake = string.sub(lock, 1, -5) .. 'wake'
 local patience = 5000000
@@ -126,7 +131,7 @@ if op == 'take' or op == 'stand' then
         return {clock, 'held', who, since, left, held[2], redis.call('HGET', control, 'text'), rank}
     end
     if op == 'stand' then return {clock, 'free'} end
-    local last = tonumber(redis.call('GET', token) or '') or 0
+    local last = number(redis.call('GET', token))
     if last >= 9007199254740991 then return {clock, 'worn'} end
     local fresh = text(math.max(last + 1, tonumber(ARGV[6] or '') or now))
     redis.call('SET', token, fresh)
@@ -154,9 +159,9 @@ end
 
 -- The lock is ours on a majority, with the token in ARGV: have it here too, for so many ms.
 if op == 'seal' or op == 'heal' then
-    local mine = holder == me and not kept and (tonumber(held[2] or '') or 0) <= tonumber(ARGV[4])
+    local mine = holder == me and not kept and number(held[2]) <= tonumber(ARGV[4])
     if not mine and (holder or op == 'seal') then return {clock, 'lost', 'other', holder} end
-    if (tonumber(redis.call('GET', token) or '') or 0) < tonumber(ARGV[4]) then
+    if number(redis.call('GET', token)) < tonumber(ARGV[4]) then
         redis.call('SET', token, ARGV[4])
     end
     drop(me)
@@ -171,7 +176,7 @@ _HOLDING = """
 -- ARGV: the token, the generation, and what is to be put
 if op == 'check' or op == 'renew' or op == 'write' or op == 'mark' or op == 'release' then
     local generation = tonumber(ARGV[5])
-    local later = (tonumber(held[3] or '') or 0) > generation
+    local later = number(held[3]) > generation
     if holder ~= me or held[2] ~= ARGV[4] or later or kept then
         local given_back = redis.call('HGET', record, 'released') == ARGV[4]
         if op == 'release' and given_back then return {clock, 'done'} end
@@ -213,9 +218,10 @@ if op == 'read' or op == 'look' then
     if op == 'look' then
         for _, id in ipairs(redis.call('ZRANGE', queue, 0, -1)) do
             local lapse, state = place(id)
-            if lapse and lapse > now and state ~= 'g' then
+            local since = number(redis.call('ZSCORE', queue, id))
+            if lapse and lapse > now and state ~= 'g' and math.abs(since) < 9007199254740992 then
                 table.insert(answer, id)
-                table.insert(answer, text(tonumber(redis.call('ZSCORE', queue, id))))
+                table.insert(answer, text(since))
             end
         end
     end
@@ -226,7 +232,7 @@ end
 if op == 'steer' then
     local version = redis.call('HGET', control, 'version') or ''
     if version ~= ARGV[4] then return {clock, 'changed'} end
-    local fresh = text(math.max(now, (tonumber(version) or 0) + 1))
+    local fresh = text(math.max(now, number(version) + 1))
     redis.call('HSET', control, 'text', ARGV[5], 'version', fresh)
     if holder then redis.call('PUBLISH', wake .. ':' .. holder, '') end
     return {clock, 'done'}
@@ -243,7 +249,7 @@ end
 -- The control of a quorum is agreed on in two steps. ARGV: the ballot, the new text, and what is kept as its
 -- version (see `votes.Accepted`)
 if op == 'prepare' or op == 'accept' then
-    local promised = tonumber(redis.call('HGET', control, 'promise') or '') or 0
+    local promised = number(redis.call('HGET', control, 'promise'))
     local ballot = tonumber(ARGV[4])
     if ballot < promised or (op == 'prepare' and ballot == promised) then
         return {clock, 'changed', text(promised)}
@@ -268,7 +274,7 @@ return redis.error_reply('ERR unknown operation')
 
 SCRIPT = _COMMON + _TAKING + _HOLDING + _LOOKING
 # By which the server knows it: a constant, for the import of hashlib costs each start milliseconds.
-SHA = "ca7d5bfffc70c35f694489eb69485ca59e031e8a"
+SHA = "52e1acd976a759b7d72dc3de0781826aa6daaae5"
 
 
 def keys_of(name: str) -> list[str]:

@@ -56,6 +56,9 @@ class Sentinels:
                 failures[named] = LookupError(f"it watches over no {self._service!r}")
         if strangers == len(self._places):
             raise Refused(f"redis: no Sentinel watches over {self._service!r}: correct the name", UNUSABLE)
+        if all(isinstance(error, ServerError) and error.code == "ERR" for error in failures.values()):
+            named = next(iter(failures))
+            raise Refused(f"redis: {named} is no Sentinel: for a server alone say redis://", UNUSABLE)
         untrusted = all(isinstance(error, Untrusted) for error in failures.values())
         raise no_answer("redis: the Sentinels", failures, untrusted=untrusted)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+import subprocess
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -17,7 +18,8 @@ from singleton_run_redis.errors import RIGHTS, server_error
 from singleton_run_redis.scripts import keys_of
 from tests.servers import redis
 from tests.servers.etcd import Certificates
-from tests.support.harness import until
+from tests.support.backend_calls import take
+from tests.support.harness import PROGRAM, environment, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -205,6 +207,48 @@ def test_a_token_that_can_not_grow(server: redis.Server) -> None:
     with server.client() as client:
         client.set(keys_of("worn")[1], str(1 << 60), ex=60)
     fails(server.url, UNUSABLE, "delete the key", "worn")
+
+
+@pytest.mark.parametrize("stored", ["nan", "-nan", "-inf", "x", ""])
+def test_a_token_that_is_no_number_is_replaced(server: redis.Server, stored: str) -> None:
+    name = f"n{uuid4().hex}"
+    with server.client() as client:
+        client.set(keys_of(name)[1], stored, ex=60)
+        with closing(open_backend(server.url, {})) as backend:
+            grant = take(backend, name, ttl=TTL)
+        assert client.get(keys_of(name)[1]) == str(grant.token)
+    assert grant.token is not None
+    assert grant.token > 1 << 50
+
+
+@pytest.mark.parametrize("score", ["inf", "-inf", "1e300"])
+def test_a_place_in_the_queue_that_is_no_time_of_ours_is_not_told(server: redis.Server, score: str) -> None:
+    name = f"n{uuid4().hex}"
+    with server.client() as client:
+        client.zadd(keys_of(name)[4], {"a": float(score), "b": 1e15})
+        client.hset(keys_of(name)[5], mapping=dict.fromkeys("ab", f"{1 << 60} n"))
+    with closing(open_backend(server.url, {})) as backend:
+        assert [held.holder for held in backend.look(name, LIMIT).waiting or ()] == ["b"]
+
+
+def test_a_server_that_is_no_sentinel(server: redis.Server) -> None:
+    fails(f"redis+sentinel://{server.address}/locks", UNUSABLE, "is no Sentinel: for a server alone say")
+
+
+def test_a_lock_that_can_not_be_read_does_not_hide_the_others(tmp_path: Path) -> None:
+    with redis.running(tmp_path) as server:
+        for name in ("bad", "good"):
+            with closing(open_backend(server.url, {})) as backend:
+                take(backend, name, ttl=TTL)
+        with server.client() as client:
+            client.delete(keys_of("bad")[2])
+            client.set(keys_of("bad")[2], "x")
+        argv = [*PROGRAM, "list", "--lock", server.url]
+        done = subprocess.run(argv, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == UNUSABLE
+    assert done.stdout.split()[:2] == ["good", "held"]
+    assert "'bad'" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_server_that_is_too_old(tmp_path: Path) -> None:
