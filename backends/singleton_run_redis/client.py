@@ -43,7 +43,7 @@ class Session:
     """The connection to the server at `address`, or to the node of a cluster that has the lock's slot.
 
     `clock` is that server's, `hello` what it said of itself when we connected: its name, version, mode
-    and role.
+    and role. `run_id` is what its INFO calls this run of it, once `doctor` has asked.
     """
 
     def __init__(self, address: Address) -> None:
@@ -66,6 +66,7 @@ class Session:
             self._nodes = Nodes(address.nodes)
         self.clock = ServerClock()
         self.hello: Mapping[str, str] = {}
+        self.run_id = ""
 
     def connect(self, deadline: Deadline) -> None:
         """Connect, unless that is done. Raises Unavailable, Refused, Interrupted."""

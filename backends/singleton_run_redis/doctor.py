@@ -65,6 +65,7 @@ def examine(session: Session, address: Address, name: str, limit: Limit) -> Iter
     yield _rights(session, name or _ANY, limit)
     yield _channel(session, name or _ANY, limit)
     yield from _data(session, limit)
+    yield from _keys(session, name or _ANY, limit)
     yield _user(address)
     yield _encryption(address)
     yield from _writes(session, name or _ANY, limit)
@@ -74,6 +75,7 @@ def examine_all(addresses: Sequence[Address], name: str, limit: float) -> Iterat
     """The same for all servers of a quorum at once, within one limit: what is found in each, one by one."""
     deadline = Deadline.after(limit)
     well = 0
+    seen: dict[str, str] = {}
     for look in [_Look(address, name, deadline) for address in addresses]:
         try:
             look.wait(Deadline(deadline.until + _MOMENT))
@@ -88,6 +90,9 @@ def examine_all(addresses: Sequence[Address], name: str, limit: float) -> Iterat
             text = f"{look.place} is of no use: {failure}"
             yield warning(text, "mend it: a quorum lives on its spare servers")
         well += failure is None
+        first = seen.setdefault(look.run_id, look.place) if look.run_id else look.place
+        if first != look.place:
+            yield bad(f"{first} and {look.place} are one server", "name each server of a quorum once")
     need = len(addresses) // 2 + 1
     if well < need:
         yield bad(f"{well} of {len(addresses)} servers can be used, and {need} are needed", "mend the others")
@@ -96,12 +101,13 @@ def examine_all(addresses: Sequence[Address], name: str, limit: float) -> Iterat
 
 
 class _Look(Background):
-    """A look at one server in a thread: what was found, and why no more was."""
+    """A look at one server in a thread: what was found, and why no more was; its `run_id` if that is told."""
 
     def __init__(self, address: Address, name: str, deadline: Deadline) -> None:
         self.place = authority(address.host, address.port)
         self.findings: list[Finding] = []
         self.failure: Failure | None = None
+        self.run_id = ""
         super().__init__(lambda: self._look(address, name, deadline))
 
     def _look(self, address: Address, name: str, deadline: Deadline) -> None:
@@ -115,6 +121,7 @@ class _Look(Background):
         except Failure as error:
             self.failure = error
         finally:
+            self.run_id = session.run_id
             session.drop()
 
 
@@ -182,6 +189,7 @@ def _data(session: Session, limit: Limit) -> Iterator[Finding]:
         yield good("our user may not ask for INFO, which no lock needs: persistence and eviction aren't seen")
         return
     info = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    session.run_id = info.get("run_id", "")
     policy = info.get("maxmemory_policy", "noeviction")
     if info.get("maxmemory", "0") != "0" and policy != "noeviction":
         yield warning(
@@ -198,6 +206,20 @@ def _data(session: Session, limit: Limit) -> Iterator[Finding]:
             "the server has replicas: a fail-over may forget who has a lock",
             "have the storage check the fencing token; min-replicas-to-write 1 makes it rarer",
         )
+
+
+def _keys(session: Session, name: str, limit: Limit) -> Iterator[Finding]:
+    """Keys of the lock that are another program's. Those that tell who holds it are looked at anyway."""
+    _, token, _, _, queue, waiters, once = keys_of(name)
+    requests = ("GET", token), ("ZRANGE", queue, "0", "0"), ("HGET", waiters, "x"), ("HGET", once, "x")
+    for words in requests:
+        try:
+            session.ask(words, limit())
+        except ServerError as error:
+            if error.code not in (_MAY_NOT, "WRONGTYPE"):
+                raise error.failure() from None
+            if error.code == "WRONGTYPE":
+                yield bad(f"the key {words[1]} is another program's", "delete it, or take another name")
 
 
 def _writes(session: Session, name: str, limit: Limit) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from singleton_run.errors import DENIED, UNAVAILABLE, UNUSABLE
+from singleton_run_redis.scripts import keys_of
 from tests.servers import etcd, kubeaccess, postgres, redis, redis_cluster
 from tests.servers.redis_quorum import quorum
 from tests.support import clocks
@@ -637,6 +638,25 @@ def test_a_quorum_of_redis_whole_in_part_and_too_small() -> None:
                 told = Told("--lock", three.url)
                 assert told.status == 78, told.out
                 assert told.has("BAD", "1 of 3 servers can be used")
+
+
+def test_a_server_of_a_quorum_that_is_named_twice() -> None:
+    with quorum() as three:
+        first, second, _ = (server.port for server in three.servers)
+        told = Told("--lock", f"redis+quorum://127.0.0.1:{first},localhost:{first},127.0.0.1:{second}")
+        assert told.status == UNUSABLE
+        assert told.has("BAD", f"127.0.0.1:{first} and localhost:{first} are one server"), told.out
+
+
+@pytest.mark.parametrize("part", [1, 4, 5, 6])
+def test_a_key_of_a_lock_in_redis_that_is_another_program_s(part: int) -> None:
+    key = keys_of("taken")[part]
+    with redis.running() as server:
+        assert not Told("taken", "--lock", server.url).of("BAD")
+        server.do("SADD", key, "x")
+        told = Told("taken", "--lock", server.url)
+        assert told.status == UNUSABLE
+        assert told.has("BAD", f"the key {key} is another program's"), told.out
 
 
 def test_all_servers_of_a_quorum_are_asked_at_once() -> None:
