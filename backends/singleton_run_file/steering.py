@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import time
 
 from singleton_run.api import toolbox
@@ -102,6 +103,8 @@ def _holder(directory: int, name: str, record: Mapping[str, Any]) -> tuple[str, 
     except OSError:
         return Look.FREE, None
     try:
+        if not stat.S_ISREG(os.fstat(probe).st_mode):
+            raise Refused(f"{name}.lock isn't a plain file: remove it", UNUSABLE)
         kept, shown = lock_file.kept_until(probe), lock_file.is_shown(probe)
         if not kept and not lock_file.is_held(probe):
             return Look.FREE, None

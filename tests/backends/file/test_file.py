@@ -375,6 +375,18 @@ def test_a_stranger_s_lock_file_is_refused(lab: Lab) -> None:
         refused(as_another(lab, lab.locks), "belongs to another user")
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+@pytest.mark.parametrize("call", ["status", "pause"])
+def test_what_is_no_lock_file_is_named_to_who_looks(
+    lab: Lab, make: Callable[[Path], None], call: str
+) -> None:
+    make(lab.locks / f"{lab.name}.lock")
+    argv = [*PROGRAM, call, lab.name, "--lock", lab.lock]
+    done = subprocess.run(argv, env=environment(), capture_output=True, text=True, check=False)
+    line = f"singleton-run: {lab.name}.lock isn't a plain file: remove it\n"
+    assert (done.returncode, done.stderr) == (UNUSABLE, line)
+
+
 def test_a_lock_file_that_is_a_link_is_refused(lab: Lab) -> None:
     target = lab.directory / "precious"
     target.write_text("precious")
