@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from singleton_run_redis.resp import Command
 
 
+_UNKNOWN = "unknown command"  # the error has no code of its own: see `errors`
+
+
 class Sentinels:
     """The Sentinels that `address` names, spoken to with these settings of TLS, None for none."""
 
@@ -56,7 +59,7 @@ class Sentinels:
                 failures[named] = LookupError(f"it watches over no {self._service!r}")
         if strangers == len(self._places):
             raise Refused(f"redis: no Sentinel watches over {self._service!r}: correct the name", UNUSABLE)
-        if all(isinstance(error, ServerError) and error.code == "ERR" for error in failures.values()):
+        if all(isinstance(error, ServerError) and _UNKNOWN in error.text for error in failures.values()):
             named = next(iter(failures))
             raise Refused(f"redis: {named} is no Sentinel: for a server alone say redis://", UNUSABLE)
         untrusted = all(isinstance(error, Untrusted) for error in failures.values())

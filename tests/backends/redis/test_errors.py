@@ -235,6 +235,13 @@ def test_a_server_that_is_no_sentinel(server: redis.Server) -> None:
     fails(f"redis+sentinel://{server.address}/locks", UNUSABLE, "is no Sentinel: for a server alone say")
 
 
+def test_a_sentinel_that_has_too_many_clients_is_asked_again(tmp_path: Path) -> None:
+    with redis.running(tmp_path) as server, server.client() as client:
+        client.config_set("maxclients", 1)
+        words = "max number of clients reached"
+        fails(f"redis+sentinel://{server.address}/locks", UNAVAILABLE, words)
+
+
 def test_a_lock_that_can_not_be_read_does_not_hide_the_others(tmp_path: Path) -> None:
     with redis.running(tmp_path) as server:
         for name in ("bad", "good"):
