@@ -103,7 +103,6 @@ class GuardWatch:
         """The front has taken the guard's place, or another guard is about to."""
         self.is_being_replaced = False
         self.take_over_at = self._answers_by = self._wake_at = FOREVER
-        self._owes_the_rest = False
         self._state = _ALIVE if by_another else _NONE
 
     def send_unsent(self, *, kill: bool) -> None:
